@@ -1,0 +1,38 @@
+"""Experts of one layer: stacked low-rank pairs that a route weighs, and an optional shared pair that is always on."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moejax.nn.variables import Expert
+from moejax.ops import mixture
+from moejax.types import Route
+
+
+class LowRankExperts(nnx.Module):
+    """E LoRA experts on one linear layer (Hu et al. 2021), stacked as A [E, D, R] and B [E, R, O].
+
+    B starts at zero, A Kaiming-uniform with a = sqrt(5), so a fresh expert changes nothing, bit for bit. The scale is alpha / R,
+    or alpha / sqrt(R) when rank-stabilised (Kalajdzievski 2023). float32 whatever the backbone's type.
+    """
+
+    def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, rngs):
+        self.scale = alpha / (math.sqrt(rank) if stabilised else rank)
+        self.A = Expert(_kaiming(rngs.params(), (num_experts, d_in, rank)))
+        self.B = Expert(jnp.zeros((num_experts, rank, d_out), jnp.float32))
+        self.shared_A = Expert(_kaiming(rngs.params(), (1, d_in, shared_rank))) if shared_rank else None
+        self.shared_B = Expert(jnp.zeros((1, shared_rank, d_out), jnp.float32)) if shared_rank else None
+
+    def __call__(self, x_BTD, route: Route):
+        y_BTO = mixture.apply(x_BTD, self.A[...], self.B[...], route, self.scale)
+        if self.shared_A is not None:
+            always = Route(jnp.ones((x_BTD.shape[0], 1), jnp.float32))
+            y_BTO = y_BTO + mixture.apply(x_BTD, self.shared_A[...], self.shared_B[...], always, self.scale)
+        return y_BTO
+
+
+def _kaiming(key, shape):
+    bound = 1.0 / math.sqrt(shape[1])  # kaiming_uniform(a = sqrt 5) over fan-in D
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)

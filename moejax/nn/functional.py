@@ -1,0 +1,67 @@
+"""The one place where modules become plain dicts of arrays and back.
+
+Outside `nn` a model is `(graphdef, params)`, params = {"backbone": {...}, "expert": {...}, ...} with string keys only.
+Plain dicts cost 2 ms of Python per jitted call on 1,154 leaves where modules cost 23 and hidden state 92.
+"""
+
+import jax
+from flax import nnx
+
+from moejax.nn.variables import GROUPS
+
+
+def split(model):
+    """`(graphdef, params)`: params holds one nested dict per group that the model has."""
+    graphdef, *states = nnx.split(model, *GROUPS.values())
+    params = {name: _string_keys(nnx.to_pure_dict(state)) for name, state in zip(GROUPS, states)}
+    return graphdef, {name: tree for name, tree in params.items() if tree}
+
+
+def merge(graphdef, params):
+    """The model again. Called inside traced functions; the module never leaves them."""
+    unknown = set(params) - set(GROUPS)
+    if unknown:
+        raise ValueError(f"unknown parameter groups {sorted(unknown)}; known: {sorted(GROUPS)}")
+    return nnx.merge(graphdef, *(nnx.State(_int_keys(params.get(name, {}))) for name in GROUPS))
+
+
+def abstract(build):
+    """`(graphdef, params)` of `build()` with shapes instead of arrays: no memory, no weights."""
+    return split(nnx.eval_shape(build))
+
+
+def count(tree) -> int:
+    """Number of scalars in a tree of arrays or shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def paths(tree, prefix="") -> dict:
+    """{"a/b/kernel": leaf} of a nested dict."""
+    flat = {}
+    for key, value in tree.items():
+        path = f"{prefix}/{key}" if prefix else str(key)
+        flat.update(paths(value, path) if isinstance(value, dict) else {path: value})
+    return flat
+
+
+def nest(flat: dict) -> dict:
+    """Inverse of `paths`."""
+    tree: dict = {}
+    for path, leaf in flat.items():
+        *parents, last = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = leaf
+    return tree
+
+
+def _string_keys(tree):
+    return {str(k): _string_keys(v) if isinstance(v, dict) else v for k, v in tree.items()}
+
+
+def _int_keys(tree):
+    return {
+        (int(k) if isinstance(k, str) and k.isdigit() else k): _int_keys(v) if isinstance(v, dict) else v
+        for k, v in tree.items()
+    }

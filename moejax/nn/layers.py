@@ -1,0 +1,146 @@
+"""Building blocks of the network: linear with optional experts, norm, convolution, attention, transformer block."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moejax.nn.variables import Backbone
+from moejax.ops.attention import attend
+
+
+class Noise:
+    """Dropout of one forward pass: splits its key once per use, in program order. None in place of it means no dropout."""
+
+    def __init__(self, key, rate: float, expert_rate: float = 0.0):
+        self.key, self.rate, self.expert_rate, self.uses = key, rate, expert_rate, 0
+
+    def drop(self, x, rate=None):
+        rate = self.rate if rate is None else rate
+        if not rate:
+            return x
+        self.uses += 1
+        keep = jax.random.bernoulli(jax.random.fold_in(self.key, self.uses), 1.0 - rate, x.shape)
+        return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+def drop(noise: Noise | None, x):
+    return x if noise is None else noise.drop(x)
+
+
+class Linear(nnx.Module):
+    """x W + b, plus the experts' update when the layer has experts and a route is given.
+
+    Weights are stored [in, out]. `experts` is set by `nn.inject`; without a route the layer is the frozen one.
+    """
+
+    def __init__(self, d_in, d_out, *, bias=True, rngs):
+        self.kernel = Backbone(jax.random.normal(rngs.params(), (d_in, d_out), jnp.float32) * d_in**-0.5)
+        self.bias = Backbone(jnp.zeros((d_out,), jnp.float32)) if bias else None
+        self.experts = nnx.data(None)
+
+    def __call__(self, x_BTD, route=None, noise=None):
+        y_BTO = x_BTD @ self.kernel[...].astype(x_BTD.dtype)
+        if self.bias is not None:
+            y_BTO = y_BTO + self.bias[...].astype(x_BTD.dtype)[None, None]
+        if self.experts is not None and route is not None:
+            x_in = x_BTD if noise is None else noise.drop(x_BTD, noise.expert_rate)
+            y_BTO = y_BTO + self.experts(x_in, route).astype(x_BTD.dtype)
+        return y_BTO
+
+
+class LayerNorm(nnx.Module):
+    """Layer norm over the last axis in float32, epsilon 1e-5 as in Whisper."""
+
+    def __init__(self, width):
+        self.scale = Backbone(jnp.ones((width,), jnp.float32))
+        self.bias = Backbone(jnp.zeros((width,), jnp.float32))
+
+    def __call__(self, x_BTD):
+        x = x_BTD.astype(jnp.float32)
+        mean = x.mean(-1, keepdims=True)
+        var = jnp.square(x - mean).mean(-1, keepdims=True)
+        y = (x - mean) * jax.lax.rsqrt(var + 1e-5)
+        return (y * self.scale[...][None, None] + self.bias[...][None, None]).astype(x_BTD.dtype)
+
+
+class Conv(nnx.Module):
+    """Width-3 convolution with padding 1 as one matrix product over the three shifts (XLA's CPU convolution gradient is slow)."""
+
+    def __init__(self, d_in, d_out, *, stride, rngs):
+        self.stride = stride
+        self.kernel = Backbone(jax.random.normal(rngs.params(), (3, d_in, d_out), jnp.float32) * (3 * d_in) ** -0.5)
+        self.bias = Backbone(jnp.zeros((d_out,), jnp.float32))
+
+    def __call__(self, x_BNM):
+        N, out = x_BNM.shape[1], -(-x_BNM.shape[1] // self.stride)
+        padded = jnp.pad(x_BNM, ((0, 0), (1, 1 + out * self.stride - N), (0, 0)))
+        shifts = [padded[:, s : s + out * self.stride : self.stride] for s in range(3)]
+        kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1]).astype(x_BNM.dtype)
+        return jnp.concatenate(shifts, axis=-1) @ kernel + self.bias[...].astype(x_BNM.dtype)[None, None]
+
+
+class Attention(nnx.Module):
+    """Multi-head attention with Whisper's biases (none on the keys)."""
+
+    def __init__(self, width, heads, *, rngs):
+        if width % heads:
+            raise ValueError(f"width {width} is not divisible by {heads} heads")
+        self.heads = heads
+        self.q = Linear(width, width, rngs=rngs)
+        self.k = Linear(width, width, bias=False, rngs=rngs)
+        self.v = Linear(width, width, rngs=rngs)
+        self.out = Linear(width, width, rngs=rngs)
+
+    def split_heads(self, x_BTD):
+        return x_BTD.reshape(*x_BTD.shape[:-1], self.heads, -1)
+
+    def keys_values(self, x_BSD, route=None, noise=None):
+        """Keys and values [B, S, H, K] of a sequence, for a cache or for this call."""
+        return self.split_heads(self.k(x_BSD, route, noise)), self.split_heads(self.v(x_BSD, route, noise))
+
+    def __call__(self, x_BTD, keys_values, *, key_mask_BS=None, causal=False, route=None, noise=None):
+        q_BTHK = self.split_heads(self.q(x_BTD, route, noise))
+        out_BTHK = attend(q_BTHK, *keys_values, key_mask_BS=key_mask_BS, causal=causal)
+        return self.out(out_BTHK.reshape(x_BTD.shape), route, noise)
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block; with `cross` also attention to the encoder."""
+
+    def __init__(self, width, heads, ffn, *, cross, rngs):
+        self.self_attn = Attention(width, heads, rngs=rngs)
+        self.self_attn_norm = LayerNorm(width)
+        self.cross_attn = Attention(width, heads, rngs=rngs) if cross else None
+        self.cross_attn_norm = LayerNorm(width) if cross else None
+        self.fc1 = Linear(width, ffn, rngs=rngs)
+        self.fc2 = Linear(ffn, width, rngs=rngs)
+        self.mlp_norm = LayerNorm(width)
+
+    def mlp(self, x_BTD, route=None, noise=None):
+        h_BTF = jax.nn.gelu(self.fc1(self.mlp_norm(x_BTD), route, noise), approximate=False)
+        return x_BTD + drop(noise, self.fc2(drop(noise, h_BTF), route, noise))
+
+    def cross(self, x_BTD, keys_values, key_mask_BS=None, route=None, noise=None):
+        h = self.cross_attn_norm(x_BTD)
+        h = self.cross_attn(h, keys_values, key_mask_BS=key_mask_BS, route=route, noise=noise)
+        return x_BTD + drop(noise, h)
+
+    def __call__(self, x_BTD, states_BSD=None, *, mask_BT=None, states_mask_BS=None, causal=False, route=None, noise=None):
+        h = self.self_attn_norm(x_BTD)
+        kv = self.self_attn.keys_values(h, route, noise)
+        h = self.self_attn(h, kv, key_mask_BS=mask_BT, causal=causal, route=route, noise=noise)
+        x_BTD = x_BTD + drop(noise, h)
+        if self.cross_attn is not None:
+            kv = self.cross_attn.keys_values(states_BSD, route, noise)
+            x_BTD = self.cross(x_BTD, kv, states_mask_BS, route, noise)
+        return self.mlp(x_BTD, route, noise)
+
+    def step(self, x_B1D, cache, cross, position, *, states_mask_BS=None, route=None):
+        """One token: `cache` = (k, v) [B, L, H, K] is written at `position`, `cross` the encoder's keys and values."""
+        h = self.self_attn_norm(x_B1D)
+        new = self.self_attn.keys_values(h, route)
+        cache = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, position, axis=1) for old, one in zip(cache, new))
+        seen_BL = jnp.broadcast_to(jnp.arange(cache[0].shape[1]) <= position, cache[0].shape[:2])
+        x_B1D = x_B1D + self.self_attn(h, cache, key_mask_BS=seen_BL, route=route)
+        x_B1D = self.cross(x_B1D, cross, states_mask_BS, route)
+        return self.mlp(x_B1D, route), cache

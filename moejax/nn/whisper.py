@@ -1,0 +1,192 @@
+"""Whisper (Radford et al. 2022) as a Flax module.
+
+The network of the reference implementation, with three additions that are off for published checkpoints: a coarser mel hop
+and masked padding for the micro family, and an auxiliary CTC head for encoders trained from scratch.
+
+Layers are a Python list, not a scan: parameter paths then are one to one with published checkpoints and any single layer can
+carry experts by its path. The price is compile time on 32 layers, which the persistent cache pays once.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from moejax.nn.layers import Block, Conv, LayerNorm, Linear, Noise, drop
+from moejax.nn.variables import Backbone, Buffer, Head
+
+
+@dataclasses.dataclass(frozen=True)
+class WhisperConfig:
+    """Sizes of one network. `hop` is the mel hop in samples; encoder frames are twice that apart."""
+
+    d_model: int
+    encoder_layers: int
+    decoder_layers: int
+    encoder_heads: int
+    decoder_heads: int
+    encoder_ffn: int
+    decoder_ffn: int
+    vocab_size: int
+    num_mel_bins: int = 80
+    max_source_positions: int = 1500
+    max_target_positions: int = 448
+    hop: int = 160
+    mask_padding: bool = False  # the published models see padding as silence and were trained so; the micro family does not
+    dtype: str = "float32"  # activations and matrix products of the backbone
+
+
+class Encoder(nnx.Module):
+    """mel [B, N, M] -> states [B, T, D], T = ceil(N / 2)."""
+
+    def __init__(self, config: WhisperConfig, *, rngs):
+        c = config
+        self.mask_padding = c.mask_padding
+        self.dtype = c.dtype
+        self.conv1 = Conv(c.num_mel_bins, c.d_model, stride=1, rngs=rngs)
+        self.conv2 = Conv(c.d_model, c.d_model, stride=2, rngs=rngs)
+        self.positions = Buffer(jnp.asarray(sinusoids(c.max_source_positions, c.d_model)))
+        self.layers = nnx.List(
+            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, rngs=rngs) for _ in range(c.encoder_layers)]
+        )
+        self.norm = LayerNorm(c.d_model)
+
+    def __call__(self, mel_BNM, mask_BT=None, route=None, noise: Noise | None = None, layers: bool = False):
+        x = jax.nn.gelu(self.conv1(mel_BNM.astype(self.dtype)), approximate=False)
+        x = jax.nn.gelu(self.conv2(x), approximate=False)
+        T, limit = x.shape[1], self.positions.shape[0]
+        if T > limit:
+            raise ValueError(f"{T} encoder frames exceed the model's {limit}; cut the audio into chunks")
+        x = drop(noise, x + self.positions[...][None, :T].astype(x.dtype))
+        hidden = [x]
+        for block in self.layers:
+            x = block(x, mask_BT=mask_BT if self.mask_padding else None, route=route, noise=noise)
+            hidden.append(x)
+        x = self.norm(x)
+        return (x, hidden) if layers else x
+
+
+class Decoder(nnx.Module):
+    """tokens [B, L] and encoder states -> logits [B, L, V]; the output matrix is the embedding, as in the reference."""
+
+    def __init__(self, config: WhisperConfig, *, rngs):
+        c = config
+        self.mask_padding = c.mask_padding
+        self.dtype = c.dtype
+        scale = c.d_model**-0.5
+        self.embed = Backbone(jax.random.normal(rngs.params(), (c.vocab_size, c.d_model), jnp.float32) * scale)
+        self.positions = Backbone(
+            jax.random.normal(rngs.params(), (c.max_target_positions, c.d_model), jnp.float32) * 0.02
+        )
+        self.layers = nnx.List(
+            [Block(c.d_model, c.decoder_heads, c.decoder_ffn, cross=True, rngs=rngs) for _ in range(c.decoder_layers)]
+        )
+        self.norm = LayerNorm(c.d_model)
+
+    def logits(self, x_BLD):
+        return jnp.einsum(
+            "BLD,VD->BLV", self.norm(x_BLD), self.embed[...].astype(x_BLD.dtype), preferred_element_type=jnp.float32
+        )
+
+    def inputs(self, tokens_BL, start=0):
+        length = tokens_BL.shape[1]
+        if length > self.positions.shape[0]:
+            raise ValueError(f"{length} tokens exceed the model's {self.positions.shape[0]}")
+        at_LD = jax.lax.dynamic_slice_in_dim(self.positions[...], start, length)
+        return (jnp.take(self.embed[...], tokens_BL, axis=0, mode="clip") + at_LD[None]).astype(self.dtype)
+
+    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None):
+        x = drop(noise, self.inputs(tokens_BL))
+        seen = mask_BT if self.mask_padding else None
+        for block in self.layers:
+            x = block(x, states_BTD, states_mask_BS=seen, causal=True, route=route, noise=noise)
+        return self.logits(x)
+
+
+class Whisper(nnx.Module):
+    """Encoder, decoder, and what moejax may hang on them: `gate` (nn.gates), `ctc` (Linear to vocabulary + blank)."""
+
+    def __init__(self, config: WhisperConfig, *, rngs):
+        self.config = config
+        self.encoder = Encoder(config, rngs=rngs)
+        self.decoder = Decoder(config, rngs=rngs)
+        self.gate = nnx.data(None)
+        self.ctc = nnx.data(None)
+
+    def encode(self, mel_BNM, mask_BT=None, route=None, noise=None, layers=False):
+        """States [B, T, D]; with `layers` also the list of hidden states h0 (after the convolutions) to h_n (before the norm)."""
+        return self.encoder(mel_BNM, mask_BT, route, noise, layers)
+
+    def decode(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise=None):
+        """Logits [B, L, V] in float32 of every next token (teacher forcing)."""
+        return self.decoder(tokens_BL, states_BTD, mask_BT, route, noise)
+
+    def cross_kv(self, states_BTD, route=None):
+        """Keys and values of the encoder states for every decoder layer; computed once per utterance."""
+        return [block.cross_attn.keys_values(states_BTD, route) for block in self.decoder.layers]
+
+    def init_cache(self, batch: int, length: int):
+        """Static key/value cache: per layer two arrays [batch, length, H, K]."""
+        c = self.config
+        shape = (batch, length, c.decoder_heads, c.d_model // c.decoder_heads)
+        return [(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)) for _ in range(c.decoder_layers)]
+
+    def decode_step(self, tokens_B1, position, cache, cross, mask_BT=None, route=None):
+        """Logits [B, V] after one more token at `position` (a traced scalar), and the cache with it written."""
+        x = self.decoder.inputs(tokens_B1, position)
+        seen = mask_BT if self.config.mask_padding else None
+        new = []
+        for block, layer_cache, layer_cross in zip(self.decoder.layers, cache, cross):
+            x, layer_cache = block.step(x, layer_cache, layer_cross, position, states_mask_BS=seen, route=route)
+            new.append(layer_cache)
+        return self.decoder.logits(x)[:, 0], new
+
+
+def sinusoids(length, channels, max_timescale=10000.0):
+    """Whisper's sinusoidal positions: sines in the first half of the channels, cosines in the second."""
+    step = math.log(max_timescale) / (channels // 2 - 1)
+    angle = np.arange(length)[:, None] * np.exp(-step * np.arange(channels // 2))[None]
+    return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
+
+
+def add_ctc(model: Whisper, rngs):
+    """A CTC output layer on the encoder: vocabulary + 1 (the last is the blank)."""
+    model.ctc = Linear(model.config.d_model, model.config.vocab_size + 1, rngs=rngs)
+    model.ctc.kernel = Head(model.ctc.kernel[...])
+    model.ctc.bias = Head(model.ctc.bias[...])
+
+
+def _size(width, layers, heads, *, decoder_layers=None, vocab=51865, mels=80):
+    return WhisperConfig(
+        width, layers, decoder_layers or layers, heads, heads, 4 * width, 4 * width, vocab_size=vocab, num_mel_bins=mels
+    )
+
+
+def _micro(width, encoder_layers, decoder_layers, heads):
+    """A network for corpora of minutes; its vocabulary is replaced by that of the tokenizer trained on the corpus."""
+    return WhisperConfig(
+        width, encoder_layers, decoder_layers, heads, heads, 4 * width, 4 * width,
+        vocab_size=512, hop=320, max_target_positions=64, mask_padding=True,
+    )  # fmt: skip
+
+
+SIZES = {
+    "micro": _micro(96, 2, 2, 4),
+    "micro-deep": _micro(128, 4, 2, 4),
+    "micro-wide": _micro(192, 3, 2, 6),
+    "tiny": _size(384, 4, 6),
+    "tiny.en": _size(384, 4, 6, vocab=51864),
+    "base": _size(512, 6, 8),
+    "base.en": _size(512, 6, 8, vocab=51864),
+    "small": _size(768, 12, 12),
+    "small.en": _size(768, 12, 12, vocab=51864),
+    "medium": _size(1024, 24, 16),
+    "medium.en": _size(1024, 24, 16, vocab=51864),
+    "large": _size(1280, 32, 20),
+    "large-v2": _size(1280, 32, 20),
+    "large-v3": _size(1280, 32, 20, vocab=51866, mels=128),
+    "large-v3-turbo": _size(1280, 32, 20, decoder_layers=4, vocab=51866, mels=128),
+}

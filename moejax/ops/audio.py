@@ -1,0 +1,117 @@
+"""Whisper's log-mel spectrogram as a pure function of the waveform, and the arithmetic of its frames.
+
+Constants and steps are those of the reference implementation (openai/whisper, whisper/audio.py): 25 ms periodic Hann
+window, reflect padding of half a window, power spectrum, Slaney mel filters, log10, a floor 8 decades under
+each utterance's own maximum, and (x + 4) / 4.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SAMPLE_RATE = 16_000  # Hz; every waveform of the product has this rate
+N_FFT = 400  # samples of one window: 25 ms
+HOP = 160  # samples between mel frames of the published models: 10 ms
+STRIDE = 2  # mel frames per encoder frame (the second convolution)
+
+_SPAN = 200.0 / 3.0  # Hz per mel in the linear part of Slaney's scale
+_BREAK_HZ = 1000.0  # where the scale turns logarithmic
+_LOG_STEP = np.log(6.4) / 27.0  # natural-log frequency per mel above the break
+
+
+def frames(samples, hop=HOP):
+    """Encoder frames that `samples` samples of real audio reach: ceil(samples / (2 hop)); integers or integer arrays.
+
+    Not capped at the model's context: `pooling.valid_frames` does that.
+    """
+    return -(-samples // (STRIDE * hop))
+
+
+def log_mel(audio_BS, *, n_mels=80, hop=HOP):
+    """Whisper's log-mel features of a batch of waveforms.
+
+    Args:
+      audio_BS: float32 in [-1, 1], 16 kHz, zero-padded to a common length S, a multiple of `hop` and over 200 samples.
+      n_mels: 80 (up to large-v2) or 128 (large-v3); any positive number works.
+      hop: samples between frames.
+
+    Returns:
+      mel_BNM, float32, N = S // hop. The last of the N + 1 centred frames is dropped, as the reference does.
+
+    The floor of 8 decades lies under the maximum of each utterance, not of the batch, so batching changes nothing. Frames
+    of padding are computed from its zeros like all others, so they hold the floor, not zero.
+    """
+    batch, samples = audio_BS.shape
+    if samples % hop or samples <= N_FFT // 2:
+        raise ValueError(f"log_mel: {samples} samples are not a multiple of hop {hop} above {N_FFT // 2} (half a window)")
+    audio_BS = audio_BS.astype(jnp.float32)
+    one_by_one = functools.partial(jax.lax.map, functools.partial(_log_mel_one, n_mels=n_mels, hop=hop))
+    if batch == 1:
+        return _log_mel_one(audio_BS[0], n_mels=n_mels, hop=hop)[None]
+    # On a CPU one utterance's spectra stay in the cache; an accelerator wants the whole batch at once.
+    return jax.lax.platform_dependent(
+        audio_BS, cpu=one_by_one, default=jax.vmap(functools.partial(_log_mel_one, n_mels=n_mels, hop=hop))
+    )
+
+
+def _log_mel_one(audio_S, *, n_mels, hop):
+    """log_mel of one utterance: [S] -> [S // hop, n_mels]."""
+    count = audio_S.shape[0] // hop
+    half = N_FFT // 2
+    padded = jnp.concatenate([audio_S[half:0:-1], audio_S, audio_S[-2 : -half - 2 : -1]])
+    # Frames overlap, but cut into hops the signal is a matrix: a frame is a row, the next rows, and a piece of the last.
+    # That is slices and one concatenation, where a gather would read 400 indices per frame.
+    rows = -(-N_FFT // hop)
+    hops = padded[: (count - 1 + rows) * hop].reshape(count - 1 + rows, hop)
+    pieces = [hops[i : i + count, : min(hop, N_FFT - i * hop)] for i in range(rows)]
+    frames_NF = jnp.concatenate(pieces, axis=1) * _window()[None, :]
+    spectrum_NF = jnp.fft.rfft(frames_NF, axis=1)
+    power_NF = jnp.square(spectrum_NF.real) + jnp.square(spectrum_NF.imag)
+    # HIGHEST: the default of an accelerator (bfloat16 or TF32 products) would show in the quiet bands.
+    mel_NM = jnp.dot(power_NF, mel_filters(n_mels).T, precision=jax.lax.Precision.HIGHEST)
+    log_NM = jnp.log10(jnp.maximum(mel_NM, 1e-10))
+    return (jnp.maximum(log_NM, log_NM.max() - 8.0) + 4.0) / 4.0
+
+
+@functools.cache
+def mel_filters(n_mels):
+    """Triangular mel filters, float32 [n_mels, 201], for 16 kHz and a window of 400: Slaney's scale and normalisation.
+
+    Each triangle has unit area over frequency in Hz, so neighbouring filters overlap and high ones are low and broad.
+    The matrix equals the one published with Whisper to the last float32 digit or two (librosa's `filters.mel`).
+    """
+    if n_mels < 1:
+        raise ValueError(f"mel_filters: n_mels is {n_mels}, must be at least 1")
+    bin_hz = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    edge_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
+    width_hz = np.diff(edge_hz)
+    offset_EF = edge_hz[:, None] - bin_hz[None, :]
+    rising = -offset_EF[:-2] / width_hz[:-1, None]
+    falling = offset_EF[2:] / width_hz[1:, None]
+    triangle_MF = np.maximum(0.0, np.minimum(rising, falling))
+    area = 2.0 / (edge_hz[2:] - edge_hz[:-2])
+    filters_MF = (triangle_MF * area[:, None]).astype(np.float32)
+    filters_MF.flags.writeable = False  # the cache hands out one array
+    return filters_MF
+
+
+@functools.cache
+def _window():
+    """Periodic Hann window, float32 [400] (period 400, so the first sample is zero and the last is not)."""
+    window_F = (0.5 - 0.5 * np.cos(2.0 * np.pi * np.arange(N_FFT) / N_FFT)).astype(np.float32)
+    window_F.flags.writeable = False
+    return window_F
+
+
+def _hz_to_mel(hz):
+    hz = np.asarray(hz, np.float64)
+    above = np.log(np.maximum(hz, _BREAK_HZ) / _BREAK_HZ) / _LOG_STEP
+    return np.where(hz < _BREAK_HZ, hz / _SPAN, _BREAK_HZ / _SPAN + above)
+
+
+def _mel_to_hz(mel):
+    mel = np.asarray(mel, np.float64)
+    break_mel = _BREAK_HZ / _SPAN
+    return np.where(mel < break_mel, mel * _SPAN, _BREAK_HZ * np.exp(_LOG_STEP * (mel - break_mel)))

@@ -1,0 +1,56 @@
+"""Shapes and the few records that pass between rooms.
+
+Local arrays end in one letter per dimension, the same letters as in the einsum strings:
+
+    B utterance   S sample        N mel frame   M mel bin    T encoder frame   L token
+    D width       H head          K head width  F feed-forward   V vocabulary  W beam
+    E expert      X chosen expert R rank        C cohort     P speaker         U gate input
+
+Parameter names are a file format and carry no letters. Masks are boolean, true means real.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+Array = Any  # numpy or jax
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """One fixed-shape batch of utterances.
+
+    `tokens_BL` is the decoder input (prefix, then text); `targets_BL` the same shifted left, ending in exactly one end
+    token; `score_BL` is true where a target counts. It is set by position, never by token value: Whisper's padding id *is*
+    its end id, so masking by value teaches a model never to stop.
+    """
+
+    audio_BS: Array  # float32, 16 kHz
+    samples_B: Array  # int32, real samples of each utterance
+    tokens_BL: Array  # int32
+    targets_BL: Array  # int32
+    score_BL: Array  # bool
+    label_B: Array  # int32, expert of a known route (cohort, speaker, cluster)
+    gate_in_BU: Array  # float32, pooled states of the unadapted encoder (U = 0 when no gate is asked)
+    cohort_B: Array  # int32, for the load matrix only; no loss reads it
+    real_B: Array  # bool, false on rows that fill up the last batch
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Route:
+    """Expert weights of each utterance. `index_BX` None means dense: X = E and column e belongs to expert e."""
+
+    weight_BX: Array  # float32
+    index_BX: Array | None = None  # int32
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoded:
+    """Token ids after the prefix, filled with the end token; `lengths_B` counts tokens before it."""
+
+    tokens_BL: Array
+    lengths_B: Array
+    sum_logprob_B: Array

@@ -1,0 +1,58 @@
+"""moejax: mixtures of LoRA experts for speech recognition and translation of people whom one model does not fit."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "moejax/__init__.py").read_text()).group(1)
+
+# A pin without a reason would never be lifted: each carries its own.
+REQUIRES = [
+    "jax>=0.10.2,<0.12",  # make_mesh axis types, jax.set_mesh; 0.10 is the last line for Python 3.11, 0.11 serves 3.12
+    "flax>=0.12.8,!=0.12.9",  # 0.12.9 cannot import nnx under jax 0.11.2
+    "optax>=0.2.8",  # ctc_loss with padding masks, works with default dtype promotion only
+    "orbax-checkpoint>=0.12.8,<0.13",  # its layout on disk is our file format; a new minor version is tested first
+    "grain>=0.2.18,<0.3",  # iterator state that resumes exactly for 0, 1 and 2 workers was verified on this line
+    "transformers>=5.23,<6",  # normalizers, tokenizer and config formats only; its models are torch and never imported
+    "datasets>=5.2,<6",  # Audio(decode=False): decoding is ours, theirs needs torch
+    "tokenizers>=0.22",  # byte-level BPE for the micro family and for published vocabularies
+    "safetensors>=0.6",  # numpy API: checkpoints without torch
+    "scikit-learn>=1.7",  # PCA, Gaussian mixtures, agreement measures
+    "hdbscan>=0.8.44",  # soft memberships and approximate_predict, which scikit-learn's HDBSCAN lacks
+    "jiwer>=4.0",  # edit counts
+    "sacrebleu>=2.6",  # BLEU and chrF with signatures
+    "deepl>=1.32,<2",  # the official client; its HTTP protocol is what the tests speak
+    "ml-collections>=1.1",  # config files
+    "absl-py>=2.3",  # flags
+    "soundfile>=0.14",  # WAV, FLAC, OGG, MP3
+    "soxr>=1.0",  # resampling
+    "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
+    "matplotlib>=3.10",  # figures of the report
+    "pandas>=2.3",  # manifest tables
+    "pyarrow>=21",  # parquet
+    "tqdm>=4.67",  # progress bars
+]
+
+EXTRAS = {
+    "quickstart": ["espeakng-loader==0.2.4"],  # GPL speech synthesiser, loaded in its own process only; exact: its voices are data
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14"],
+    "torch": ["torch==2.13.0"],  # parity tests only; exactly this version has a CPU build that pulls in no CUDA
+    "media": ["av>=16"],  # m4a, webm
+    "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
+}
+
+setup(
+    name="moejax",
+    version=VERSION,
+    description=__doc__.strip(),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["moejax", "moejax.*"]),
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["moejax=moejax.__main__:main"]},
+)
