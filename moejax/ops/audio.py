@@ -15,6 +15,7 @@ SAMPLE_RATE = 16_000  # Hz; every waveform of the product has this rate
 N_FFT = 400  # samples of one window: 25 ms
 HOP = 160  # samples between mel frames of the published models: 10 ms
 STRIDE = 2  # mel frames per encoder frame (the second convolution)
+_CACHED_SAMPLES = 20 * SAMPLE_RATE
 
 _SPAN = 200.0 / 3.0  # Hz per mel in the linear part of Slaney's scale
 _BREAK_HZ = 1000.0  # where the scale turns logarithmic
@@ -40,20 +41,22 @@ def log_mel(audio_BS, *, n_mels=80, hop=HOP):
     Returns:
       mel_BNM, float32, N = S // hop. The last of the N + 1 centred frames is dropped, as the reference does.
 
-    The floor of 8 decades lies under the maximum of each utterance, not of the batch, so batching changes nothing. Frames
-    of padding are computed from its zeros like all others, so they hold the floor, not zero.
+    The floor of 8 decades lies under the maximum of each utterance, not of the batch, so batching changes nothing.
+    Frames of padding are computed from its zeros like all others, so they hold the floor, not zero.
     """
     batch, samples = audio_BS.shape
     if samples % hop or samples <= N_FFT // 2:
-        raise ValueError(f"log_mel: {samples} samples are not a multiple of hop {hop} above {N_FFT // 2} (half a window)")
+        raise ValueError(
+            f"log_mel: {samples} samples; must be a multiple of hop {hop} above {N_FFT // 2} (half a window)"
+        )
     audio_BS = audio_BS.astype(jnp.float32)
-    one_by_one = functools.partial(jax.lax.map, functools.partial(_log_mel_one, n_mels=n_mels, hop=hop))
+    one = functools.partial(_log_mel_one, n_mels=n_mels, hop=hop)
     if batch == 1:
-        return _log_mel_one(audio_BS[0], n_mels=n_mels, hop=hop)[None]
-    # On a CPU one utterance's spectra stay in the cache; an accelerator wants the whole batch at once.
-    return jax.lax.platform_dependent(
-        audio_BS, cpu=one_by_one, default=jax.vmap(functools.partial(_log_mel_one, n_mels=n_mels, hop=hop))
-    )
+        return one(audio_BS[0])[None]
+    # On a CPU about 20 s of spectra fit in the cache (measured: 30 s clips one by one 2.4x faster than all at once, 3 s
+    # clips best in fours to eights); an accelerator wants the whole batch at once.
+    by_cache = functools.partial(jax.lax.map, one, batch_size=max(1, _CACHED_SAMPLES // samples))
+    return jax.lax.platform_dependent(audio_BS, cpu=by_cache, default=jax.vmap(one))
 
 
 def _log_mel_one(audio_S, *, n_mels, hop):
@@ -61,7 +64,7 @@ def _log_mel_one(audio_S, *, n_mels, hop):
     count = audio_S.shape[0] // hop
     half = N_FFT // 2
     padded = jnp.concatenate([audio_S[half:0:-1], audio_S, audio_S[-2 : -half - 2 : -1]])
-    # Frames overlap, but cut into hops the signal is a matrix: a frame is a row, the next rows, and a piece of the last.
+    # Frames overlap, but cut into hops the signal is a matrix: a frame is a row, the next rows and a piece of the last.
     # That is slices and one concatenation, where a gather would read 400 indices per frame.
     rows = -(-N_FFT // hop)
     hops = padded[: (count - 1 + rows) * hop].reshape(count - 1 + rows, hop)

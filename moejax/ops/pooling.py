@@ -1,7 +1,8 @@
 """From encoder states to one vector per utterance, counting real speech only.
 
-Whisper's encoder takes no padding mask: a 1 s clip comes out as 1500 states of which 50 are the clip. Averaging them all
-makes an embedding of how much silence there is, and clusters of it are clusters of durations. So the mask is applied here.
+Whisper's encoder takes no padding mask: a 1 s clip comes out as 1500 states of which 50 are the clip. Averaging them
+all makes an embedding of how much silence there is, and clusters of it are clusters of durations. So the mask is
+applied here.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ STD_FLOOR = 1e-4  # below this a standard deviation is rounding noise; also keep
 
 
 def valid_frames(samples_B: jax.Array, T: int, hop: int, stride: int = 2) -> jax.Array:
-    """Which of `T` encoder frames hold at least one sample: `mask_BT`, true for the first ceil(samples / (hop * stride)).
+    """Which of `T` encoder frames hold at least one sample: `mask_BT`, true for the first ceil(samples / (hop *
+    stride)).
 
     `hop` samples per mel frame, `stride` mel frames per encoder frame (2 in every Whisper). Longer audio is cut at `T`.
     """
@@ -31,9 +33,9 @@ def speech_frames(
     """Which of `T` encoder frames hold speech: energy within `db` decibels of the utterance's loud level, `mask_BT`.
 
     The loud level is the energy-weighted mean of the frame energies, sum(e^2) / sum(e): frames of digital silence add
-    nothing to either sum, so silence appended to (or cut from) an utterance never changes which frames count; a percentile
-    or a plain mean would. Samples beyond `samples_B` are not looked at. An utterance without a speech frame (all zeros)
-    falls back to its valid frames, so that no mask of a non-empty utterance is empty.
+    nothing to either sum, so silence appended to (or cut from) an utterance never changes which frames count; a
+    percentile or a plain mean would. Samples beyond `samples_B` are not looked at. An utterance without a speech frame
+    (all zeros) falls back to its valid frames, so that no mask of a non-empty utterance is empty.
     """
     if db >= 0:
         raise ValueError(f"speech_frames: db={db} must be negative: decibels below the utterance's loud level")
@@ -61,7 +63,7 @@ def mean(states_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
 
 
 def mean_std(states_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """Mean and standard deviation over the masked frames, joined: `[B, 2D]` float32; the latter at least `STD_FLOOR`."""
+    """Mean and standard deviation over the masked frames: `[B, 2D]` float32; the latter at least `STD_FLOOR`."""
     mean_BD = mean(states_BTD, mask_BT)
     centred_BTD = states_BTD.astype(jnp.float32) - mean_BD[:, None, :]
     variance_BD = mean(jnp.square(centred_BTD), mask_BT)

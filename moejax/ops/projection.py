@@ -1,7 +1,7 @@
 """Fixed affine projections of embeddings, fitted once: principal components and a linear discriminant.
 
-Both are plain arrays `(mean_U, matrix_UK)` used as `(x_NU - mean_U) @ matrix_UK`, so that any other program, a checkpoint
-or a jitted gate can hold them. Standardisation is folded into the matrix.
+Both are plain arrays `(mean_U, matrix_UK)` used as `(x_NU - mean_U) @ matrix_UK`, so that any other program, a
+checkpoint or a jitted gate can hold them. Standardisation is folded into the matrix.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.covariance import ledoit_wolf_shrinkage
 
-MAX_RANK = 512  # the discriminant looks at this many principal directions at most: an eigenproblem of seconds, not minutes
+MAX_RANK = 512  # the discriminant looks at this many principal directions at most: seconds, not minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ def _standardisation(x_NU: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _principal(z_NU: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Leading directions `[U, K]` of centred data with their variances `[K]`, through the smaller of the two Gram matrices."""
+    """Leading directions `[U, K]` of centred data and variances `[K]`, by the smaller Gram matrix."""
     n, u = z_NU.shape
     if u <= n:
         variance_K, axes_UK = np.linalg.eigh(z_NU.T @ z_NU / n)
@@ -60,20 +60,31 @@ def _principal(z_NU: np.ndarray, rank: int) -> tuple[np.ndarray, np.ndarray]:
     return axes_UK, np.maximum(variance_K[:keep], 0.0)
 
 
-def fit_pca(x_NU: np.ndarray, *, dims: int | None = None, variance: float | None = None) -> Projection:
-    """Principal components of the standardised embeddings, `dims` of them or as many as hold `variance` of the variance.
+def fit_pca(
+    x_NU: np.ndarray,
+    *,
+    dims: int | None = None,
+    variance: float | None = None,
+    reference_NU: np.ndarray | None = None,
+) -> Projection:
+    """Principal components of the standardised embeddings, `dims` of them or as many as hold `variance` of the
+    variance.
 
-    Give one or both (the smaller number wins); at most min(N - 1, U) exist. The outputs are not whitened: their variances
-    are the eigenvalues, so distances keep their meaning.
+    Give one or both (the smaller number wins); at most min(N - 1, U) exist. The outputs are not whitened: their
+    variances are the eigenvalues, so distances keep their meaning. `reference_NU` are other points whose spread
+    standardises: the utterances, when `x_NU` are speaker means, because scaling the means by their own spread blows up
+    the dimensions in which speakers do not differ.
     """
     if dims is None and variance is None:
         raise ValueError("fit_pca: give dims (a number of components) or variance (a share in (0, 1])")
     if (dims is not None and dims < 1) or (variance is not None and not 0 < variance <= 1):
         raise ValueError(f"fit_pca: dims={dims} must be >= 1 and variance={variance} in (0, 1]")
     x_NU = checked(x_NU)
-    mean_U, scale_U = _standardisation(x_NU)
-    axes_UK, variance_K = _principal((x_NU - mean_U) * scale_U, rank=min(len(x_NU) - 1, x_NU.shape[1]))
-    share_K = variance_K / max(float(np.count_nonzero(scale_U)), 1.0)
+    _, scale_U = _standardisation(x_NU if reference_NU is None else checked(reference_NU))
+    mean_U = x_NU.mean(axis=0)
+    z_NU = (x_NU - mean_U) * scale_U
+    axes_UK, variance_K = _principal(z_NU, rank=min(len(x_NU) - 1, x_NU.shape[1]))
+    share_K = variance_K / max(float(z_NU.var(axis=0).sum()), 1e-30)
     keep = len(share_K) if dims is None else min(dims, len(share_K))
     if variance is not None:
         keep = min(keep, int(np.searchsorted(np.cumsum(share_K), variance - 1e-9)) + 1)
@@ -81,21 +92,21 @@ def fit_pca(x_NU: np.ndarray, *, dims: int | None = None, variance: float | None
 
 
 def fit_discriminant(
-    x_NU: np.ndarray, group_N: np.ndarray, dims: int, shrinkage: float | str = "auto"
+    x_NU: np.ndarray, group_N: np.ndarray, dims: int, shrinkage: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Linear discriminant of the groups as an affine map `(mean_U, matrix_UK)`: keeps what tells groups apart.
 
-    Fitted on speakers it removes what varies within a speaker (the text) and keeps the voice. Every output has unit variance
-    within groups on the fitting data. `shrinkage` in [0, 1] pulls the within-group covariance towards a multiple of the
-    identity; "auto" takes the Ledoit-Wolf estimate, without which fewer utterances than dimensions would overfit. Groups
-    count equally in the between-group scatter, however many utterances each has. At most groups - 1 outputs exist: K may
-    be less than `dims`. Rows of a negative integer group (noise) take no part.
+    Fitted on speakers it removes what varies within a speaker (the text) and keeps the voice. Every output has unit
+    variance within groups on the fitting data. `shrinkage` in [0, 1] pulls the within-group covariance towards a
+    multiple of the identity; None takes the Ledoit-Wolf estimate, without which fewer utterances than dimensions would
+    overfit. Groups count equally in the between-group scatter, however many utterances each has. At most groups - 1
+    outputs exist: K may be less than `dims`. Rows of a negative integer group (noise) take no part.
     """
     x_NU, group_N = checked(x_NU), np.asarray(group_N)
     if group_N.shape != (len(x_NU),):
         raise ValueError(f"fit_discriminant: {group_N.shape} groups for {len(x_NU)} embeddings")
-    if dims < 1 or not (shrinkage == "auto" or (not isinstance(shrinkage, str) and 0 <= shrinkage <= 1)):
-        raise ValueError(f"fit_discriminant: dims={dims} must be >= 1 and shrinkage={shrinkage!r} 'auto' or in [0, 1]")
+    if dims < 1 or (shrinkage is not None and not 0 <= shrinkage <= 1):
+        raise ValueError(f"fit_discriminant: dims={dims} must be >= 1 and shrinkage={shrinkage} None or in [0, 1]")
     if np.issubdtype(group_N.dtype, np.integer):
         x_NU, group_N = x_NU[group_N >= 0], group_N[group_N >= 0]
     names_G, index_N = np.unique(group_N, return_inverse=True)
@@ -113,18 +124,19 @@ def fit_discriminant(
     variance_K, rotation_RK = np.linalg.eigh(between_GR.T @ between_GR)
     keep = min(dims, len(names_G) - 1, int(max(1, (variance_K > 1e-10 * variance_K[-1]).sum())))
     matrix_RK = whiten_RR @ rotation_RK[:, ::-1][:, :keep]
-    # Shrinkage leaves the variance within groups near one, not at it; without any variance there is nothing to scale by.
+    # Shrinkage leaves the variance within groups near one, not at it; without any variance there is nothing to scale
+    # by.
     std_K = np.sqrt(np.mean((within_NR @ matrix_RK) ** 2, axis=0))
     matrix_RK = matrix_RK / np.where(std_K > 1e-6, std_K, 1.0)
     return mean_U, scale_U[:, None] * (axes_UR @ matrix_RK)
 
 
-def _whitening(within_NR: np.ndarray, shrinkage: float | str, floor: float) -> np.ndarray:
-    """The symmetric inverse square root of the shrunk within-group covariance, `[R, R]`; eigenvalues at least `floor`."""
+def _whitening(within_NR: np.ndarray, shrinkage: float | None, floor: float) -> np.ndarray:
+    """The symmetric inverse square root of the shrunk within-group covariance; eigenvalues at least `floor`."""
     covariance_RR = within_NR.T @ within_NR / len(within_NR)
     rank = len(covariance_RR)
     average = float(np.trace(covariance_RR)) / rank
-    amount = float(ledoit_wolf_shrinkage(within_NR, assume_centered=True)) if shrinkage == "auto" else float(shrinkage)
+    amount = float(ledoit_wolf_shrinkage(within_NR, assume_centered=True)) if shrinkage is None else float(shrinkage)
     covariance_RR = (1 - amount) * covariance_RR + amount * average * np.eye(rank)
     variance_R, axes_RR = np.linalg.eigh(covariance_RR)
     return (axes_RR / np.sqrt(np.maximum(variance_R, max(floor, 1e-12)))) @ axes_RR.T

@@ -1,0 +1,182 @@
+"""The manifest: one row per utterance, and the only thing that later stages read about a corpus."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+_TEXT_COLUMNS = (
+    *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
+    *("etiology", "severity", "accent", "gender", "prompt"),
+)
+COLUMNS: dict[str, pa.DataType] = {
+    **{name: pa.string() for name in _TEXT_COLUMNS},
+    "seconds": pa.float64(),
+    "silence": pa.float64(),
+    "split": pa.string(),
+    "sample": pa.bool_(),
+}
+SPLITS = ("train", "dev", "test")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Utterance:
+    """One utterance as a source hands it over, before the gate has listened to it.
+
+    `audio` is a path, or a function without arguments giving (samples [S] or [S, channels], rate). A function that reads
+    files may list them in an attribute `paths`, so that a changed corpus is noticed without reading it.
+    """
+
+    id: str
+    audio: str | Callable[[], tuple[np.ndarray, int]]
+    text: str
+    speaker: str = ""
+    translation: str | None = None
+    translation_source: str | None = None
+    cohort: str | None = None
+    etiology: str | None = None
+    severity: str | None = None
+    accent: str | None = None
+    gender: str | None = None
+    prompt: str | None = None
+    split: str | None = None
+
+
+class Manifest:
+    """A read-only table with the columns of `COLUMNS`; what is unknown is the empty string, never null.
+
+    `root` is the folder that relative audio paths are relative to. The stored paths stay as they are, so a working
+    directory can be moved; `row`, `rows` and `audio_paths` give resolved ones.
+    """
+
+    def __init__(self, table: pa.Table, root: str | Path = "."):
+        self.table = table
+        self.root = Path(root)
+        self._arrays: dict[str, np.ndarray] = {}
+
+    @classmethod
+    def from_columns(cls, columns: Mapping[str, Sequence], root: str | Path = ".") -> "Manifest":
+        """A checked manifest from {column: values}; raises ValueError like `load`."""
+        missing = [name for name in COLUMNS if name not in columns]
+        if missing:
+            raise ValueError(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+        table = pa.table({name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items()})
+        _check(table, "manifest")
+        return cls(table, root)
+
+    @classmethod
+    def load(cls, path: str | Path, root: str | Path | None = None) -> "Manifest":
+        """Reads and checks a manifest; `root` defaults to the folder above the manifest's own (W for W/describe/...).
+
+        Raises FileNotFoundError, or ValueError naming the first wrong column, type, null, id, text, split or length.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"manifest: no file {path}; `moejax describe` writes it")
+        try:
+            table = pq.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"manifest: {path} is not a parquet file ({str(error).splitlines()[0]})") from error
+        _check(table, str(path))
+        return cls(table.select(list(COLUMNS)), path.resolve().parent.parent if root is None else root)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the table as parquet, whole or not at all."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        pq.write_table(self.table, partial)
+        os.replace(partial, path)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    def column(self, name: str) -> np.ndarray:
+        """One column as a numpy array [rows] (objects for text, float64, bool); read once and kept: do not write to it."""
+        if name not in COLUMNS:
+            raise KeyError(f"manifest: no column {name!r}; columns: {', '.join(COLUMNS)}")
+        if name not in self._arrays:
+            array = self.table.column(name).to_numpy()
+            array.setflags(write=False)
+            self._arrays[name] = array
+        return self._arrays[name]
+
+    def row(self, index: int) -> dict:
+        """Row `index` as {column: value}, with `audio` resolved against `root`."""
+        row = {name: self.column(name)[index] for name in COLUMNS}
+        row["audio"] = str(self.root / row["audio"])
+        row["seconds"], row["silence"], row["sample"] = float(row["seconds"]), float(row["silence"]), bool(row["sample"])
+        return row
+
+    def rows(self) -> list[dict]:
+        """All rows, as `row` gives them."""
+        return [self.row(index) for index in range(len(self))]
+
+    def audio_paths(self) -> list[str]:
+        """The audio files, resolved against `root`."""
+        return [str(self.root / path) for path in self.column("audio")]
+
+    def indices(self, **equal) -> np.ndarray:
+        """Row numbers where every named column has the value given, or one of a list: `indices(split="train")`."""
+        mask = np.ones(len(self), bool)
+        for name, value in equal.items():
+            wanted = value if isinstance(value, list | tuple | set | frozenset) else [value]
+            mask &= np.isin(self.column(name), np.array(list(wanted), dtype=self.column(name).dtype))
+        return np.flatnonzero(mask)
+
+    def take(self, indices: Sequence[int]) -> "Manifest":
+        """The rows of `indices`, in that order."""
+        return Manifest(self.table.take(pa.array(np.asarray(indices, np.int64))), self.root)
+
+    def where(self, **equal) -> "Manifest":
+        """The rows that `indices(**equal)` finds."""
+        return self.take(self.indices(**equal))
+
+    def digest(self) -> str:
+        """A hexadecimal digest of every value in order; independent of `root` and of how parquet packed the rows."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, kind in COLUMNS.items():
+            digest.update(name.encode())
+            if pa.types.is_string(kind):
+                values = self.table.column(name)
+                digest.update(pc.binary_length(values).to_numpy().astype("<i4").tobytes())
+                digest.update("".join(values.to_pylist()).encode())
+            else:
+                digest.update(np.ascontiguousarray(self.column(name)).tobytes())
+        return digest.hexdigest()
+
+
+def _check(table: pa.Table, where: str) -> None:
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(table.column_names)}")
+    for name, kind in COLUMNS.items():
+        column = table.column(name)
+        if column.type != kind:
+            raise ValueError(f"{where}: column {name!r} is {column.type}, not {kind}")
+        if column.null_count:
+            raise ValueError(f"{where}: column {name!r} has {column.null_count} null values; write '' for unknown text")
+    counts = pc.value_counts(table.column("id"))
+    if len(counts) < table.num_rows:
+        twice = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
+        raise ValueError(f"{where}: id {twice!r} stands in more than one row")
+    for name in ("id", "audio", "text"):
+        empty = pc.equal(pc.utf8_trim_whitespace(table.column(name)), "")
+        if pc.any(empty).as_py():
+            row = pc.index(empty, True).as_py()
+            raise ValueError(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has an empty {name}")
+    unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
+    if unknown:
+        raise ValueError(f"{where}: split {sorted(unknown)[0]!r} is unknown; known: {', '.join(SPLITS)}")
+    for name, high in (("seconds", np.inf), ("silence", 1.0)):
+        values = table.column(name).to_numpy()
+        wrong = ~(np.isfinite(values) & (values >= 0) & (values <= high))
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has {name} {values[row]}")

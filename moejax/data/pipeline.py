@@ -1,0 +1,206 @@
+"""Batches of like length from a corpus: a plan that is a pure function of the batch's number, and grain to execute it.
+
+Because the plan is a function, the position of a loader is one integer: it resumes exactly, whatever was prefetched,
+and with another number of workers. Few shapes: every bucket is one compilation of the step. The only grain import.
+"""
+
+import dataclasses
+import functools
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from absl import flags
+from grain import MapDataset, MultiprocessingOptions, ReadOptions
+
+FILLER = -1  # index of a row that rounds out a batch and is no utterance
+ENDLESS = 2**40  # batches in a loader that never ends
+
+
+def bucket_of(lengths, buckets, names=None):
+    """Index of the smallest bucket that holds each utterance. ValueError naming one that is empty or longer than all."""
+    lengths, buckets = np.asarray(lengths, np.int64), np.asarray(buckets, np.int64)
+    if not buckets.size or np.any(np.diff(buckets, prepend=0) <= 0):
+        raise ValueError(f"buckets must be positive and ascending, not {tuple(buckets.tolist())}")
+    where = np.searchsorted(buckets, lengths)
+    bad = np.flatnonzero((where == len(buckets)) | (lengths < 1))
+    if bad.size:
+        i = int(bad[0])
+        name = i if names is None else names[i]
+        raise ValueError(f"utterance {name} has {lengths[i]} samples; buckets hold 1 to {buckets[-1]}")
+    return where
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """Which utterances make up batch i: `plan[i] -> (bucket_samples, index_B)`, -1 marking filler rows; endless.
+
+    lengths     samples per utterance; names (optional, same order) are for error messages
+    buckets     ascending sample lengths; an utterance goes to the smallest that holds it, whatever its neighbours are
+    batch_size  rows per batch; or, with `samples` given instead, each bucket has as many rows as fit into that many
+                samples
+    multiple    rows are rounded up to a multiple of this (data * fsdp of the mesh)
+
+    An epoch holds every utterance exactly once, shuffled by (seed, epoch) within its bucket; a bucket's last batch is
+    filled up. The order of batches is shuffled over buckets too.
+    """
+
+    lengths: Any
+    buckets: tuple
+    batch_size: int = 0
+    seed: int = 0
+    samples: int = 0
+    multiple: int = 1
+    names: Any = None
+
+    def __post_init__(self):
+        if len(self.lengths) == 0:
+            raise ValueError("no utterances to plan batches of")
+        if (self.batch_size > 0) == (self.samples > 0):
+            raise ValueError(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
+        where = bucket_of(self.lengths, self.buckets, self.names)
+        members = [np.flatnonzero(where == b) for b in range(len(self.buckets))]
+        object.__setattr__(self, "_members", members)
+        object.__setattr__(self, "_order", functools.lru_cache(maxsize=2)(self._epoch))
+
+    def rows(self, bucket_samples):
+        """Rows of a batch of this bucket."""
+        rows = self.batch_size or max(1, self.samples // bucket_samples)
+        return -(-rows // self.multiple) * self.multiple
+
+    @property
+    def batches_per_epoch(self):
+        """The same for every epoch."""
+        return sum(-(-len(m) // self.rows(s)) for m, s in zip(self._members, self.buckets, strict=True))
+
+    def __getitem__(self, number):
+        epoch, within = divmod(int(number), self.batches_per_epoch)
+        return self._order(epoch)[within]
+
+    def _epoch(self, epoch):
+        random = np.random.default_rng([self.seed, epoch])
+        batches = []
+        for members, samples in zip(self._members, self.buckets, strict=True):
+            batches += _chunks(random.permutation(members), samples, self.rows(samples))
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def __getstate__(self):  # for worker processes; the cache holds a bound method and is rebuilt
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def __setstate__(self, fields):
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+        self.__post_init__()
+
+
+def _chunks(indices, bucket_samples, rows):
+    filled = np.full(-(-len(indices) // rows) * rows, FILLER, np.int64)
+    filled[: len(indices)] = indices
+    return [(int(bucket_samples), batch) for batch in filled.reshape(-1, rows)]
+
+
+def eval_batches(lengths, buckets, batch_size, *, multiple=1, names=None):
+    """[(bucket_samples, index_B)] once through a corpus, by bucket, in order within it; its last batch is filled up."""
+    where = bucket_of(lengths, buckets, names)
+    rows = -(-batch_size // multiple) * multiple
+    chunks = [_chunks(np.flatnonzero(where == b), samples, rows) for b, samples in enumerate(buckets)]
+    return [batch for bucket in chunks for batch in bucket]
+
+
+def loader(plan, fetch, *, workers=0, start=0, prefetch=2, threads=2, shard=(0, 1)):
+    """Iterator of `fetch(bucket_samples, index_B)` over a Plan (endless) or a list of `eval_batches` (finite).
+
+    workers   processes that fetch (0: `threads` threads of this process). `fetch` must then pickle, and the stream is
+              the same.
+    prefetch  batches held ready (per worker process)
+    shard     (i, n) of `sharding.process_shard`: this process fetches the i-th of n equal runs of each batch's rows
+    The iterator has get_state() -> {"batch": number of the next} and set_state(); close() ends its workers.
+    """
+    return Loader(plan, fetch, workers=workers, start=start, prefetch=prefetch, threads=threads, shard=shard)
+
+
+class Loader:
+    """See `loader`."""
+
+    def __init__(self, plan, fetch, *, workers, start, prefetch, threads, shard):
+        self._plan, self._fetch, self._shard = plan, fetch, shard
+        self._workers, self._prefetch, self._threads = workers, prefetch, threads
+        self._stream, self._next = None, int(start)
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if self._stream is None:
+            self._stream = iter(self._open())
+        batch = next(self._stream)
+        self._next += 1
+        return batch
+
+    def get_state(self):
+        """{"batch": n}: the n batches before it have been handed out; prefetched ones do not count."""
+        return {"batch": self._next}
+
+    def set_state(self, state):
+        """Go to where get_state() was taken; ValueError for the state of something else."""
+        if set(state) != {"batch"}:
+            raise ValueError(f"a loader's state is {{'batch': n}}, not {state!r}")
+        self.close()
+        self._next = int(state["batch"])
+
+    def close(self):
+        """End the threads and processes that fetch ahead; the next batch asked for starts them again."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _open(self):
+        batches = _Batches(self._plan, self._next, self._fetch, self._shard)
+        threads = 1 if self._workers else max(1, self._threads)
+        # grain's thread buffer must be filled by at least as many slots as threads
+        ahead = ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, self._prefetch))
+        stream = MapDataset.source(batches).to_iter_dataset(ahead)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():  # grain hands them to workers; without absl's app nobody did
+                flags.FLAGS.mark_as_parsed()
+            options = MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=max(1, self._prefetch))
+            stream = stream.mp_prefetch(options, worker_init_fn=functools.partial(_end_with, os.getpid()))
+        return stream
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """The plan from batch `start` on, as grain's random-access source."""
+
+    plan: Any
+    start: int
+    fetch: Callable
+    shard: tuple
+
+    def __len__(self):
+        return len(self.plan) - self.start if isinstance(self.plan, list) else ENDLESS
+
+    def __getitem__(self, number):
+        bucket_samples, index_B = self.plan[self.start + int(number)]
+        part, parts = self.shard
+        if len(index_B) % parts:
+            raise ValueError(f"{len(index_B)} rows of a batch do not divide among {parts} processes")
+        rows = len(index_B) // parts
+        return self.fetch(bucket_samples, index_B[part * rows : (part + 1) * rows])
+
+
+def _end_with(parent, index, count):
+    """In a worker: leave when the training process is gone (killed, it cannot end its workers, and they would stay)."""
+    del index, count
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        sys.stderr.flush()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,191 @@
+"""A folder of audio with a table beside it: CSV, TSV or JSON lines; audiofolder and NeMo conventions are recognised."""
+
+import csv
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from moejax.data.audio import Rejected, read
+from moejax.data.manifest import Utterance
+
+FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
+_METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")
+_SPLIT_FOLDERS = ("train", "training", "dev", "valid", "validation", "test")
+_ALIASES = {
+    "audio": ("file_name", "audio_filepath", "file", "path"),
+    "text": ("transcription", "transcript", "sentence"),
+}
+TEXT = {"keep": lambda text: text, "lower": str.lower}
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Reads `seconds` of a file from `offset` on (both in seconds), as NeMo manifests name them."""
+
+    path: str
+    offset: float
+    seconds: float | None
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return (self.path,)
+
+    def __call__(self) -> tuple[np.ndarray, int]:
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                rate, start = file.samplerate, round(self.offset * file.samplerate)
+                count = file.frames - start if self.seconds is None else round(self.seconds * rate)
+                if start >= file.frames or start + count > file.frames + rate // 10:
+                    asked = f"{self.offset:g} + {(self.seconds or 0):g} s"
+                    raise Rejected("truncated", f"{self.path}: {asked} asked, {file.frames / rate:.2f} s there")
+                file.seek(start)
+                return file.read(count, dtype="float32"), rate
+        except soundfile.SoundFileError:
+            return read(self.path)  # names the reason
+
+
+def load(
+    *,
+    root: str,
+    metadata: str = "metadata.csv",
+    columns: Mapping[str, str] | None = None,
+    text: str = "keep",
+) -> list[Utterance]:
+    """Utterances of the folder `root`, in the order of its table.
+
+    metadata: the table, relative to root. If there is none of that name, the usual other names are tried, and then the
+        audiofolder layout with one table in each of train/, dev/, test/ (the folder is then the split).
+    columns: {field of Utterance: column of the table}; a field not named here is read from the column of its own name
+        (audio and text also from file_name, audio_filepath, transcription, ...); "" leaves a field empty.
+    text: keep, or lower for transcripts in capitals. Runs of white space become one space either way.
+    Audio paths are relative to the table, and may not lead out of root. Ids are those paths without their suffix.
+    Errors (one line each): missing folder, table, column; a row that is no row; a path that leaves root.
+    """
+    if text not in TEXT:
+        raise ValueError(f"folder: text={text!r}; known: {', '.join(TEXT)}")
+    if not root or not os.path.isdir(root):
+        raise FileNotFoundError(f"folder: no folder {root!r} (data.root)")
+    root = os.path.abspath(root)
+    utterances = []
+    for table, split in _tables(root, metadata):
+        rows = read_table(table)
+        mapping = resolve_columns(rows, columns or {}, where=str(table))
+        for number, row in enumerate(rows, start=1):
+            values = {field: cell(row.get(column)) for field, column in mapping.items()}
+            if not values["audio"]:
+                raise ValueError(f"{table}: row {number} has an empty {mapping['audio']!r}")
+            path = inside(root, os.path.dirname(table), values.pop("audio"), where=f"{table}: row {number}")
+            name = os.path.splitext(os.path.relpath(path, root))[0].replace(os.sep, "/")
+            audio: str | Segment = path
+            if "audio_filepath" in row and cell(row.get("offset")):
+                seconds = cell(row.get("duration"))
+                audio = Segment(path, float(row["offset"]), float(seconds) if seconds else None)
+                name = f"{name}@{audio.offset:g}"
+            values["id"] = values.get("id") or name
+            values["text"] = normalise(values["text"], text)
+            if split and not values.get("split"):
+                values["split"] = split
+            utterances.append(Utterance(audio=audio, **values))
+    return utterances
+
+
+def normalise(text: str, how: str) -> str:
+    """Single spaces, and what `how` (of TEXT) does."""
+    return " ".join(TEXT[how](text).split())
+
+
+def cell(value) -> str:
+    """The text of one field: nothing, null and not-a-number become the empty string."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return str(value).strip()
+
+
+def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
+    for name in (metadata, *_METADATA):
+        if (path := Path(root, name)).is_file():
+            return [(path, "")]
+        if name == metadata and metadata != "metadata.csv":
+            raise FileNotFoundError(f"folder: no table {path} (data.options.metadata)")
+    found = []
+    for split in _SPLIT_FOLDERS:
+        tables = [Path(root, split, name) for name in _METADATA if Path(root, split, name).is_file()]
+        found += [(table, split) for table in tables[:1]]
+    if not found:
+        raise FileNotFoundError(f"folder: no table in {root}; known names: {', '.join(_METADATA)} (data.options.metadata)")
+    return found
+
+
+def read_table(path: str | Path) -> list[dict]:
+    """Rows of a CSV, TSV (by name or by its header), JSON-lines file or JSON array, as dicts; never empty."""
+    path = Path(path)
+    content = path.read_text(encoding="utf-8-sig")
+    if path.suffix in (".json", ".jsonl", ".ndjson"):
+        rows = _json_rows(content, path)
+    else:
+        header = content.split("\n", 1)[0]
+        tab = path.suffix == ".tsv" or ("\t" in header and "," not in header)
+        reader = csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if tab else ",", strict=True)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
+        for number, row in enumerate(rows, start=1):
+            if None in row or None in row.values():
+                raise ValueError(f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})")
+    if not rows:
+        raise ValueError(f"{path}: no rows")
+    return rows
+
+
+def _json_rows(content: str, path: Path) -> list[dict]:
+    rows = []
+    if content.lstrip().startswith("["):
+        try:
+            rows = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from error
+    else:
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                rows += [json.loads(line)] if line.strip() else []
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path}: line {number}: {error.msg}") from error
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}: row {number} is a {type(row).__name__}, not an object")
+    return rows
+
+
+def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str) -> dict[str, str]:
+    """{field: column} for the fields that the table has; ValueError for a field or column that does not exist."""
+    existing = list(dict.fromkeys(name for row in rows for name in row))
+    mapping = {}
+    for field, column in columns.items():
+        if field not in FIELDS:
+            raise ValueError(f"data.columns: unknown field {field!r}; known: {', '.join(FIELDS)}")
+        if column and column not in existing:
+            raise ValueError(f"{where}: no column {column!r} (data.columns.{field}); it has {', '.join(existing)}")
+        if column:
+            mapping[field] = column
+    for field in FIELDS:
+        for name in (field, *_ALIASES.get(field, ())):
+            if field not in mapping and field not in columns and name in existing:
+                mapping[field] = name
+    for field in ("audio", "text"):
+        if field not in mapping:
+            raise ValueError(f"{where}: no column for {field} (data.columns.{field}); it has {', '.join(existing)}")
+    return mapping
+
+
+def inside(root: str, base: str, path: str, *, where: str) -> str:
+    """The absolute path of `path` (relative to `base`), refused if it is not below `root`; links are not followed."""
+    absolute = os.path.abspath(os.path.join(base, path))
+    if os.path.commonpath([root, absolute]) != root or absolute == root:
+        raise ValueError(f"{where}: {path!r} leads out of {root}")
+    return absolute

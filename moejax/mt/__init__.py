@@ -1,0 +1,16 @@
+"""Text translators, each with `.translate(texts, source="EN", target="DE", progress=None) -> list[str]`.
+
+`TRANSLATORS` names them as "module:attribute", so that asking for one imports only that one.
+"""
+
+import importlib
+
+TRANSLATORS: dict[str, str] = {"deepl": "moejax.mt.deepl_client:DeepL"}
+
+
+def get(name: str) -> type:
+    """The translator class of this name. An unknown name raises and lists the known ones."""
+    if name not in TRANSLATORS:
+        raise ValueError(f"unknown translator {name!r}; known: {', '.join(TRANSLATORS)}")
+    module, attribute = TRANSLATORS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,84 @@
+"""Text normalisers: what two transcripts may differ in without it counting as an error.
+
+Every normaliser is a function text -> text, applied to reference and hypothesis alike; `NORMALIZERS` names them. A word
+error rate is only comparable with another one under the same normaliser, so tables carry its name.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+
+Normalizer = Callable[[str], str]
+
+_APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
+_BRACKETED = re.compile(r"[<\[][^>\]]*[>\]]")
+_PARENTHESISED = re.compile(r"\(([^)]*)\)")
+
+
+def none(text: str) -> str:
+    """The text with runs of white space collapsed, otherwise as it is."""
+    return " ".join(text.split())
+
+
+def lower(text: str) -> str:
+    """Case folded, punctuation and symbols removed, spaces collapsed; apostrophes inside a word stay ("don't").
+
+    Hyphens and dashes separate words ("twenty-one" is two), every other mark vanishes ("U.S." is "us"). Accents stay.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_APOSTROPHES)
+    kept = []
+    for char in text:
+        kind = unicodedata.category(char)
+        if char == "'" or kind[0] in "LMN":
+            kept.append(char)
+        elif kind[0] == "Z" or kind in ("Pd", "Cc"):
+            kept.append(" ")
+    words = (word.strip("'") for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
+
+
+def basic(text: str) -> str:
+    """Whisper's language-independent rule: bracketed and parenthesised parts dropped, marks become spaces, lower case.
+
+    Every apostrophe separates ("don't" becomes two words), which is why `lower` suits English better.
+    """
+    text = _PARENTHESISED.sub("", _BRACKETED.sub("", text.lower()))
+    text = unicodedata.normalize("NFKC", text)
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "MSP" else c for c in text).split())
+
+
+def english(text: str, spelling: dict[str, str] | None = None) -> str:
+    """Whisper's English rule: contractions, numbers, titles, fillers brought to one form, `spelling` variants mapped.
+
+    `spelling` maps British to American words (a Whisper folder has it as normalizer.json); without it "colour" stays.
+    Radford et al. 2022, appendix C, in the implementation of transformers.
+    """
+    return _english(tuple(sorted(spelling.items())) if spelling else ())(text)
+
+
+@cache
+def _english(spelling: tuple[tuple[str, str], ...]) -> Normalizer:
+    from transformers.models.whisper.english_normalizer import EnglishTextNormalizer  # 1.3 s: only when asked for
+
+    return EnglishTextNormalizer(dict(spelling))
+
+
+NORMALIZERS: dict[str, Normalizer] = {"none": none, "lower": lower, "basic": basic, "english": english}
+
+
+def get(name: str, spelling: dict[str, str] | None = None) -> Normalizer:
+    """The normaliser of this name; `spelling` is for "english" only. An unknown name is an error listing the known."""
+    if name not in NORMALIZERS:
+        raise ValueError(f"unknown normalizer {name!r}; known: {', '.join(NORMALIZERS)}")
+    if spelling and name != "english":
+        raise ValueError(f"a spelling table belongs to the normalizer 'english', not to {name!r}")
+    return (lambda text: english(text, spelling)) if spelling else NORMALIZERS[name]
+
+
+def disfluency_references(text: str) -> tuple[str, str]:
+    """The two references of the Speech Accessibility Project: (with the disfluencies in parentheses, without them).
+
+    To be called before any normaliser: `basic` and `english` drop parentheses with their content.
+    """
+    return none(_PARENTHESISED.sub(r" \1 ", text)), none(_PARENTHESISED.sub(" ", text))

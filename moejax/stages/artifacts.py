@@ -1,0 +1,112 @@
+"""The workdir: files that are whole or absent, and stages that know whether they are finished.
+
+A stage is finished when its `done.json` stands and the digest in it equals the digest of what the stage depends on now: its
+config sections, the seed, and the digests of the stages before it. `started.json` carries the same digest while a stage
+runs, so that half-trained checkpoints are resumed only by the run that they belong to.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes the file whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def digest(value) -> str:
+    """12 hex digits of SHA-256 over canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    """{"a.b": leaf}; lists stay leaves."""
+    flat = {}
+    for key, value in tree.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        flat.update(flatten(value, path) if isinstance(value, dict) and value else {path: value})
+    return flat
+
+
+class Work:
+    """One run's folder, its log and its progress bars."""
+
+    def __init__(self, root, quiet: bool = False):
+        self.root = Path(root)
+        self.root.mkdir(parents=True, exist_ok=True)
+        self.quiet = quiet
+
+    def path(self, *parts) -> Path:
+        return self.root.joinpath(*parts)
+
+    def log(self, message: str) -> None:
+        """Prints, and appends to W/log.txt."""
+        if not self.quiet:
+            tqdm.write(message, file=sys.stdout)
+            sys.stdout.flush()
+        with open(self.path("log.txt"), "a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+
+    def progress(self, iterable, total=None, desc: str = ""):
+        """Progress bar with ETA on stderr; silent when quiet."""
+        return tqdm(iterable, total=total, desc=desc, disable=self.quiet, mininterval=1.0, leave=False)
+
+    def finished(self, stage: str) -> dict | None:
+        """The stage's done.json, or None."""
+        file = self.path(stage, "done.json")
+        return read_json(file) if file.exists() else None
+
+    def why_run(self, stage: str, inputs: dict) -> str | None:
+        """None when the stage is finished for these inputs, else the reason to run it, in one line."""
+        done = self.finished(stage)
+        if done is None:
+            started = self.path(stage, "started.json")
+            return "resuming" if started.exists() and read_json(started)["digest"] == digest(inputs) else "not done yet"
+        if done["digest"] == digest(inputs):
+            return None
+        return difference(done["inputs"], inputs)
+
+    def begin(self, stage: str, inputs: dict) -> None:
+        """Marks the stage as started; what an earlier run with other inputs left is removed."""
+        folder = self.path(stage)
+        started = folder / "started.json"
+        if folder.exists() and not (started.exists() and read_json(started)["digest"] == digest(inputs)):
+            shutil.rmtree(folder)
+        (folder / "done.json").unlink(missing_ok=True)
+        write_json(started, {"digest": digest(inputs)})
+
+    def finish(self, stage: str, inputs: dict, seconds: float, summary: dict) -> None:
+        write_json(
+            self.path(stage, "done.json"),
+            {"digest": digest(inputs), "seconds": round(seconds, 2), "summary": summary, "inputs": inputs},
+        )
+
+
+def difference(old: dict, new: dict) -> str:
+    """What changed between two flat dicts of inputs, as a reason to run again."""
+    changed = []
+    for key in sorted(set(old) | set(new)):
+        before, after = old.get(key, "absent"), new.get(key, "absent")
+        if json.dumps(before, sort_keys=True, default=str) != json.dumps(after, sort_keys=True, default=str):
+            changed.append(f"{key} {before} -> {after}")
+    shown = "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+    return f"changed: {shown}"

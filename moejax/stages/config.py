@@ -1,0 +1,81 @@
+"""The configuration: one default for every key, and errors that name the key that does not exist.
+
+Each stage module declares its own sections (`DEFAULTS`) beside the code that reads them. A config file lists only what differs;
+`resolve` lays it over the defaults, locks the result, and refuses what no stage would read.
+"""
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+# Sections whose keys are the user's own (column maps, loader options): anything goes below them.
+OPEN = {
+    "data.columns",
+    "data.options",
+    "data.split_options",
+    "base.select",
+    "model.sizes",
+    "describe.columns",
+}
+
+
+def defaults() -> ConfigDict:
+    """Every section with every key."""
+    from moejax.stages import run
+
+    config = ConfigDict({"seed": 0, "name": "experiment"})
+    for module in run.stage_modules():
+        for section, values in module.DEFAULTS.items():
+            if section in config:
+                raise ValueError(f"config section {section!r} is declared twice")
+            config[section] = ConfigDict(values)
+    return config
+
+
+def resolve(user: ConfigDict) -> ConfigDict:
+    """Defaults with the user's values on top, locked. Errors: an unknown key, a value of another type."""
+    config = defaults()
+    _lay_over(config, user, "")
+    return config.lock()
+
+
+def load(path: str) -> ConfigDict:
+    """Runs `get_config(variant)` of `FILE.py[:variant]` and resolves it."""
+    file, _, variant = path.partition(":")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"config file {file!r} does not exist; the shipped ones are in configs/")
+    spec = importlib.util.spec_from_file_location("moejax_config", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config file {file!r} defines no get_config()")
+    try:
+        user = module.get_config(variant) if variant else module.get_config()
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"config {path!r}: get_config({variant!r}) failed: {error}") from error
+    return resolve(user)
+
+
+def _lay_over(config: ConfigDict, user, prefix: str) -> None:
+    for key, value in user.items():
+        path = f"{prefix}{key}"
+        if key not in config and prefix.rstrip(".") not in OPEN:
+            near = difflib.get_close_matches(key, list(config.keys()), n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise KeyError(f"config has no key {path!r}{hint} (valid here: {', '.join(sorted(config.keys()))})")
+        if prefix.rstrip(".") in OPEN:
+            with config.unlocked():
+                config[key] = value
+        elif path in OPEN:
+            config[key] = value if isinstance(value, ConfigDict) else ConfigDict(value)
+        elif isinstance(config[key], ConfigDict):
+            if not hasattr(value, "items"):
+                raise TypeError(f"config key {path!r} is a section, got {value!r}")
+            _lay_over(config[key], value, f"{path}.")
+        else:
+            try:
+                config[key] = value
+            except TypeError as error:
+                raise TypeError(f"config key {path!r}: {error}") from error

@@ -1,0 +1,21 @@
+"""Config sections that several stages read."""
+
+DEFAULTS = {
+    "mixture": {
+        # Where experts live: shell-style patterns over parameter paths of linear layers.
+        "targets": ("decoder/layers/*/*attn/[qv]", "decoder/layers/*/fc?"),
+        "rank": 4,  # of one expert
+        "alpha": 8.0,  # update is scaled by alpha / rank
+        "stabilised": False,  # alpha / sqrt(rank) instead
+        "shared_rank": 0,  # rank of an expert that is always on; 0 for none
+        "routing": "topk",  # topk: softmax over the chosen; dense: E * softmax over all
+        "top_k": 2,
+        "expert_dropout": 0.0,  # dropout on the input of the low-rank pairs, in training only
+    },
+    "mesh": {"data": -1, "fsdp": 1, "expert": 1, "model": 1},  # devices along each axis; -1 takes what is left
+    "runtime": {
+        "compilation_cache": "~/.cache/moejax/xla",  # "" turns it off
+        "workers": 0,  # loader processes; 0 reads in the training process
+        "audio_cache_bytes": 2_000_000_000,  # decoded audio kept in memory
+    },
+}

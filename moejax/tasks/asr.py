@@ -1,0 +1,277 @@
+"""Speech recognition: how a batch becomes a loss, and audio becomes tokens.
+
+Everything here is a pure function of `(params, batch, key)` made by closing over a graphdef; stages choose the row (what
+trains, where the route comes from, which terms the loss has) and never write a forward pass of their own.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from moejax.decode.greedy import greedy
+from moejax.nn import functional, gates, inject, whisper
+from moejax.ops import augment, losses, pooling, routing
+from moejax.ops.audio import log_mel
+from moejax.types import Batch, Route
+
+ROUTES = ("none", "label", "gate", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What is hung on the base: experts on the layers of `targets`, and how a gate's logits become a route."""
+
+    targets: tuple[str, ...]
+    num_experts: int
+    rank: int
+    alpha: float
+    stabilised: bool = False
+    shared_rank: int = 0
+    routing: str = "topk"
+    top_k: int = 2
+    expert_dropout: float = 0.0
+
+    def route(self, logits_BE) -> Route:
+        return routing.make_route(logits_BE, kind=self.routing, k=self.top_k)
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed or not."""
+
+    layers: tuple[int, ...] = (-1,)
+    how: str = "mean"
+    trim_silence: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One row of the training table. `route` one of ROUTES; weights of the loss terms; noise in training only."""
+
+    route: str = "none"
+    balance: float = 0.0
+    z: float = 0.0
+    ctc: float = 0.0
+    smoothing: float = 0.0
+    dropout: float = 0.0
+    spec: bool = False
+    time_masks: int = 2
+    time_width: int = 10
+    freq_masks: int = 2
+    freq_width: int = 12
+    warp_time: float = 0.0
+    warp_freq: float = 0.0
+    level: float = 0.0
+
+
+def build(config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate: dict | None = None, ctc=False, seed=0):
+    """A zero-argument function that makes the module; pass it to `functional.abstract` or call it inside jit.
+
+    `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}.
+    """
+
+    def make():
+        rngs = nnx.Rngs(seed)
+        model = whisper.Whisper(config, rngs=rngs)
+        if ctc:
+            whisper.add_ctc(model, rngs)
+        if mixture is not None:
+            inject.add_experts(
+                model, mixture.targets, num_experts=mixture.num_experts, rank=mixture.rank, alpha=mixture.alpha,
+                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, rngs=rngs,
+            )  # fmt: skip
+        if gate is not None:
+            model.gate = gates.MLPGate(
+                gate["mean"], gate["matrix"], num_experts=mixture.num_experts, hidden=gate["hidden"],
+                zero_start=gate["zero_start"], rngs=rngs,
+            )  # fmt: skip
+        return model
+
+    return make
+
+
+def init(make, base: dict | None = None):
+    """`(graphdef, params)`: fresh groups where `base` has none, the base's arrays where it has. The base's own are never drawn."""
+    graphdef, shapes = functional.abstract(make)
+    base = base or {}
+    missing = {
+        group: {path for path in functional.paths(tree) if path not in functional.paths(base.get(group, {}))}
+        for group, tree in shapes.items()
+    }
+
+    @jax.jit
+    def fresh():
+        params = functional.split(make())[1]
+        return {g: {p: leaf for p, leaf in functional.paths(t).items() if p in missing[g]} for g, t in params.items()}
+
+    drawn = fresh()
+    params = {}
+    for group, tree in shapes.items():
+        have = functional.paths(base.get(group, {}))
+        flat = {path: drawn[group][path] if path in drawn[group] else have[path] for path in functional.paths(tree)}
+        for path, leaf in functional.paths(tree).items():
+            if tuple(flat[path].shape) != tuple(leaf.shape):
+                raise ValueError(f"parameter {group}/{path} has shape {flat[path].shape}, the model wants {leaf.shape}")
+        params[group] = functional.nest(flat)
+    return graphdef, params
+
+
+def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
+    """Pooled states [B, U] of the *unadapted* encoder, and its final states. Padding never enters: pooling is masked."""
+    hop = model.config.hop
+    T = -(-mel_BNM.shape[1] // 2)
+    valid_BT = pooling.valid_frames(samples_B, T, hop)
+    states_BTD, hidden = model.encode(mel_BNM, valid_BT, layers=True)
+    chosen = [states_BTD if layer == -1 else hidden[layer] for layer in embedding.layers]
+    mask_BT = pooling.speech_frames(audio_BS, samples_B, T, hop) if embedding.trim_silence else valid_BT
+    pooled = [pooling.pool(x, mask_BT, embedding.how) for x in chosen]
+    return jnp.concatenate(pooled, axis=-1), states_BTD
+
+
+def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=None, num_cohorts: int = 1):
+    """`loss_fn(params, batch, key) -> (loss, metrics)` of one row."""
+    if row.route not in ROUTES:
+        raise ValueError(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
+
+    def loss_fn(params, batch: Batch, key):
+        model = functional.merge(graphdef, params)
+        key_augment, key_noise, key_route = jax.random.split(key, 3)
+        mel_BNM, mask_BT = _augmented(model, batch, key_augment, row)
+        route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts)
+        dropout = mixture.expert_dropout if mixture is not None else 0.0
+        noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
+        states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
+        logits_BLV = model.decode(batch.tokens_BL, states_BTD, mask_BT, route, noise)
+        ce, _, count = losses.token_cross_entropy(logits_BLV, batch.targets_BL, batch.score_BL, row.smoothing)
+        hit_BL = (logits_BLV.argmax(-1) == batch.targets_BL) & batch.score_BL
+        metrics = {"ce": ce, "accuracy": hit_BL.sum() / count, **terms.pop("metrics", {})}
+        if row.ctc:
+            terms["ctc"] = row.ctc * _ctc(model, states_BTD, mask_BT, batch)
+        return ce + sum(terms.values()), metrics | terms
+
+    return loss_fn
+
+
+def _augmented(model, batch, key, row):
+    hop = model.config.hop
+    mel_BNM = log_mel(batch.audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
+    frames_B = -(-batch.samples_B // hop)
+    keys = jax.random.split(key, 3)
+    if row.warp_time or row.warp_freq:
+        mel_BNM, frames_B = augment.warp(keys[0], mel_BNM, frames_B, time=row.warp_time, freq=row.warp_freq)
+    if row.level:
+        mel_BNM = augment.level(keys[1], mel_BNM, shift=row.level)
+    if row.spec:
+        mel_BNM = augment.spec_augment(
+            keys[2], mel_BNM, frames_B, time_masks=row.time_masks, time_width=row.time_width,
+            freq_masks=row.freq_masks, freq_width=row.freq_width,
+        )  # fmt: skip
+    return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
+
+
+def _route(model, batch, key, row, mixture, prior_E, num_cohorts):
+    """The route of this row and the loss terms that come with it."""
+    if row.route == "none":
+        return None, {}
+    if row.route == "label":
+        return routing.one_hot(batch.label_B), {}
+    logits_BE = model.gate(batch.gate_in_BU)
+    if row.route == "random":
+        logits_BE = shuffled(key, logits_BE)
+    route = mixture.route(logits_BE)
+    share_BE = routing.shares(routing.dense_weights(route, mixture.num_experts))
+    prob_BE = jax.nn.softmax(logits_BE, axis=-1)
+    terms = {}
+    if row.balance:
+        terms["balance"] = row.balance * losses.balance(prob_BE, share_BE, prior_E, batch.real_B)
+    if row.z:
+        terms["z"] = row.z * losses.z_loss(logits_BE, batch.real_B)
+    cohort_BC = jax.nn.one_hot(batch.cohort_B, num_cohorts) * batch.real_B[:, None]
+    entropy_B = -(share_BE * jnp.log(share_BE + 1e-9)).sum(-1)
+    terms["metrics"] = {
+        "load_EC": jnp.einsum("BE,BC->EC", share_BE, cohort_BC),
+        "entropy": jnp.where(batch.real_B, entropy_B, 0).sum() / jnp.maximum(batch.real_B.sum(), 1),
+    }
+    return route, terms
+
+
+def _ctc(model, states_BTD, mask_BT, batch):
+    """CTC over the text tokens (targets without the end token)."""
+    L = batch.targets_BL.shape[1]
+    first_B = jnp.argmax(batch.score_BL, axis=1)
+    at_BL = jnp.minimum(first_B[:, None] + jnp.arange(L)[None], L - 1)
+    labels_BL = jnp.take_along_axis(batch.targets_BL, at_BL, axis=1)
+    length_B = batch.score_BL.sum(1) - 1
+    real_BL = jnp.arange(L)[None] < length_B[:, None]
+    return losses.ctc(model.ctc(states_BTD), mask_BT, labels_BL, real_BL, blank=model.config.vocab_size)
+
+
+def shuffled(key, logits_BE):
+    """Each utterance's logits in a random order over the experts: as peaked as before, chosen by nothing."""
+    keys = jax.random.split(key, logits_BE.shape[0])
+    return jax.vmap(jax.random.permutation)(keys, logits_BE)
+
+
+def make_gate_loss(graphdef, num_experts: int):
+    """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: the gate against cluster memberships."""
+
+    def loss_fn(params, batch, key):
+        del key
+        logits_BE = functional.merge(graphdef, params).gate(batch["embedding_BU"])
+        loss = losses.soft_cross_entropy(logits_BE, batch["target_BE"], batch["weight_B"])
+        hit_B = (logits_BE.argmax(-1) == batch["target_BE"].argmax(-1)) & (batch["weight_B"] > 0)
+        return loss, {"accuracy": hit_B.sum() / jnp.maximum((batch["weight_B"] > 0).sum(), 1)}
+
+    return loss_fn
+
+
+def make_embed(graphdef, embedding: Embedding):
+    """Jitted `(params, audio_BS, samples_B) -> embedding_BU`."""
+
+    @jax.jit
+    def run(params, audio_BS, samples_B):
+        model = functional.merge(graphdef, params)
+        mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
+        return embed(model, mel_BNM, audio_BS, samples_B, embedding)[0]
+
+    return run
+
+
+def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
+    """Jitted `(params, audio_BS, samples_B, label_B, key) -> (Decoded, weight_BE | None)`.
+
+    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder (only when
+    the encoder has experts) and greedy decoding with the same route.
+    """
+    if route not in ROUTES:
+        raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
+
+    @jax.jit
+    def run(params, audio_BS, samples_B, label_B, key):
+        model = functional.merge(graphdef, params)
+        mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
+        mask_BT = pooling.valid_frames(samples_B, -(-mel_BNM.shape[1] // 2), model.config.hop)
+        chosen, weight_BE, states_BTD = None, None, None
+        if route == "label":
+            chosen = routing.one_hot(label_B)
+            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
+        elif route in ("gate", "random"):
+            embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, embedding)
+            logits_BE = model.gate(embedding_BU)
+            chosen = mixture.route(shuffled(key, logits_BE) if route == "random" else logits_BE)
+            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
+        if states_BTD is None or encoder_adapted(params):
+            states_BTD = model.encode(mel_BNM, mask_BT, chosen)
+        decoded = greedy(
+            model, states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT, route=chosen, suppress=suppress
+        )
+        return decoded, weight_BE
+
+    return run
+
+
+def encoder_adapted(params) -> bool:
+    """Whether any expert sits in the encoder."""
+    return "encoder" in params.get("expert", {})

@@ -1,0 +1,203 @@
+"""The one loop: every stage that trains anything calls `fit`.
+
+Order within step n, which resuming depends on: next batch; dispatch the step; fetch and write the metrics of step n -
+1 (by now done, so the device never waits for Python); evaluate; save. Before a save the metrics of step n itself are
+written, so that a checkpoint never stands without the records up to it.
+"""
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from moejax.train.checkpoint import Checkpointer
+from moejax.train.metrics import MetricLog
+
+EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again and it goes on
+PLAIN_EVERY_SECONDS = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Preempted(Exception):
+    """The run was asked to stop (SIGTERM, SIGINT) and has saved; the command line leaves with `exit_code` 75."""
+
+    exit_code = EXIT_PREEMPTED
+
+
+def fit(
+    *,
+    state,
+    frozen,
+    step_fn,
+    loader,
+    steps,
+    dir,
+    checkpoint_every,
+    log_every,
+    eval_fn=None,
+    eval_every=0,
+    on_metrics=None,
+    place=None,
+    meta=None,
+    keep=2,
+    progress=True,
+    desc="",
+):
+    """The state after `steps` steps, resumed from the newest checkpoint in `dir`/checkpoints if there is one.
+
+    state      TrainState as placed on the devices; donated: do not use it afterwards. Also the template for restoring.
+    step_fn    (state, frozen, batch) -> (state, {name: array}), of `state.make_step`.
+    loader     iterator of batches with get_state() / set_state(dict); `place(batch)` puts one on the devices (default:
+               as is).
+    log_every  metrics of every such step (and the last) go to metrics.jsonl and TensorBoard, and to `on_metrics(step,
+               metrics)`, which may return strings: alarms, logged as warnings.
+    eval_fn    (state, frozen) -> {name: number}, every `eval_every` steps and after the last; logged as eval/<name>.
+               It must not keep the arrays of the state. It must draw its own randomness from the step, or resuming
+               shows in the log.
+    Returns at once when the checkpoint of the last step stands. Raises Preempted after saving on SIGTERM or SIGINT (a
+    second SIGINT interrupts at once), ValueError when the newest checkpoint is past `steps`.
+    """
+    folder = Path(dir)
+    checkpoints = Checkpointer(folder / "checkpoints", keep=keep)
+    with contextlib.closing(checkpoints):
+        start = 0
+        if found := checkpoints.restore_latest(state):
+            state, data, _ = found
+            start = int(state.step)
+            if start > steps:
+                raise ValueError(f"{folder}: the newest checkpoint is of step {start}, past the {steps} asked for")
+            if start == steps:
+                return state
+            loader.set_state(data)
+            log.info("%s resumes from step %d of %d", desc or folder.name, start, steps)
+        first = jax.process_index() == 0
+        records = _Records(folder if first else None, start, on_metrics)
+        ticker = _Ticker(desc or folder.name, start, steps, shown=progress and first)
+        with contextlib.closing(records), contextlib.closing(ticker), _StopRequest() as stop:
+            pending, saved = None, start
+            for n in range(start + 1, steps + 1):
+                batch = next(loader)
+                state, metrics = step_fn(state, frozen, batch if place is None else place(batch))
+                if pending is not None:
+                    records.write(*pending)
+                    pending = None
+                checkpoints.check()
+                last, stopping = n == steps, stop.asked(n)
+                evaluate = eval_fn is not None and (last or (eval_every and n % eval_every == 0))
+                save = last or stopping or n % checkpoint_every == 0
+                if n % log_every == 0 or last or evaluate:
+                    pending = (n, metrics, ticker)
+                if evaluate:
+                    scores = {f"eval/{name}": value for name, value in eval_fn(state, frozen).items()}
+                    pending = (n, {**metrics, **scores}, ticker)
+                if save:
+                    if pending is not None:
+                        records.write(*pending)
+                        pending = None
+                    checkpoints.save(n, state, loader.get_state(), meta or {})
+                    saved = n
+                ticker.advance(n)
+                if stopping and not last:
+                    checkpoints.wait()
+                    raise Preempted(f"{desc or folder.name}: stopped on request; step {saved} of {steps} is saved")
+            return state
+
+
+class _Records:
+    """Fetches metrics from the device and writes them; warns of skipped steps and passes on alarms."""
+
+    def __init__(self, folder, start, on_metrics):
+        self._log = MetricLog(folder, start) if folder else None
+        self._on_metrics, self._skipped, self._began = on_metrics, None, time.monotonic()
+
+    def write(self, step, metrics, ticker):
+        values = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
+        if self._log:
+            self._log.write(step, values, seconds=time.monotonic() - self._began)
+        skipped = int(values.get("skipped", 0))
+        if self._skipped is not None and skipped > self._skipped or self._skipped is None and skipped:
+            ticker.say(f"step {step}: loss or gradient not finite, update left out ({skipped} so far)")
+        self._skipped = skipped
+        ticker.show(values)
+        for alarm in (self._on_metrics(step, values) if self._on_metrics else None) or ():
+            ticker.say(f"step {step}: {alarm}")
+
+    def close(self):
+        if self._log:
+            self._log.close()
+
+
+class _Ticker:
+    """Progress on stderr: a bar with ETA on a terminal, a plain line every few seconds elsewhere."""
+
+    def __init__(self, desc, start, steps, shown):
+        self._desc, self._start, self._steps, self._shown = desc, start, steps, shown
+        self._began = self._last = time.monotonic()
+        self._done, self._values = start, ""
+        terminal = shown and sys.stderr.isatty()
+        self._bar = tqdm(total=steps, initial=start, desc=desc, unit="step", file=sys.stderr) if terminal else None
+
+    def show(self, values):
+        """Remember what to print beside the count."""
+        if "loss" in values:
+            self._values = f"loss {float(values['loss']):.4g}"
+
+    def advance(self, step):
+        """Step `step` was dispatched."""
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._values, refresh=False)
+            self._bar.update(step - self._done)
+        elif self._shown and (now - self._last > PLAIN_EVERY_SECONDS or step == self._steps):
+            self._last, rate = now, (now - self._began) / (step - self._start)
+            left = rate * (self._steps - step)
+            line = f"{self._desc}: step {step}/{self._steps}  {self._values}  {1e3 * rate:.0f} ms/step"
+            print(f"{line}  {left:.0f} s left", file=sys.stderr, flush=True)
+        self._done = step
+
+    def say(self, message):
+        """A warning in the log that does not tear the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        log.warning("%s %s", self._desc, message)
+
+    def close(self):
+        if self._bar is not None:
+            self._bar.close()
+
+
+class _StopRequest:
+    """Context in which SIGTERM and SIGINT ask the loop to save and leave instead of ending the process.
+
+    With several processes all must stop after the same step: jax's preemption service (it takes SIGTERM over) agrees
+    on one, and SIGINT keeps its meaning. Only the main thread may set handlers; elsewhere signals keep theirs.
+    """
+
+    def __enter__(self):
+        self._asked, self._before = False, {}
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number, frame):
+        del frame
+        self._asked = True
+        signal.signal(number, self._before[number])  # the second one acts at once
+
+    def asked(self, step):
+        """True if the run is to stop after `step`; every process asks at every step."""
+        return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else self._asked
+
+    def __exit__(self, *error):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,77 @@
+"""Optimizers by name, with a learning-rate schedule and one factor per parameter group."""
+
+import jax
+import optax
+
+SCHEDULES = ("cosine", "constant", "linear")
+OPTIMIZERS = ("adamw", "adam", "sgd")
+
+
+def make_schedule(name, learning_rate, steps, warmup=0):
+    """Learning rate by step: linear from 0 over `warmup` steps, then constant or down to 0 at `steps`."""
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+    if not 0 <= warmup <= steps:
+        raise ValueError(f"warmup {warmup} must lie between 0 and steps {steps}")
+    after = max(1, steps - warmup)
+    then = {
+        "cosine": optax.cosine_decay_schedule(learning_rate, after),
+        "constant": optax.constant_schedule(learning_rate),
+        "linear": optax.linear_schedule(learning_rate, 0.0, after),
+    }[name]
+    if not warmup:
+        return then
+    # counts from 1 / warmup: a first step with learning rate 0 would do nothing
+    start = optax.linear_schedule(learning_rate / warmup, learning_rate, max(1, warmup - 1))
+    return optax.join_schedules([start, then], [warmup])
+
+
+def scale_by_group(scales):
+    """Multiply the updates of each top-level group by its factor (default 1); KeyError for a group that is absent."""
+
+    def update(updates, params=None):
+        del params
+        if unknown := sorted(set(scales) - set(updates)):
+            raise KeyError(f"group_scale names {unknown[0]!r}; the groups that train are {', '.join(sorted(updates))}")
+        return {group: optax.tree_utils.tree_scale(scales.get(group, 1.0), tree) for group, tree in updates.items()}
+
+    return optax.stateless(update)
+
+
+def _matrices(params):
+    return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
+
+
+def make_optimizer(
+    name="adamw",
+    *,
+    learning_rate,
+    steps,
+    warmup=0,
+    schedule="cosine",
+    weight_decay=0.0,
+    clip=1.0,
+    b1=0.9,
+    b2=0.999,
+    group_scale=None,
+):
+    """(optax transformation, schedule) for params {"expert": .., "gate": ..}.
+
+    `clip` bounds the global gradient norm (0 or None: no clipping). `group_scale` multiplies the learning rate of
+    whole groups, e.g. {"gate": 0.1}; groups that are not trained must not be named. Weight decay acts on arrays of two
+    or more axes only.
+    """
+    if name not in OPTIMIZERS:
+        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
+    rate = make_schedule(schedule, learning_rate, steps, warmup)
+    parts = [optax.clip_by_global_norm(clip)] if clip else []
+    if name in ("adamw", "adam"):
+        parts.append(optax.scale_by_adam(b1=b1, b2=b2))
+    else:
+        parts.append(optax.trace(decay=b1))
+    if weight_decay:
+        parts.append(optax.add_decayed_weights(weight_decay, mask=_matrices))
+    if group_scale:
+        parts.append(scale_by_group(dict(group_scale)))
+    parts.append(optax.scale_by_learning_rate(rate))
+    return optax.chain(*parts), rate

@@ -1,0 +1,134 @@
+"""Train state, and the one step that changes it.
+
+`params` is {group: nested dict of arrays}; the groups that train live in `TrainState.params`, the others are passed
+beside it as `frozen` and never copied, differentiated or given optimizer state. `make_step` is the thin jit wrapper;
+the mathematics is `train_step` (the split of kauldron's train_step.py).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from moejax import sharding
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["step", "skipped", "params", "opt_state", "key"],
+    meta_fields=[],
+)
+@dataclasses.dataclass
+class TrainState:
+    """All that a step changes. step: steps done (int32); skipped: those of them not applied (int32); key: constant."""
+
+    step: Any
+    skipped: Any
+    params: Any
+    opt_state: Any
+    key: Any
+
+
+def init_state(params, trainable, optimizer, key):
+    """(TrainState, frozen) from params {group: tree}; `trainable` names whole groups. ValueError for an absent group.
+
+    The state holds copies, because a step donates (destroys) the state it is given and `params` must survive it.
+    """
+    chosen = _groups(params, trainable)
+    live = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), chosen)
+    frozen = {group: tree for group, tree in params.items() if group not in chosen}
+    key = jax.random.wrap_key_data(jnp.array(jax.random.key_data(key), copy=True), impl=jax.random.key_impl(key))
+    zero = [jnp.zeros((), jnp.int32) for _ in range(2)]
+    return TrainState(zero[0], zero[1], live, optimizer.init(live), key), frozen
+
+
+def trainable_leaves(params, trainable):
+    """Sorted lines 'expert/decoder/0/q/A (8, 384, 4)': what a run trains, to print and to test."""
+    leaves = jax.tree_util.tree_leaves_with_path(_groups(params, trainable))
+    return sorted(f"{sharding.path_string(path)} {tuple(leaf.shape)}" for path, leaf in leaves)
+
+
+def _groups(params, trainable):
+    if isinstance(trainable, str):
+        raise ValueError(f"trainable is a tuple of group names, not the string {trainable!r}")
+    if unknown := [group for group in trainable if group not in params]:
+        raise ValueError(f"no parameter group {unknown[0]!r} to train; there are: {', '.join(sorted(params))}")
+    return {group: params[group] for group in trainable}
+
+
+def state_sharding(state, optimizer, mesh):
+    """TrainState of NamedSharding: optimizer moments lie as their parameters do, counters and key are replicated."""
+    params = sharding.param_sharding(state.params, mesh)
+    whole = sharding.replicated(mesh)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, like: like, state.opt_state, params, transform_non_params=lambda _: whole
+    )
+    return TrainState(step=whole, skipped=whole, params=params, opt_state=opt_state, key=whole)
+
+
+def place(state, frozen, optimizer, mesh):
+    """(state, frozen, state shardings, frozen shardings), arrays moved to where the mesh wants them."""
+    state_on, frozen_on = state_sharding(state, optimizer, mesh), sharding.param_sharding(frozen, mesh)
+    return jax.device_put(state, state_on), jax.device_put(frozen, frozen_on), state_on, frozen_on
+
+
+def train_step(loss_fn, optimizer, schedule, state, frozen, batch):
+    """One update: (new state, metrics). Pure; `loss_fn(params, batch, key) -> (loss, {name: scalar or small array})`.
+
+    A loss or gradient that is not finite leaves params and optimizer state as they were, bit for bit, and adds one to
+    `skipped`; the step counter moves on, so that the next batch and key are taken. Metrics: those of loss_fn and loss,
+    grad_norm (before clipping), update_norm, param_norm (both after), skipped (so far), learning_rate if `schedule` is
+    given.
+    """
+    key = jax.random.fold_in(state.key, state.step)
+
+    def loss_of(live):
+        return loss_fn({**frozen, **live}, batch, key)
+
+    (loss, extra), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+    grad_norm = optax.global_norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+
+    def keep(new, old):
+        return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
+
+    new = TrainState(
+        step=state.step + 1,
+        skipped=state.skipped + (~good).astype(jnp.int32),
+        params=keep(params, state.params),
+        opt_state=keep(opt_state, state.opt_state),
+        key=state.key,
+    )
+    own = {
+        "loss": loss,
+        "grad_norm": grad_norm,
+        "update_norm": jnp.where(good, optax.global_norm(updates), 0.0),
+        "param_norm": optax.global_norm(new.params),
+        "skipped": new.skipped,
+    }
+    if schedule is not None:
+        own["learning_rate"] = schedule(state.step)
+    if clash := sorted(set(own) & set(extra)):
+        raise ValueError(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
+    metrics = {name: jnp.asarray(value, jnp.float32) for name, value in {**own, **extra}.items()}
+    return new, metrics
+
+
+def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None):
+    """`train_step` jitted: step(state, frozen, batch) -> (state, metrics), the state donated, shardings written out.
+
+    Output shardings equal input shardings: left to the compiler, the low-rank factors drift to other layouts and the
+    second call compiles again. Metrics are replicated. One compilation per batch shape.
+    """
+    whole = sharding.replicated(mesh)
+    return jax.jit(
+        functools.partial(train_step, loss_fn, optimizer, schedule),
+        donate_argnums=0,
+        in_shardings=(state_sharding, frozen_sharding, sharding.batch_sharding(mesh)),
+        out_shardings=(state_sharding, whole),
+    )
