@@ -45,12 +45,3 @@ class Route:
 
     weight_BX: Array  # float32
     index_BX: Array | None = None  # int32
-
-
-@dataclasses.dataclass(frozen=True)
-class Decoded:
-    """Token ids after the prefix, filled with the end token; `lengths_B` counts tokens before it."""
-
-    tokens_BL: Array
-    lengths_B: Array
-    sum_logprob_B: Array

@@ -1,7 +1,8 @@
 """Reading audio, and the gate that every recording passes before anything is computed from it.
 
-libsndfile reads a truncated WAV without a word, feature extractors take NaN, stereo as a batch and 40 s cut to 30: nobody
-else checks, so this module does. What can be repaired is repaired and counted; the rest is refused under a named reason.
+libsndfile reads a truncated WAV without a word, feature extractors take NaN, stereo as a batch and cut 40 s to 30:
+nobody else checks, so this module does. What can be repaired is repaired and counted; the rest is refused under a named
+reason.
 """
 
 import dataclasses
@@ -193,7 +194,7 @@ def _mix(samples: np.ndarray) -> np.ndarray:
 
 
 def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Level of each 20 ms frame in dB of full scale, mean removed; a rest shorter than a frame is a frame of its own."""
+    """Level of each 20 ms frame in dB of full scale, mean removed; a shorter rest is a frame of its own."""
     size = max(1, round(rate * FRAME_SECONDS))
     whole = len(samples) // size * size
     spread = np.asarray(samples[:whole], np.float32).reshape(-1, size).std(axis=1)

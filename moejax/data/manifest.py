@@ -29,8 +29,8 @@ SPLITS = ("train", "dev", "test")
 class Utterance:
     """One utterance as a source hands it over, before the gate has listened to it.
 
-    `audio` is a path, or a function without arguments giving (samples [S] or [S, channels], rate). A function that reads
-    files may list them in an attribute `paths`, so that a changed corpus is noticed without reading it.
+    `audio` is a path, or a function without arguments giving (samples [S] or [S, channels], rate). A function that
+    reads files may list them in an attribute `paths`, so that a changed corpus is noticed without reading it.
     """
 
     id: str
@@ -98,7 +98,7 @@ class Manifest:
         return self.table.num_rows
 
     def column(self, name: str) -> np.ndarray:
-        """One column as a numpy array [rows] (objects for text, float64, bool); read once and kept: do not write to it."""
+        """One column as a numpy array [rows] (objects for text, float64, bool), read once, kept and locked."""
         if name not in COLUMNS:
             raise KeyError(f"manifest: no column {name!r}; columns: {', '.join(COLUMNS)}")
         if name not in self._arrays:
@@ -111,7 +111,11 @@ class Manifest:
         """Row `index` as {column: value}, with `audio` resolved against `root`."""
         row = {name: self.column(name)[index] for name in COLUMNS}
         row["audio"] = str(self.root / row["audio"])
-        row["seconds"], row["silence"], row["sample"] = float(row["seconds"]), float(row["silence"]), bool(row["sample"])
+        row["seconds"], row["silence"], row["sample"] = (
+            float(row["seconds"]),
+            float(row["silence"]),
+            bool(row["sample"]),
+        )
         return row
 
     def rows(self) -> list[dict]:

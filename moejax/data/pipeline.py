@@ -22,7 +22,7 @@ ENDLESS = 2**40  # batches in a loader that never ends
 
 
 def bucket_of(lengths, buckets, names=None):
-    """Index of the smallest bucket that holds each utterance. ValueError naming one that is empty or longer than all."""
+    """Index of the smallest bucket that holds each utterance. ValueError naming one empty or longer than all."""
     lengths, buckets = np.asarray(lengths, np.int64), np.asarray(buckets, np.int64)
     if not buckets.size or np.any(np.diff(buckets, prepend=0) <= 0):
         raise ValueError(f"buckets must be positive and ascending, not {tuple(buckets.tolist())}")

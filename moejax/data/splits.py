@@ -4,11 +4,11 @@ Every decision is a number in [0, 1) hashed from (seed, what is hashed, its name
 test plus dev is dev, the rest is train. So an assignment depends on the name alone, not on order or company.
 
 One rule looks at the company. A hash can leave a small speaker without test utterances, so `_portion` *fills* a group
-that is large enough: in the order of their numbers the first is test if nobody is, the next is dev if nobody is (and the
-last is train). No rule without memory can guarantee that and never move anything. The limits of this one: by adding data
-an old train utterance never becomes dev or test, unless its group just grew past the threshold; a filler may go back
-(test to dev or train, dev to train) when a newcomer takes its place. That concerns at most two utterances of a group,
-and only in groups that the hash left empty-handed.
+that is large enough: in the order of their numbers the first is test if nobody is, the next is dev if nobody is (and
+the last is train). No rule without memory can guarantee that and never move anything. The limits of this one: by adding
+data an old train utterance never becomes dev or test, unless its group just grew past the threshold; a filler may go
+back (test to dev or train, dev to train) when a newcomer takes its place. That concerns at most two utterances of a
+group, and only in groups that the hash left empty-handed.
 """
 
 import hashlib
@@ -50,14 +50,18 @@ def assign(
 ) -> list[str]:
     """The part (train, dev, test) of every row of `columns` (id, text, speaker, cohort, prompt, split).
 
-    fractions are train, dev, test. Options that are empty (None, "", (), False) are as good as not given; an option that
-    the scheme does not know is a ValueError, as is an unknown scheme.
+    fractions are train, dev, test. Options that are empty (None, "", (), False) are as good as not given; an option
+    that the scheme does not know is a ValueError, as is an unknown scheme.
     """
     if scheme not in SCHEMES:
         raise ValueError(f"split: unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"split: fractions {tuple(fractions)} are not three shares (train, dev, test) that add up to 1")
-    known = [name for name in inspect.signature(SCHEMES[scheme]).parameters if name not in ("columns", "seed", "shares")]
+        raise ValueError(
+            f"split: fractions {tuple(fractions)} are not three shares (train, dev, test) that add up to 1"
+        )
+    known = [
+        name for name in inspect.signature(SCHEMES[scheme]).parameters if name not in ("columns", "seed", "shares")
+    ]
     given = {name: value for name, value in options.items() if value not in (None, "", (), [], False)}
     for name in given:
         if name not in known:
@@ -90,6 +94,10 @@ def per_speaker(columns, *, seed, shares, prompts: str = "shared") -> list[str]:
         number = {row: unit(seed, "utterance", ids[row]) for row in rows}
         for row, part in _portion(number, shares, fill=len(rows) >= FILL_UTTERANCES).items():
             parts[row] = part
+    if len(ids) >= FILL_UTTERANCES and not set(SPLITS) <= set(parts):
+        # Many speakers with a few utterances each: the corpus is the group.
+        filled = _portion({row: unit(seed, "utterance", ids[row]) for row in range(len(ids))}, shares, fill=True)
+        parts = [filled[row] for row in range(len(ids))]
     return parts
 
 
@@ -102,9 +110,15 @@ def prompt_disjoint(columns, *, seed, shares) -> list[str]:
 
 
 def speaker_disjoint(
-    columns, *, seed, shares, stratify: bool = False, test_speakers: Sequence[str] = (), dev_speakers: Sequence[str] = ()
+    columns,
+    *,
+    seed,
+    shares,
+    stratify: bool = False,
+    test_speakers: Sequence[str] = (),
+    dev_speakers: Sequence[str] = (),
 ) -> list[str]:
-    """No speaker in two parts, by hash of the speaker; `test_speakers` replaces the hash for test, `dev_speakers` for dev.
+    """No speaker in two parts, by hash of the speaker; the lists replace the hash for test and for dev.
 
     Filled over the whole corpus from 3 speakers on; with `stratify` also within every cohort of at least 5.
     """
@@ -207,7 +221,9 @@ def _groups(names: Sequence, members: Sequence | None = None) -> dict:
 def _need(values: Sequence[str], what: str, scheme: str) -> None:
     missing = sum(not value for value in values)
     if missing:
-        raise ValueError(f"split: scheme {scheme} needs a {what} for every utterance; {missing} of {len(values)} have none")
+        raise ValueError(
+            f"split: scheme {scheme} needs a {what} for every utterance; {missing} of {len(values)} have none"
+        )
 
 
 def _listing(names) -> str:
@@ -218,9 +234,9 @@ def _listing(names) -> str:
 def leakage(columns: Mapping[str, Sequence[str]], recordings: Sequence[str] = ()) -> list[dict]:
     """How much of one part also stands in another: rows of (part, other, what, distinct, shared, share, utterances).
 
-    what is id, speaker, prompt and, if digests of the samples are given, recording. `distinct` counts those of the part,
-    `shared` those of them that the other part has too, `share` is their ratio, `utterances` the part's utterances
-    that carry a shared one. Rows without a speaker do not count.
+    what is id, speaker, prompt and, if digests of the samples are given, recording. `distinct` counts those of the
+    part, `shared` those of them that the other part has too, `share` is their ratio, `utterances` the part's
+    utterances that carry a shared one. Rows without a speaker do not count.
     """
     split = np.asarray(columns["split"], dtype=object)
     kinds = {"id": columns["id"], "speaker": columns["speaker"], "prompt": prompts(columns)}

@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import pathlib
-import tempfile
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -185,12 +184,13 @@ class Tokenizer:
     @functools.cached_property
     def non_speech(self) -> tuple[int, ...]:
         """Text tokens of annotations (brackets, notes, dashes) that the reference forbids; "-" inside a word stays."""
-        found = {self._ids(" -")[0], self._ids(" '")[0]}
-        for symbol in _SYMBOLS:
-            for ids in (self._ids(symbol), self._ids(" " + symbol)):
-                # Notes have no token of their own but share a first byte that hardly anything else has.
-                if len(ids) == 1 or symbol in _MUSIC:
-                    found.add(ids[0])
+        found = set()
+        for symbol in [" -", " '", *_SYMBOLS, *(" " + symbol for symbol in _SYMBOLS)]:
+            ids = self._ids(symbol)
+            # Notes have no token of their own: their first one goes, which published vocabularies use for little else.
+            # A small vocabulary's first token is a lone byte that blanks and quotes need: it stays.
+            if len(ids) == 1 or (symbol[-1] in _MUSIC and len(self._text.id_to_token(ids[0])) > 1):
+                found.add(ids[0])
         return tuple(sorted(found))
 
     @functools.cached_property
@@ -323,7 +323,6 @@ def _read_json(path):
 
 def _write(path, text):
     """Writes a file whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".", delete=False) as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

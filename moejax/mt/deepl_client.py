@@ -1,6 +1,6 @@
 """Translation by DeepL through its official client, with a cache on disk so that no text is paid for twice.
 
-The client repeats a request after no response, 429 and 5xx, and DeepL has no idempotency key: a response that is lost on
+The client repeats a request after no response, 429 and 5xx, and DeepL has no idempotency key: a response lost on
 the way may be billed twice. The cache is therefore looked at before every request and written right after every
 response, batch by batch, so that an interrupted run goes on where it stopped.
 """
@@ -23,7 +23,7 @@ class TranslationError(ValueError):
 class DeepL:
     """DeepL text translation, cached by content in `cache_dir`.
 
-    `auth_key` None or "" means the environment's DEEPL_AUTH_KEY; it is asked for only when a text is not in the cache, so
+    `auth_key` None or "" means the environment's DEEPL_AUTH_KEY; it is asked for only when a text is not cached, so
     a cached run repeats without a key. `server_url` None lets the client choose by the key (free keys end in ":fx").
     `glossary` is a glossary id; `formality` is one of less, more, prefer_less, prefer_more, default.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix, entropy, expected_mutual_information
+from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 
 def codes(values_N: np.ndarray) -> np.ndarray:
@@ -61,11 +61,14 @@ def explained(labels_N: np.ndarray, classes_N: np.ndarray) -> float:
         return 0.0
     table = contingency_matrix(class_N, label_N, sparse=True, dtype=np.int64)
     by_chance = expected_mutual_information(table, len(label_N))
-    return float((mutual_info_score(class_N, label_N) - by_chance) / max(entropy(label_N) - by_chance, 1e-12))
+    entropy = mutual_info_score(label_N, label_N)
+    if entropy - by_chance < 1e-6 * entropy:  # every point its own class: chance explains all that there is
+        return 0.0
+    return float((mutual_info_score(class_N, label_N) - by_chance) / (entropy - by_chance))
 
 
 def purity(labels_N: np.ndarray, classes_N: np.ndarray) -> float:
-    """Share of the clustered points whose class is their cluster's most frequent one. 1 for singletons: read it last."""
+    """Share of the clustered points whose class is their cluster's most frequent one. 1 for singletons."""
     labels_N = np.asarray(labels_N)
     keep_N = labels_N >= 0
     if not keep_N.any():

@@ -8,6 +8,7 @@ follow the voice.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from moejax.ops.projection import checked, fit_discriminant
 
 NOISE = -1
 NOISE_POLICIES = ("drop", "soft", "uniform", "nearest")
+PATIENCE = 3  # the criterion rises steadily once there are too many components: later ones are not tried
 SMALL = 50  # below this many points a mixture's covariances are guesses: the fallback is agglomerative instead
 
 Assignment = tuple[np.ndarray, np.ndarray]  # labels_N (NOISE where none), memberships_NC (rows sum to 1)
@@ -100,6 +102,14 @@ def _spherical(x_NU: np.ndarray, labels_N: np.ndarray, method: str) -> ClusterMo
     )
 
 
+@contextlib.contextmanager
+def _equal_points():
+    """Equal points are at distance 0, density 1/0: hdbscan divides anyway, and `normalised` clears what comes of it."""
+    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "All-NaN slice encountered", RuntimeWarning)
+        yield
+
+
 def fit_hdbscan(
     x_NU: np.ndarray,
     *,
@@ -135,8 +145,7 @@ def fit_hdbscan(
         prediction_data=True,
         core_dist_n_jobs=1,
     )
-    # Equal points are at distance 0, density 1/0: the library divides anyway and `normalised` clears what comes of it.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with _equal_points():
         clusterer.fit(x_NU)
         if clusterer.labels_.max() < 0:
             return none
@@ -147,7 +156,7 @@ def fit_hdbscan(
         new_NU = np.asarray(new_NU, np.float64)
         if len(new_NU) == 0:
             return np.zeros(0, np.int64), np.zeros((0, weight_NC.shape[1]))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with _equal_points():
             found_N, _ = hdbscan.approximate_predict(clusterer, new_NU)
             found_NC = hdbscan.membership_vector(clusterer, new_NU)
         return found_N.astype(np.int64), normalised(found_NC, found_N)
@@ -191,6 +200,8 @@ def fit_gmm(
         bic = mixture.bic(x_NU)
         if best is None or bic < best_bic:
             best, best_bic = mixture, bic
+        elif clusters - best.n_components >= PATIENCE:
+            break
 
     def assign(new_NU: np.ndarray) -> Assignment:
         if len(new_NU) == 0:

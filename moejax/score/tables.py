@@ -7,7 +7,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moejax.score import bootstrap
 
@@ -47,6 +47,16 @@ class Table:
         found = (r for r in self.rows if (r["system"], r["group"], r["name"]) == (system, group, name))
         return next(found, None)
 
+    def select(self, systems: Sequence[str]) -> "Table":
+        """The same table with these systems only, in this order; names that it lacks are left out."""
+        rank = {s: i for i, s in enumerate(systems)}
+        return replace(
+            self,
+            rows=sorted((r for r in self.rows if r["system"] in rank), key=lambda r: rank[r["system"]]),
+            differences=[d for d in self.differences if d["system"] in rank],
+            partial={s: part for s, part in self.partial.items() if s in rank},
+        )
+
     def to_dict(self) -> dict:
         """Everything as plain JSON values (an undefined figure is None)."""
         return {
@@ -72,7 +82,7 @@ class Table:
             columns += [("speaker", s) for s in self.names("speaker")]
         head = ["system", *(self._heading(*c) for c in columns)]
         lines = ["WER in percent (the CSV has fractions); in brackets in the header: utterances.", ""]
-        lines += _pipe(head, [[self._label(s), *(self._cell(s, *c) for c in columns)] for s in self.systems])
+        lines += pipe(head, [[self._label(s), *(self._cell(s, *c) for c in columns)] for s in self.systems])
         lines += ["", f"Intervals are 95 %, by bootstrap over {self.unit}."]
         if self.partial:
             parts = ", ".join(f"{s} {n} of {total}" for s, (n, total) in self.partial.items())
@@ -94,7 +104,7 @@ class Table:
             ]
             for d in self.differences
         ]
-        return _pipe(["system", "against", "utterances", "points of WER [95 %]", "p", "reads"], body)
+        return pipe(["system", "against", "utterances", "points of WER [95 %]", "p", "reads"], body)
 
     def _heading(self, group: str, name: str) -> str:
         cohort = self.cohort_of.get(name) if group == "speaker" else None
@@ -160,6 +170,16 @@ def percent(rate: float) -> str:
 def points(rate: float) -> str:
     """A difference of rates in signed percentage points, "-" where it is undefined."""
     return "-" if math.isnan(rate) else f"{100 * rate:+.1f}"
+
+
+def pipe(head: Sequence[str], body: Sequence[Sequence[str]], *, align_left: bool = False) -> list[str]:
+    """Lines of a Markdown table; the first column is aligned left, the others right unless `align_left`."""
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+
+    rule = ["---"] + ["---" if align_left else "---:"] * (len(head) - 1)
+    return [line(head), "|" + "|".join(rule) + "|", *map(line, body)]
 
 
 def verdict(difference: dict) -> str:
@@ -234,13 +254,6 @@ def compare(ours: Sequence[dict], theirs: Sequence[dict], *, draws: int = 1000, 
     p = bootstrap.randomisation(a, b, draws=draws, seed=seed) if len(ours) > 1 else float("nan")
     figures = {"utterances": len(ours), "difference": gap.value, "low": gap.low, "high": gap.high}
     return figures | {"p": p, "unit": gap.unit}
-
-
-def _pipe(head: list[str], body: list[list[str]]) -> list[str]:
-    def line(cells: list[str]) -> str:
-        return "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-
-    return [line(head), "|" + "|".join(["---"] + ["---:"] * (len(head) - 1)) + "|", *map(line, body)]
 
 
 def _plain(row: dict) -> dict:

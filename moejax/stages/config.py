@@ -79,3 +79,20 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
                 config[key] = value
             except TypeError as error:
                 raise TypeError(f"config key {path!r}: {error}") from error
+
+
+def explain(error: str, argv, config) -> str:
+    """One line for a flag that names a key that does not exist: the key, and what would have been valid there."""
+    for arg in argv:
+        if not arg.startswith("--config."):
+            continue
+        path = arg.removeprefix("--config.").split("=")[0]
+        node, walked = config, ""
+        for part in path.split("."):
+            if not isinstance(node, ConfigDict) or part not in node:
+                known = sorted(node.keys()) if isinstance(node, ConfigDict) else []
+                near = difflib.get_close_matches(part, known, n=1)
+                hint = f"; did you mean {walked}{near[0]}?" if near else ""
+                return f"config has no key {path!r}{hint} (valid here: {', '.join(known)})"
+            node, walked = node[part], f"{walked}{part}."
+    return " ".join(error.split())

@@ -15,30 +15,30 @@ from moejax.stages.artifacts import Work, digest, flatten, write_json
 class Stage:
     """`sections` are the config sections a stage reads; `needs` the stages whose results it reads."""
 
-    module: str
+    entry: str  # module:function in moejax.stages
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     about: str
 
 
 STAGES = {
-    "describe": Stage("describe", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"),
-    "base": Stage("base", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"),
-    "embed": Stage("embed", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
-    "cluster": Stage("cluster", ("embed",), ("cluster",), "discover cohorts in the embeddings of the sample"),
-    "gate": Stage("gate", ("cluster",), ("gate",), "pretrain the gate on the clusters"),
-    "experts": Stage("experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
-    "joint": Stage("joint", ("experts",), ("joint",), "train experts and gate together"),
-    "adapters": Stage("adapters", ("describe", "base"), ("mixture", "gate", "adapters"), "train the baselines of the table"),
-    "evaluate": Stage("evaluate", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
-    "translate": Stage("translate", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
-    "report": Stage("report", ("evaluate", "translate"), ("report",), "tables, figures, error analysis"),
+    "describe": Stage("describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"),
+    "base": Stage("base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"),
+    "embed": Stage("embed:run", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
+    "cluster": Stage("cluster:run", ("embed",), ("cluster",), "discover cohorts in the embeddings of the sample"),
+    "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters"),
+    "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
+    "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
+    "adapters": Stage("adapters:run", ("describe", "base", "gate"), ("mixture", "gate", "adapters"), "train the baselines of the table"),
+    "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
+    "translate": Stage("translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
+    "report": Stage("report:run", ("evaluate", "translate"), ("report",), "tables, figures, error analysis"),
 }  # fmt: skip
 
 
 def stage_modules():
     """The modules of all stages, and those that declare shared sections."""
-    names = dict.fromkeys([s.module for s in STAGES.values()] + ["shared"])
+    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared"])
     return [importlib.import_module(f"moejax.stages.{name}") for name in names]
 
 
@@ -75,7 +75,8 @@ def closure(wanted) -> list[str]:
 
 def run_stage(name: str, config, work: Work, digests: dict) -> None:
     """Runs one stage unless it is finished for exactly these inputs; records its digest for those after it."""
-    module = importlib.import_module(f"moejax.stages.{STAGES[name].module}")
+    module_name, function = STAGES[name].entry.split(":")
+    module = importlib.import_module(f"moejax.stages.{module_name}")
     inputs = stage_inputs(name, config, digests)
     if hasattr(module, "inputs"):
         inputs["input"] = module.inputs(config)
@@ -87,7 +88,7 @@ def run_stage(name: str, config, work: Work, digests: dict) -> None:
     work.log(f"[{name}] {STAGES[name].about} ({reason})")
     work.begin(name, inputs)
     start = time.perf_counter()
-    summary = module.run(config, work)
+    summary = getattr(module, function)(config, work)
     seconds = time.perf_counter() - start
     work.finish(name, inputs, seconds, summary or {})
     work.log(f"[{name}] done in {seconds:.1f} s")

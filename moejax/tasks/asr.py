@@ -275,3 +275,47 @@ def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=Non
 def encoder_adapted(params) -> bool:
     """Whether any expert sits in the encoder."""
     return "encoder" in params.get("expert", {})
+
+
+def soften(params, temperature: float):
+    """Divides the gate's logits by a temperature, by scaling its last layer: same choice, softer weights."""
+    if temperature <= 0:
+        raise ValueError(f"gate.temperature must be positive, got {temperature}")
+    last = {name: params["gate"]["gate"][name] / temperature for name in ("kernel", "bias")}
+    return {**params, "gate": {"gate": {**params["gate"]["gate"], **last}}}
+
+
+def make_gate(graphdef):
+    """Jitted `(params, embedding_BU) -> logits_BE`."""
+
+    @jax.jit
+    def run(params, embedding_BU):
+        return functional.merge(graphdef, params).gate(embedding_BU)
+
+    return run
+
+
+def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0):
+    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real.
+
+    Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the route can differ
+    slightly from that of `make_predict`.
+    """
+
+    @jax.jit
+    def run(params, mel_BNM, tokens_BL):
+        model = functional.merge(graphdef, params)
+        B, N = mel_BNM.shape[:2]
+        chosen = None
+        if route == "label":
+            chosen = routing.one_hot(jnp.full((B,), label, jnp.int32))
+        elif route == "gate":
+            samples_B = jnp.full((B,), N * model.config.hop)
+            untrimmed = dataclasses.replace(embedding, trim_silence=False)
+            logits_BE = model.gate(embed(model, mel_BNM, None, samples_B, untrimmed)[0])
+            chosen = mixture.route(logits_BE)
+        elif route != "none":
+            raise ValueError(f"logits are defined for the routes none, label and gate, not {route!r}")
+        return model.decode(tokens_BL, model.encode(mel_BNM, route=chosen), route=chosen)
+
+    return run

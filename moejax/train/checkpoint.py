@@ -3,6 +3,7 @@
     <dir>/<step>/state  every array of the train state, under its path
                  data   where the input stands (JSON)
                  meta   anything else that is JSON
+                 files.json  name and size of every file of the step, written last (a kill before it leaves a whole step without)
 
 A step is written under a temporary name and renamed once whole, so a process killed at any moment leaves either a
 whole step or a leftover that the next start removes. Older steps are deleted only after a newer one stands. Orbax's
@@ -26,9 +27,10 @@ from jax.experimental import multihost_utils
 
 from moejax.sharding import path_string
 
-ITEMS = ("state", "data", "meta")
 WHOLE = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "data/metadata", "meta/metadata")
+FILES = "files.json"
 DAMAGED = "damaged"
+UNREADABLE = (OSError, ValueError, KeyError)  # what orbax and tensorstore raise on damaged files
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,13 @@ class Checkpointer:
         if keep < 1:
             raise ValueError(f"keep={keep}: at least one checkpoint must be kept")
         self.directory, self.keep = Path(directory).resolve(), keep
-        self._io = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(*ITEMS))
+        self._unlisted = None  # the step in flight
+        # handlers are named so that a folder's metadata can be read before anything was saved or restored
+        self._io = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(
+                state=ocp.PyTreeCheckpointHandler(), data=ocp.JsonCheckpointHandler(), meta=ocp.JsonCheckpointHandler()
+            ),
+        )
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
@@ -82,18 +90,20 @@ class Checkpointer:
             state=ocp.args.PyTreeSave(arrays), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)
         )
         self._io.save(self.directory / str(step), args=items)
+        self._unlisted = step
 
     def check(self):
         """Raise what an earlier save failed with; cheap, for every step."""
         self._io.check_for_errors()
 
     def wait(self):
-        """Block until the save in flight stands (raising its error), then delete steps beyond `keep`."""
+        """Block until the save in flight stands (raising its error); then list its files and delete steps beyond `keep`."""
+        step, self._unlisted = self._unlisted, None
         self._io.wait_until_finished()
-        self._io.check_for_errors()
-        if jax.process_index() == 0:
-            for step in self.steps()[: -self.keep]:
-                shutil.rmtree(self.directory / str(step))
+        if step is not None and jax.process_index() == 0:
+            _list_files(self.directory / str(step))
+            for old in self.steps()[: -self.keep]:
+                shutil.rmtree(self.directory / str(old))
 
     def close(self):
         """Wait, then release orbax's threads."""
@@ -113,19 +123,17 @@ class Checkpointer:
         self._io.wait_until_finished()
         for step in reversed(self.steps()):
             folder = self.directory / str(step)
-            missing = [name for name in WHOLE if not (folder / name).is_file()]
+            like = flat_state(template)
             try:
-                if missing:
-                    raise FileNotFoundError(f"{missing[0]} is missing")
-                like = flat_state(template)
+                _check_files(folder)
                 stored = _read_metadata(self._io, folder)
-            except Exception as error:  # whatever orbax raises on damaged files
+            except UNREADABLE as error:
                 self._set_aside(step, error)
                 continue
             _same_model(stored, like, folder)
             try:
                 found = self._read(folder, like)
-            except Exception as error:  # the same model, so the files are at fault
+            except UNREADABLE as error:  # the same model, so the files are at fault
                 self._set_aside(step, error)
                 continue
             return _unflatten(template, found["state"]), found["data"], found["meta"]
@@ -155,6 +163,29 @@ class Checkpointer:
 def _barrier(name):
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _sizes(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and FILES not in path.name)
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+
+
+def _list_files(folder):
+    partial = folder / f".{FILES}.partial"
+    partial.write_text(json.dumps({"files": _sizes(folder)}, indent=1))
+    os.replace(partial, folder / FILES)
+
+
+def _check_files(folder):
+    """Raises unless every listed file is there in full size; without a list, unless those of WHOLE are there."""
+    listed = folder / FILES
+    want = json.loads(listed.read_text())["files"] if listed.is_file() else dict.fromkeys(WHOLE)
+    have = _sizes(folder)
+    for name, size in want.items():
+        if name not in have:
+            raise FileNotFoundError(f"{name} is missing")
+        if size not in (None, have[name]):
+            raise ValueError(f"{name} has {have[name]} bytes of {size}")
 
 
 def _read_metadata(io, folder):
@@ -188,16 +219,18 @@ def save_params(path, params, meta=None):
     """
     flat = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        parts = [f"[{k.key}]" if isinstance(k.key, int) else k.key for k in keys]
-        if bad := [k.key for k in keys if isinstance(k.key, str) and ("/" in k.key or k.key.startswith("["))]:
-            raise ValueError(f"parameter name {bad[0]!r} may not hold '/' nor begin with '['")
-        flat["/".join(parts)] = np.ascontiguousarray(_whole_array(leaf)).reshape(np.shape(leaf))
+        if bad := [key.key for key in keys if not isinstance(key.key, str) or "/" in key.key]:
+            raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
+        flat[path_string(keys)] = np.ascontiguousarray(_whole_array(leaf)).reshape(np.shape(leaf))
     if jax.process_index() == 0:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        safetensors.numpy.save_file(flat, partial, metadata={"moejax": json.dumps(meta or {})})
-        os.replace(partial, path)
+        try:
+            safetensors.numpy.save_file(flat, partial, metadata={"moejax": json.dumps(meta or {})})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
     _barrier("save_params")
 
 
@@ -220,7 +253,7 @@ def load_params(path):
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
     params = {}
     for name, array in flat.items():
-        *parents, leaf = [int(part[1:-1]) if part.startswith("[") else part for part in name.split("/")]
+        *parents, leaf = name.split("/")
         node = params
         for part in parents:
             node = node.setdefault(part, {})

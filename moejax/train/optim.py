@@ -33,7 +33,7 @@ def scale_by_group(scales):
         del params
         if unknown := sorted(set(scales) - set(updates)):
             raise KeyError(f"group_scale names {unknown[0]!r}; the groups that train are {', '.join(sorted(updates))}")
-        return {group: optax.tree_utils.tree_scale(scales.get(group, 1.0), tree) for group, tree in updates.items()}
+        return {group: optax.tree.scale(scales.get(group, 1.0), tree) for group, tree in updates.items()}
 
     return optax.stateless(update)
 

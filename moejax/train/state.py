@@ -89,7 +89,7 @@ def train_step(loss_fn, optimizer, schedule, state, frozen, batch):
         return loss_fn({**frozen, **live}, batch, key)
 
     (loss, extra), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-    grad_norm = optax.global_norm(grads)
+    grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -107,8 +107,8 @@ def train_step(loss_fn, optimizer, schedule, state, frozen, batch):
     own = {
         "loss": loss,
         "grad_norm": grad_norm,
-        "update_norm": jnp.where(good, optax.global_norm(updates), 0.0),
-        "param_norm": optax.global_norm(new.params),
+        "update_norm": jnp.where(good, optax.tree.norm(updates), 0.0),
+        "param_norm": optax.tree.norm(new.params),
         "skipped": new.skipped,
     }
     if schedule is not None:

@@ -1,7 +1,7 @@
 """Digit strings: clips of single digits (a folder like the Free Spoken Digit Dataset) joined into short utterances.
 
-Clips are first dealt to train, dev and test, then strings are drawn inside each part: no clip is heard in two parts. The
-official test clips (takes 0 to 4) are always test; more are added by hash, since 4 clips of a digit are few.
+Clips are first dealt to train, dev and test, then strings are drawn inside each part: no clip is heard in two parts.
+The official test clips (takes 0 to 4) are always test; more are added by hash, since 4 clips of a digit are few.
 """
 
 import csv
@@ -152,7 +152,9 @@ def _cohorts(cohorts: Mapping[str, Sequence[str]], speakers: set[str]) -> dict[s
     for cohort, names in cohorts.items():
         for name in names:
             if name not in speakers:
-                raise ValueError(f"digits: no speaker {name!r} (cohort {cohort}); there are {', '.join(sorted(speakers))}")
+                raise ValueError(
+                    f"digits: no speaker {name!r} (cohort {cohort}); there are {', '.join(sorted(speakers))}"
+                )
             if name in cohort_of:
                 raise ValueError(f"digits: speaker {name!r} stands in cohorts {cohort_of[name]} and {cohort}")
             cohort_of[name] = cohort

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -117,7 +118,9 @@ def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
         tables = [Path(root, split, name) for name in _METADATA if Path(root, split, name).is_file()]
         found += [(table, split) for table in tables[:1]]
     if not found:
-        raise FileNotFoundError(f"folder: no table in {root}; known names: {', '.join(_METADATA)} (data.options.metadata)")
+        raise FileNotFoundError(
+            f"folder: no table in {root}; known names: {', '.join(_METADATA)} (data.options.metadata)"
+        )
     return found
 
 
@@ -130,14 +133,16 @@ def read_table(path: str | Path) -> list[dict]:
     else:
         header = content.split("\n", 1)[0]
         tab = path.suffix == ".tsv" or ("\t" in header and "," not in header)
-        reader = csv.DictReader(content.splitlines(keepends=True), delimiter="\t" if tab else ",", strict=True)
+        reader = csv.DictReader(io.StringIO(content, newline=""), delimiter="\t" if tab else ",", strict=True)
         try:
             rows = list(reader)
         except csv.Error as error:
             raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
         for number, row in enumerate(rows, start=1):
             if None in row or None in row.values():
-                raise ValueError(f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})")
+                raise ValueError(
+                    f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})"
+                )
     if not rows:
         raise ValueError(f"{path}: no rows")
     return rows
@@ -151,7 +156,7 @@ def _json_rows(content: str, path: Path) -> list[dict]:
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from error
     else:
-        for number, line in enumerate(content.splitlines(), start=1):
+        for number, line in enumerate(content.split("\n"), start=1):
             try:
                 rows += [json.loads(line)] if line.strip() else []
             except json.JSONDecodeError as error:

@@ -23,7 +23,7 @@ class Cell:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        return _cache_files(id(self.dataset), self.dataset)
+        return _cache_files(self.dataset)
 
     def __call__(self) -> tuple[np.ndarray, int]:
         value = self.dataset[self.row][self.column]
@@ -41,7 +41,7 @@ class Cell:
 
 
 @functools.lru_cache(maxsize=64)
-def _cache_files(_identity: int, dataset) -> tuple[str, ...]:
+def _cache_files(dataset) -> tuple[str, ...]:
     return tuple(sorted({entry["filename"] for entry in dataset.cache_files}))
 
 

@@ -1,0 +1,158 @@
+"""The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
+
+import logging
+import sys
+
+from moejax import __version__
+
+USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
+
+usage:
+  moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
+  moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
+  moejax transcribe AUDIO... --model PATH                      text of audio files by a workdir or a Hugging Face folder
+
+stages:
+{stages}
+
+any key of the config can be changed from the command line:
+  moejax all --config configs/quickstart.py --workdir runs/q --config.gate.num_experts=4 --config.joint.steps=300
+
+`moejax config --config FILE.py` prints every key with its value.
+exit codes: 0 done, 1 refused or failed (one line says why), 2 usage, 75 stopped by a signal after saving (run again to resume).
+"""
+EXIT_PREEMPTED = 75  # the value of train.loop.EXIT_PREEMPTED, which cannot be imported before JAX is wanted
+
+
+def main(argv=None) -> None:
+    """Runs a command and leaves the process with its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        sys.exit(0 if argv else 2)
+    if argv[0] == "--version":
+        print(__version__)
+        sys.exit(0)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("moejax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    sys.exit(guarded(argv))
+
+
+def guarded(argv) -> int:
+    """Exit code of a command; bad input becomes one line on stderr, a bug keeps its traceback."""
+    command, rest = argv[0], argv[1:]
+    try:
+        if command == "transcribe":
+            return transcribe(rest)
+        return staged(command, rest)
+    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError, TypeError, PermissionError) as error:
+        if "--traceback" in argv:
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        print(f"moejax {command}: {' '.join(str(text).split())}", file=sys.stderr)
+        return 1
+    except Exception as error:
+        if type(error).__name__ == "Preempted":
+            print(f"moejax {command}: {error}", file=sys.stderr)
+            return EXIT_PREEMPTED
+        raise
+
+
+def usage() -> str:
+    from moejax.stages.run import STAGES
+
+    stages = "\n".join(f"  {name:<10} {stage.about}" for name, stage in STAGES.items())
+    return USAGE.format(version=__version__, stages=stages)
+
+
+def staged(command: str, argv: list[str]) -> int:
+    """`all`, one stage, or `config`."""
+    from moejax.stages import run as graph
+
+    if command not in ("all", "config", *graph.STAGES):
+        raise ValueError(f"unknown command {command!r}; known: all, config, transcribe, {', '.join(graph.STAGES)}")
+    if "-h" in argv or "--help" in argv:
+        print(usage())
+        return 0
+    path, argv = take(argv, "--config")
+    workdir, argv = take(argv, "--workdir")
+    argv = [arg for arg in argv if arg != "--traceback"]
+    if path is None:
+        raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
+    config = overridden(path, argv)
+    if command == "config":
+        print(config)
+        return 0
+    if workdir is None:
+        raise ValueError("--workdir W is missing: the folder that the run writes to")
+    work = graph.run(config, workdir, None if command == "all" else command)
+    if command == "all":
+        from moejax.stages.report import console_summary
+
+        print(console_summary(work))
+    return 0
+
+
+def take(argv: list[str], flag: str):
+    """`(value, argv without it)` of `--flag value` or `--flag=value`; None when absent."""
+    left, value = [], None
+    arguments = iter(argv)
+    for arg in arguments:
+        if arg == flag:
+            value = next(arguments, None)
+            if value is None:
+                raise ValueError(f"{flag} wants a value")
+        elif arg.startswith(flag + "="):
+            value = arg.split("=", 1)[1]
+        else:
+            left.append(arg)
+    return value, left
+
+
+def overridden(path: str, argv: list[str]):
+    """The resolved config with `--config.a.b=value` flags applied, typed as ml_collections types them."""
+    from absl import flags
+    from ml_collections import config_flags
+
+    from moejax.stages import config as configs
+
+    config = configs.load(path)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["moejax", *argv])
+    try:
+        left = values(["moejax", *argv])[1:]
+    except (flags.Error, AttributeError, KeyError) as error:
+        raise ValueError(configs.explain(str(error), argv, config)) from error
+    if left:
+        raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
+    return values["config"].value
+
+
+def transcribe(argv: list[str]) -> int:
+    """Prints the text of each file; a file that cannot be read is named on stderr and makes the exit code 1."""
+    from moejax.recognizer import load
+
+    path, argv = take(argv, "--model")
+    system, argv = take(argv, "--system")
+    files = [arg for arg in argv if not arg.startswith("-")]
+    unknown = [arg for arg in argv if arg.startswith("-")]
+    if unknown:
+        raise ValueError(f"transcribe has no option {unknown[0]!r}; it has --model PATH and --system NAME")
+    if path is None or not files:
+        raise ValueError("usage: moejax transcribe AUDIO... --model PATH [--system moe]")
+    recognizer = load(path, system=system)
+    failed = 0
+    for file in files:
+        try:
+            transcript = recognizer.transcribe(file)
+        except (ValueError, FileNotFoundError) as error:
+            print(f"moejax transcribe: {file}: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,320 @@
+"""Whisper in Hugging Face's folder layout, read and written without torch.
+
+    config.json  generation_config.json  preprocessor_config.json
+    model.safetensors, or model.safetensors.index.json and its shards
+    tokenizer files (see data.tokenizer)
+
+The map of names is exhaustive both ways: a key of the file without a place, a place without a key, or a wrong shape is
+an error. What Hugging Face has no field for (hop, padding mask, a caller's own entries) stands in config.json under
+"moejax".
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+
+import ml_dtypes  # noqa: F401  (gives numpy the name "bfloat16")
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from moejax.nn.functional import nest, paths
+from moejax.nn.whisper import WhisperConfig
+from moejax.ops.audio import HOP, N_FFT, SAMPLE_RATE, STRIDE
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_FIELDS = {  # ours: theirs
+    "d_model": "d_model",
+    "encoder_layers": "encoder_layers",
+    "decoder_layers": "decoder_layers",
+    "encoder_heads": "encoder_attention_heads",
+    "decoder_heads": "decoder_attention_heads",
+    "encoder_ffn": "encoder_ffn_dim",
+    "decoder_ffn": "decoder_ffn_dim",
+    "vocab_size": "vocab_size",
+    "num_mel_bins": "num_mel_bins",
+    "max_source_positions": "max_source_positions",
+    "max_target_positions": "max_target_positions",
+}
+_FIXED = {"model_type": "whisper", "activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": True}
+_TIED, _EMBED = "proj_out.weight", "model.decoder.embed_tokens.weight"
+_PUBLISHED_EOT = {51864: 50256, 51865: 50257, 51866: 50257}
+
+
+def load(folder, *, dtype="float32"):
+    """`(WhisperConfig, params)` of a folder, params = {"backbone": ..., "buffer": ...} of numpy arrays.
+
+    Reads float32, float16 and bfloat16 files and casts to `dtype`. Raises FileNotFoundError or a one-line ValueError
+    that names the file or key.
+    """
+    folder = pathlib.Path(folder)
+    config = load_config(folder)
+    places = key_map(config)
+    with contextlib.ExitStack() as stack:
+        readers = _open_weights(folder, stack)
+        _check_keys(folder, {key: tuple(r.get_slice(name).get_shape()) for key, (r, name) in readers.items()}, places)
+        flat = {}
+        for key, (path, _) in places.items():
+            reader, name = readers[key]
+            flat[path] = np.ascontiguousarray(_turn(path, reader.get_tensor(name)), dtype=dtype)
+        if _TIED in readers:
+            reader, name = readers[_TIED]
+            if not np.array_equal(reader.get_tensor(name).astype(dtype), flat["backbone/decoder/embed"]):
+                raise ValueError(f"{folder}: {_TIED} differs from {_EMBED}; only tied output matrices are supported")
+    return config, nest(flat)
+
+
+def load_config(folder) -> WhisperConfig:
+    """WhisperConfig of a folder: config.json, and the hop of preprocessor_config.json."""
+    folder = pathlib.Path(folder)
+    raw = _read_json(folder / "config.json")
+    for name, value in _FIXED.items():
+        if raw.get(name, value) != value:
+            raise ValueError(f"{folder / 'config.json'}: {name} is {raw[name]!r}; only {value!r} is supported")
+    missing = [name for name in _FIELDS.values() if name not in raw]
+    if missing:
+        raise ValueError(f"{folder / 'config.json'}: no {', '.join(missing)}")
+    ours = raw.get("moejax", {})
+    sizes = {name: raw[theirs] for name, theirs in _FIELDS.items()}
+    hop = _load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
+    return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
+
+
+def settings(folder) -> dict:
+    """The "moejax" entries of a folder's config.json, empty for published checkpoints."""
+    return _read_json(pathlib.Path(folder) / "config.json").get("moejax", {})
+
+
+def save(folder, config, params, tokenizer=None, extra=None):
+    """Writes a folder that transformers and `load` read, whole or not at all.
+
+    Args:
+      folder: an earlier save is replaced; a folder with other files in it is refused.
+      config: WhisperConfig.
+      params: {"backbone": ..., "buffer": ...}; experts, gates and heads have no place in this format and are an error.
+      tokenizer: data.tokenizer.Tokenizer; gives the control-token ids and is saved along.
+      extra: JSON-able entries for "moejax" in config.json.
+    """
+    folder = pathlib.Path(folder).absolute()
+    tensors = to_hf(config, params)
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
+    new.mkdir()
+    try:
+        safetensors.numpy.save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
+        _write_json(new / "config.json", _config_json(config, tokenizer, str(tensors[_EMBED].dtype), extra or {}))
+        _write_json(new / "generation_config.json", _generation_json(config, tokenizer))
+        _write_json(new / "preprocessor_config.json", _preprocessor_json(config))
+        if tokenizer is not None:
+            tokenizer.save(new)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(new, folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def to_hf(config, params) -> dict:
+    """{Hugging Face key: numpy array} of `params`; exhaustive like `load`."""
+    flat, places = paths(params), key_map(config)
+    known = {path for path, _ in places.values()}
+    unknown, missing = sorted(flat.keys() - known), sorted(known - flat.keys())
+    if unknown:
+        raise ValueError(f"no place in a Hugging Face Whisper for {_some(unknown)}")
+    if missing:
+        raise ValueError(f"params lack {_some(missing)}")
+    tensors = {key: np.ascontiguousarray(_turn(path, np.asarray(flat[path]))) for key, (path, _) in places.items()}
+    wrong = [
+        f"{key} {tensors[key].shape}, want {shape}" for key, (_, shape) in places.items() if tensors[key].shape != shape
+    ]
+    if wrong:
+        raise ValueError(f"wrong shapes for this config: {_some(wrong)}")
+    return tensors
+
+
+def key_map(config) -> dict:
+    """{Hugging Face key: (path in params, shape in the file)} of every array of the network."""
+    c = config
+    places = {
+        "model.encoder.embed_positions.weight": ("buffer/encoder/positions", (c.max_source_positions, c.d_model)),
+        _EMBED: ("backbone/decoder/embed", (c.vocab_size, c.d_model)),
+        "model.decoder.embed_positions.weight": ("backbone/decoder/positions", (c.max_target_positions, c.d_model)),
+    }
+    for name, width in (("conv1", c.num_mel_bins), ("conv2", c.d_model)):
+        places |= _layer(f"encoder.{name}", f"encoder/{name}", (c.d_model, width, 3))
+    for side, layers, ffn in (
+        ("encoder", c.encoder_layers, c.encoder_ffn),
+        ("decoder", c.decoder_layers, c.decoder_ffn),
+    ):
+        for i in range(layers):
+            places |= _block(f"{side}.layers.{i}", f"{side}/layers/{i}", c.d_model, ffn, cross=side == "decoder")
+        places |= _norm(f"{side}.layer_norm", f"{side}/norm", c.d_model)
+    return places
+
+
+def _block(theirs, ours, width, ffn, *, cross):
+    places = {}
+    for name, mine in (("self_attn", "self_attn"), ("encoder_attn", "cross_attn"))[: 1 + cross]:
+        for part in "qkv":
+            places |= _layer(f"{theirs}.{name}.{part}_proj", f"{ours}/{mine}/{part}", (width, width), bias=part != "k")
+        places |= _layer(f"{theirs}.{name}.out_proj", f"{ours}/{mine}/out", (width, width))
+        places |= _norm(f"{theirs}.{name}_layer_norm", f"{ours}/{mine}_norm", width)
+    places |= _layer(f"{theirs}.fc1", f"{ours}/fc1", (ffn, width))
+    places |= _layer(f"{theirs}.fc2", f"{ours}/fc2", (width, ffn))
+    return places | _norm(f"{theirs}.final_layer_norm", f"{ours}/mlp_norm", width)
+
+
+def _layer(theirs, ours, shape, *, bias=True):
+    places = {f"model.{theirs}.weight": (f"backbone/{ours}/kernel", shape)}
+    return places | ({f"model.{theirs}.bias": (f"backbone/{ours}/bias", shape[:1])} if bias else {})
+
+
+def _norm(theirs, ours, width):
+    pairs = (("weight", "scale"), ("bias", "bias"))
+    return {f"model.{theirs}.{their}": (f"backbone/{ours}/{mine}", (width,)) for their, mine in pairs}
+
+
+def _turn(path, array):
+    """Kernels are [..., in, out] here and [out, in, ...] there: reversing the axes goes both ways."""
+    return array.T if path.endswith("/kernel") else array
+
+
+def _open_weights(folder, stack):
+    """{key with its "model." prefix: (open file, name in the file)} over all weight files."""
+    if (folder / INDEX).is_file():
+        names = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
+    elif (folder / WEIGHTS).is_file():
+        names = [WEIGHTS]
+    else:
+        raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {INDEX} (convert .bin checkpoints to safetensors)")
+    found = {}
+    for name in names:
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{folder / name}: named in {INDEX} but not there")
+        try:
+            reader = stack.enter_context(safetensors.safe_open(folder / name, framework="np"))
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{folder / name}: not a readable safetensors file ({error})") from error
+        for key in reader.keys():  # noqa: SIM118  (not a dict)
+            # Files saved from the bare WhisperModel lack the prefix.
+            found[key if key.startswith("model.") or key == _TIED else f"model.{key}"] = (reader, key)
+    return found
+
+
+def _check_keys(folder, shapes, places):
+    unknown = sorted(shapes.keys() - places.keys() - {_TIED})
+    missing = sorted(places.keys() - shapes.keys())
+    if unknown:
+        raise ValueError(f"{folder}: weights have unknown keys {_some(unknown)}")
+    if missing:
+        raise ValueError(f"{folder}: weights lack {_some(missing)}")
+    wrong = [f"{key} {shapes[key]}, want {shape}" for key, (_, shape) in places.items() if shapes[key] != shape]
+    if wrong:
+        raise ValueError(f"{folder}: weights have the wrong shape: {_some(wrong)}")
+
+
+def _load_hop(folder, mels, ours):
+    """Mel hop in samples; refuses features that `ops.audio.log_mel` does not compute."""
+    features = {}
+    if (folder / "preprocessor_config.json").is_file():
+        features = _read_json(folder / "preprocessor_config.json")
+    elif (folder / "processor_config.json").is_file():  # where transformers 5 puts the same entries
+        features = _read_json(folder / "processor_config.json").get("feature_extractor", {})
+    for name, value in {"n_fft": N_FFT, "sampling_rate": SAMPLE_RATE, "feature_size": mels}.items():
+        if features.get(name, value) != value:
+            raise ValueError(f"{folder}: the feature extractor's {name} is {features[name]}; this model needs {value}")
+    theirs = features.get("hop_length", ours or HOP)
+    if ours not in (None, theirs):
+        raise ValueError(f"{folder}: hop is {ours} in config.json but {theirs} for the feature extractor")
+    return theirs
+
+
+def _config_json(config, tokenizer, dtype, extra):
+    return {
+        **_FIXED,
+        **{theirs: getattr(config, name) for name, theirs in _FIELDS.items()},
+        **_token_ids(config, tokenizer),
+        "architectures": ["WhisperForConditionalGeneration"],
+        "is_encoder_decoder": True,
+        "num_hidden_layers": config.encoder_layers,
+        "dtype": dtype,
+        "moejax": {"hop": config.hop, "mask_padding": config.mask_padding, **extra},
+    }
+
+
+def _generation_json(config, tokenizer):
+    """What transformers' generate() needs to know about the vocabulary."""
+    known = {"max_length": config.max_target_positions, "return_timestamps": False, **_token_ids(config, tokenizer)}
+    if tokenizer is None:
+        return known
+    known |= {
+        "is_multilingual": tokenizer.is_multilingual,
+        "no_timestamps_token_id": tokenizer.no_timestamps,
+        "max_initial_timestamp_index": 50,
+        "suppress_tokens": list(tokenizer.suppress),
+        "begin_suppress_tokens": list(tokenizer.begin_suppress),
+    }
+    if tokenizer.is_multilingual:
+        language = tokenizer.languages[0]
+        known["lang_to_id"] = {f"<|{code}|>": tokenizer.language_id(code) for code in tokenizer.languages}
+        known["task_to_id"] = {task: tokenizer.prefix(language, task)[2] for task in ("transcribe", "translate")}
+    return known
+
+
+def _token_ids(config, tokenizer):
+    """Control-token ids, from the tokenizer or else from the size of a published vocabulary; null where unknown."""
+    eot = _PUBLISHED_EOT.get(config.vocab_size) if tokenizer is None else tokenizer.eot
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eot)
+    if eot is None:
+        return ids
+    return {**ids, "decoder_start_token_id": eot + 1 if tokenizer is None else tokenizer.sot}
+
+
+def _preprocessor_json(config):
+    samples = config.max_source_positions * STRIDE * config.hop
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor",
+        "feature_size": config.num_mel_bins,
+        "hop_length": config.hop,
+        "chunk_length": -(-samples // SAMPLE_RATE),
+        "n_fft": N_FFT,
+        "n_samples": samples,
+        "nb_max_frames": samples // config.hop,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "processor_class": "WhisperProcessor",
+        "return_attention_mask": False,
+        "sampling_rate": SAMPLE_RATE,
+    }
+
+
+def _check_replaceable(folder):
+    """Only an earlier save may be replaced: someone's other files would go with the folder."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file, not a folder")
+    known = ("config.json", "model", "generation_config.json", "preprocessor_config.json", "tokenizer", "vocab.json")
+    known += ("merges.txt", "added_tokens.json", "special_tokens_map.json", "normalizer.json", "processor_config.json")
+    foreign = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(known))
+    if foreign:
+        raise FileExistsError(f"{folder}: holds {_some(foreign)}, not only a model; choose another folder")
+
+
+def _read_json(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not valid JSON ({error})") from error
+
+
+def _write_json(path, value):
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _some(names, most=4):
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,35 @@
+"""A small text-to-text transformer for the offline translator: Whisper's decoder on top of an encoder of tokens."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from moejax.nn.layers import Block, LayerNorm
+from moejax.nn.whisper import Whisper, WhisperConfig
+
+
+class TextEncoder(nnx.Module):
+    """tokens [B, T] -> states [B, T, D]; shares the decoder's embedding and positions, which its caller adds."""
+
+    def __init__(self, config: WhisperConfig, *, rngs):
+        c = config
+        self.layers = nnx.List(
+            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, rngs=rngs) for _ in range(c.encoder_layers)]
+        )
+        self.norm = LayerNorm(c.d_model)
+
+    def __call__(self, x_BTD, mask_BT):
+        for block in self.layers:
+            x_BTD = block(x_BTD, mask_BT=mask_BT)
+        return self.norm(x_BTD)
+
+
+class Translator(Whisper):
+    """Source tokens in, target tokens out; decodes with the same search as recognition."""
+
+    def __init__(self, config: WhisperConfig, *, rngs):
+        super().__init__(config, rngs=rngs)
+        self.encoder = TextEncoder(config, rngs=rngs)
+
+    def encode(self, source_BT, mask_BT):
+        """States of source tokens; padding is masked."""
+        return self.encoder(self.decoder.inputs(jnp.asarray(source_BT)), mask_BT)

@@ -1,0 +1,81 @@
+"""The baselines: one LoRA of an expert's rank, one of the mixture's total size, one per cohort, one per speaker.
+
+They are experts with a known route: all cohorts' (or all speakers') adapters stand side by side in one stacked array and
+train as one batched program, each on its own utterances.
+"""
+
+import numpy as np
+
+from moejax.nn import functional
+from moejax.stages import fitting, mixtures
+from moejax.stages.artifacts import write_json
+from moejax.stages.corpus import Corpus
+from moejax.tasks import asr
+from moejax.train.checkpoint import save_params
+
+DEFAULTS = {
+    "adapters": {
+        **fitting.TRAIN,
+        "steps": 0,  # 0: as many as experts and joint together
+        "kinds": ("lora", "lora_total", "cohort", "speaker"),
+        "total_learning_rate": 0.0,  # of lora_total; 0: the same as learning_rate
+    },
+}
+
+
+def run(cfg, work) -> dict:
+    """Writes W/adapters/<kind>/params.safetensors and W/adapters/index.json: {system: {kind, label, ...}}."""
+    corpus = Corpus(cfg, work)
+    rows = corpus.rows("train")
+    index, summary = {}, {}
+    for kind in cfg.adapters.kinds:
+        if kind not in KINDS:
+            raise ValueError(f"unknown adapter kind {kind!r}; known: {', '.join(KINDS)}")
+        names, labels, rank = KINDS[kind](corpus, rows)
+        mixture = mixtures.definition(cfg, len(names), rank=rank, shared_rank=0)
+        params = _train(corpus, kind, rows, labels, mixture)
+        save_params(work.path("adapters", kind, "params.safetensors"), {"expert": params["expert"]})
+        each = functional.count(params["expert"]) // len(names)
+        for label, name in enumerate(names):
+            index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "experts": len(names), "trainable": each}
+        summary[kind] = {"adapters": len(names), "rank": mixture.rank, "trainable_each": each}
+        write_json(work.path("adapters", "index.json"), index)
+    return summary
+
+
+def _train(corpus, kind, rows, labels, mixture):
+    cfg = corpus.cfg
+    section = cfg.adapters.copy_and_resolve_references()
+    with section.unlocked():
+        section.steps = cfg.adapters.steps or cfg.experts.steps + cfg.joint.steps
+        if kind == "lora_total" and cfg.adapters.total_learning_rate:
+            section.learning_rate = cfg.adapters.total_learning_rate
+    graphdef, params = mixtures.with_experts(corpus, mixture)
+    row = asr.Row(route="label", **fitting.row_options(section))
+    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(corpus.cohorts))
+    return fitting.train(
+        corpus, "adapters", loss_fn, params, ("expert",), section,
+        plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, labels), sub=(kind,),
+    )  # fmt: skip
+
+
+def _one(corpus, rows):
+    return ["lora"], np.zeros(len(rows), np.int64), corpus.cfg.mixture.rank
+
+
+def _total(corpus, rows):
+    """One LoRA with as many parameters as all experts and the shared one together."""
+    E = mixtures.gate_of(corpus.work)["meta"]["num_experts"]  # may differ from the config's when clusters were fewer
+    return ["lora_total"], np.zeros(len(rows), np.int64), E * corpus.cfg.mixture.rank + corpus.cfg.mixture.shared_rank
+
+
+def _by(column):
+    def names_and_labels(corpus, rows):
+        values = corpus.manifest.column(column)[rows]
+        known = sorted(set(values))
+        return [f"lora_{v or 'unnamed'}" for v in known], np.searchsorted(known, values), corpus.cfg.mixture.rank
+
+    return names_and_labels
+
+
+KINDS = {"lora": _one, "lora_total": _total, "cohort": _by("cohort"), "speaker": _by("speaker")}

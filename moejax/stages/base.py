@@ -1,0 +1,173 @@
+"""The base: a pretrained Whisper as it is, fine-tuned in full, or a micro Whisper trained from scratch on part of the corpus."""
+
+import dataclasses
+
+import numpy as np
+
+from moejax.convert import hf_whisper
+from moejax.data import synthetic
+from moejax.data.cache import AudioCache
+from moejax.data.collate import Collator
+from moejax.data.pipeline import Plan
+from moejax.data.tokenizer import Tokenizer
+from moejax.nn import functional, whisper
+from moejax.stages import fitting
+from moejax.stages.artifacts import write_json
+from moejax.stages.corpus import Corpus, bucket_samples
+from moejax.tasks import asr
+
+DEFAULTS = {
+    "model": {
+        "pretrained": "",  # Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch
+        "size": "micro",  # a key of moejax.nn.whisper.SIZES, used without `pretrained`
+        "sizes": {},  # what to change in that size, such as {"encoder_layers": 4, "hop": 160}
+        "vocab_size": 600,  # upper limit of the vocabulary learnt from the corpus
+        "dtype": "float32",  # activations of the backbone; bfloat16 on accelerators
+        "buckets": (2.0, 4.0, 6.0),  # audio lengths in seconds: one compilation each. Pretrained: (30.0,)
+    },
+    "base": {
+        **fitting.TRAIN,
+        "select": {},  # manifest columns that the base is trained on, such as {"cohort": ["typical"]}; {} for all of train
+        "ctc": 0.0,  # weight of an auxiliary CTC loss on the encoder, from scratch only
+        "readings": 0,  # synthesised readings of the training texts mixed in (needs the quickstart extra)
+        "word_strings": 0,  # of these readings, how many read random strings of training words instead
+        "repeat": 1,  # how often the real part stands in an epoch beside the readings
+        "finetune_steps": 0,  # steps on the real part alone, after `steps` on the mix, at a tenth of the learning rate
+    },
+}
+
+
+def run(cfg, work) -> dict:
+    """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
+    corpus = Corpus(cfg, work)
+    if cfg.model.pretrained and not cfg.base.steps:
+        config, _ = hf_whisper.load(cfg.model.pretrained)
+        write_json(work.path("base", "model.json"), {"path": str(cfg.model.pretrained)})
+        return {"pretrained": str(cfg.model.pretrained), "d_model": config.d_model}
+    rows = corpus.rows("train", cfg.base.select.to_dict())
+    texts = [str(t) for t in corpus.manifest.column("text")[rows]]
+    readings = _readings(cfg, work, texts)
+    if cfg.model.pretrained:
+        config, params = hf_whisper.load(cfg.model.pretrained)
+        tokenizer = Tokenizer.from_hf_folder(cfg.model.pretrained)
+    else:
+        # The sample of all training texts decides the vocabulary: later stages must be able to write every word of theirs.
+        known = [str(t) for t in corpus.manifest.column("text")[corpus.rows("train")]]
+        tokenizer = Tokenizer.train(known, cfg.model.vocab_size, languages=(cfg.data.language,))
+        config, params = _from_scratch(cfg), {}
+        config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(config, dtype=cfg.model.dtype)
+    material = _Material(corpus, config, tokenizer, rows, readings)
+    params = _fit(corpus, config, params, material)
+    hf_whisper.save(
+        work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer
+    )
+    write_json(work.path("base", "model.json"), {"path": "base/model"})
+    return {"utterances": len(rows), "readings": len(readings), "parameters": functional.count(params["backbone"])}
+
+
+def _from_scratch(cfg) -> whisper.WhisperConfig:
+    if cfg.model.size not in whisper.SIZES:
+        raise ValueError(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
+    changes = cfg.model.sizes.to_dict()
+    known = {field.name for field in dataclasses.fields(whisper.WhisperConfig)}
+    wrong = sorted(set(changes) - known)
+    if wrong:
+        raise ValueError(f"model.sizes has no key {wrong[0]!r}; known: {', '.join(sorted(known))}")
+    return dataclasses.replace(whisper.SIZES[cfg.model.size], **changes)
+
+
+def _readings(cfg, work, texts) -> list[tuple[str, str]]:
+    """(text, path) of synthesised readings of the training part's own texts and words; never of another part's."""
+    section = cfg.base
+    if not section.readings:
+        return []
+    random = np.random.default_rng(cfg.seed)
+    words = sorted({word for text in texts for word in text.split()})
+    lengths = [len(text.split()) for text in texts]
+    strings = [" ".join(random.choice(words, size=random.choice(lengths))) for _ in range(section.word_strings)]
+    repeated = [texts[i % len(texts)] for i in range(section.readings - len(strings))]
+    wanted = repeated + strings
+    work.log(f"  synthesising {len(wanted)} readings of the training texts ({len(strings)} of random word strings)")
+    cache = cfg.data.cache_dir or None
+    return [(text, str(path)) for text, path in synthetic.readings(wanted, len(wanted), cfg.seed, cache)]
+
+
+class _Material:
+    """Real utterances and readings behind one index: first the real ones, then the readings."""
+
+    def __init__(self, corpus, config, tokenizer, rows, readings):
+        self.buckets = bucket_samples(corpus.cfg.model.buckets, config.hop)
+        paths = [corpus.manifest.audio_paths()[r] for r in rows] + [path for _, path in readings]
+        texts = [str(corpus.manifest.column("text")[r]) for r in rows] + [text for text, _ in readings]
+        self.cache = AudioCache(paths, corpus.cfg.runtime.audio_cache_bytes)
+        lengths = np.concatenate([corpus.samples[rows], _lengths([path for _, path in readings])])
+        keep = np.flatnonzero(lengths <= self.buckets[-1])  # a slow reading may outlast the largest bucket; real rows may not
+        if (~np.isin(np.arange(len(rows)), keep)).any():
+            raise ValueError(f"model.buckets end at {self.buckets[-1] / 16000} s; the training part is longer")
+        self.index, self.real = keep, int(np.sum(keep < len(rows)))
+        prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
+        tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
+        self.samples = lengths[keep]
+        self.collate = Collator(
+            audio=_Indexed(self.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
+            eot=tokenizer.eot, buckets=self.buckets,
+        )  # fmt: skip
+
+    def order(self, repeat: int) -> np.ndarray:
+        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: real part alone."""
+        real = np.arange(self.real)
+        return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Indexed:
+    cache: AudioCache
+    index: np.ndarray
+
+    def __call__(self, i):
+        return self.cache[int(self.index[i])]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reordered:
+    """A collator seen through an order with repetitions; filler stays filler."""
+
+    collate: Collator
+    order: np.ndarray
+
+    def __call__(self, bucket, rows):
+        return self.collate(bucket, np.where(rows < 0, -1, self.order[rows]))
+
+
+def _lengths(paths) -> np.ndarray:
+    import soundfile
+
+    return np.array([soundfile.info(path).frames for path in paths], np.int64)
+
+
+def _fit(corpus, config, params, material):
+    """`steps` on the mix, then `finetune_steps` on the real part alone."""
+    section = corpus.cfg.base
+    ctc = section.ctc > 0 and not corpus.cfg.model.pretrained
+    graphdef, params = asr.init(asr.build(config, ctc=ctc, seed=corpus.cfg.seed), params)
+    row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
+    loss_fn = asr.make_loss(graphdef, row)
+    trainable = ("backbone", "head") if ctc else ("backbone",)
+    phases = [("mix", section, section.repeat)]
+    if section.finetune_steps:
+        last = section.copy_and_resolve_references()
+        with last.unlocked():
+            last.steps, last.learning_rate, last.warmup = section.finetune_steps, section.learning_rate * 0.1, 0
+        phases.append(("real", last, 0))
+    for name, options, repeat in phases:
+        order = material.order(repeat)
+        plan = Plan(
+            lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
+            seed=corpus.cfg.seed, multiple=corpus.multiple,
+        )  # fmt: skip
+        params = fitting.train(
+            corpus, "base", loss_fn, params, trainable, options,
+            plan=plan, fetch=_Reordered(material.collate, order), sub=(name,),
+        )  # fmt: skip
+    return params

@@ -1,0 +1,209 @@
+"""The cluster stage: cohorts in the embeddings of the sample, every utterance assigned, and what the clusters encode.
+
+Reads W/describe/manifest.parquet and W/embed/embeddings.npz; writes W/cluster/clusters.npz (`id`, `label` [N] with -1
+for noise, `membership` [N, C], `keep` [N], `probability` [N], `by` [N], `centroids` [C, K], `pca_mean`, `pca_matrix`,
+and `proj_mean` [U], `proj_matrix` [U, K] when a discriminant is asked for), agreement.json, agreement.md and map.png.
+No speaker's cohort is used anywhere but in the agreement and the picture.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from moejax.data.manifest import Manifest
+from moejax.stages.artifacts import write_json, write_text
+
+DEFAULTS = {
+    "cluster": {
+        "level": "speaker",  # what is a point: speaker (mean of its utterances; removes the text) or utterance
+        "method": "hdbscan",  # hdbscan, gmm, kmeans or ward
+        "layers": (),  # cluster on these of the embedding's layers; () for all (the discriminant always sees all)
+        "dims": 20,  # principal components kept; HDBSCAN stalls above 50 to 100
+        "variance": 0.95,  # fewer components if they hold this share of the variance; 1.0 for no such limit
+        # 0 in min_cluster_size: 2 for speakers, 2 % of the utterances (at least 5); in min_samples: 1 /
+        # min_cluster_size.
+        "hdbscan": {"min_cluster_size": 0, "min_samples": 0, "epsilon": 0.0, "selection": "eom"},
+        # num_clusters 0: by BIC from 2 to max_clusters. covariance auto: spherical below 50 points, else full.
+        "gmm": {"num_clusters": 0, "max_clusters": 12, "covariance": "auto", "inits": 3},
+        "kmeans": {"num_clusters": 0, "max_clusters": 12},  # num_clusters 0: by silhouette
+        "ward": {"num_clusters": 0, "max_clusters": 12},
+        "match": "split",  # fewer clusters than gate.num_experts: split the largest, or shrink the number of experts
+        "noise": "soft",  # drop, soft, uniform or nearest: what becomes of points in no cluster
+        # level speaker: train utterances get their speaker's cluster, or (sound) every one the cluster it sounds like.
+        # Utterances of dev, test and of speakers outside the sample are always assigned by their sound.
+        "assign": "speaker",
+        "discriminant": "speaker",  # fixed projection for the gate, fitted on: speaker, cluster or none
+        "discriminant_dims": 8,
+        "shrinkage": None,  # of the covariance within groups, in [0, 1]; None: Ledoit-Wolf
+        "refits": 4,  # refits on 90 % of the points for the stability figure; 0 for none
+        "map": "pca",  # the picture's plane: pca, lda (of the clusters), or tsne (sample below 3000 utterances)
+    }
+}
+
+CLASSES = ("speaker", "cohort", "etiology", "accent", "gender", "text", "prompt")
+MEASURES = ("seconds", "silence")
+NUISANCES = ("seconds", "silence")
+
+
+def run(config, work) -> dict:
+    """Finds, assigns, writes and prints; returns the figures for done.json and the report."""
+    # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's DEFAULTS.
+    from moejax.stages import cluster_figures, cluster_fit
+
+    options = config.cluster.to_dict()
+    manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
+    x_NU, layer_names = load_embeddings(work.path("embed", "embeddings.npz"), manifest.column("id"))
+    sample_N, train_N = manifest.column("sample"), manifest.column("split") == "train"
+    cohorts = cluster_fit.discover(
+        x_NU,
+        sample_N=sample_N & train_N,
+        train_N=train_N,
+        speaker_N=manifest.column("speaker"),
+        layer_names=layer_names,
+        num_experts=int(config.gate.num_experts),
+        seed=int(config.seed),
+        options=options,
+        log=work.log,
+    )
+    report = describe_clusters(cohorts, manifest, sample_N & train_N, ~train_N)
+    warnings = warnings_of(report)
+    write_npz(work.path("cluster", "clusters.npz"), id=np.asarray(manifest.column("id"), str), **cohorts.arrays())
+    write_json(work.path("cluster", "agreement.json"), {**report, "warnings": warnings})
+    text = to_markdown(report, warnings)
+    write_text(work.path("cluster", "agreement.md"), text)
+    cluster_figures.write_map(
+        work.path("cluster", "map.png"),
+        cohorts.points_NK[sample_N & train_N],
+        {
+            "cluster": cohorts.raw_labels_N[sample_N & train_N],
+            "cohort": manifest.column("cohort")[sample_N & train_N],
+            "speaker": manifest.column("speaker")[sample_N & train_N],
+        },
+        how=options["map"],
+        seed=int(config.seed),
+    )
+    work.log(text)
+    return summary(report, warnings)
+
+
+def load_embeddings(path: Path, ids_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """`embedding` [N, U] in the order of `ids_N`, and the layers' names; an utterance without a vector is an error."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no embeddings at {path}; `moejax embed` writes them")
+    with np.load(path) as arrays:
+        ids, x_NU = arrays["id"], arrays["embedding"]
+        layer_names = [str(name) for name in arrays["layer_names"]]
+    row_of = {str(name): row for row, name in enumerate(ids)}
+    missing = [name for name in ids_N if name not in row_of]
+    if missing:
+        raise ValueError(f"{path} has no embedding of {len(missing)} utterance(s), the first is {missing[0]!r}")
+    return x_NU[[row_of[name] for name in ids_N]], layer_names
+
+
+def describe_clusters(cohorts, manifest: Manifest, sample_N: np.ndarray, heldout_N: np.ndarray) -> dict:
+    """Sizes, noise, stability, and the agreement with every known column, on the sample and on dev + test.
+
+    Computed from the labels *before* the noise policy. With `level` speaker the sample's agreement with the speaker is
+    1 by construction; the held-out part, assigned by sound alone, is the honest one.
+    """
+    from moejax.ops import agreement
+
+    labels_N = cohorts.raw_labels_N
+    columns = {name: manifest.column(name) for name in CLASSES}
+    columns |= {name: agreement.quantile_bins(manifest.column(name)) for name in MEASURES}
+    columns = {name: values_N for name, values_N in columns.items() if len(set(values_N)) > 1}
+    parts = {"sample": sample_N, "heldout": heldout_N}
+    counts, names = agreement.overlap(manifest.column("speaker"), labels_N, cohorts.num_clusters)
+    return {
+        "method": cohorts.method,
+        "level": cohorts.level,
+        "found": cohorts.found,
+        "num_clusters": cohorts.num_clusters,
+        "num_experts": cohorts.num_clusters,
+        "match": {"action": cohorts.match_action, "note": cohorts.match_note},
+        "sizes": {
+            "sample": np.bincount(labels_N[sample_N & (labels_N >= 0)], minlength=cohorts.num_clusters).tolist(),
+            "all": np.bincount(labels_N[labels_N >= 0], minlength=cohorts.num_clusters).tolist(),
+        },
+        "noise_share": agreement.noise_share(labels_N[sample_N]),
+        "noise_policy": cohorts.noise,
+        "stability": cohorts.stability,
+        "agreement": {
+            part: agreement.agreement(labels_N[rows_N], {name: v_N[rows_N] for name, v_N in columns.items()})
+            for part, rows_N in parts.items()
+            if rows_N.any()
+        },
+        "overlap": {"speakers": names, "counts": counts.tolist()},
+    }
+
+
+def warnings_of(report: dict) -> list[str]:
+    """One line for each nuisance that explains more of the clusters than the speaker does: the classic failure."""
+    lines = []
+    for part, rows in report["agreement"].items():
+        voice = rows.get("speaker", {"explained": 0.0})["explained"]
+        for name in NUISANCES:
+            if name in rows and rows[name]["explained"] > max(voice, 0.05):
+                lines.append(
+                    f"{part}: {name} explains {rows[name]['explained']:.2f} of the clusters, the speaker {voice:.2f}: "
+                    "they encode the nuisance; try silence-trimmed pooling or cluster.level='speaker'"
+                )
+    return lines
+
+
+def to_markdown(report: dict, warnings: list[str]) -> str:
+    """The table that is printed and kept in agreement.md."""
+    stability = "not measured" if report["stability"] is None else f"{report['stability']:.2f}"
+    lines = [
+        f"{report['num_clusters']} clusters by {report['method']} on {report['level']}s ({report['match']['note']}), "
+        f"noise {report['noise_share']:.1%} ({report['noise_policy']}), stability {stability}",
+        "",
+        "| cluster | sample | all | speakers |",
+        "|---|---|---|---|",
+    ]
+    counts = np.asarray(report["overlap"]["counts"])
+    for cluster, (few, many) in enumerate(zip(report["sizes"]["sample"], report["sizes"]["all"], strict=True)):
+        lines.append(f"| {cluster} | {few} | {many} | {int((counts[:, cluster] > 0).sum())} |")
+    for part, rows in report["agreement"].items():
+        lines += [
+            "",
+            f"What the clusters encode ({part}): explained is the share of the clusters' entropy, above chance",
+            "",
+            "| column | classes | explained | AMI | ARI | purity |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, row in sorted(rows.items(), key=lambda item: -item[1]["explained"]):
+            figures = " | ".join(f"{row[key]:.2f}" for key in ("explained", "ami", "ari", "purity"))
+            lines.append(f"| {name} | {row['classes']} | {figures} |")
+    if warnings:
+        lines += ["", *[f"WARNING {line}" for line in warnings]]
+    return "\n".join(lines) + "\n"
+
+
+def summary(report: dict, warnings: list[str]) -> dict:
+    """The small part for done.json."""
+    keys = ("method", "level", "found", "num_clusters", "num_experts", "noise_share", "stability")
+    parts = report["agreement"].items()
+    return {
+        **{key: report[key] for key in keys},
+        "match": report["match"]["action"],
+        "ari": {part: {name: row["ari"] for name, row in rows.items()} for part, rows in parts},
+        "explained": {part: {name: row["explained"] for name, row in rows.items()} for part, rows in parts},
+        "warnings": warnings,
+    }
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Arrays as .npz, whole or not at all; no object arrays, so that it loads without pickle."""
+    objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
+    if objects:
+        raise ValueError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)

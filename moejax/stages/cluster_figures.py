@@ -1,0 +1,104 @@
+"""The map of the sample in the plane, three times: by cluster, by cohort, by speaker."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from moejax.ops import projection
+from moejax.ops.agreement import codes
+
+# Okabe and Ito's palette, told apart with every common colour blindness; the marker changes after eight groups.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#000000")
+MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
+NOISE_COLOUR = "#BBBBBB"
+PLANES = ("pca", "lda", "tsne")
+MOST_FOR_TSNE = 3000  # above this its minutes buy nothing that a plane does not show
+MOST_IN_LEGEND = 40
+
+
+def write_map(
+    path: Path, points_NK: np.ndarray, groups: dict[str, np.ndarray], *, how: str = "pca", seed: int = 0
+) -> None:
+    """Draws `points_NK` in a plane once per entry of `groups` (title: label of each point) and writes a PNG, whole or
+    not.
+
+    Integer labels below 0 are noise and drawn grey; "" is drawn as "unknown".
+    """
+    xy_N2, axis = plane(points_NK, how, next(iter(groups.values())), seed)
+    figure = Figure(figsize=(5.4 * len(groups), 6.4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, labels_N) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
+        draw(axes, xy_N2, np.asarray(labels_N))
+        axes.set_title(f"by {title}")
+        axes.set_xlabel(f"{axis} 1")
+        axes.set_ylabel(f"{axis} 2")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)
+
+
+def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
+    """One panel with its legend below; it names at most `MOST_IN_LEGEND` groups and counts the rest."""
+    names = sorted(set(labels_N.tolist()), key=lambda name: (isinstance(name, str), name))
+    noise = [name for name in names if not isinstance(name, str) and name < 0]
+    size = float(np.clip(4000 / max(len(labels_N), 1), 6, 36))
+    for name in noise:
+        rows_N = labels_N == name
+        axes.scatter(*xy_N2[rows_N].T, s=0.7 * size, c=NOISE_COLOUR, marker=".", label="noise", linewidths=0)
+    for index, name in enumerate(name for name in names if name not in noise):
+        rows_N = labels_N == name
+        axes.scatter(
+            *xy_N2[rows_N].T,
+            s=size,
+            c=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index // len(COLOURS) % len(MARKERS)],
+            # matplotlib leaves a label that starts with an underscore out of the legend
+            label=" " + str(name) if str(name).startswith("_") else str(name) or "unknown",
+            alpha=0.75,
+            linewidths=0,
+        )
+    handles, labels = axes.get_legend_handles_labels()
+    more = len(handles) - MOST_IN_LEGEND
+    axes.legend(
+        handles[:MOST_IN_LEGEND],
+        labels[:MOST_IN_LEGEND],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+        ncols=5 if len(labels) > 8 else 4,
+        fontsize=7,
+        title=f"and {more} more" if more > 0 else None,
+        markerscale=1.2,
+        handletextpad=0.2,
+        columnspacing=0.8,
+    )
+
+
+def plane(points_NK: np.ndarray, how: str, labels_N: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """Two coordinates per point and the name of the axes; "lda" needs 3 groups and "tsne" a small sample, else "pca".
+
+    "lda" shows the labels at their best (it looks for the plane that separates them): a picture, not evidence.
+    """
+    if how not in PLANES:
+        raise ValueError(f"cluster.map={how!r} is unknown; known: {', '.join(PLANES)}")
+    groups_N = np.asarray(labels_N)
+    groups_N = groups_N if np.issubdtype(groups_N.dtype, np.integer) else codes(groups_N)
+    if how == "lda" and len(np.unique(groups_N[groups_N >= 0])) >= 3 and points_NK.shape[1] >= 2:
+        mean_K, matrix_K2 = projection.fit_discriminant(points_NK, groups_N, 2)
+        if matrix_K2.shape[1] == 2:
+            return (points_NK - mean_K) @ matrix_K2, "discriminant"
+    if how == "tsne" and 10 <= len(points_NK) <= MOST_FOR_TSNE:
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(points_NK) - 1) / 3)
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(points_NK), "t-SNE"
+    centred_NK = points_NK - points_NK.mean(axis=0)
+    axes_K2 = np.linalg.svd(centred_NK, full_matrices=False)[2][:2].T
+    xy = centred_NK @ axes_K2
+    return np.pad(xy, ((0, 0), (0, 2 - xy.shape[1]))), "component"

@@ -1,0 +1,199 @@
+"""Every system decodes the same test utterances; one JSON line per utterance and system."""
+
+import dataclasses
+import functools
+import json
+import time
+
+import jax
+import numpy as np
+
+from moejax.data.pipeline import eval_batches, loader
+from moejax.nn import functional
+from moejax.ops import routing
+from moejax.sharding import shard_batch
+from moejax.stages import mixtures
+from moejax.stages.artifacts import read_json, write_json, write_text
+from moejax.stages.corpus import Corpus, key_of
+from moejax.stages.embed import options as embedding_options
+from moejax.stages.training import load_table
+from moejax.tasks import asr
+
+DEFAULTS = {
+    "evaluate": {
+        "split": "test",
+        "batch_size": 32,
+        "systems": (),  # names or kinds to decode; () for all that were trained
+        "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
+        "normalizer": "lower",  # how texts are made comparable before scoring: lower, english, none
+    },
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One row of the table: parameters, the route they are used with, and what of them was trained."""
+
+    name: str
+    route: str
+    graphdef: object
+    params: dict
+    mixture: asr.Mixture | None = None
+    label: int = 0
+    trainable: int = 0
+
+
+def run(cfg, work) -> dict:
+    """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`."""
+    corpus = Corpus(cfg, work)
+    rows = corpus.rows(cfg.evaluate.split)
+    index, words = {}, {}
+    for name in chosen(cfg, work):
+        system = open_system(corpus, name)
+        scope = own_rows(corpus, rows, name)
+        if not len(scope):
+            work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
+            continue
+        records = decode(corpus, system, scope)
+        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        write_text(work.path("evaluate", f"{name}.jsonl"), text)
+        index[name] = {
+            "trainable": system.trainable,
+            "total": functional.count(system.params["backbone"]) + system.trainable,
+            "utterances": len(records),
+            "seconds": sum(record["seconds"] for record in records),
+        }
+        words[name] = len(records)
+        if name == "moe":
+            write_json(work.path("evaluate", "routing.json"), routing_summary(corpus, scope, records, work))
+    write_json(work.path("evaluate", "systems.json"), index)
+    return {"systems": len(index), "utterances": len(rows)}
+
+
+def known_systems(work) -> list[str]:
+    """All systems that this workdir can decode, in the order of the table."""
+    names = ["base"]
+    if work.path("adapters", "index.json").exists():
+        names += list(read_json(work.path("adapters", "index.json")))
+    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", "moe_random_gate"])):
+        if work.path(stage, "params.safetensors").exists():
+            names += more
+    return names
+
+
+def chosen(cfg, work) -> list[str]:
+    """The systems that the config asks for. Errors: a name that no stage has trained."""
+    known = known_systems(work)
+    asked = list(cfg.evaluate.systems)
+    unknown = [name for name in asked if name not in known]
+    if unknown:
+        raise KeyError(f"no system {unknown[0]!r} in this workdir; it has {', '.join(known)}")
+    return asked or known
+
+
+def open_system(corpus: Corpus, name: str) -> System:
+    """Loads one system. Errors: KeyError for an adapter that does not exist, naming those that do."""
+    work = corpus.work
+    known = known_systems(work)
+    if name not in known:
+        raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
+    if name == "base":
+        config, base = corpus.base
+        graphdef, params = asr.init(asr.build(config), base)
+        return System(name, "none", graphdef, params)
+    if name.startswith("moe"):
+        stage = "experts" if name == "moe_frozen" else "joint"
+        graphdef, params, mixture, _ = mixtures.with_gate(corpus, stage)
+        route = "random" if name == "moe_random_gate" else "gate"
+        groups = ("expert",) if name == "moe_frozen" else ("expert", "gate")
+        return System(name, route, graphdef, params, mixture, trainable=sum(functional.count(params[g]) for g in groups))
+    entry = read_json(work.path("adapters", "index.json"))[name]
+    graphdef, params, mixture = _adapters(corpus, entry["kind"], entry["experts"], entry["rank"])
+    return System(name, "label", graphdef, params, mixture, entry["label"], entry["trainable"])
+
+
+def _adapters(corpus, kind, experts, rank):
+    mixture = mixtures.definition(corpus.cfg, experts, rank=rank, shared_rank=0)
+    saved = corpus.work.path("adapters", kind, "params.safetensors")
+    return *mixtures.with_experts(corpus, mixture, saved), mixture
+
+
+def own_rows(corpus: Corpus, rows, name):
+    """Rows that a system decodes: all, but a speaker's adapter by default only that speaker's."""
+    file = corpus.work.path("adapters", "index.json")
+    entry = read_json(file).get(name) if file.exists() else None
+    if entry is None or entry["kind"] != "speaker" or corpus.cfg.evaluate.speaker_scope == "all":
+        return rows
+    return rows[corpus.manifest.column("speaker")[rows] == name.removeprefix("lora_")]
+
+
+@functools.lru_cache(maxsize=8)
+def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
+    return asr.make_predict(
+        graphdef, prefix=list(prefix), eot=eot, max_tokens=max_tokens, route=route, mixture=mixture, embedding=embedding
+    )
+
+
+def decode(corpus: Corpus, system: System, rows) -> list[dict]:
+    """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds."""
+    cfg, tokenizer = corpus.cfg, corpus.tokenizer
+    predict = _predictor(
+        system.graphdef, system.route, system.mixture, embedding_options(cfg), tuple(corpus.prefix()), tokenizer.eot,
+        corpus.max_tokens(),
+    )  # fmt: skip
+    collate = corpus.collator(rows, labels=np.full(len(rows), system.label))
+    batches = eval_batches(corpus.samples[rows], corpus.buckets, cfg.evaluate.batch_size, multiple=corpus.multiple)
+    records: list[dict | None] = [None] * len(rows)
+    stream = loader(batches, collate, workers=cfg.runtime.workers)
+    for (_, index), batch in zip(batches, corpus.work.progress(stream, total=len(batches), desc=system.name)):
+        start = time.perf_counter()
+        placed = shard_batch(batch, corpus.mesh)
+        key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
+        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key)
+        tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
+        weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
+        seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
+        for b, i in enumerate(index):
+            if i >= 0:
+                text = tokenizer.decode(tokens_BL[b, : lengths_B[b]])
+                route = None if weights is None else [round(float(w), 6) for w in weights[b]]
+                records[i] = _record(corpus, rows[i], text, route, seconds)
+    return records
+
+
+def _record(corpus, row, hypothesis, route, seconds) -> dict:
+    manifest = corpus.manifest
+    return {
+        "id": str(manifest.column("id")[row]),
+        "reference": str(manifest.column("text")[row]),
+        "hypothesis": hypothesis,
+        "route": route,
+        "seconds": round(seconds, 5),
+        "audio_seconds": round(float(manifest.column("seconds")[row]), 3),
+    }
+
+
+def routing_summary(corpus, rows, records, work) -> dict:
+    """Load of every expert by cohort on the test part, and the gate's accuracy; printed and kept for the report."""
+    weight_NE = np.array([record["route"] for record in records], np.float32)
+    share_NE = np.asarray(routing.shares(weight_NE))
+    cohort_NC = np.eye(len(corpus.cohorts))[corpus.cohort_index(rows)]
+    load_EC = share_NE.T @ cohort_NC
+    meta = mixtures.gate_of(work)["meta"]
+    load_E = share_NE.mean(0)
+    prior_E = np.asarray(meta["prior"])
+    work.log(load_table(load_EC, corpus.cohorts, prior_E))
+    top = np.bincount(weight_NE.argmax(1), minlength=len(prior_E)) / len(weight_NE)
+    return {
+        "experts": len(prior_E),
+        "cohorts": corpus.cohorts,
+        "load": (load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)).tolist(),
+        "load_total": load_E.tolist(),
+        "top1": top.tolist(),
+        "max_load": float(load_E.max()),
+        "max_load_over_prior": float((load_E / prior_E).max()),
+        "prior": prior_E.tolist(),
+        "entropy": float(-(load_E * np.log(load_E + 1e-9)).sum()),
+        "utterance_entropy": float(-(share_NE * np.log(share_NE + 1e-9)).sum(1).mean()),
+        **{name: meta[name] for name in ("gate_accuracy", "majority", "nuisance")},
+    }

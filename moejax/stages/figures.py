@@ -1,0 +1,199 @@
+"""The report's figures as PNG bytes: WER by cohort and by speaker, load of the experts, learning curves."""
+
+import io
+import math
+
+import numpy as np
+
+from moejax.score.tables import Table
+
+# One colour and one marker per system everywhere, distinguishable without colour; related systems share a hue.
+LOOKS = {
+    "base": ("#7a7f87", "o"),
+    "lora": ("#6fa8d6", "s"),
+    "lora_total": ("#1f5fa8", "D"),
+    "own_cohort": ("#2f9e6e", "^"),
+    "own_speaker": ("#8abf3f", "v"),
+    "moe_frozen": ("#eda04f", "P"),
+    "moe": ("#c8324a", "o"),
+    "moe_random_gate": ("#8d6a9f", "X"),
+}
+BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
+WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading
+
+
+def by_cohort(table: Table, systems: list[str]) -> bytes:
+    """Dot plot: WER of every system over all utterances and in each cohort, with 95 % intervals."""
+    groups = [("all", "all"), *(("cohort", c) for c in table.names("cohort"))]
+    step = 0.8 / len(systems)
+    height = 1.1 + len(groups) * max(0.45, 0.125 * len(systems))
+    figure, ((axes,),) = _panels(1, 1, height)
+    for g, group in enumerate(groups):
+        if g % 2 == 0:
+            axes.axhspan(g - 0.5, g + 0.5, color="#f3f4f6", zorder=0)
+        for i, system in enumerate(systems):
+            row = table.row(system, *group)
+            if row is None or math.isnan(row["wer"]):
+                continue
+            y = g - 0.4 + (i + 0.5) * step
+            colour, marker = _look(system)
+            if not math.isnan(row["wer_low"]):
+                axes.plot([100 * row["wer_low"], 100 * row["wer_high"]], [y, y], color=colour, lw=1.4, zorder=2)
+            axes.plot(100 * row["wer"], y, marker, color=colour, ms=5, mec="white", mew=0.6, zorder=3)
+    for system in systems:
+        colour, marker = _look(system)
+        axes.plot([], [], marker, color=colour, ms=6, label=system)
+    axes.set_yticks(range(len(groups)), [f"{name}\n({table.sizes[kind, name]})" for kind, name in groups])
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("WER in percent, 95 % interval; in brackets: utterances")
+    axes.grid(axis="x", color="#d9dce0", lw=0.6)
+    _legend_above(figure, axes, len(systems))
+    return _png(figure)
+
+
+def by_speaker(table: Table, before: str, after: str, between: str | None = None, heard=frozenset()) -> bytes:
+    """Each speaker's WER before and after as two joined points, cohort by cohort.
+
+    `between` is a third system, drawn as a tick; speakers not among `heard` (in training) get a star.
+    """
+    speakers = [s for s in table.names("speaker") if table.row(before, "speaker", s) and table.row(after, "speaker", s)]
+    figure, ((axes,),) = _panels(1, 1, 1.3 + 0.24 * len(speakers))
+    labels, last = [], None
+    for y, speaker in enumerate(speakers):
+        start, end = (100 * table.row(s, "speaker", speaker)["wer"] for s in (before, after))
+        colour = BETTER if end < start else WORSE if end > start else NEUTRAL
+        axes.plot([start, end], [y, y], color=colour, lw=2, alpha=0.55, zorder=2)
+        axes.plot(start, y, "o", mfc="white", mec=_look(before)[0], ms=6, mew=1.5, zorder=3)
+        axes.plot(end, y, "o", color=_look(after)[0], ms=6, zorder=4)
+        if between and (row := table.row(between, "speaker", speaker)):
+            axes.plot(100 * row["wer"], y, "|", color=_look(between)[0], ms=12, mew=2, zorder=5)
+        new = " *" if heard and speaker not in heard else ""
+        labels.append(f"{speaker}{new} ({table.sizes['speaker', speaker]})")
+        cohort = table.cohort_of.get(speaker)
+        if cohort != last:
+            if y:
+                axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
+            axes.text(
+                1.01, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
+            )
+            last = cohort
+    axes.plot([], [], "o", mfc="white", mec=_look(before)[0], mew=1.5, label=before)
+    if between:
+        axes.plot([], [], "|", color=_look(between)[0], ms=10, mew=2, label=between)
+    axes.plot([], [], "o", color=_look(after)[0], label=after)
+    axes.plot([], [], color=BETTER, lw=2, alpha=0.55, label="better")
+    axes.plot([], [], color=WORSE, lw=2, alpha=0.55, label="worse")
+    axes.set_yticks(range(len(speakers)), labels)
+    axes.set_ylim(len(speakers) - 0.4, -0.6)
+    axes.set_xlim(left=0)
+    star = "; * speaker not heard in training" if any(" *" in label for label in labels) else ""
+    axes.set_xlabel(f"WER in percent; in brackets: utterances{star}")
+    axes.grid(axis="x", color="#d9dce0", lw=0.6)
+    _legend_above(figure, axes, 5)
+    return _png(figure)
+
+
+def load(routing: dict) -> bytes:
+    """Heat map expert x cohort of the routed share, and beside it each expert's total load against its prior."""
+    load_EC = np.atleast_2d(np.asarray(routing["load"], np.float64))
+    cohorts = list(routing["cohorts"])
+    experts, unit = load_EC.shape[0], load_unit(load_EC)
+    total_E, prior_E = expert_load(routing), routing.get("prior")
+    figure, ((left, right),) = _panels(1, 2, 1.7 + 0.36 * experts, width_ratios=(3, 1.3), sharey=True)
+    left.imshow(100 * load_EC, cmap="Blues", vmin=0, vmax=max(100 * load_EC.max(), 1e-9), aspect="auto")
+    for e, c in np.ndindex(load_EC.shape):
+        dark = load_EC[e, c] > 0.6 * load_EC.max()
+        left.text(c, e, f"{100 * load_EC[e, c]:.0f}", ha="center", va="center", color="white" if dark else "#222")
+    left.set_xticks(range(len(cohorts)), cohorts, rotation=35, ha="right", rotation_mode="anchor")
+    left.set_yticks(range(experts), [f"expert {e}" for e in range(experts)])
+    left.set_title(unit, fontsize=10, loc="left")
+    left.tick_params(length=0)
+    right.barh(range(experts), 100 * total_E, color="#6fa8d6", height=0.6, label="load")
+    if prior_E is not None:
+        prior_E = np.asarray(prior_E, np.float64)
+        right.plot(100 * prior_E, range(experts), "|", color="#222", ms=14, mew=2, label="prior")
+        right.plot(200 * prior_E, range(experts), "|", color=WORSE, ms=14, mew=1.5, label="2 x prior")
+    right.set_xlim(left=0)
+    right.set_title("% of all", fontsize=10, loc="left")
+    right.grid(axis="x", color="#d9dce0", lw=0.6)
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12))
+    return _png(figure)
+
+
+def load_unit(load_EC: np.ndarray) -> str:
+    """What the shares of a load matrix are shares of, read off their sums."""
+    if np.allclose(load_EC.sum(0)[load_EC.sum(0) > 0], 1, atol=0.02):
+        return "% of each cohort's routing"
+    return "% of all routing" if np.isclose(load_EC.sum(), 1, atol=0.02) else "routed share, in %"
+
+
+def expert_load(routing: dict) -> np.ndarray:
+    """Each expert's share of all routing [E]: given as `expert_load`, else from the matrix (cohorts weigh the same)."""
+    if routing.get("expert_load") is not None:
+        return np.asarray(routing["expert_load"], np.float64)
+    total_E = np.atleast_2d(np.asarray(routing["load"], np.float64)).sum(1)
+    return total_E / max(total_E.sum(), 1e-12)
+
+
+def learning_curves(records: dict[str, list[dict]]) -> bytes:
+    """Cross-entropy against steps, one small panel per trained stage; training thin, dev (`eval/`) with points."""
+    columns = min(2, len(records))
+    lines = math.ceil(len(records) / columns)
+    figure, grid = _panels(lines, columns, 0.5 + 2.0 * lines)
+    for axes, (stage, points) in zip(grid.flat, records.items(), strict=False):
+        for key in ("ce", "loss"):
+            if any(_number(p.get(key)) for p in points):
+                axes.plot(*_series(points, key), color="#1f5fa8", lw=1.2, label=f"training {key}")
+                if any(_number(p.get(f"eval/{key}")) for p in points):
+                    axes.plot(*_series(points, f"eval/{key}"), "o-", color="#c8324a", ms=3, lw=1, label=f"dev {key}")
+                break
+        axes.set_title(stage, fontsize=10, loc="left")
+        axes.set_ylim(bottom=0)
+        axes.grid(color="#e3e5e8", lw=0.6)
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_xlabel("step", fontsize=9)
+    for axes in list(grid.flat)[len(records) :]:
+        axes.set_axis_off()
+    return _png(figure)
+
+
+def _series(points: list[dict], key: str) -> tuple[list, list]:
+    kept = [p for p in points if _number(p.get(key))]
+    return [p["step"] for p in kept], [p[key] for p in kept]
+
+
+def _number(value) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _look(system: str) -> tuple[str, str]:
+    return LOOKS.get(system, ("#444444", "*"))
+
+
+def _legend_above(figure, axes, entries: int) -> None:
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(entries, 4), frameon=False, fontsize=9,
+        handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
+    )  # fmt: skip
+
+
+def _panels(lines: int, columns: int, height: float, **grid):
+    """A figure without a display and its axes [lines, columns]; matplotlib is imported only here."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(lines, columns, squeeze=False, **grid)
+    for axes in panels.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#9aa0a8")
+        axes.tick_params(color="#9aa0a8")
+    return figure, panels
+
+
+def _png(figure) -> bytes:
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=160, facecolor="white", bbox_inches="tight")
+    return out.getvalue()

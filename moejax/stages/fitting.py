@@ -1,0 +1,89 @@
+"""From a row of the training table to trained parameters: the one way in which stages call the one loop."""
+
+from moejax.data.pipeline import Plan, loader
+from moejax.nn import functional
+from moejax.sharding import shard_batch
+from moejax.stages.corpus import Corpus, key_of
+from moejax.train import loop, optim
+from moejax.train.state import init_state, make_step, place
+
+# Keys that every training section has.
+TRAIN = {
+    "steps": 0,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+    "warmup": 20,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "gate_scale": 1.0,  # the gate's learning rate as a multiple of learning_rate
+    "checkpoint_every": 100,
+    "log_every": 10,
+    # Noise in training (0 turns each off).
+    "dropout": 0.0,
+    "smoothing": 0.0,
+    "spec": False,  # SpecAugment
+    "time_masks": 2,
+    "time_width": 10,
+    "freq_masks": 2,
+    "freq_width": 12,
+    "warp_time": 0.0,  # tempo within 1 +- this
+    "warp_freq": 0.0,  # vocal-tract length within 1 +- this
+    "level": 0.0,  # gain and spectral slope in log-mel units
+}
+NOISE = ("dropout", "smoothing", "spec", "time_masks", "time_width", "freq_masks", "freq_width", "warp_time", "warp_freq", "level")
+
+
+def row_options(section) -> dict:
+    """The noise keys of a training section, for `tasks.asr.Row`."""
+    return {name: section[name] for name in NOISE}
+
+
+def train(
+    corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(), eval_fn=None
+):
+    """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from W/name/checkpoints.
+
+    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch.
+    """
+    cfg, work = corpus.cfg, corpus.work
+    optimizer, schedule = optim.make_optimizer(
+        learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
+        schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip,
+        group_scale={"gate": section.gate_scale} if "gate" in trainable and section.gate_scale != 1.0 else None,
+    )  # fmt: skip
+    for line in summary_of(params, trainable):
+        work.log(f"  trains {line}")
+    state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
+    state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
+    step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule)
+    batches = loader(plan, fetch, workers=cfg.runtime.workers)
+    try:
+        state = loop.fit(
+            state=state, frozen=frozen, step_fn=step_fn, loader=batches, steps=section.steps,
+            dir=work.path(name, *sub), checkpoint_every=section.checkpoint_every, log_every=section.log_every,
+            on_metrics=on_metrics, place=lambda batch: shard_batch(batch, corpus.mesh), desc="/".join((name, *sub)),
+            eval_fn=eval_fn, progress=not work.quiet,
+        )  # fmt: skip
+    finally:
+        batches.close()
+    return {**frozen, **state.params}
+
+
+def speech_plan(corpus: Corpus, rows, section) -> Plan:
+    """Shuffled batches of these rows by length, endless."""
+    return Plan(
+        lengths=corpus.samples[rows], buckets=corpus.buckets, batch_size=section.batch_size, seed=corpus.cfg.seed,
+        multiple=corpus.multiple, names=corpus.manifest.column("id")[rows],
+    )  # fmt: skip
+
+
+def summary_of(params, trainable) -> list[str]:
+    """One line per trainable group: how many arrays and scalars, and the layers they sit on."""
+    lines = []
+    for group in trainable:
+        flat = functional.paths(params[group])
+        layers = sorted({path.rsplit("/", 1)[0] for path in flat})
+        shown = ", ".join(layers[:3]) + (f", ... ({len(layers)} layers)" if len(layers) > 3 else "")
+        lines.append(f"{group}: {len(flat)} arrays, {functional.count(params[group]):,} scalars: {shown}")
+    return lines

@@ -1,0 +1,73 @@
+"""The mixture of one run as stages see it: its definition from the config, its parameters from the workdir."""
+
+import numpy as np
+
+from moejax.nn import functional
+from moejax.stages.corpus import Corpus, embeddings
+from moejax.tasks import asr
+from moejax.train.checkpoint import load_params
+
+
+def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr.Mixture:
+    """Mixture of the config; `rank` other than the config's keeps alpha / rank, so that only the capacity differs."""
+    m = cfg.mixture
+    options = dict(
+        targets=tuple(m.targets), num_experts=num_experts, rank=rank or m.rank, alpha=m.alpha * (rank or m.rank) / m.rank,
+        stabilised=m.stabilised, shared_rank=m.shared_rank, routing=m.routing, top_k=min(m.top_k, num_experts),
+        expert_dropout=m.expert_dropout,
+    )  # fmt: skip
+    return asr.Mixture(**{**options, **changes})
+
+
+def gate_of(work) -> dict:
+    """The trained gate: {"params": {"gate": ..., "buffer": ...}, "meta": {...}} of the gate stage."""
+    params, meta = load_params(work.path("gate", "gate.safetensors"))
+    return {"params": params, "meta": meta}
+
+
+def gate_shape(gate: dict) -> dict:
+    """What `asr.build` wants to know of a gate: its fixed projection and its sizes."""
+    buffer = gate["params"]["buffer"]["gate"]
+    return {
+        "mean": buffer["mean"],
+        "matrix": buffer["matrix"],
+        "hidden": gate["meta"]["hidden"],
+        "zero_start": gate["meta"]["zero_start"],
+    }
+
+
+def with_gate(corpus: Corpus, stage: str | None = None):
+    """`(graphdef, params, mixture, meta)`: base + gate + experts; experts fresh, or as `stage` (experts, joint) left them."""
+    cfg, work = corpus.cfg, corpus.work
+    gate = gate_of(work)
+    mixture = definition(cfg, gate["meta"]["num_experts"])
+    config, base = corpus.base
+    have = merge_groups(base, gate["params"])
+    if stage is not None:
+        have = merge_groups(have, load_params(work.path(stage, "params.safetensors"))[0])
+    graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=gate_shape(gate), seed=cfg.seed), have)
+    return graphdef, params, mixture, gate["meta"]
+
+
+def with_experts(corpus: Corpus, mixture: asr.Mixture, saved=None):
+    """`(graphdef, params)`: base + experts without a gate (adapters); `saved` is the file of a trained one."""
+    config, base = corpus.base
+    have = merge_groups(base, load_params(saved)[0]) if saved else base
+    return asr.init(asr.build(config, mixture=mixture, seed=corpus.cfg.seed), have)
+
+
+def merge_groups(base: dict, more: dict) -> dict:
+    """Union of two trees of groups, leaf by leaf; the second wins."""
+    flat = functional.paths(base) | functional.paths(more)
+    return functional.nest(flat)
+
+
+def gate_inputs(corpus: Corpus, rows) -> np.ndarray:
+    """Embeddings of these rows, in order. Errors: the embed stage saw another corpus."""
+    found = embeddings(corpus.work)
+    place = {name: i for i, name in enumerate(found["id"])}
+    ids = corpus.manifest.column("id")[rows]
+    missing = [name for name in ids if name not in place]
+    if missing:
+        raise ValueError(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
+    return found["embedding"][[place[name] for name in ids]]

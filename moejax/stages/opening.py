@@ -1,0 +1,36 @@
+"""Open a workdir for use: the parts of a `Recognizer` for one of its systems."""
+
+from ml_collections import ConfigDict
+
+from moejax.stages import config as configs
+from moejax.stages import evaluate
+from moejax.stages.artifacts import Work, read_json
+from moejax.stages.corpus import Corpus
+from moejax.stages.embed import options as embedding_options
+
+
+def open_corpus(path) -> Corpus:
+    """The corpus of a workdir, by the config that it was run with."""
+    config = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
+    return Corpus(config, Work(path, quiet=True))
+
+
+def open_workdir(path, system: str | None = None) -> dict:
+    """Keyword arguments of `recognizer.Recognizer`. Errors: KeyError for a system that was not trained there."""
+    corpus = open_corpus(path)
+    known = evaluate.known_systems(corpus.work)
+    name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
+    opened = evaluate.open_system(corpus, name)
+    return {
+        "graphdef": opened.graphdef,
+        "params": opened.params,
+        "config": corpus.base[0],
+        "tokenizer": corpus.tokenizer,
+        "seconds": corpus.cfg.model.buckets,
+        "route": opened.route,
+        "mixture": opened.mixture,
+        "embedding": embedding_options(corpus.cfg),
+        "label": opened.label,
+        "language": corpus.cfg.data.language,
+        "seed": corpus.cfg.seed,
+    }

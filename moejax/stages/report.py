@@ -1,0 +1,217 @@
+"""The stage that answers "whom does it help?": table, figures, error analysis and one page with all of it.
+
+Reads only what other stages wrote (`report_load`), writes W/report: table.csv, table.md, errors.md, summary.json,
+report.html and figures/*.png.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+
+from moejax.score import normalize, tables
+from moejax.stages import figures, report_errors, report_html
+from moejax.stages.artifacts import write_json, write_text
+from moejax.stages.report_console import console_summary
+from moejax.stages.report_load import OWN, Evaluation, curves, evaluation, optional_json, stage_seconds
+
+DEFAULTS = {
+    "report": {
+        "normalizer": "lower",  # none, lower, basic, english: what reference and hypothesis may differ in
+        "spelling": "",  # JSON file of British to American words, for english
+        "draws": 1000,  # bootstrap samples behind every interval
+        "typical": "typical",  # name of the cohort that is not atypical; "" for none
+        "main": ("base", "lora", "lora_total", "moe_frozen", "moe", "moe_random_gate"),  # systems in figures and on top
+        "against": ("lora_total", "lora"),  # every system is compared with these, with intervals
+        "worst": 15,  # utterances listed in the error analysis
+        "figures": True,
+    }
+}
+__all__ = ["DEFAULTS", "console_summary", "run"]
+PACKAGES = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
+
+
+def run(cfg, work) -> dict:
+    """Writes W/report, returns WER by system. FileNotFoundError without W/evaluate; what else lacks is logged."""
+    options = cfg.report
+    found = evaluation(work, normalizer(options), options.typical)
+    table = tables.build(
+        found.rows,
+        systems=[*found.systems, *found.derived],
+        cohorts=found.cohorts,
+        against=tuple(options.against),
+        draws=options.draws,
+        seed=cfg.seed,
+    )
+    main = main_systems(table, tuple(options.main), found.derived)
+    routing = optional_json(work.path("evaluate", "routing.json"))
+    translation = optional_json(work.path("translate", "summary.json"))
+    for absent in [*found.missing, *_absent(work)]:
+        work.log(f"report: without {absent}")
+    summary = summarise(work, found, table, routing, translation, options.typical)
+    errors = report_errors.markdown(found, main, worst=options.worst, draws=options.draws, seed=cfg.seed)
+    drawn = draw(work, found, table, main, routing) if options.figures else {}
+    published = table.select(list(found.systems))
+    folder = work.path("report")
+    write_text(folder / "table.csv", published.to_csv())
+    write_text(folder / "table.md", table_page(table, found.derived, options.normalizer))
+    write_text(folder / "errors.md", errors)
+    for name, png in drawn.items():
+        write_bytes(folder / "figures" / f"{name}.png", png)
+    page = report_html.page(
+        title=f"moejax report: {cfg.name}", table=table, main=main, summary=summary, headline=headline(table, main),
+        figures=drawn | cluster_figures(work), errors=errors, notes=_notes(work), derived=found.derived,
+    )  # fmt: skip
+    write_text(folder / "report.html", page)
+    write_json(folder / "summary.json", summary)
+    return {"systems": {name: s["wer"] for name, s in summary["systems"].items()}}
+
+
+def normalizer(options) -> normalize.Normalizer:
+    """The text normaliser that the config names, with its spelling table."""
+    spelling = None
+    if options.spelling:
+        if not os.path.exists(options.spelling):
+            raise FileNotFoundError(f"report.spelling names {options.spelling!r}, which does not exist")
+        with open(options.spelling, encoding="utf-8") as file:
+            spelling = json.load(file)
+    return normalize.get(options.normalizer, spelling)
+
+
+def main_systems(table: tables.Table, main: tuple[str, ...], derived: list[str]) -> list[str]:
+    """The systems that figures show: those of `main` that exist, and the own-adapter ones; without any, the first 8."""
+    chosen = [s for s in main if s in table.systems]
+    if not chosen:
+        return table.systems[:8]
+    place = next((i for i, s in enumerate(chosen) if s.startswith("moe")), len(chosen))
+    return chosen[:place] + derived + chosen[place:]
+
+
+def summarise(work, found: Evaluation, table, routing: dict | None, translation: dict | None, typical: str) -> dict:
+    """The content of summary.json: what other programs read. Undefined figures are null."""
+    config, describe = (optional_json(work.path(*p)) or {} for p in (("config.json",), ("describe", "done.json")))
+    plain = {r["system"]: r for r in table.to_dict()["rows"] if r["group"] == "all"}
+    systems = {}
+    for name, size in found.systems.items():
+        row = plain[name]
+        systems[name] = {
+            "wer": row["wer"],
+            "trainable": size.get("trainable"),
+            "total": size.get("total"),
+            "utterances": row["utterances"],
+            "wer_low": row["wer_low"],
+            "wer_high": row["wer_high"],
+            "cer": row["cer"],
+            "wer_atypical": _atypical(found.of(name), typical),
+        }
+    return {
+        "stages": stage_seconds(work),
+        "systems": systems,
+        "differences": table.select(list(found.systems)).to_dict()["differences"],
+        "interval": f"95 %, bootstrap over {table.unit}",
+        "routing": _routing(routing),
+        "translation": {name: t for name, t in (translation or {}).items() if isinstance(t, dict) and "bleu" in t},
+        "versions": versions(),
+        "config_digest": config.get("digest"),
+        "data_digest": describe.get("digest"),
+    }
+
+
+def headline(table: tables.Table, main: list[str]) -> str:
+    """The result in plain words: the judged system's WER, and against each baseline whether a difference is shown."""
+    focus = report_errors.focus_of(main)
+    row = table.row(focus)
+    text = f"{focus} has {tables.percent(row['wer'])} % WER over {row['utterances']} utterances"
+    if base := table.row("base"):
+        text += f" (base {tables.percent(base['wer'])} %)"
+    for d in table.differences:
+        if d["system"] == focus:
+            interval = (
+                f"{tables.points(d['difference'])} points [{tables.points(d['low'])}, {tables.points(d['high'])}]"
+            )
+            text += f"; against {d['against']} {interval}: {tables.verdict(d)}"
+    return text + "."
+
+
+def table_page(table: tables.Table, derived: list[str], rule: str) -> str:
+    """table.md: the whole table, with what the derived systems are and the normaliser."""
+    text = f"# Word error rates\n\n{table.to_markdown()}\nTexts are compared under the normaliser `{rule}`.\n"
+    for kind, name in OWN.items():
+        if name in derived:
+            text += (
+                f"\n`{name}`: every utterance recognised by the adapter of its own {kind}: an oracle, not in the CSV.\n"
+            )
+    return text
+
+
+def draw(work, found: Evaluation, table: tables.Table, main: list[str], routing: dict | None) -> dict[str, bytes]:
+    """{name: PNG} of the figures that there is something to draw for."""
+    drawn = {"wer_by_cohort": figures.by_cohort(table, main)}
+    focus = report_errors.focus_of(main)
+    before = "base" if "base" in main else main[0]
+    if table.names("speaker") and focus != before:
+        between = "lora_total" if "lora_total" in main else None
+        drawn["wer_by_speaker"] = figures.by_speaker(table, before, focus, between, found.heard)
+    if routing and routing.get("load"):
+        drawn["load"] = figures.load(routing)
+    if records := curves(work):
+        drawn["learning_curves"] = figures.learning_curves(records)
+    return drawn
+
+
+def cluster_figures(work) -> dict[str, bytes]:
+    """The maps that the stage cluster drew."""
+    return {f"cluster {p.stem}": p.read_bytes() for p in sorted(work.path("cluster").glob("*.png"))}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"  # moejax itself may run from its source folder
+    return found
+
+
+def write_bytes(path, content: bytes) -> None:
+    """Writes the file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
+
+
+def _routing(routing: dict | None) -> dict:
+    """The routing figures as summary.json has them, with the largest share in units of its expert's prior."""
+    if not routing:
+        return {}
+    keys = ("experts", "cohorts", "load", "max_load", "entropy", "gate_accuracy", "majority", "nuisance", "prior")
+    found = {key: routing.get(key) for key in keys}
+    if routing.get("load"):
+        found["expert_load"] = [float(x) for x in figures.expert_load(routing)]
+    return found
+
+
+def _atypical(rows: list[dict], typical: str) -> float | None:
+    """Corpus WER over the cohorts other than the typical one; None where there is none."""
+    rows = [r for r in rows if r["cohort"] and r["cohort"] != typical]
+    words = sum(r["words"] for r in rows)
+    return sum(r["errors"] for r in rows) / words if words else None
+
+
+def _absent(work) -> list[str]:
+    optional = (
+        ("evaluate", "routing.json"), ("translate", "summary.json"), ("describe", "summary.md"),
+        ("describe", "leakage.md"), ("config.json",),
+    )  # fmt: skip
+    return ["/".join(parts) for parts in optional if not work.path(*parts).exists()]
+
+
+def _notes(work) -> dict[str, str]:
+    """The Markdown pages of other stages that belong into the report."""
+    pages = {"The corpus": ("describe", "summary.md"), "Leakage": ("describe", "leakage.md")}
+    pages["Clusters"] = ("cluster", "agreement.md")
+    found = {title: work.path(*parts) for title, parts in pages.items()}
+    return {title: path.read_text(encoding="utf-8") for title, path in found.items() if path.exists()}

@@ -1,0 +1,134 @@
+"""What the report reads: the files that the other stages left, as plain values. Only `evaluate` must be there."""
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from moejax.score import normalize, wer
+from moejax.stages.artifacts import read_json
+from moejax.train import metrics
+
+OWN = {"cohort": "own_cohort", "speaker": "own_speaker"}  # each utterance scored by its own adapter of that kind
+TRAINED = ("base", "gate", "experts", "joint", "adapters/lora", "adapters/lora_total")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The scored test part: `rows` as `score.tables` wants them, each with its normalised `reference` and `hypothesis`.
+
+    `systems` maps names, in table order, to {"trainable", "total"}; `derived` names the systems put together here
+    (`OWN`), which no stage trained; `heard` are the speakers with utterances in the training part.
+    """
+
+    rows: list[dict]
+    systems: dict[str, dict]
+    derived: list[str]
+    cohorts: list[str]
+    heard: set[str]
+    missing: list[str] = field(default_factory=list)
+
+    def of(self, system: str) -> list[dict]:
+        return [r for r in self.rows if r["system"] == system]
+
+
+def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluation:
+    """Reads and scores W/evaluate. FileNotFoundError or ValueError name the file and the stage that makes it."""
+    listing = work.path("evaluate", "systems.json")
+    if not listing.exists():
+        raise FileNotFoundError(f"{listing} is missing: run the stage evaluate before the report")
+    systems = read_json(listing)
+    manifest = work.path("describe", "manifest.parquet")
+    known = {r["id"]: r for r in pq.read_table(manifest).to_pylist()} if manifest.exists() else {}
+    rows = []
+    for system in systems:
+        rows += _score(work.path("evaluate", f"{system}.jsonl"), system, known, normalizer)
+    if not rows:
+        raise ValueError(f"{listing} lists no system with an utterance: nothing to report")
+    own = [r for kind in OWN for r in _own(rows, kind)]
+    found = sorted({r["cohort"] for r in rows if r["cohort"]}, key=lambda c: (c != typical, c))
+    return Evaluation(
+        rows=rows + own,
+        systems=systems,
+        derived=list(dict.fromkeys(r["system"] for r in own)),
+        cohorts=found,
+        heard={r["speaker"] for r in known.values() if r.get("split") == "train" and r.get("speaker")},
+        missing=[] if known else ["describe/manifest.parquet (no speakers, no cohorts)"],
+    )
+
+
+def slug(name: str) -> str:
+    """A name as it may stand in a file name: lower case, everything but letters and digits an underscore."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def optional_json(path: Path):
+    """The content of a JSON file, or None where there is none."""
+    return read_json(path) if path.exists() else None
+
+
+def stage_seconds(work) -> dict[str, float]:
+    """{stage: seconds} of every finished stage, in the order in which they ended."""
+    done = sorted(work.path().glob("*/done.json"), key=lambda p: p.stat().st_mtime_ns)
+    return {p.parent.name: float(read_json(p)["seconds"]) for p in done}
+
+
+def curves(work) -> dict[str, list[dict]]:
+    """{stage: records of its metrics.jsonl} for the stages of `TRAINED` that left one."""
+    paths = {stage: work.path(*stage.split("/"), metrics.FILE) for stage in TRAINED}
+    found = {stage: metrics.read(path) for stage, path in paths.items() if path.exists()}
+    return {stage: records for stage, records in found.items() if records}
+
+
+def read_lines(path: Path) -> list[dict]:
+    """The objects of a JSONL file; a line that is not JSON is a ValueError with its number."""
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            found.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+    return found
+
+
+def _score(path: Path, system: str, known: dict[str, dict], normalizer: normalize.Normalizer) -> list[dict]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing though systems.json lists {system!r}: run the stage evaluate again")
+    spoken = read_lines(path)
+    if known and (stray := next((u["id"] for u in spoken if u["id"] not in known), None)):
+        raise ValueError(f"{path} has utterance {stray!r}, which the manifest lacks: run the stage evaluate again")
+    references = [normalizer(u["reference"]) for u in spoken]
+    hypotheses = [normalizer(u["hypothesis"]) for u in spoken]
+    words, chars = wer.count(references, hypotheses), wer.count_characters(references, hypotheses)
+    clipped = wer.clipped(
+        [tuple(normalizer(r) for r in normalize.disfluency_references(u["reference"])) for u in spoken], hypotheses
+    )
+    return [
+        {
+            "id": u["id"],
+            "system": system,
+            **{key: known.get(u["id"], {}).get(key) or "" for key in ("speaker", "cohort", "etiology")},
+            "errors": w.errors,
+            "words": w.words,
+            "char_errors": c.errors,
+            "chars": c.words,
+            "substitutions": w.substitutions,
+            "deletions": w.deletions,
+            "insertions": w.insertions,
+            "length_ratio": w.length_ratio,
+            "clipped_errors": k.errors,
+            "clipped_words": k.words,
+            "reference": reference,
+            "hypothesis": hypothesis,
+            "seconds": u.get("seconds"),
+            "audio_seconds": u.get("audio_seconds"),
+        }
+        for u, w, c, k, reference, hypothesis in zip(spoken, words, chars, clipped, references, hypotheses, strict=True)
+    ]
+
+
+def _own(rows: list[dict], kind: str) -> list[dict]:
+    """Rows of the system in which every utterance is recognised by the adapter of its own cohort or speaker."""
+    return [r | {"system": OWN[kind]} for r in rows if r[kind] and slug(r["system"]) == f"lora_{slug(r[kind])}"]

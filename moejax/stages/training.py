@@ -1,0 +1,215 @@
+"""Gate, experts and joint: three rows of one table, trained by the one loop.
+
+    stage    trains          route                    loss
+    gate     gate            -                        cross-entropy with cluster memberships
+    experts  expert          gate, frozen (or label)  recognition
+    joint    expert + gate   gate                     recognition + balance + z
+"""
+
+import collections
+
+import numpy as np
+
+from moejax.data.pipeline import Plan
+from moejax.stages import fitting, mixtures, probe
+from moejax.stages.artifacts import write_json
+from moejax.stages.corpus import Corpus
+from moejax.tasks import asr
+from moejax.train.checkpoint import save_params
+
+DEFAULTS = {
+    "gate": {
+        **fitting.TRAIN,
+        "steps": 300,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-3,
+        "num_experts": 8,
+        "hidden": 512,  # 0: one linear layer
+        "targets": "soft",  # soft: cluster memberships; hard: cluster labels
+        "class_weights": True,  # clusters count the same whatever their size
+        "temperature": 1.0,  # logits are divided by this after pretraining; above 1 the mixture starts softer
+        "zero_start": False,  # zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
+    },
+    "experts": {
+        **fitting.TRAIN,
+        "steps": 200,
+        "route": "gate",  # gate: the frozen gate's route; label: each utterance trains its own cluster's expert
+        "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
+    },
+    "joint": {**fitting.TRAIN, "steps": 200, "balance": 0.01, "z": 1e-3, "gate_scale": 0.1},
+}
+
+
+def gate(cfg, work) -> dict:
+    """Trains the gate on the clustered sample; tests it on rows that no clustering and no gate has seen."""
+    corpus = Corpus(cfg, work)
+    clusters = dict(np.load(work.path("cluster", "clusters.npz")))
+    order = {name: i for i, name in enumerate(clusters["id"])}
+    at = np.array([order[name] for name in corpus.manifest.column("id")])
+    label, membership, keep = (clusters[name][at] for name in ("label", "membership", "keep"))
+    E = membership.shape[1]
+    everything = np.arange(len(corpus.manifest))
+    embedding = mixtures.gate_inputs(corpus, everything)
+    fit_rows = np.flatnonzero(corpus.manifest.column("sample") & keep)
+    if not len(fit_rows):
+        raise ValueError("no utterance of the sample was kept by cluster.noise; choose another noise policy")
+    mean, matrix = _projection(clusters, embedding[fit_rows])
+    target = membership if cfg.gate.targets == "soft" else np.eye(E, dtype=np.float32)[np.maximum(label, 0)]
+    weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
+    config, base = corpus.base
+    shape = {"mean": mean, "matrix": matrix, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
+    mixture = mixtures.definition(cfg, E)
+    graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=shape, seed=cfg.seed), base)
+    if cfg.gate.steps:
+        batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
+        plan = Plan(
+            lengths=np.ones(len(fit_rows), np.int64), buckets=(1,), batch_size=cfg.gate.batch_size, seed=cfg.seed,
+            multiple=corpus.multiple,
+        )  # fmt: skip
+        params = fitting.train(
+            corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
+        )
+    params = asr.soften(params, cfg.gate.temperature)
+    prior = _prior(membership[corpus.rows("train")])
+    scores = probe.gate_scores(corpus, graphdef, params, embedding, label, fit_rows)
+    meta = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start, "prior": prior.tolist(), **scores}
+    buffer = {"gate": params["buffer"]["gate"]}
+    save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
+    write_json(work.path("gate", "scores.json"), meta)
+    work.log(
+        f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} held-out utterances"
+        f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
+    )
+    return scores
+
+
+def experts(cfg, work) -> dict:
+    """Trains the experts with the gate frozen, on the sample."""
+    corpus = Corpus(cfg, work)
+    part = cfg.experts.part
+    if part not in ("sample", "train"):
+        raise ValueError(f"unknown experts.part {part!r}; known: sample, train")
+    rows = corpus.rows("train", {"sample": True} if part == "sample" else {})
+    graphdef, params, mixture, meta = mixtures.with_gate(corpus)
+    labels = None
+    if cfg.experts.route == "label":
+        clusters = dict(np.load(work.path("cluster", "clusters.npz")))
+        order = {name: i for i, name in enumerate(clusters["id"])}
+        labels = clusters["label"][[order[name] for name in corpus.manifest.column("id")[rows]]]
+    row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
+    return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
+
+
+def joint(cfg, work) -> dict:
+    """Trains experts and gate together on the whole training part."""
+    corpus = Corpus(cfg, work)
+    rows = corpus.rows("train")
+    graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
+    row = asr.Row(route="gate", balance=cfg.joint.balance, z=cfg.joint.z, **fitting.row_options(cfg.joint))
+    return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
+
+
+def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels=None):
+    prior_E = np.asarray(meta["prior"], np.float32)
+    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
+    collate = corpus.collator(rows, labels, mixtures.gate_inputs(corpus, rows))
+    section = corpus.cfg[name]
+    monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
+    if section.steps:
+        params = fitting.train(
+            corpus, name, loss_fn, params, trainable, section,
+            plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+        )  # fmt: skip
+    keep = {group: params[group] for group in ("expert", "gate")}
+    save_params(corpus.work.path(name, "params.safetensors"), keep)
+    if monitor.seen():
+        corpus.work.log(monitor.table())
+    return {"utterances": len(rows), "load": monitor.load().tolist(), "max_load": float(monitor.load().max())}
+
+
+class LoadMonitor:
+    """The load of each expert over the last logged steps, by cohort; called with the metrics of a step, returns alarms.
+
+    An alarm is raised when an expert's share over the window falls under 1 / (10 E): it is dying, or dead.
+    """
+
+    def __init__(self, num_experts: int, cohorts, prior_E, window: int = 10):
+        self.num_experts, self.cohorts, self.prior_E = num_experts, list(cohorts), np.asarray(prior_E)
+        self.recent = collections.deque(maxlen=window)
+
+    def __call__(self, step, metrics):
+        if "load_EC" not in metrics:
+            return []
+        self.recent.append(np.asarray(metrics["load_EC"]))
+        if len(self.recent) < self.recent.maxlen:
+            return []
+        load_E = self.load()
+        dying = [e for e in range(self.num_experts) if load_E[e] < 0.1 / self.num_experts]
+        return [f"ALARM: expert {e} has {100 * load_E[e]:.2f} % of the load; it is dying" for e in dying]
+
+    def seen(self) -> bool:
+        return bool(self.recent)
+
+    def matrix(self) -> np.ndarray:
+        """load_EC: utterance shares summed over the window."""
+        return sum(self.recent) if self.recent else np.zeros((self.num_experts, len(self.cohorts)))
+
+    def load(self) -> np.ndarray:
+        """load_E, sums to one."""
+        matrix_EC = self.matrix()
+        return matrix_EC.sum(1) / max(matrix_EC.sum(), 1e-9)
+
+    def table(self) -> str:
+        """Load matrix expert x cohort (each cohort's column sums to 100 %), for people."""
+        return load_table(self.matrix(), self.cohorts, self.prior_E)
+
+
+def load_table(load_EC, cohorts, prior_E) -> str:
+    """The load matrix as text: rows experts, columns cohorts in percent of the cohort, then the total and the prior."""
+    column = load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)
+    total_E = load_EC.sum(1) / max(load_EC.sum(), 1e-9)
+    width = max([6] + [len(c) + 1 for c in cohorts])
+    lines = ["  load %   " + "".join(f"{c:>{width}}" for c in cohorts) + f"{'all':>{width}}{'prior':>{width}}"]
+    for e, row in enumerate(column):
+        cells = "".join(f"{100 * value:>{width}.1f}" for value in row)
+        lines.append(f"  expert {e:<2}{cells}{100 * total_E[e]:>{width}.1f}{100 * prior_E[e]:>{width}.1f}")
+    entropy = -(total_E * np.log(total_E + 1e-9)).sum()
+    lines.append(f"  maximal load {total_E.max():.3f}, entropy {entropy:.3f} of {np.log(len(total_E)):.3f}")
+    return "\n".join(lines)
+
+
+class _GateBatches:
+    """Batches of embeddings and targets; filler rows weigh nothing."""
+
+    def __init__(self, embedding, target, weight):
+        self.embedding, self.target, self.weight = embedding, target, weight
+
+    def __call__(self, bucket, rows):
+        pick = np.maximum(rows, 0)
+        return {
+            "embedding_BU": self.embedding[pick],
+            "target_BE": self.target[pick],
+            "weight_B": np.where(rows >= 0, self.weight[pick], 0.0).astype(np.float32),
+        }
+
+
+def _projection(clusters, embedding_NU):
+    """The gate's fixed affine input: the cluster stage's discriminant when there is one, else standardisation."""
+    if "proj_matrix" in clusters and clusters["proj_matrix"].size:
+        return clusters["proj_mean"], clusters["proj_matrix"]
+    std_U = np.maximum(embedding_NU.std(0), 1e-4)
+    return embedding_NU.mean(0), np.diag(1.0 / std_U).astype(np.float32)
+
+
+def _class_weights(target_NE):
+    """Weight of each row such that every cluster has the same total weight; the mean weight is one."""
+    mass_E = np.maximum(target_NE.sum(0), 1e-9)
+    weight_N = (target_NE / mass_E).sum(1)
+    return weight_N / weight_N.mean()
+
+
+def _prior(membership_NE):
+    """Share of each expert's cluster over the training part, floored so that no division explodes."""
+    prior_E = np.maximum(membership_NE.mean(0), 1e-3)
+    return prior_E / prior_E.sum()

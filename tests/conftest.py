@@ -1,0 +1,32 @@
+"""Every test runs on 8 pretend CPU devices, with warnings and silent broadcasting as errors."""
+
+import os
+from pathlib import Path
+
+DEVICES = "--xla_force_host_platform_device_count=8"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # before jax is imported, or it has no effect
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import jax  # noqa: E402
+
+CACHE = Path(__file__).parent.parent / ".cache" / "jax-tests"
+
+# of third parties, each by name; ours are fixed, not listed
+ALLOWED_WARNINGS = (
+    # xdist workers share the compilation cache and may meet an entry that is half written: it is compiled again
+    "ignore:Error reading persistent compilation cache entry:UserWarning",
+    "ignore:Error writing persistent compilation cache entry:UserWarning",
+)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("filterwarnings", "error")
+    for line in ALLOWED_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut

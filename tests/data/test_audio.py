@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+import soundfile
+
+from moejax.data import audio
+
+RATE = 16000
+
+
+def tone(seconds=1.0, rate=RATE, level=0.3, hertz=440.0):
+    return (level * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+
+
+def reason(*arguments, **options):
+    with pytest.raises(audio.Rejected) as raised:
+        audio.gate(*arguments, **options)
+    assert "\n" not in str(raised.value)
+    assert raised.value.reason in audio.REASONS
+    return raised.value.reason
+
+
+def test_clean_audio_passes_untouched():
+    checked = audio.gate(tone(), RATE)
+    assert checked.fixes == ()
+    assert checked.seconds == 1.0
+    assert checked.samples.dtype == np.float32
+    assert np.array_equal(checked.samples, tone())
+
+
+@pytest.mark.parametrize("rate", [8000, 11025, 44100, 48000])
+def test_another_rate_is_resampled_to_the_same_sound(rate):
+    checked = audio.gate(tone(rate=rate), rate)
+    assert checked.fixes == ("resampled",)
+    assert abs(len(checked.samples) - RATE) <= 2
+    middle = slice(2000, 14000)
+    assert np.abs(checked.samples[middle] - tone()[middle]).max() < 0.01
+
+
+def test_stereo_is_mixed_and_opposite_phase_does_not_cancel():
+    both = np.stack([tone(), 0.5 * tone()], axis=1)
+    checked = audio.gate(both, RATE)
+    assert checked.fixes == ("mixed",)
+    np.testing.assert_allclose(checked.samples, 0.75 * tone(), atol=1e-6)
+    opposite = audio.gate(np.stack([tone(), -tone()], axis=1), RATE)
+    np.testing.assert_allclose(np.abs(opposite.samples), np.abs(tone()), atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "full"), [(np.int16, 2**15), (np.int32, 2**31), (np.int8, 2**7)])
+def test_integers_are_scaled_by_their_own_full_scale(dtype, full):
+    checked = audio.gate((tone().astype(np.float64) * full).astype(dtype), RATE)
+    assert checked.fixes == ("scaled",)
+    np.testing.assert_allclose(checked.samples, tone(), atol=1.5 / full)
+
+
+def test_unsigned_bytes_are_centred():
+    checked = audio.gate(np.round(tone() * 128 + 128).astype(np.uint8), RATE)
+    np.testing.assert_allclose(checked.samples, tone(), atol=1 / 128)
+
+
+def test_no_unit_is_guessed():
+    assert reason((tone() * 32768).astype(np.float32), RATE) == "wrong_scale"
+    assert reason((tone() * 32768).astype(np.int64), RATE) == "wrong_scale"
+    assert reason(tone() / 32768, RATE) == "silent"
+
+
+def test_slight_overshoot_is_clipped_and_counted():
+    checked = audio.gate(tone(level=1.2), RATE)
+    assert checked.fixes == ("clipped",)
+    assert np.abs(checked.samples).max() == 1.0
+
+
+def test_every_other_defect_has_its_reason():
+    broken = tone()
+    broken[100] = np.nan
+    infinite = tone()
+    infinite[5] = np.inf
+    assert reason(broken, RATE) == "nan"
+    assert reason(infinite, RATE) == "nan"
+    assert reason(np.zeros(0, np.float32), RATE) == "empty"
+    assert reason(np.zeros(RATE, np.float32), RATE) == "silent"
+    assert reason(np.full(RATE, 0.5, np.float32), RATE) == "silent"
+    assert reason(tone(0.05), RATE) == "too_short"
+    assert reason(tone(3.0), RATE, max_seconds=2.0) == "too_long"
+    assert reason(np.zeros((2, RATE), np.float32), RATE) == "wrong_shape"
+    assert reason(tone(), 0) == "unreadable"
+
+
+def test_a_single_click_is_silence_and_a_short_word_in_a_long_pause_is_not():
+    click = np.zeros(5 * RATE, np.float32)
+    click[RATE] = 1.0
+    assert reason(click, RATE) == "silent"
+    word = np.zeros(20 * RATE, np.float32)
+    word[RATE : RATE + RATE // 5] = tone(0.2)
+    assert audio.gate(word, RATE).silence_share == pytest.approx(0.99, abs=0.001)
+
+
+def test_silence_share_counts_time_and_does_not_depend_on_level():
+    half = np.concatenate([tone(1.0), np.zeros(RATE, np.float32)])
+    assert audio.silence_share(half, RATE) == pytest.approx(0.5, abs=0.02)
+    assert audio.silence_share(0.01 * half, RATE) == audio.silence_share(half, RATE)
+    assert audio.silence_share(tone(), RATE) == 0.0
+
+
+def read_reason(source):
+    with pytest.raises(audio.Rejected) as raised:
+        audio.read(source)
+    return raised.value.reason
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_reading_wav_files_and_bytes(tmp_path, subtype):
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, subtype=subtype)
+    for source in (tmp_path / "a.wav", str(tmp_path / "a.wav"), (tmp_path / "a.wav").read_bytes()):
+        samples, rate = audio.read(source)
+        assert rate == RATE
+        np.testing.assert_allclose(samples, tone(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+def test_a_truncated_file_is_refused_though_the_library_may_read_it(tmp_path, name):
+    soundfile.write(tmp_path / name, tone(), RATE)
+    content = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) * 2 // 3])
+    assert read_reason(tmp_path / name) == "truncated"
+    assert read_reason((tmp_path / name).read_bytes()) == "truncated"
+
+
+@pytest.mark.parametrize("layout", ["WAVEX", "RF64"])
+def test_other_wav_headers_are_understood(tmp_path, layout):
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, format=layout, subtype="PCM_16")
+    assert len(audio.read(tmp_path / "a.wav")[0]) == RATE
+    content = (tmp_path / "a.wav").read_bytes()
+    (tmp_path / "a.wav").write_bytes(content[:-2000])
+    assert read_reason(tmp_path / "a.wav") == "truncated"
+
+
+def test_a_wav_from_a_pipe_promises_no_length_and_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(), RATE, subtype="PCM_16")
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    at = content.index(b"data")
+    content[at + 4 : at + 8] = b"\xff\xff\xff\xff"
+    (tmp_path / "a.wav").write_bytes(content)
+    assert len(audio.read(tmp_path / "a.wav")[0]) == RATE
+
+
+def test_what_is_no_audio_is_unreadable(tmp_path):
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "text.wav").write_text("this is not audio at all")
+    (tmp_path / "head.wav").write_bytes(b"RIFF\x00\x00\x00\x00WAVE")
+    for name in ("empty.wav", "text.wav", "head.wav", "missing.wav"):
+        assert read_reason(tmp_path / name) == "unreadable"
+    assert read_reason(tmp_path) == "unreadable"
+
+
+def test_chunks_cover_everything_once_and_cut_where_it_is_quiet():
+    pieces = []
+    for _ in range(6):
+        pieces += [tone(1.5), np.zeros(RATE // 2, np.float32)]
+    samples = np.concatenate(pieces)
+    spans = audio.chunks(samples, 5.0)
+    assert spans[0][0] == 0 and spans[-1][1] == len(samples)
+    assert all(left[1] == right[0] for left, right in zip(spans, spans[1:], strict=False))
+    assert all(0 < stop - start <= 5 * RATE for start, stop in spans)
+    assert len(spans) >= 3
+    for _, stop in spans[:-1]:
+        assert np.abs(samples[stop - 160 : stop + 160]).max() == 0.0
+
+
+def test_chunks_of_sound_without_pauses_and_of_short_sound():
+    noise = np.random.default_rng(0).normal(0, 0.1, 7 * RATE).astype(np.float32)
+    spans = audio.chunks(noise, 2.0)
+    assert all(RATE * 0.9 <= stop - start <= 2 * RATE for start, stop in spans[:-1])
+    assert audio.chunks(noise, 30.0) == [(0, len(noise))]
+    with pytest.raises(ValueError, match="max_seconds"):
+        audio.chunks(noise, 0.0)
