@@ -1,7 +1,7 @@
-"""What a voice, an illness and a microphone do to speech, as signal processing on one utterance (samples_S, 16 kHz, float32).
+"""What a voice, an illness and a microphone do to speech, as signal processing on one utterance (16 kHz, float32).
 
-Every function is deterministic: noise comes from the generator that is passed in. Plain numpy and scipy on one array; an
-utterance of 2 s costs about a millisecond in all.
+Every function is deterministic: noise comes from the generator that is passed in. Plain numpy and scipy on one array;
+an utterance of 2 s costs 2 to 6 ms in all.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def _istft(spectrum_NF: np.ndarray, length: int) -> np.ndarray:
 def breathe(samples_S: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """Replace a share `amount` (0 to 1) of the voicing by breath: noise under the same spectral envelope (dysphonia).
 
-    Breath has little energy at the bottom of the spectrum, so the noise is high-passed: a fully breathy voice is a whisper.
+    Breath has little energy at the bottom of the spectrum, so the noise is high-passed: a fully breathy voice is a
+    whisper.
     """
     spectrum_NF = _stft(samples_S)
     envelope_NF = scipy.ndimage.uniform_filter1d(np.abs(spectrum_NF), 13, axis=1)  # 400 Hz: wider than a harmonic
@@ -59,7 +60,7 @@ def breathe(samples_S: np.ndarray, amount: float, rng: np.random.Generator) -> n
 
 
 def slur(samples_S: np.ndarray, seconds: float) -> np.ndarray:
-    """Smear articulation: the log envelope of each frequency moves no faster than about `seconds` (hypokinetic dysarthria).
+    """Smear articulation: each frequency's log envelope is smoothed over `seconds` (hypokinetic dysarthria).
 
     The fine structure (pitch) stays; plosives and quick transitions soften.
     """
@@ -74,20 +75,20 @@ def slur(samples_S: np.ndarray, seconds: float) -> np.ndarray:
 def tremble(samples_S: np.ndarray, hertz: float, depth: float, rng: np.random.Generator) -> np.ndarray:
     """Vocal tremor: loudness and pitch swing together at `hertz` (4 to 7), loudness by the share `depth`.
 
-    Pitch swings by a fifth of `depth` (depth 0.6: 12 %), made by reading the samples at an uneven speed, which moves the
-    formants as well. Rate and phase wander, as they do in people.
+    Pitch swings by a quarter of `depth` (depth 0.8: 20 %), made by reading the samples at an uneven speed, which
+    moves the formants as well. Rate and phase wander, as they do in people.
     """
     time_S = np.arange(len(samples_S), dtype=np.float32) / RATE
     wander = 1 + 0.1 * np.sin(2 * np.pi * 0.7 * time_S + rng.uniform(0, 2 * np.pi))
     phase_S = 2 * np.pi * hertz * np.cumsum(wander) / RATE + rng.uniform(0, 2 * np.pi)
-    delay_S = 0.2 * depth / (2 * np.pi * hertz) * np.sin(phase_S) * RATE
+    delay_S = 0.25 * depth / (2 * np.pi * hertz) * np.sin(phase_S) * RATE
     warped_S = scipy.ndimage.map_coordinates(samples_S, [np.arange(len(samples_S)) + delay_S], order=3, mode="nearest")
     return (warped_S * (1 - depth * (0.5 + 0.5 * np.cos(phase_S)))).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=256)
 def room(seed: int, low_hz: float, high_hz: float, reverb_s: float) -> np.ndarray:
-    """The impulse response of a microphone in a room: its frequency colour (+-6 dB), its band, a decaying tail. Unit energy."""
+    """Impulse response of a microphone in a room: colour (+-6 dB), band, decaying tail; unit energy."""
     rng = np.random.default_rng([seed, 11])
     hertz = np.linspace(0, RATE / 2, 257)
     points = np.array([0, 300, 800, 1800, 3200, 5000, 8000])

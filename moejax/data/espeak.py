@@ -1,15 +1,16 @@
 """A server around espeak-ng, run as `python -m moejax.data.espeak`: JSON lines in, phonemes or 16-bit samples out.
 
-espeak-ng is under the GPL, so nothing of moejax links it: this file is a program of its own that talks through pipes and
-imports the standard library only. A second reason is repeatability. The library keeps state between utterances (jitter,
-phase, random numbers) that neither `espeak_ng_SetRandSeed` nor re-initialising resets, so one sentence spoken twice differs.
-Each utterance is therefore spoken in a fork of a process that has set the voice and never spoken: about 4 ms per
-utterance, the same samples whatever came before.
+espeak-ng is under the GPL, so nothing of moejax links it: this file is a program of its own that talks through pipes
+and imports the standard library only. A second reason is repeatability. The library keeps state between utterances
+(jitter, phase, random numbers) that neither `espeak_ng_SetRandSeed` nor re-initialising resets, so one sentence
+spoken twice differs. Each utterance is therefore spoken in a fork of a process that has set the voice and never
+spoken: about 4 ms per utterance, the same samples whatever came before.
 
 Requests, one JSON object per line:
   {"phonemes": [text, ...], "voice": v}    -> one JSON line: [[[phoneme, ...] per word] per text]
-  {"speak": [utterance, ...], "voice": v}  -> one JSON line, then for each utterance a 4-byte little-endian byte count and
-                                              mono int16 samples at `RATE`; utterance = {text, rate, pitch, range, gap, seed}
+  {"speak": [utterance, ...], "voice": v}  -> one JSON line; for each utterance a 4-byte little-endian byte count and
+                                              as many bytes of mono int16 samples at `RATE`
+An utterance is {"text", "rate", "pitch", "range", "gap", "seed"}, the numbers of `Engine.speak`.
 Text may hold phonemes in [[double brackets]]. The JSON line is {"error": message} when the voice does not exist.
 """
 

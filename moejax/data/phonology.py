@@ -1,9 +1,9 @@
 """Speech-sound processes on espeak-ng phonemes: what a speaker systematically says instead of the dictionary's sounds.
 
-A word is a list of phoneme names in the American English table ("D", "@2", "s", "m", "'O:", "l"), stress marks in front of
-vowels. A process is a pure function of a word, so a speaker who has it says the same word the same way every time: hard for
-a recogniser that never heard it, learnable for one that may adapt. Process names follow speech pathology (stopping,
-fronting, backing, gliding, cluster reduction, final consonant deletion, weak syllable deletion).
+A word is a list of phoneme names in the American English table ("D", "@2", "s", "m", "'O:", "l"), stress marks in
+front of vowels. A process is a pure function of a word, so a speaker who has it says the same word the same way every
+time: hard for a recogniser that never heard it, learnable for one that may adapt. Process names follow speech
+pathology (stopping, fronting, backing, gliding, cluster reduction, final consonant deletion, weak syllable deletion).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def cluster_reduction(word: Word) -> Word:
 
 
 def weak_deletion(word: Word) -> Word:
-    """Drop unstressed syllables before the stress ("tomorrow" -> "morrow"), and the sounds of unstressed short words' codas."""
+    """Drop unstressed syllables before the stressed one: "tomorrow" -> "morrow"."""
     vowels = [k for k, name in enumerate(word) if is_vowel(name)]
     stressed = [k for k in vowels if stress(word[k])[0]]
     if not stressed or stressed[0] == vowels[0]:

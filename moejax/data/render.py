@@ -1,7 +1,8 @@
-"""Speech as data: a `SpeechItem` says what is spoken and how, `render` makes its samples, `python -m moejax.data.render` files.
+"""Speech as data: a `SpeechItem` says what is spoken and how, `render` makes its samples.
 
-espeak-ng speaks in a process of its own (`moejax.data.espeak`); this side changes the sounds (`phonology`), the voice and
-the microphone (`atypical`). The samples depend on the item alone: not on the worker, the order, or the neighbours.
+espeak-ng speaks in a process of its own (`moejax.data.espeak`); this side changes the sounds (`phonology`), the voice
+and the microphone (`atypical`). The samples depend on the item alone: not on the worker, the order, or the
+neighbours.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ _CHUNK = 64
 class SpeechItem:
     """One utterance to be spoken. Two equal items are the same samples.
 
-    voice, variant: espeak-ng's; rate_wpm: words per minute; pitch, range: 0 to 99 (50: the voice's own; range 0: monotone);
-    gap_ms: extra silence between words; processes: names in `phonology`, in order (an accent's name also sets the voice);
-    tract: 1 / vocal-tract length, relative (1.1: a tenth shorter); breath, slur_s, tremor_hz, tremor_depth: see `atypical`;
-    microphone: a number that stands for one microphone's colour; seed: noise, tremor phase and pauses of this utterance.
+    voice, variant: espeak-ng's; rate_wpm: words per minute; pitch, range: 0 to 99 (50: the voice's own; range 0:
+    monotone); gap_ms: extra silence between words; processes: names in `phonology`, in order (an accent's name also
+    sets the voice); tract: 1 / vocal-tract length, relative (1.1: a tenth shorter); breath, slur_s, tremor_hz,
+    tremor_depth: see `atypical`; microphone: a number that stands for one microphone's colour; seed: noise, tremor
+    phase and pauses of this utterance.
     """
 
     text: str
@@ -84,7 +86,7 @@ def digest(item: SpeechItem) -> str:
 
 
 def spelled(text: str) -> str:
-    """Text as espeak-ng must get it: lower case (capitals would be spelled out), a lone letter "a" as the letter's name.
+    """Text as espeak-ng must get it: lower case, since capitals may be spelled out, and letters as letters.
 
     "A" is the letter where it stands alone or next to another single letter ("A P T"), otherwise the article.
     """
@@ -175,7 +177,7 @@ def environment() -> dict[str, str]:
 
 
 def render(item: SpeechItem, spoken_S: np.ndarray) -> np.ndarray:
-    """The finished samples_S (16 kHz) of what espeak-ng spoke (`espeak.RATE`): voice, articulation, microphone, pauses."""
+    """The finished samples_S (16 kHz) of what espeak-ng spoke (at `espeak.RATE`)."""
     rng = np.random.default_rng(int(digest(item)[:15], 16))
     samples_S = atypical.trim(soxr.resample(spoken_S, espeak.RATE * item.tract, atypical.RATE, quality="MQ"))
     if item.slur_s > 0:
@@ -195,9 +197,13 @@ def _write(path: str, samples_S: np.ndarray) -> None:
     soundfile.write(buffer, samples_S, atypical.RATE, format="WAV", subtype="PCM_16")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(buffer.getbuffer())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def perform(jobs: Sequence[tuple[SpeechItem, str]]) -> Iterator[str]:
@@ -211,7 +217,7 @@ def perform(jobs: Sequence[tuple[SpeechItem, str]]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Worker: reads [[item, path], ...] as JSON from standard input, answers a line per file made or {"error", "kind"}."""
+    """Worker: [[item, path], ...] as JSON from standard input; a line per file made, or {"error", "kind"}."""
     jobs = []
     for fields, path in json.load(sys.stdin):
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}

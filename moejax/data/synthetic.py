@@ -116,10 +116,10 @@ def readings(
 ) -> list[tuple[str, Path]]:
     """`n` synthetic readings of the texts as (text, WAV path): training material for a base model, never test material.
 
-    Every reading has its own voice: English accent, variant, rate, pitch, vocal tract, microphone, noise, echo. Texts take
-    turns, so each is read n // len(texts) times or once more. Single letters are read as letter names ("T": tee), digits
-    and number words as words. cohorts: styles of `speakers.COHORTS` drawn in equal shares. Errors as `synthesize`;
-    ValueError for no texts.
+    Every reading has its own voice: English accent, variant, rate, pitch, vocal tract, microphone, noise, echo. Texts
+    take turns, so each is read n // len(texts) times or once more. Single letters are read as letter names ("T":
+    tee), digits and number words as words. cohorts: styles of `speakers.COHORTS` drawn in equal shares. Errors as
+    `synthesize`; ValueError for no texts.
     """
     if not texts:
         raise ValueError("readings: no texts to read; give at least one")

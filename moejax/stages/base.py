@@ -154,13 +154,13 @@ def _fit(corpus, config, params, material):
     row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row)
     trainable = ("backbone", "head") if ctc else ("backbone",)
-    phases = [("mix", section, section.repeat)]
+    phases = [((), section, section.repeat)]
     if section.finetune_steps:
         last = section.copy_and_resolve_references()
         with last.unlocked():
             last.steps, last.learning_rate, last.warmup = section.finetune_steps, section.learning_rate * 0.1, 0
-        phases.append(("real", last, 0))
-    for name, options, repeat in phases:
+        phases.append((("finetune",), last, 0))
+    for sub, options, repeat in phases:
         order = material.order(repeat)
         plan = Plan(
             lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
@@ -168,6 +168,6 @@ def _fit(corpus, config, params, material):
         )  # fmt: skip
         params = fitting.train(
             corpus, "base", loss_fn, params, trainable, options,
-            plan=plan, fetch=_Reordered(material.collate, order), sub=(name,),
+            plan=plan, fetch=_Reordered(material.collate, order), sub=sub,
         )  # fmt: skip
     return params

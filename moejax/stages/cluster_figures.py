@@ -74,7 +74,7 @@ def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
         ncols=5 if len(labels) > 8 else 4,
         fontsize=7,
         title=f"and {more} more" if more > 0 else None,
-        markerscale=1.2,
+        markerscale=float(np.sqrt(36 / size)),  # as large in the legend however many points there are
         handletextpad=0.2,
         columnspacing=0.8,
     )

@@ -28,6 +28,7 @@ DEFAULTS = {
         "root": "",  # the folder of the corpus; for hf a folder or a dataset id
         "columns": {},  # {field of the manifest: column of the corpus}, for folder and hf
         "options": {},  # further arguments of the source's load()
+        "language": "en",  # of the transcripts: the language token of the decoder's prefix
         "cache_dir": "",  # where the builtin source keeps what it synthesised; "" for its own choice
         "seed": 0,  # of splits, sample and what a source draws; apart from the training seed, which never moves a split
         "split": "per_speaker",  # per_speaker, speaker_disjoint, prompt_disjoint, cohort_heldout, official

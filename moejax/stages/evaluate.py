@@ -25,7 +25,6 @@ DEFAULTS = {
         "batch_size": 32,
         "systems": (),  # names or kinds to decode; () for all that were trained
         "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
-        "normalizer": "lower",  # how texts are made comparable before scoring: lower, english, none
     },
 }
 

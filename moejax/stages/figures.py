@@ -39,7 +39,7 @@ def by_cohort(table: Table, systems: list[str]) -> bytes:
             colour, marker = _look(system)
             if not math.isnan(row["wer_low"]):
                 axes.plot([100 * row["wer_low"], 100 * row["wer_high"]], [y, y], color=colour, lw=1.4, zorder=2)
-            axes.plot(100 * row["wer"], y, marker, color=colour, ms=5, mec="white", mew=0.6, zorder=3)
+            axes.plot(100 * row["wer"], y, marker, color=colour, ms=6.5, mec="white", mew=0.6, zorder=3)
     for system in systems:
         colour, marker = _look(system)
         axes.plot([], [], marker, color=colour, ms=6, label=system)
@@ -95,11 +95,11 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
 
 
 def load(routing: dict) -> bytes:
-    """Heat map expert x cohort of the routed share, and beside it each expert's total load against its prior."""
+    """Heat map expert x cohort of the routed share, and beside it each expert's `expert_load` against its prior."""
     load_EC = np.atleast_2d(np.asarray(routing["load"], np.float64))
     cohorts = list(routing["cohorts"])
     experts, unit = load_EC.shape[0], load_unit(load_EC)
-    total_E, prior_E = expert_load(routing), routing.get("prior")
+    total_E = np.asarray(routing["expert_load"], np.float64)
     figure, ((left, right),) = _panels(1, 2, 1.7 + 0.36 * experts, width_ratios=(3, 1.3), sharey=True)
     left.imshow(100 * load_EC, cmap="Blues", vmin=0, vmax=max(100 * load_EC.max(), 1e-9), aspect="auto")
     for e, c in np.ndindex(load_EC.shape):
@@ -110,12 +110,12 @@ def load(routing: dict) -> bytes:
     left.set_title(unit, fontsize=10, loc="left")
     left.tick_params(length=0)
     right.barh(range(experts), 100 * total_E, color="#6fa8d6", height=0.6, label="load")
-    if prior_E is not None:
-        prior_E = np.asarray(prior_E, np.float64)
-        right.plot(100 * prior_E, range(experts), "|", color="#222", ms=14, mew=2, label="prior")
-        right.plot(200 * prior_E, range(experts), "|", color=WORSE, ms=14, mew=1.5, label="2 x prior")
+    if routing.get("prior") is not None:
+        prior_E = 100 * np.asarray(routing["prior"], np.float64)
+        right.vlines(prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color="#222", lw=2, label="prior")
+        right.vlines(2 * prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color=WORSE, label="2 x prior")
     right.set_xlim(left=0)
-    right.set_title("% of all", fontsize=10, loc="left")
+    right.set_title("% of all utterances", fontsize=10, loc="left")
     right.grid(axis="x", color="#d9dce0", lw=0.6)
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12))
     return _png(figure)
@@ -128,11 +128,15 @@ def load_unit(load_EC: np.ndarray) -> str:
     return "% of all routing" if np.isclose(load_EC.sum(), 1, atol=0.02) else "routed share, in %"
 
 
-def expert_load(routing: dict) -> np.ndarray:
-    """Each expert's share of all routing [E]: given as `expert_load`, else from the matrix (cohorts weigh the same)."""
-    if routing.get("expert_load") is not None:
-        return np.asarray(routing["expert_load"], np.float64)
-    total_E = np.atleast_2d(np.asarray(routing["load"], np.float64)).sum(1)
+def expert_load(load, cohorts: list[str], sizes: dict[str, int]) -> np.ndarray:
+    """Each expert's share of all utterances [E] from the matrix [E, C] and the utterances of every cohort.
+
+    Shares within cohorts are weighted by the cohorts' sizes (a cohort without a size counts as one utterance); a matrix
+    of shares of the whole is just summed.
+    """
+    load_EC = np.atleast_2d(np.asarray(load, np.float64))
+    weight_C = np.array([sizes.get(c, 1) for c in cohorts], np.float64)
+    total_E = load_EC.sum(1) if np.isclose(load_EC.sum(), 1, atol=0.02) else load_EC @ weight_C
     return total_E / max(total_E.sum(), 1e-12)
 
 

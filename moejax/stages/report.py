@@ -44,7 +44,7 @@ def run(cfg, work) -> dict:
         seed=cfg.seed,
     )
     main = main_systems(table, tuple(options.main), found.derived)
-    routing = optional_json(work.path("evaluate", "routing.json"))
+    routing = _routing(optional_json(work.path("evaluate", "routing.json")), table)
     translation = optional_json(work.path("translate", "summary.json"))
     for absent in [*found.missing, *_absent(work)]:
         work.log(f"report: without {absent}")
@@ -87,7 +87,7 @@ def main_systems(table: tables.Table, main: tuple[str, ...], derived: list[str])
     return chosen[:place] + derived + chosen[place:]
 
 
-def summarise(work, found: Evaluation, table, routing: dict | None, translation: dict | None, typical: str) -> dict:
+def summarise(work, found: Evaluation, table, routing: dict, translation: dict | None, typical: str) -> dict:
     """The content of summary.json: what other programs read. Undefined figures are null."""
     config, describe = (optional_json(work.path(*p)) or {} for p in (("config.json",), ("describe", "done.json")))
     plain = {r["system"]: r for r in table.to_dict()["rows"] if r["group"] == "all"}
@@ -109,7 +109,7 @@ def summarise(work, found: Evaluation, table, routing: dict | None, translation:
         "systems": systems,
         "differences": table.select(list(found.systems)).to_dict()["differences"],
         "interval": f"95 %, bootstrap over {table.unit}",
-        "routing": _routing(routing),
+        "routing": routing,
         "translation": {name: t for name, t in (translation or {}).items() if isinstance(t, dict) and "bleu" in t},
         "versions": versions(),
         "config_digest": config.get("digest"),
@@ -138,13 +138,11 @@ def table_page(table: tables.Table, derived: list[str], rule: str) -> str:
     text = f"# Word error rates\n\n{table.to_markdown()}\nTexts are compared under the normaliser `{rule}`.\n"
     for kind, name in OWN.items():
         if name in derived:
-            text += (
-                f"\n`{name}`: every utterance recognised by the adapter of its own {kind}: an oracle, not in the CSV.\n"
-            )
+            text += f"\n`{name}`: every utterance recognised by its own {kind}'s adapter: an oracle, not in the CSV.\n"
     return text
 
 
-def draw(work, found: Evaluation, table: tables.Table, main: list[str], routing: dict | None) -> dict[str, bytes]:
+def draw(work, found: Evaluation, table: tables.Table, main: list[str], routing: dict) -> dict[str, bytes]:
     """{name: PNG} of the figures that there is something to draw for."""
     drawn = {"wer_by_cohort": figures.by_cohort(table, main)}
     focus = report_errors.focus_of(main)
@@ -152,7 +150,7 @@ def draw(work, found: Evaluation, table: tables.Table, main: list[str], routing:
     if table.names("speaker") and focus != before:
         between = "lora_total" if "lora_total" in main else None
         drawn["wer_by_speaker"] = figures.by_speaker(table, before, focus, between, found.heard)
-    if routing and routing.get("load"):
+    if routing.get("load"):
         drawn["load"] = figures.load(routing)
     if records := curves(work):
         drawn["learning_curves"] = figures.learning_curves(records)
@@ -183,14 +181,16 @@ def write_bytes(path, content: bytes) -> None:
     os.replace(temporary, path)
 
 
-def _routing(routing: dict | None) -> dict:
-    """The routing figures as summary.json has them, with the largest share in units of its expert's prior."""
+def _routing(routing: dict | None, table: tables.Table) -> dict:
+    """The routing figures as summary.json has them, with each expert's share of all utterances as `expert_load`."""
     if not routing:
         return {}
     keys = ("experts", "cohorts", "load", "max_load", "entropy", "gate_accuracy", "majority", "nuisance", "prior")
     found = {key: routing.get(key) for key in keys}
-    if routing.get("load"):
-        found["expert_load"] = [float(x) for x in figures.expert_load(routing)]
+    if found["load"]:
+        sizes = {name: table.sizes["cohort", name] for name in table.names("cohort")}
+        total_E = figures.expert_load(found["load"], found["cohorts"], sizes)
+        found["expert_load"] = routing.get("expert_load") or [round(float(x), 6) for x in total_E]
     return found
 
 

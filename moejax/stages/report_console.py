@@ -5,6 +5,8 @@ import csv
 from moejax.score import tables
 from moejax.stages.artifacts import read_json
 
+MOST_PARTIAL = 6  # so many single-speaker adapters are listed, more are counted
+
 
 def console_summary(work) -> str:
     """What `moejax all` ends with: the table by cohort, the routing, the translations, where the report is."""
@@ -12,16 +14,20 @@ def console_summary(work) -> str:
     with open(path, encoding="utf-8", newline="") as file:
         rows = {(r["system"], r["group"], r["name"]): r for r in csv.DictReader(file)}
     groups = list(dict.fromkeys((g, n) for _, g, n in rows if g in ("all", "cohort")))
-    systems = list(summary["systems"])
+    whole = max(s["utterances"] for s in summary["systems"].values())
+    partial = [name for name, s in summary["systems"].items() if s["utterances"] < whole]
+    systems = [s for s in summary["systems"] if s not in partial or len(partial) <= MOST_PARTIAL]
     sizes = {g: max(int(rows[s, *g]["utterances"]) for s in systems if (s, *g) in rows) for g in groups}
     head = ["WER %", *(f"{name} ({sizes[kind, name]})" for kind, name in groups), "trained"]
     body = []
     for s in systems:
-        own = "*" if int(rows[s, "all", "all"]["utterances"]) < sizes["all", "all"] else ""
+        own = "*" if s in partial else ""
         cells = [tables.percent(float(rows[s, *g]["wer"])) if (s, *g) in rows else "-" for g in groups]
         body.append([s + own, *cells, _count(summary["systems"][s]["trainable"])])
     lines = _columns([head, *body])
-    if any(b[0].endswith("*") for b in body):
+    if len(partial) > MOST_PARTIAL:
+        lines.append(f"and {len(partial)} systems scored on their own utterances only: see report/table.md")
+    elif partial:
         lines.append("* scored on its own utterances only")
     for d in summary["differences"]:
         if d["system"] == "moe" and d["low"] is not None:

@@ -59,7 +59,7 @@ def whom(found: Evaluation, main: list[str], focus: str, draws: int, seed: int) 
             gap = tables.compare([o for o, _ in paired], [t for _, t in paired], draws=draws, seed=seed)
             interval = f"[{tables.points(gap['low'])}, {tables.points(gap['high'])}]"
             gaps.append(f"{tables.points(gap['difference'])} {interval}")
-            if len(members) == 1 and label not in change[b]:
+            if not label.startswith("all speakers"):
                 change[b][label] = gap["difference"]
         body.append([*cells, _percent(ours), *gaps])
     for b in before:

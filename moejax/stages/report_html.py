@@ -9,7 +9,8 @@ from moejax.score import tables
 CAPTIONS = {
     "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. own_cohort and "
     "own_speaker: every utterance recognised by its own cohort's or speaker's adapter.",
-    "wer_by_speaker": "What changes for each speaker.",
+    "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
+    "one LoRA with as many parameters as the whole mixture.",
     "load": "Where the gate sends whom: share of the experts, by cohort, and in all against the prior.",
     "learning_curves": "Learning curves of the trained stages.",
 }

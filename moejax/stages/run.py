@@ -1,6 +1,7 @@
 """The graph of stages, and running it: finished stages are skipped, changed ones run again and say why."""
 
 import dataclasses
+import functools
 import importlib
 import importlib.metadata
 import subprocess
@@ -13,7 +14,7 @@ from moejax.stages.artifacts import Work, digest, flatten, write_json
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """`sections` are the config sections a stage reads; `needs` the stages whose results it reads."""
+    """`sections` are the config sections (or single keys) a stage reads; `needs` the stages whose results it reads."""
 
     entry: str  # module:function in moejax.stages
     needs: tuple[str, ...]
@@ -25,7 +26,7 @@ STAGES = {
     "describe": Stage("describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"),
     "base": Stage("base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"),
     "embed": Stage("embed:run", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
-    "cluster": Stage("cluster:run", ("embed",), ("cluster",), "discover cohorts in the embeddings of the sample"),
+    "cluster": Stage("cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"),
     "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters"),
     "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
     "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
@@ -98,7 +99,8 @@ def stage_inputs(name: str, config, digests: dict) -> dict:
     """What the stage depends on, flat, so that a change can be named."""
     inputs = {"seed": config.seed}
     for section in STAGES[name].sections:
-        inputs.update(flatten({section: config[section].to_dict()}))
+        value = functools.reduce(lambda node, key: node[key], section.split("."), config)
+        inputs.update(flatten({section: value.to_dict() if hasattr(value, "to_dict") else value}))
     inputs.update({f"stage {need}": digests[need] for need in STAGES[name].needs})
     return inputs
 

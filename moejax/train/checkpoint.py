@@ -3,7 +3,7 @@
     <dir>/<step>/state  every array of the train state, under its path
                  data   where the input stands (JSON)
                  meta   anything else that is JSON
-                 files.json  name and size of every file of the step, written last (a kill before it leaves a whole step without)
+                 files.json  name and size of every file of the step, written last (killed before, a step is whole)
 
 A step is written under a temporary name and renamed once whole, so a process killed at any moment leaves either a
 whole step or a leftover that the next start removes. Older steps are deleted only after a newer one stands. Orbax's
@@ -97,7 +97,7 @@ class Checkpointer:
         self._io.check_for_errors()
 
     def wait(self):
-        """Block until the save in flight stands (raising its error); then list its files and delete steps beyond `keep`."""
+        """Block until the save in flight stands (or raise its error); then list its files, delete steps beyond `keep`."""
         step, self._unlisted = self._unlisted, None
         self._io.wait_until_finished()
         if step is not None and jax.process_index() == 0:

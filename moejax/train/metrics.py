@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from tensorboardX import SummaryWriter
 
 FILE = "metrics.jsonl"
 
@@ -54,6 +53,9 @@ class MetricLog:
         self.path = Path(directory) / FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.truncate(start)
+        # imported here because it imports torch wherever torch is installed: seconds, for a process that logs nothing
+        from tensorboardX import SummaryWriter
+
         self._events = SummaryWriter(str(self.path.parent), purge_step=start + 1, flush_secs=30)
 
     def truncate(self, step):

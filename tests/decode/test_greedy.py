@@ -19,11 +19,12 @@ PREFIX = [3, 1, 4]
 
 @pytest.fixture(scope="module")
 def model():
-    graphdef, params = functional.split(Whisper(CONFIG, rngs=nnx.Rngs(0)))
-    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    graphdef, abstract = functional.abstract(lambda: Whisper(CONFIG, rngs=nnx.Rngs(0)))
+    rng = np.random.default_rng(1)
     # Wide weights, so that a random network says different things and says them clearly.
-    wide = jax.tree.map(lambda x: x + 0.4 * jax.random.normal(next(keys), x.shape), params["backbone"])
-    return functional.merge(graphdef, {**params, "backbone": wide})
+    return functional.merge(
+        graphdef, jax.tree.map(lambda leaf: jnp.asarray(0.4 * rng.normal(size=leaf.shape), jnp.float32), abstract)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +141,11 @@ def test_stops_when_all_rows_have_ended(model, states_BTD):
             jax.debug.callback(lambda at: calls.append(int(at)), position)
             return self.inner.decode_step(tokens_B1, position, *rest)
 
-    found = greedy(Counting(functional.merge(graphdef, params)), states_BTD[:1], PREFIX, max_tokens=MAX, eot=EOT)
-    jax.block_until_ready(found)
+    @jax.jit
+    def decode(params, states_BTD):
+        return greedy(Counting(functional.merge(graphdef, params)), states_BTD, PREFIX, max_tokens=MAX, eot=EOT)
+
+    found = jax.block_until_ready(decode(params, states_BTD[:1]))
     jax.effects_barrier()
     assert max(calls) + 1 == len(PREFIX) + int(found.lengths_B[0]) < len(PREFIX) + MAX - 1
 

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from moejax.score import tables
-from moejax.stages import report, report_html, report_load
+from moejax.stages import figures, report, report_html, report_load
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven small birds sing in old trees".split()
 RATES = {"base": 0.5, "lora": 0.3, "lora_total": 0.25, "moe_frozen": 0.24, "moe": 0.2, "moe_random_gate": 0.4}
@@ -237,10 +237,18 @@ def test_console_shows_table_routing_and_place(work):
         "(16)",
         "trained",
     ]
-    assert first.startswith("base ") and "lora_A1*" in text
+    assert first.startswith("base ") and "lora_A1*" in text and "* scored on its own utterances only" in text
     assert "load per expert: " in text and "gate accuracy 0.90 against majority 0.33, nuisance 0.41" in text
     assert "translation moe.offline: BLEU 41.2, chrF 60.5" in text
     assert text.endswith(str(work.path("report", "report.html")))
+
+
+def test_expert_load_weighs_cohorts_by_their_utterances(summary):
+    within = [[1.0, 0.0], [0.0, 1.0]]  # each cohort has its own expert
+    assert figures.expert_load(within, ["a", "b"], {"a": 30, "b": 10}).tolist() == [0.75, 0.25]
+    whole = [[0.3, 0.1], [0.2, 0.4]]
+    assert figures.expert_load(whole, ["a", "b"], {"a": 30, "b": 10}) == pytest.approx([0.4, 0.6])
+    assert sum(summary["routing"]["expert_load"]) == pytest.approx(1)
 
 
 def test_evaluate_alone_is_enough_and_what_lacks_is_said(tmp_path):

@@ -107,9 +107,10 @@ def garbled_metadata(folder):
     (folder / "state" / "_METADATA").write_text("{")
 
 
-@pytest.mark.parametrize(
-    "damage", [empty_folder, no_metadata, no_data, one_array_file_gone, cut_arrays, garbled_metadata], ids=lambda f: f.__name__
-)
+DAMAGES = [empty_folder, no_metadata, no_data, one_array_file_gone, cut_arrays, garbled_metadata]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damaged_newest_step_is_passed_over_and_can_be_saved_again(tmp_path, caplog, damage):
     saved = save_steps(tmp_path, [2, 3])
     damage(tmp_path / "3")

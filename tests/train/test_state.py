@@ -7,7 +7,12 @@ import toy
 from moejax import sharding
 from moejax.train import optim, state
 
-MESHES = [{"data": 8}, {"data": 2, "fsdp": 2, "expert": 2}, {"expert": 4, "data": 2}, {"fsdp": 2, "model": 2, "data": 2}]
+MESHES = [
+    {"data": 8},
+    {"data": 2, "fsdp": 2, "expert": 2},
+    {"expert": 4, "data": 2},
+    {"fsdp": 2, "model": 2, "data": 2},
+]
 
 
 def start(mesh, trainable=toy.TRAINABLE, **options):

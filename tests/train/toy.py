@@ -1,4 +1,4 @@
-"""A model small enough to train in milliseconds that has what the machine room must handle: backbone, experts, gate, noise."""
+"""A model that trains in milliseconds and has what the machine room must handle: backbone, experts, gate, noise."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ TRAINABLE = ("expert", "gate")
 
 
 def params(seed=0):
-    """Backbone of two linear layers, one stack of experts (B not zero, so that every leaf has a gradient), a linear gate."""
+    """Two linear layers, one stack of experts (B not zero, so that every leaf has a gradient), a linear gate."""
     rng = np.random.default_rng(seed)
 
     def array(*shape):

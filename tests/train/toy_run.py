@@ -1,15 +1,21 @@
-"""A run of the toy in a process of its own, which kills itself: toy_run.py DIRECTORY STEPS KILL_AT.
+"""Runs of the toy in processes of their own, which kill themselves.
 
-KILL_AT: "n" dies (SIGKILL) when batch n is asked for; "save:n" dies right after the save of step n was started, so while it
+Reads JSON lines [directory, steps, kill_at] and answers each with the exit code of the run (-9 for SIGKILL). Imports
+cost seconds, so this process pays them once and forks a child per run; jax has no threads before it first computes.
+
+kill_at: "n" dies (SIGKILL) when batch n is asked for; "save:n" dies right after the save of step n was started, so while it
 is written; "term:n" sends itself SIGTERM at batch n; "" runs through.
 """
 
+import json
 import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 
 import jax
+import tensorboardX  # noqa: F401  (imported by the first log otherwise: once per run)
 import toy
 
 from moejax import sharding
@@ -55,5 +61,22 @@ def main(directory, steps, kill_at):
     checkpoint.save_params(Path(directory) / "last.safetensors", flat)
 
 
+def serve():
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            try:
+                main(*json.loads(line))
+                code = 0
+            except SystemExit as stop:
+                code = stop.code
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stderr.flush()
+            os._exit(code)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    serve()

@@ -1,7 +1,7 @@
 """The embedded corpus: seven cohorts of synthetic speakers read sentences of a small English-German grammar.
 
-Nothing is downloaded; speech is made by espeak-ng once and then read from the cache. It is made to test and to teach the
-pipeline: what a method gains on it says nothing yet about people.
+Nothing is downloaded; speech is made by espeak-ng once and then read from the cache. It is made to test and to teach
+the pipeline: what a method gains on it says nothing yet about people.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def load(
 ) -> list[Utterance]:
     """The corpus as utterances with WAV paths; missing audio is synthesised first (about 4 ms an utterance on 2 cores).
 
-    cache_dir: default `synthetic.cache_folder()`; cohorts: names from `speakers.COHORTS`, None for all; the typical cohort
-    is larger, as a base model is trained on it. prompts: number of different sentences (default: half the number of
-    utterances), which all speakers share, so a prompt-disjoint split keeps all speakers; the prompt id is the text. A
-    speaker and a sentence are fixed by seed and index: a larger corpus keeps the speakers of the smaller one.
-    Raises ValueError for an unknown cohort, ModuleNotFoundError without espeakng-loader.
+    cache_dir: default `synthetic.cache_folder()`; cohorts: names from `speakers.COHORTS`, None for all; the typical
+    cohort is larger, as a base model is trained on it. prompts: number of different sentences (default: half the
+    number of utterances), which all speakers share, so a prompt-disjoint split keeps all speakers; the prompt id is
+    the text. A speaker and a sentence are fixed by seed and index: a larger corpus keeps the speakers of the smaller
+    one. Raises ValueError for an unknown cohort, ModuleNotFoundError without espeakng-loader.
     """
     people = []
     for cohort in speakers.COHORTS if cohorts is None else cohorts:

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=moejax
+#SBATCH --nodes=1
+#SBATCH --gpus-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --mem=64G
+#SBATCH --time=24:00:00
+#SBATCH --signal=B:TERM@120
+#SBATCH --requeue
+#SBATCH --output=runs/slurm-%j.log
+# One node of a SLURM cluster:
+#   sbatch launch/slurm.sh configs/whisper_large_v2.py runs/large --config.data.root=DATA --config.model.pretrained=WEIGHTS
+# The batch shell gets SIGTERM two minutes before the limit and hands it on; moejax saves, leaves with code 75, and the job is queued again.
+# A job killed without warning loses what came after its newest checkpoint, nothing else: submit the same line again.
+cd "${SLURM_SUBMIT_DIR:-.}"
+config="$1" workdir="$2"
+shift 2
+srun .venv/bin/python -m moejax all --config "$config" --workdir "$workdir" "$@" &
+child=$!
+trap 'kill -TERM "$child"' TERM
+wait "$child"; code=$?
+trap - TERM
+# A trap interrupts `wait`: wait again for the code that moejax leaves with.
+if kill -0 "$child" 2>/dev/null; then wait "$child"; code=$?; fi
+if [ "$code" -eq 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+exit "$code"
