@@ -16,25 +16,6 @@ _SWAPS: dict[str, dict[str, str]] = {
     "fronting": {"k": "t", "g": "d", "N": "n", "S": "s", "tS": "s", "dZ": "z", "Z": "z"},
     "backing": {"t": "k", "d": "g", "n": "N", "t#": "g", "tS": "k", "dZ": "g"},
     "gliding": {"r": "w", "l": "w", "r-": "w"},
-    "lisping": {"s": "T", "z": "D", "S": "T", "tS": "T"},
-    "voicing": {"p": "b", "t": "d", "k": "g", "f": "v", "s": "z", "T": "D", "S": "Z", "tS": "dZ"},
-    "nasalising": {"b": "m", "d": "n", "g": "N", "v": "m", "l": "n"},
-    "centralising": {
-        "I": "@",
-        "E": "@",
-        "a": "@",
-        "V": "@",
-        "U": "@",
-        "0": "@",
-        "O2": "@",
-        "aa": "3:",
-        "i:": "I",
-        "u:": "U",
-        "O:": "3:",
-        "eI": "E",
-        "oU": "@",
-        "aI": "a",
-    },
 }
 
 
@@ -91,19 +72,10 @@ def weak_deletion(word: Word) -> Word:
     return word[start:]
 
 
-def initial_deletion(word: Word) -> Word:
-    """Drop the consonants before the first vowel of words with more than one sound left: "car" -> "ar"."""
-    start = 0
-    while start < len(word) and not is_vowel(word[start]):
-        start += 1
-    return word[start:] if start < len(word) else word
-
-
 _DELETIONS = {
     "final_deletion": final_deletion,
     "cluster_reduction": cluster_reduction,
     "weak_deletion": weak_deletion,
-    "initial_deletion": initial_deletion,
 }
 PROCESSES = tuple(sorted([*_SWAPS, *_DELETIONS]))
 

@@ -26,9 +26,9 @@ SEVERITIES = ("mild", "moderate", "severe")
 _STYLES: dict[str, tuple[dict, dict, dict]] = {
     "typical": ({}, {}, {}),
     "slow_monotone": (
-        {"rate_wpm": (124, 130), "range": (4, 8), "gap_ms": (40, 60), "slur_s": (0.028, 0.032)},
-        {"rate_wpm": (114, 120), "range": (1, 4), "gap_ms": (70, 90), "slur_s": (0.038, 0.042)},
-        {"rate_wpm": (110, 115), "range": (0, 1), "gap_ms": (90, 100), "slur_s": (0.048, 0.052)},
+        {"rate_wpm": (134, 140), "range": (4, 8), "gap_ms": (40, 50), "slur_s": (0.028, 0.032)},
+        {"rate_wpm": (126, 130), "range": (1, 4), "gap_ms": (60, 70), "slur_s": (0.038, 0.042)},
+        {"rate_wpm": (120, 124), "range": (0, 1), "gap_ms": (80, 90), "slur_s": (0.048, 0.052)},
     ),
     "tremor": (
         {"tremor_hz": (4.0, 7.0), "tremor_depth": (0.68, 0.72)},
@@ -46,9 +46,9 @@ _STYLES: dict[str, tuple[dict, dict, dict]] = {
         {"processes": ("backing", "stopping", "gliding")},
     ),
     "dropped": (
-        {"processes": ("weak_deletion", "cluster_reduction", "centralising")},
+        {"processes": ("weak_deletion", "cluster_reduction")},
         {"processes": ("weak_deletion", "final_deletion")},
-        {"processes": ("weak_deletion", "cluster_reduction", "final_deletion", "centralising")},
+        {"processes": ("weak_deletion", "cluster_reduction", "final_deletion")},
     ),
     "accent": ({}, {}, {}),  # the language goes by the speaker, not by severity
 }

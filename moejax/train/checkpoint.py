@@ -82,12 +82,8 @@ class Checkpointer:
         self.wait()
         if step in self.steps():
             raise ValueError(f"checkpoint {step} already stands in {self.directory}")
-        arrays = flat_state(state)
-        if jax.default_backend() == "cpu":
-            # on CPU orbax writes from a view of the live buffer, which the next (donating) step would overwrite
-            arrays = jax.tree.map(jnp.copy, arrays)
         items = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(arrays), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)
+            state=ocp.args.PyTreeSave(flat_state(state)), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)
         )
         self._io.save(self.directory / str(step), args=items)
         self._unlisted = step
@@ -97,7 +93,7 @@ class Checkpointer:
         self._io.check_for_errors()
 
     def wait(self):
-        """Block until the save in flight stands (or raise its error); then list its files, delete steps beyond `keep`."""
+        """Block until the save in flight stands (or raise its error); list its files, delete steps beyond `keep`."""
         step, self._unlisted = self._unlisted, None
         self._io.wait_until_finished()
         if step is not None and jax.process_index() == 0:

@@ -70,9 +70,16 @@ def state_sharding(state, optimizer, mesh):
 
 
 def place(state, frozen, optimizer, mesh):
-    """(state, frozen, state shardings, frozen shardings), arrays moved to where the mesh wants them."""
-    state_on, frozen_on = state_sharding(state, optimizer, mesh), sharding.param_sharding(frozen, mesh)
-    return jax.device_put(state, state_on), jax.device_put(frozen, frozen_on), state_on, frozen_on
+    """(state, frozen, state shardings, frozen shardings), arrays moved to where the mesh wants them.
+
+    With several processes each gives the whole arrays, equal in all of them.
+    """
+    on = state_sharding(state, optimizer, mesh), sharding.param_sharding(frozen, mesh)
+    if jax.process_count() > 1:  # device_put moves no typed keys to devices of other processes
+        state, frozen = jax.jit(lambda *trees: trees, out_shardings=on)(state, frozen)
+    else:
+        state, frozen = jax.device_put((state, frozen), on)
+    return state, frozen, *on
 
 
 def train_step(loss_fn, optimizer, schedule, state, frozen, batch):

@@ -45,61 +45,60 @@ def run(model, states_BTD, prefix=PREFIX, **options):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _logits(graphdef, params, tokens_BL, states_BTD, mask_BT):
-    return functional.merge(graphdef, params).decode(tokens_BL, states_BTD, mask_BT)
+def _logits(graphdef, params, tokens_BL, states_BTD):
+    return functional.merge(graphdef, params).decode(tokens_BL, states_BTD)
 
 
-def naive(model, states_BTD, prefix_BL, banned=(), first=(), mask_BT=None):
+def naive(model, states_BTD, prefix_BL, banned=(), first=(), eot=EOT):
     """The same search with the whole network over the whole sequence each time, one row after the other."""
     graphdef, params = functional.split(model)
     rows = []
     for i, prefix in enumerate(prefix_BL):
         tokens, total = list(prefix), 0.0
         while len(tokens) < len(prefix) + MAX:
-            mask = None if mask_BT is None else mask_BT[i : i + 1]
             padded = jnp.asarray([tokens + [0] * (16 - len(tokens))])  # the network is causal, so one shape serves all
-            logits_LV = _logits(graphdef, params, padded, states_BTD[i : i + 1], mask)[0]
+            logits_LV = _logits(graphdef, params, padded, states_BTD[i : i + 1])[0]
             logits_V = np.asarray(logits_LV[len(tokens) - 1], np.float64)
             logits_V[list(banned)] = -np.inf
             if len(tokens) == len(prefix):
                 logits_V[list(first)] = -np.inf
             tokens.append(int(logits_V.argmax()))
             total += logits_V.max() - np.log(np.exp(logits_V).sum())
-            if tokens[-1] == EOT:
+            if tokens[-1] == eot:
                 break
         rows.append((tokens[len(prefix) :], total))
     return rows
 
 
-def check(found, rows):
+def check(found, rows, eot=EOT):
     for i, (tokens, total) in enumerate(rows):
-        ended = tokens[-1] == EOT
-        assert found.tokens_BL[i].tolist() == tokens + [EOT] * (MAX - len(tokens))
+        ended = tokens[-1] == eot
+        assert found.tokens_BL[i].tolist() == tokens + [eot] * (MAX - len(tokens))
         assert found.lengths_B[i] == len(tokens) - ended
         np.testing.assert_allclose(found.sum_logprob_B[i], total, rtol=1e-4, atol=1e-4)
 
 
-def ending(model, bias):
-    """The model with its end token made more likely, so that rows end at different times."""
-    graphdef, params = functional.split(model)
-    embed = params["backbone"]["decoder"]["embed"]
-    params["backbone"]["decoder"]["embed"] = embed.at[EOT].multiply(bias)
-    return functional.merge(graphdef, params)
+@pytest.fixture(scope="module")
+def stop(model, states_BTD):
+    """A token that rows say at different times, or never: as the end token it ends them so."""
+    free_BL = run(model, states_BTD).tokens_BL
+    hit_VBL = free_BL[None] == np.arange(VOCAB)[:, None, None]
+    first_VB = np.where(hit_VBL.any(-1), hit_VBL.argmax(-1), MAX)
+    return int(np.argmax([len(set(first_B.tolist())) for first_B in first_VB]))
 
 
-@pytest.mark.parametrize("bias", [1.0, 2.0])
-def test_equals_the_search_without_a_cache(model, states_BTD, bias):
-    model = ending(model, bias)
-    rows = naive(model, states_BTD, [PREFIX] * 6)
-    assert len({tuple(tokens) for tokens, _ in rows}) > 1
-    check(run(model, states_BTD), rows)
+def test_equals_the_search_without_a_cache(model, states_BTD, stop):
+    for eot in (EOT, stop):
+        rows = naive(model, states_BTD, [PREFIX] * 6, eot=eot)
+        assert len({tuple(tokens) for tokens, _ in rows}) > 1
+        check(run(model, states_BTD, eot=eot), rows, eot)
 
 
-def test_rows_end_at_different_times_and_stay_ended(model, states_BTD):
-    found = run(ending(model, 2.0), states_BTD)
-    assert len(set(found.lengths_B.tolist())) > 1 and found.lengths_B.min() < MAX
+def test_rows_end_at_different_times_and_stay_ended(model, states_BTD, stop):
+    found = run(model, states_BTD, eot=stop)
+    assert len(set(found.lengths_B.tolist())) > 2
     for tokens, length in zip(found.tokens_BL, found.lengths_B, strict=True):
-        assert (tokens[length:] == EOT).all() and (tokens[:length] != EOT).all()
+        assert (tokens[length:] == stop).all() and (tokens[:length] != stop).all()
 
 
 def test_prefix_per_row_and_of_one_token(model, states_BTD):
@@ -127,9 +126,9 @@ def test_batching_and_padding_change_nothing(model, states_BTD):
     assert (run(model, padded).tokens_BL != whole.tokens_BL).any()  # without the mask the padding is heard
 
 
-def test_stops_when_all_rows_have_ended(model, states_BTD):
+def test_stops_when_all_rows_have_ended(model, states_BTD, stop):
     """Counts the steps really taken: a loop that ran on would give the same tokens."""
-    graphdef, params = functional.split(ending(model, 50.0))
+    graphdef, params = functional.split(model)
     calls = []
 
     class Counting:
@@ -143,11 +142,13 @@ def test_stops_when_all_rows_have_ended(model, states_BTD):
 
     @jax.jit
     def decode(params, states_BTD):
-        return greedy(Counting(functional.merge(graphdef, params)), states_BTD, PREFIX, max_tokens=MAX, eot=EOT)
+        return greedy(Counting(functional.merge(graphdef, params)), states_BTD, PREFIX, max_tokens=MAX, eot=stop)
 
-    found = jax.block_until_ready(decode(params, states_BTD[:1]))
+    lengths_B = run(model, states_BTD, eot=stop).lengths_B
+    early = next(i for i in range(6) if lengths_B[i] < MAX - 2)
+    jax.block_until_ready(decode(params, states_BTD[early : early + 1]))
     jax.effects_barrier()
-    assert max(calls) + 1 == len(PREFIX) + int(found.lengths_B[0]) < len(PREFIX) + MAX - 1
+    assert max(calls) + 1 == len(PREFIX) + lengths_B[early]
 
 
 def test_impossible_requests_are_named(model, states_BTD):

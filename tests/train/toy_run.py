@@ -3,8 +3,8 @@
 Reads JSON lines [directory, steps, kill_at] and answers each with the exit code of the run (-9 for SIGKILL). Imports
 cost seconds, so this process pays them once and forks a child per run; jax has no threads before it first computes.
 
-kill_at: "n" dies (SIGKILL) when batch n is asked for; "save:n" dies right after the save of step n was started, so while it
-is written; "term:n" sends itself SIGTERM at batch n; "" runs through.
+kill_at: "n" dies (SIGKILL) when batch n is asked for; "save:n" dies right after the save of step n began, so while
+it is written; "term:n" sends itself SIGTERM at batch n; "" runs through.
 """
 
 import json

@@ -37,7 +37,7 @@ def load(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Utterance]:
-    """The corpus as utterances with WAV paths; missing audio is synthesised first (about 4 ms an utterance on 2 cores).
+    """The corpus as utterances with WAV paths; missing audio is synthesised first (5 to 10 ms an utterance on 2 cores).
 
     cache_dir: default `synthetic.cache_folder()`; cohorts: names from `speakers.COHORTS`, None for all; the typical
     cohort is larger, as a base model is trained on it. prompts: number of different sentences (default: half the
