@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -18,12 +17,13 @@ class LowRankExperts(nnx.Module):
     or alpha / sqrt(R) when rank-stabilised (Kalajdzievski 2023). float32 whatever the backbone's type.
     """
 
-    def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, rngs):
+    def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, init):
         self.scale = alpha / (math.sqrt(rank) if stabilised else rank)
-        self.A = Expert(_kaiming(rngs.params(), (num_experts, d_in, rank)))
-        self.B = Expert(jnp.zeros((num_experts, rank, d_out), jnp.float32))
-        self.shared_A = Expert(_kaiming(rngs.params(), (1, d_in, shared_rank))) if shared_rank else None
-        self.shared_B = Expert(jnp.zeros((1, shared_rank, d_out), jnp.float32)) if shared_rank else None
+        bound = d_in**-0.5  # kaiming_uniform(a = sqrt 5) over fan-in D
+        self.A = Expert(init.uniform(num_experts, d_in, rank, bound=bound))
+        self.B = Expert(init.constant(num_experts, rank, d_out))
+        self.shared_A = Expert(init.uniform(1, d_in, shared_rank, bound=bound)) if shared_rank else None
+        self.shared_B = Expert(init.constant(1, shared_rank, d_out)) if shared_rank else None
 
     def __call__(self, x_BTD, route: Route):
         y_BTO = mixture.apply(x_BTD, self.A[...], self.B[...], route, self.scale)
@@ -32,7 +32,3 @@ class LowRankExperts(nnx.Module):
             y_BTO = y_BTO + mixture.apply(x_BTD, self.shared_A[...], self.shared_B[...], always, self.scale)
         return y_BTO
 
-
-def _kaiming(key, shape):
-    bound = 1.0 / math.sqrt(shape[1])  # kaiming_uniform(a = sqrt 5) over fan-in D
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)

@@ -14,18 +14,18 @@ class MLPGate(nnx.Module):
     gradient of the recognition loss, not chance, tells them apart. float32 throughout.
     """
 
-    def __init__(self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, rngs):
+    def __init__(self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, init):
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
         width = self.matrix.shape[1]
         if hidden:
-            self.hidden_kernel = Gate(_uniform(rngs.params(), (width, hidden)))
-            self.hidden_bias = Gate(jnp.zeros((hidden,), jnp.float32))
+            self.hidden_kernel = Gate(init.uniform(width, hidden, bound=width**-0.5))
+            self.hidden_bias = Gate(init.constant(hidden))
         else:
             self.hidden_kernel = self.hidden_bias = None
-        shape = (hidden or width, num_experts)
-        self.kernel = Gate(jnp.zeros(shape, jnp.float32) if zero_start else _uniform(rngs.params(), shape))
-        self.bias = Gate(jnp.zeros((num_experts,), jnp.float32))
+        last = hidden or width
+        self.kernel = Gate(init.uniform(last, num_experts, bound=0.0 if zero_start else last**-0.5))
+        self.bias = Gate(init.constant(num_experts))
 
     def __call__(self, embedding_BU):
         """Logits [B, E]."""
@@ -34,7 +34,3 @@ class MLPGate(nnx.Module):
             h = jax.nn.relu(h @ self.hidden_kernel[...] + self.hidden_bias[...][None])
         return h @ self.kernel[...] + self.bias[...][None]
 
-
-def _uniform(key, shape):
-    bound = shape[0] ** -0.5
-    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)

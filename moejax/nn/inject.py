@@ -31,14 +31,14 @@ def matching(paths, patterns) -> list[str]:
     return [p for p in paths if any(fnmatch.fnmatch(p, pattern) for pattern in patterns)]
 
 
-def add_experts(model, patterns, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, rngs) -> list[str]:
+def add_experts(model, patterns, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, init) -> list[str]:
     """Adds fresh experts (which change nothing yet) to the matching layers; returns their paths."""
     layers = linear_layers(model)
     chosen = matching(layers, patterns)
     for path in chosen:
-        d_in, d_out = layers[path].kernel.shape
+        d_in, d_out = layers[path].kernel.get_value().shape
         layers[path].experts = LowRankExperts(
             d_in, d_out, num_experts=num_experts, rank=rank, alpha=alpha,
-            shared_rank=shared_rank, stabilised=stabilised, rngs=rngs,
+            shared_rank=shared_rank, stabilised=stabilised, init=init,
         )  # fmt: skip
     return chosen

@@ -10,12 +10,12 @@ from moejax.nn.whisper import Whisper, WhisperConfig
 class TextEncoder(nnx.Module):
     """tokens [B, T] -> states [B, T, D]; shares the decoder's embedding and positions, which its caller adds."""
 
-    def __init__(self, config: WhisperConfig, *, rngs):
+    def __init__(self, config: WhisperConfig, *, init):
         c = config
         self.layers = nnx.List(
-            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, rngs=rngs) for _ in range(c.encoder_layers)]
+            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, init=init) for _ in range(c.encoder_layers)]
         )
-        self.norm = LayerNorm(c.d_model)
+        self.norm = LayerNorm(c.d_model, init=init)
 
     def __call__(self, x_BTD, mask_BT):
         for block in self.layers:
@@ -26,9 +26,9 @@ class TextEncoder(nnx.Module):
 class Translator(Whisper):
     """Source tokens in, target tokens out; decodes with the same search as recognition."""
 
-    def __init__(self, config: WhisperConfig, *, rngs):
-        super().__init__(config, rngs=rngs)
-        self.encoder = TextEncoder(config, rngs=rngs)
+    def __init__(self, config: WhisperConfig, *, init):
+        super().__init__(config, init=init)
+        self.encoder = TextEncoder(config, init=init)
 
     def encode(self, source_BT, mask_BT):
         """States of source tokens; padding is masked."""

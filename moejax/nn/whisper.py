@@ -42,17 +42,17 @@ class WhisperConfig:
 class Encoder(nnx.Module):
     """mel [B, N, M] -> states [B, T, D], T = ceil(N / 2)."""
 
-    def __init__(self, config: WhisperConfig, *, rngs):
+    def __init__(self, config: WhisperConfig, *, init):
         c = config
         self.mask_padding = c.mask_padding
         self.dtype = c.dtype
-        self.conv1 = Conv(c.num_mel_bins, c.d_model, stride=1, rngs=rngs)
-        self.conv2 = Conv(c.d_model, c.d_model, stride=2, rngs=rngs)
+        self.conv1 = Conv(c.num_mel_bins, c.d_model, stride=1, init=init)
+        self.conv2 = Conv(c.d_model, c.d_model, stride=2, init=init)
         self.positions = Buffer(jnp.asarray(sinusoids(c.max_source_positions, c.d_model)))
         self.layers = nnx.List(
-            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, rngs=rngs) for _ in range(c.encoder_layers)]
+            [Block(c.d_model, c.encoder_heads, c.encoder_ffn, cross=False, init=init) for _ in range(c.encoder_layers)]
         )
-        self.norm = LayerNorm(c.d_model)
+        self.norm = LayerNorm(c.d_model, init=init)
 
     def __call__(self, mel_BNM, mask_BT=None, route=None, noise: Noise | None = None, layers: bool = False):
         x = jax.nn.gelu(self.conv1(mel_BNM.astype(self.dtype)), approximate=False)
@@ -72,19 +72,16 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """tokens [B, L] and encoder states -> logits [B, L, V]; the output matrix is the embedding, as in the reference."""
 
-    def __init__(self, config: WhisperConfig, *, rngs):
+    def __init__(self, config: WhisperConfig, *, init):
         c = config
         self.mask_padding = c.mask_padding
         self.dtype = c.dtype
-        scale = c.d_model**-0.5
-        self.embed = Backbone(jax.random.normal(rngs.params(), (c.vocab_size, c.d_model), jnp.float32) * scale)
-        self.positions = Backbone(
-            jax.random.normal(rngs.params(), (c.max_target_positions, c.d_model), jnp.float32) * 0.02
-        )
+        self.embed = Backbone(init.normal(c.vocab_size, c.d_model, std=c.d_model**-0.5))
+        self.positions = Backbone(init.normal(c.max_target_positions, c.d_model, std=0.02))
         self.layers = nnx.List(
-            [Block(c.d_model, c.decoder_heads, c.decoder_ffn, cross=True, rngs=rngs) for _ in range(c.decoder_layers)]
+            [Block(c.d_model, c.decoder_heads, c.decoder_ffn, cross=True, init=init) for _ in range(c.decoder_layers)]
         )
-        self.norm = LayerNorm(c.d_model)
+        self.norm = LayerNorm(c.d_model, init=init)
 
     def logits(self, x_BLD):
         return jnp.einsum(
@@ -109,10 +106,10 @@ class Decoder(nnx.Module):
 class Whisper(nnx.Module):
     """Encoder, decoder, and what moejax may hang on them: `gate` (nn.gates), `ctc` (Linear to vocabulary + blank)."""
 
-    def __init__(self, config: WhisperConfig, *, rngs):
+    def __init__(self, config: WhisperConfig, *, init):
         self.config = config
-        self.encoder = Encoder(config, rngs=rngs)
-        self.decoder = Decoder(config, rngs=rngs)
+        self.encoder = Encoder(config, init=init)
+        self.decoder = Decoder(config, init=init)
         self.gate = nnx.data(None)
         self.ctc = nnx.data(None)
 
@@ -152,11 +149,9 @@ def sinusoids(length, channels, max_timescale=10000.0):
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 
 
-def add_ctc(model: Whisper, rngs):
+def add_ctc(model: Whisper, init):
     """A CTC output layer on the encoder: vocabulary + 1 (the last is the blank)."""
-    model.ctc = Linear(model.config.d_model, model.config.vocab_size + 1, rngs=rngs)
-    model.ctc.kernel = Head(model.ctc.kernel[...])
-    model.ctc.bias = Head(model.ctc.bias[...])
+    model.ctc = Linear(model.config.d_model, model.config.vocab_size + 1, init=init, group=Head)
 
 
 def _size(width, layers, heads, *, decoder_layers=None, vocab=51865, mels=80):

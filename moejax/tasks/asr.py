@@ -8,10 +8,9 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from moejax.decode.greedy import greedy
-from moejax.nn import functional, gates, inject, whisper
+from moejax.nn import functional, gates, inject, variables, whisper
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
 from moejax.types import Batch, Route
@@ -67,25 +66,25 @@ class Row:
 
 
 def build(config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate: dict | None = None, ctc=False, seed=0):
-    """A zero-argument function that makes the module; pass it to `functional.abstract` or call it inside jit.
+    """A zero-argument function that makes the module; pass it to `functional.abstract` or to `init`.
 
     `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}.
     """
 
     def make():
-        rngs = nnx.Rngs(seed)
-        model = whisper.Whisper(config, rngs=rngs)
+        init = variables.Init(seed)
+        model = whisper.Whisper(config, init=init)
         if ctc:
-            whisper.add_ctc(model, rngs)
+            whisper.add_ctc(model, init)
         if mixture is not None:
             inject.add_experts(
                 model, mixture.targets, num_experts=mixture.num_experts, rank=mixture.rank, alpha=mixture.alpha,
-                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, rngs=rngs,
+                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, init=init,
             )  # fmt: skip
         if gate is not None:
             model.gate = gates.MLPGate(
                 gate["mean"], gate["matrix"], num_experts=mixture.num_experts, hidden=gate["hidden"],
-                zero_start=gate["zero_start"], rngs=rngs,
+                zero_start=gate["zero_start"], init=init,
             )  # fmt: skip
         return model
 
@@ -93,29 +92,14 @@ def build(config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate
 
 
 def init(make, base: dict | None = None):
-    """`(graphdef, params)`: fresh groups where `base` has none, the base's arrays where it has. The base's own are never drawn."""
-    graphdef, shapes = functional.abstract(make)
-    base = base or {}
-    missing = {
-        group: {path for path in functional.paths(tree) if path not in functional.paths(base.get(group, {}))}
-        for group, tree in shapes.items()
-    }
-
-    @jax.jit
-    def fresh():
-        params = functional.split(make())[1]
-        return {g: {p: leaf for p, leaf in functional.paths(t).items() if p in missing[g]} for g, t in params.items()}
-
-    drawn = fresh()
-    params = {}
-    for group, tree in shapes.items():
-        have = functional.paths(base.get(group, {}))
-        flat = {path: drawn[group][path] if path in drawn[group] else have[path] for path in functional.paths(tree)}
-        for path, leaf in functional.paths(tree).items():
-            if tuple(flat[path].shape) != tuple(leaf.shape):
-                raise ValueError(f"parameter {group}/{path} has shape {flat[path].shape}, the model wants {leaf.shape}")
-        params[group] = functional.nest(flat)
-    return graphdef, params
+    """`(graphdef, params)`: the base's arrays where it has them, fresh ones elsewhere. Errors: a shape that does not fit."""
+    graphdef, recipe = functional.split(make())
+    have = functional.paths(base or {})
+    flat = functional.paths(recipe)
+    for path, leaf in flat.items():
+        if path in have and tuple(have[path].shape) != tuple(leaf.shape):
+            raise ValueError(f"parameter {path} has shape {have[path].shape}, the model wants {leaf.shape}")
+    return graphdef, functional.materialise(functional.nest({path: have.get(path, leaf) for path, leaf in flat.items()}))
 
 
 def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):

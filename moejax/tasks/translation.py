@@ -4,11 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
-from flax import nnx
 
 from moejax.decode.greedy import greedy
 from moejax.nn import functional
 from moejax.nn.translator import Translator
+from moejax.nn.variables import Init
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops import losses
 
@@ -22,9 +22,8 @@ def configure(vocab_size: int, *, width: int, layers: int, heads: int, max_token
 
 def init(config: WhisperConfig, seed: int, saved: dict | None = None):
     """`(graphdef, params)`, fresh or as saved."""
-    build = lambda: Translator(config, rngs=nnx.Rngs(seed))  # noqa: E731
-    graphdef, _ = functional.abstract(build)
-    return graphdef, saved if saved is not None else jax.jit(lambda: functional.split(build())[1])()
+    graphdef, recipe = functional.split(Translator(config, init=Init(seed)))
+    return graphdef, functional.materialise(recipe) if saved is None else saved
 
 
 def make_loss(graphdef):

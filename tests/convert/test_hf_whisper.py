@@ -5,11 +5,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax import nnx
 
 from moejax.convert import hf_whisper
 from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional
+from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
 
 CONFIG = WhisperConfig(
@@ -31,7 +31,7 @@ CONFIG = WhisperConfig(
 
 @pytest.fixture(scope="module")
 def params():
-    _, abstract = functional.abstract(lambda: Whisper(CONFIG, rngs=nnx.Rngs(0)))
+    _, abstract = functional.abstract(lambda: Whisper(CONFIG, init=Init(0)))
     rng = np.random.default_rng(0)
     tree = functional.paths({name: abstract[name] for name in ("backbone", "buffer")})
     return functional.nest({path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in tree.items()})
@@ -70,7 +70,7 @@ def test_round_trip_is_exact(folder, params):
 
 
 def test_the_map_covers_the_network():
-    _, abstract = functional.abstract(lambda: Whisper(CONFIG, rngs=nnx.Rngs(0)))
+    _, abstract = functional.abstract(lambda: Whisper(CONFIG, init=Init(0)))
     places = dict(hf_whisper.key_map(CONFIG).values())
     leaves = functional.paths(abstract)
     assert places.keys() == leaves.keys()

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from moejax.decode.greedy import greedy
 from moejax.nn import functional
+from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
 
 VOCAB, EOT, MAX = 40, 39, 9
@@ -19,7 +19,7 @@ PREFIX = [3, 1, 4]
 
 @pytest.fixture(scope="module")
 def model():
-    graphdef, abstract = functional.abstract(lambda: Whisper(CONFIG, rngs=nnx.Rngs(0)))
+    graphdef, abstract = functional.abstract(lambda: Whisper(CONFIG, init=Init(0)))
     rng = np.random.default_rng(1)
     # Wide weights, so that a random network says different things and says them clearly.
     return functional.merge(

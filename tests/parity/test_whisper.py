@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from flax import nnx
 
 from moejax.convert import hf_whisper
 from moejax.data.tokenizer import Tokenizer
 from moejax.decode.greedy import greedy
 from moejax.nn import functional
+from moejax.nn.variables import Init
 from moejax.nn.whisper import SIZES, Whisper, WhisperConfig
 from moejax.ops import audio
 
@@ -56,7 +56,7 @@ def pair(request, tmp_path_factory):
 
 @functools.cache
 def abstract(config):
-    return functional.abstract(lambda: Whisper(config, rngs=nnx.Rngs(0)))
+    return functional.abstract(lambda: Whisper(config, init=Init(0)))
 
 
 def graph(config):
