@@ -1,9 +1,11 @@
 """The baselines: one LoRA of an expert's rank, one of the mixture's total size, one per cohort, one per speaker.
 
 They are experts with a known route: all cohorts' (or all speakers') adapters stand side by side in one stacked array and
-train as one batched program, each on its own utterances.
+train as one batched program, each on its own utterances. Kinds of the same rank get equally long stacks (the surplus is never
+routed to and is cut off afterwards), so that they share one compilation.
 """
 
+import jax
 import numpy as np
 
 from moejax.nn import functional
@@ -27,17 +29,20 @@ def run(cfg, work) -> dict:
     """Writes W/adapters/<kind>/params.safetensors and W/adapters/index.json: {system: {kind, label, ...}}."""
     corpus = Corpus(cfg, work)
     rows = corpus.rows("train")
+    unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
+    planned = {kind: KINDS[kind](corpus, rows) for kind in cfg.adapters.kinds}
     index, summary = {}, {}
-    for kind in cfg.adapters.kinds:
-        if kind not in KINDS:
-            raise ValueError(f"unknown adapter kind {kind!r}; known: {', '.join(KINDS)}")
-        names, labels, rank = KINDS[kind](corpus, rows)
-        mixture = mixtures.definition(cfg, len(names), rank=rank, shared_rank=0)
+    for kind, (names, labels, rank) in planned.items():
+        stack = max(len(other) for other, _, its_rank in planned.values() if its_rank == rank)
+        mixture = mixtures.definition(cfg, stack, rank=rank, shared_rank=0)
         params = _train(corpus, kind, rows, labels, mixture)
-        save_params(work.path("adapters", kind, "params.safetensors"), {"expert": params["expert"]})
-        each = functional.count(params["expert"]) // len(names)
+        trained = jax.tree.map(lambda leaf: leaf[: len(names)], params["expert"])  # noqa: B023 - used at once
+        save_params(work.path("adapters", kind, "params.safetensors"), {"expert": trained})
+        each = functional.count(trained) // len(names)
         for label, name in enumerate(names):
-            index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "experts": len(names), "trainable": each}
+            index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "trainable": each}
         summary[kind] = {"adapters": len(names), "rank": mixture.rank, "trainable_each": each}
         write_json(work.path("adapters", "index.json"), index)
     return summary

@@ -37,7 +37,9 @@ def run(cfg, work) -> dict:
     embed = asr.make_embed(graphdef, options(cfg))
     rows = np.arange(len(corpus.manifest))
     fetch = _Audio(corpus.audio)
-    batches = eval_batches(corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple)
+    batches = eval_batches(
+        corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=corpus.manifest.column("id")
+    )
     out = None
     stream = loader(batches, fetch, workers=cfg.runtime.workers)
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed")):

@@ -18,6 +18,7 @@ from moejax.stages.corpus import Corpus, key_of
 from moejax.stages.embed import options as embedding_options
 from moejax.stages.training import load_table
 from moejax.tasks import asr
+from moejax.train.checkpoint import load_params
 
 DEFAULTS = {
     "evaluate": {
@@ -40,6 +41,7 @@ class System:
     mixture: asr.Mixture | None = None
     label: int = 0
     trainable: int = 0
+    shuffle: bool = False  # draw each utterance's route at random: the control of the gate
 
 
 def run(cfg, work) -> dict:
@@ -103,18 +105,23 @@ def open_system(corpus: Corpus, name: str) -> System:
     if name.startswith("moe"):
         stage = "experts" if name == "moe_frozen" else "joint"
         graphdef, params, mixture, _ = mixtures.with_gate(corpus, stage)
-        route = "random" if name == "moe_random_gate" else "gate"
         groups = ("expert",) if name == "moe_frozen" else ("expert", "gate")
-        return System(name, route, graphdef, params, mixture, trainable=sum(functional.count(params[g]) for g in groups))
-    entry = read_json(work.path("adapters", "index.json"))[name]
-    graphdef, params, mixture = _adapters(corpus, entry["kind"], entry["experts"], entry["rank"])
-    return System(name, "label", graphdef, params, mixture, entry["label"], entry["trainable"])
+        count = sum(functional.count(params[group]) for group in groups)
+        return System(name, "gate", graphdef, params, mixture, trainable=count, shuffle=name == "moe_random_gate")
+    index = read_json(work.path("adapters", "index.json"))
+    entry = index[name]
+    family = [other for other, its in index.items() if its["rank"] == entry["rank"]]
+    graphdef, params, mixture = _family(corpus, index, family)
+    return System(name, "label", graphdef, params, mixture, family.index(name), entry["trainable"])
 
 
-def _adapters(corpus, kind, experts, rank):
-    mixture = mixtures.definition(corpus.cfg, experts, rank=rank, shared_rank=0)
-    saved = corpus.work.path("adapters", kind, "params.safetensors")
-    return *mixtures.with_experts(corpus, mixture, saved), mixture
+def _family(corpus, index, names):
+    """All adapters of one rank in one stack, in the order of `names`: they share one compiled search."""
+    kinds = list(dict.fromkeys(index[name]["kind"] for name in names))
+    files = [load_params(corpus.work.path("adapters", kind, "params.safetensors"))[0]["expert"] for kind in kinds]
+    stacked = jax.tree.map(lambda *leaves: np.concatenate(leaves), *files)
+    mixture = mixtures.definition(corpus.cfg, len(names), rank=index[names[0]]["rank"], shared_rank=0)
+    return *mixtures.with_experts(corpus, mixture, {"expert": stacked}), mixture
 
 
 def own_rows(corpus: Corpus, rows, name):
@@ -148,7 +155,9 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
-        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key)
+        decoded, weight_BE = predict(
+            system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, system.shuffle
+        )
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)

@@ -50,9 +50,9 @@ def with_gate(corpus: Corpus, stage: str | None = None):
 
 
 def with_experts(corpus: Corpus, mixture: asr.Mixture, saved=None):
-    """`(graphdef, params)`: base + experts without a gate (adapters); `saved` is the file of a trained one."""
+    """`(graphdef, params)`: base + experts without a gate (adapters), fresh or the `saved` groups."""
     config, base = corpus.base
-    have = merge_groups(base, load_params(saved)[0]) if saved else base
+    have = merge_groups(base, saved) if saved else base
     return asr.init(asr.build(config, mixture=mixture, seed=corpus.cfg.seed), have)
 
 
