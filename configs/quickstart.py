@@ -23,7 +23,8 @@ def get_config(variant=""):
             speakers_per_cohort=3,
             utterances_per_speaker=100,
             typical_speakers=8,
-            typical_utterances=150 if fast else 300,
+            typical_utterances=200 if fast else 450,
+            prompts=3400 if fast else 5400,
         ),
     )
     c.model = dict(size="micro", vocab_size=600, buckets=(6.4,) if fast else (3.0, 6.4))
@@ -31,6 +32,7 @@ def get_config(variant=""):
         select=dict(cohort=["typical"]),
         steps=250 if fast else 700, batch_size=32, learning_rate=3e-3, warmup=50, weight_decay=0.01,
     )  # fmt: skip
+    c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
     c.gate = dict(num_experts=8, hidden=64, temperature=2.0)
     c.mixture = dict(

@@ -38,8 +38,10 @@ def warp(key, mel_BNM, frames_B, *, time, freq):
     speed_B = jnp.maximum(speed_B, frames_B / N)
     from_BN = jnp.arange(N)[None] * speed_B[:, None]
     frames_new_B = jnp.clip(jnp.round(frames_B / speed_B), 1, N).astype(frames_B.dtype)
-    # Beyond the end the buffer's own padding continues: the last frame of the buffer is repeated.
+    # Beyond the buffer's end there is silence, not the last frame again: models without a padding mask would hear it.
+    silence_B11 = mel_BNM.min((1, 2), keepdims=True)
     mel_BNM = _interpolate(mel_BNM, jnp.minimum(from_BN, N - 1.0), axis=1)
+    mel_BNM = jnp.where(from_BN[:, :, None] > N - 1.0, silence_B11, mel_BNM)
     stretch_B = 1.0 + freq * jax.random.uniform(key_f, (B,), minval=-1.0, maxval=1.0)
     from_BM = jnp.clip(jnp.arange(M)[None] * stretch_B[:, None], 0.0, M - 1.0)
     return _interpolate(mel_BNM, from_BM, axis=2), frames_new_B

@@ -55,7 +55,7 @@ def run(config, workdir, stages=None, quiet: bool = False) -> Work:
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
     work = Work(workdir, quiet)
-    set_up_jax(config)
+    set_up_jax(config, work)
     write_config(config, work)
     digests: dict[str, str] = {}
     for name in closure(wanted):
@@ -105,10 +105,16 @@ def stage_inputs(name: str, config, digests: dict) -> dict:
     return inputs
 
 
-def set_up_jax(config) -> None:
+def set_up_jax(config, work) -> None:
     """Persistent compilation cache on; the second start of a run then costs a tenth of the first."""
     import jax
 
+    if config.runtime.cpu_devices:
+        try:
+            jax.config.update("jax_num_cpu_devices", config.runtime.cpu_devices)
+        except RuntimeError:
+            # A program that used JAX before keeps its devices; results then differ in the last digits only.
+            work.log(f"JAX runs already: runtime.cpu_devices={config.runtime.cpu_devices} is ignored")
     folder = Path(config.runtime.compilation_cache).expanduser() if config.runtime.compilation_cache else None
     if folder is not None and jax.config.jax_compilation_cache_dir is None:
         folder.mkdir(parents=True, exist_ok=True)

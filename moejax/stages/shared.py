@@ -14,6 +14,9 @@ DEFAULTS = {
     },
     "mesh": {"data": -1, "fsdp": 1, "expert": 1, "model": 1},  # devices along each axis; -1 takes what is left
     "runtime": {
+        # On a CPU, one XLA device uses little more than one core outside its matrix products: two devices with half the
+        # batch each use both. 0 leaves JAX's own number. Has no effect on accelerators.
+        "cpu_devices": 0,
         "compilation_cache": "~/.cache/moejax/xla",  # "" turns it off
         "workers": 0,  # loader processes; 0 reads in the training process
         "audio_cache_bytes": 2_000_000_000,  # decoded audio kept in memory
