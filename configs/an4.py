@@ -25,14 +25,15 @@ def get_config(variant=""):
     c.model = dict(
         size="micro",
         sizes=dict(d_model=128, encoder_layers=4, encoder_heads=4, decoder_heads=4, encoder_ffn=512, decoder_ffn=512, hop=160),
-        vocab_size=420,
+        vocab_size=800,
         buckets=(2.0, 4.0, 6.6),
     )
     c.base = dict(
-        steps=2500, batch_size=24, learning_rate=2e-3, warmup=200, weight_decay=0.01, ctc=0.3,
+        steps=2500, batch_size=24, learning_rate=2e-3, warmup=200, weight_decay=0.01, ctc=0.0,
         readings=8000, word_strings=4000, repeat=5,
         dropout=0.1, spec=True, freq_masks=1, warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
+    c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 2, 4), pooling="mean_std")
     c.gate = dict(num_experts=4, hidden=64)
     c.mixture = dict(

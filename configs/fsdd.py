@@ -22,20 +22,21 @@ def get_config(variant=""):
             strings_per_speaker=dict(train=400, dev=30, test=60),
         ),
     )
-    c.model = dict(size="micro", vocab_size=300, buckets=(1.2, 2.0, 3.0, 6.0))
+    c.model = dict(size="micro", vocab_size=300, buckets=(1.7, 4.0))
     c.base = dict(
         select=dict(cohort=["A"]),
-        steps=1500, batch_size=32, learning_rate=3e-3, warmup=100, weight_decay=0.01,
+        steps=1000, batch_size=32, learning_rate=3e-3, warmup=100, weight_decay=0.01,
         dropout=0.1, spec=True, warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
+    c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
     c.gate = dict(num_experts=3, hidden=64)
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
     noise = dict(dropout=0.05, spec=True, warp_time=0.1, warp_freq=0.08, level=0.1)
-    c.experts = dict(steps=300, learning_rate=5e-3, **noise)
-    c.joint = dict(steps=500, learning_rate=5e-3, **noise)
+    c.experts = dict(steps=150, learning_rate=5e-3, **noise)
+    c.joint = dict(steps=350, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)
     if variant == "smoke":
         c.base.steps = c.experts.steps = c.joint.steps = 3

@@ -27,7 +27,7 @@ def get_config(variant=""):
             prompts=3400 if fast else 5400,
         ),
     )
-    c.model = dict(size="micro", vocab_size=600, buckets=(6.4,) if fast else (3.0, 6.4))
+    c.model = dict(size="micro", vocab_size=1000, buckets=(5.2,) if fast else (2.6, 5.2))
     c.base = dict(
         select=dict(cohort=["typical"]),
         steps=250 if fast else 700, batch_size=32, learning_rate=3e-3, warmup=50, weight_decay=0.01,

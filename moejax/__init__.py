@@ -10,7 +10,7 @@ _LAZY = {
     "Recognizer": "moejax.recognizer",
     "Transcript": "moejax.recognizer",
     "run": "moejax.stages.run",
-    "evaluate": "moejax.stages.evaluate",
+    "evaluate": "moejax.stages.table",
 }
 
 __all__ = ["__version__", *_LAZY]

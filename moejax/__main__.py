@@ -11,6 +11,7 @@ usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe AUDIO... --model PATH                      text of audio files by a workdir or a Hugging Face folder
+  moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
 
 stages:
 {stages}
@@ -19,7 +20,8 @@ any key of the config can be changed from the command line:
   moejax all --config configs/quickstart.py --workdir runs/q --config.gate.num_experts=4 --config.joint.steps=300
 
 `moejax config --config FILE.py` prints every key with its value.
-exit codes: 0 done, 1 refused or failed (one line says why), 2 usage, 75 stopped by a signal after saving (run again to resume).
+exit codes: 0 done, 1 refused or failed (one line says why), 2 usage,
+75 stopped by a signal after saving (run again to resume).
 """
 EXIT_PREEMPTED = 75  # the value of train.loop.EXIT_PREEMPTED, which cannot be imported before JAX is wanted
 
@@ -67,22 +69,29 @@ def usage() -> str:
 
 
 def staged(command: str, argv: list[str]) -> int:
-    """`all`, one stage, or `config`."""
+    """`all`, one stage, `config` or `plan`."""
     from moejax.stages import run as graph
 
-    if command not in ("all", "config", *graph.STAGES):
-        raise ValueError(f"unknown command {command!r}; known: all, config, transcribe, {', '.join(graph.STAGES)}")
+    if command not in ("all", "config", "plan", *graph.STAGES):
+        known = ", ".join(["all", "config", "plan", "transcribe", *graph.STAGES])
+        raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
         return 0
     path, argv = take(argv, "--config")
     workdir, argv = take(argv, "--workdir")
+    devices, argv = whole_number(argv, "--devices") if command == "plan" else (1, argv)
     argv = [arg for arg in argv if arg != "--traceback"]
     if path is None:
         raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
     config = overridden(path, argv)
     if command == "config":
         print(config)
+        return 0
+    if command == "plan":
+        from moejax.stages.plan import plan
+
+        print(plan(config, devices))
         return 0
     if workdir is None:
         raise ValueError("--workdir W is missing: the folder that the run writes to")
@@ -110,6 +119,14 @@ def take(argv: list[str], flag: str):
     return value, left
 
 
+def whole_number(argv: list[str], flag: str):
+    """`take` of an integer; 1 when absent."""
+    value, left = take(argv, flag)
+    if value is not None and not value.isdecimal():
+        raise ValueError(f"{flag} wants a whole number, got {value!r}")
+    return int(value or 1), left
+
+
 def overridden(path: str, argv: list[str]):
     """The resolved config with `--config.a.b=value` flags applied, typed as ml_collections types them."""
     from absl import flags
@@ -118,9 +135,10 @@ def overridden(path: str, argv: list[str]):
     from moejax.stages import config as configs
 
     config = configs.load(path)
+    argv = configs.open_keys(argv, config)
     values = flags.FlagValues()
-    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["moejax", *argv])
     try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["moejax", *argv])
         left = values(["moejax", *argv])[1:]
     except (flags.Error, AttributeError, KeyError) as error:
         raise ValueError(configs.explain(str(error), argv, config)) from error

@@ -38,19 +38,24 @@ class Transcript:
 def load(path, system: str | None = None) -> "Recognizer":
     """Recognizer from a moejax workdir or a Hugging Face Whisper folder.
 
-    `system` names a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there is:
-    `moe`, then `moe_frozen`, then `base`. Errors: FileNotFoundError for a path that is neither; KeyError for an unknown system.
+    `system` names a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there
+    is: `moe`, then `moe_frozen`, then `base`. Errors: FileNotFoundError for a path that is neither; KeyError for an
+    unknown system.
     """
     path = Path(path)
     if (path / "base" / "model.json").is_file() and (path / "config.json").is_file():
         return _from_workdir(path, system)
     if not (path / "config.json").is_file():
-        raise FileNotFoundError(f"{path} is neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json)")
+        raise FileNotFoundError(
+            f"{path} is neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json)"
+        )
     if system not in (None, "base"):
         raise KeyError(f"a Hugging Face folder has no system {system!r}; it has base")
     config, params = hf_whisper.load(path)
     graphdef, params = asr.init(asr.build(config), params)
-    seconds = (2.0, 4.0, 8.0, 16.0, 30.0) if config.mask_padding else (30.0,)
+    longest = min(30.0, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
+    shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
+    seconds = (*shorter, longest)
     return Recognizer(graphdef, params, config, Tokenizer.from_hf_folder(path), seconds=seconds)
 
 
@@ -63,7 +68,9 @@ def _from_workdir(path: Path, system: str | None) -> "Recognizer":
 
 
 class Recognizer:
-    """Transcribes audio with one system. Shapes are few and fixed; a recording's batch neighbours never change its text."""
+    """Transcribes audio with one system. Shapes are few and fixed; a recording's batch neighbours never change its
+    text.
+    """
 
     def __init__(
         self, graphdef, params, config, tokenizer, *, seconds, route="none", mixture=None, embedding=None, label=0,
@@ -77,16 +84,18 @@ class Recognizer:
     def transcribe(self, audio, *, rate: int = SAMPLE_RATE, language: str | None = None, batch_size: int | None = None):
         """Transcript of a path or an array [S] at `rate` Hz, or a list of Transcripts of a list of them.
 
-        Integer arrays are scaled by their type; longer recordings than the largest window are cut at silences. Audio in which nothing can be
-        heard gives empty text. Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale).
+        Integer arrays are scaled by their type; longer recordings than the largest window are cut at silences. Audio in
+        which nothing can be heard gives empty text. Errors: ValueError naming what is wrong (unreadable, NaN, wrong
+        scale).
         """
         single = not isinstance(audio, list | tuple)
         language = language or self.language
         waves = [self._read(item, rate) for item in ([audio] if single else audio)]
         pieces = [(i, start, stop) for i, wave in enumerate(waves) for start, stop in self._spans(wave)]
-        texts = self._decode([waves[i][start:stop] for i, start, stop in pieces], language, batch_size or self.batch_size)
+        cut = [waves[i][start:stop] for i, start, stop in pieces]
+        texts = self._decode(cut, language, batch_size or self.batch_size)
         found = [[] for _ in waves]
-        for (i, start, stop), (text, route) in zip(pieces, texts):
+        for (i, start, stop), (text, route) in zip(pieces, texts, strict=True):
             found[i].append(Segment(start / SAMPLE_RATE, stop / SAMPLE_RATE, text, route))
         transcripts = [_join(segments, language) for segments in found]
         return transcripts[0] if single else transcripts
@@ -97,7 +106,9 @@ class Recognizer:
         return np.asarray(self._encode(self.params, mel_BNM), np.float32)
 
     def logits(self, mel_BMN, tokens_BL) -> np.ndarray:
-        """Next-token logits [B, L, V] for features and decoder inputs, teacher forced, float32; a mixture routes by its gate."""
+        """Next-token logits [B, L, V] for features and decoder inputs, teacher forced, float32; a mixture routes by its
+        gate.
+        """
         mel_BNM = np.asarray(mel_BMN, np.float32).transpose(0, 2, 1)
         return np.asarray(self._logits(self.params, mel_BNM, np.asarray(tokens_BL, np.int32)), np.float32)
 
@@ -145,7 +156,8 @@ class Recognizer:
             members = [i for i, w in enumerate(windows) if w == window]
             for at in range(0, len(members), batch_size):
                 rows = members[at : at + batch_size]
-                for i, result in zip(rows, self._batch([waves[i] for i in rows], window, language, batch_size)):
+                batch = self._batch([waves[i] for i in rows], window, language, batch_size)
+                for i, result in zip(rows, batch, strict=True):
                     results[i] = result
         return results
 
@@ -161,11 +173,12 @@ class Recognizer:
         for b, wave in enumerate(waves):
             audio_BS[b, : len(wave)], samples_B[b] = wave, len(wave)
         label_B = np.full(rows, self.label, np.int32)
-        decoded, weight_BE = self._predict(language)(self.params, audio_BS, samples_B, label_B, jax.random.key(self.seed))
+        predict, key = self._predict(language), jax.random.key(self.seed)
+        decoded, weight_BE = predict(self.params, audio_BS, samples_B, label_B, key)
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         texts = [self.tokenizer.decode(tokens_BL[b, : lengths_B[b]]) for b in range(len(waves))]
         weights = [None] * len(waves) if weight_BE is None else np.asarray(weight_BE).astype(float).tolist()
-        return list(zip(texts, weights))
+        return list(zip(texts, weights, strict=False))  # weights of filler rows are left over
 
 
 def _join(segments, language) -> Transcript:

@@ -15,7 +15,7 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 DATA, FSDP, EXPERT, MODEL = AXES = ("data", "fsdp", "expert", "model")
 BATCH_AXES = (DATA, FSDP)
@@ -32,6 +32,18 @@ def make_mesh(shape, devices=None):
     Axes are Auto (the compiler chooses intermediate shardings): since jax 0.7 the default is Explicit.
     """
     devices = jax.devices() if devices is None else list(devices)
+    sizes = mesh_sizes(shape, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def pretend_mesh(shape, count):
+    """What `make_mesh` would make of `count` devices that need not exist: for plans and shapes, not for arrays."""
+    sizes = mesh_sizes(shape, count)
+    return AbstractMesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_sizes(shape, count):
+    """{axis: devices along it} of all four axes. Raises ValueError when they do not multiply to `count`."""
     if unknown := sorted(set(shape) - set(AXES)):
         raise ValueError(f"unknown mesh axis {unknown[0]!r}; known: {', '.join(AXES)}")
     sizes = {axis: int(shape.get(axis, 1)) for axis in AXES}
@@ -40,10 +52,10 @@ def make_mesh(shape, devices=None):
     if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
         raise ValueError(f"mesh {dict(shape)}: sizes are positive, and at most one is -1")
     if free:
-        sizes[free[0]] = len(devices) // fixed
-    if math.prod(sizes.values()) != len(devices):
-        raise ValueError(f"mesh {dict(shape)} does not fit {len(devices)} devices: its product must be {len(devices)}")
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+        sizes[free[0]] = count // fixed
+    if math.prod(sizes.values()) != count:
+        raise ValueError(f"mesh {dict(shape)} does not fit {count} devices: its product must be {count}")
+    return sizes
 
 
 def path_string(path):

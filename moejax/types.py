@@ -23,8 +23,8 @@ class Batch:
     """One fixed-shape batch of utterances.
 
     `tokens_BL` is the decoder input (prefix, then text); `targets_BL` the same shifted left, ending in exactly one end
-    token; `score_BL` is true where a target counts. It is set by position, never by token value: Whisper's padding id *is*
-    its end id, so masking by value teaches a model never to stop.
+    token; `score_BL` is true where a target counts. It is set by position, never by token value: Whisper's padding id
+    *is* its end id, so masking by value teaches a model never to stop.
     """
 
     audio_BS: Array  # float32, 16 kHz

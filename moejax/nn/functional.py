@@ -14,7 +14,7 @@ from moejax.nn.variables import GROUPS, Draw
 def split(model):
     """`(graphdef, params)`: params holds one nested dict per group that the model has."""
     graphdef, *states = nnx.split(model, *GROUPS.values())
-    params = {name: _string_keys(nnx.to_pure_dict(state)) for name, state in zip(GROUPS, states)}
+    params = {name: _string_keys(nnx.to_pure_dict(state)) for name, state in zip(GROUPS, states, strict=True)}
     return graphdef, {name: tree for name, tree in params.items() if tree}
 
 

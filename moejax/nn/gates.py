@@ -8,10 +8,11 @@ from moejax.nn.variables import Buffer, Gate
 
 
 class MLPGate(nnx.Module):
-    """G = Linear ReLU Linear on a fixed affine projection of the embedding (standardisation, or a discriminant that keeps the voice).
+    """G = Linear ReLU Linear on a fixed affine projection of the embedding (standardisation, or a discriminant that
+    keeps the voice).
 
-    `hidden` = 0 leaves one linear layer. `zero_start` makes the last layer zero: every expert begins equally likely, and the
-    gradient of the recognition loss, not chance, tells them apart. float32 throughout.
+    `hidden` = 0 leaves one linear layer. `zero_start` makes the last layer zero: every expert begins equally likely,
+    and the gradient of the recognition loss, not chance, tells them apart. float32 throughout.
     """
 
     def __init__(self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, init):

@@ -1,7 +1,8 @@
 """Hang experts on the linear layers whose path matches a pattern.
 
-Paths are those of the parameters: `decoder/layers/0/self_attn/q`. Patterns are shell-style (`decoder/layers/*/self_attn/[qv]`),
-so that a config says in one line where experts live; a pattern that matches nothing is an error that lists the layers.
+Paths are those of the parameters: `decoder/layers/0/self_attn/q`. Patterns are shell-style
+(`decoder/layers/*/self_attn/[qv]`), so that a config says in one line where experts live; a pattern that matches
+nothing is an error that lists the layers.
 """
 
 import fnmatch

@@ -9,7 +9,7 @@ from moejax.ops.attention import attend
 
 
 class Noise:
-    """Dropout of one forward pass: splits its key once per use, in program order. None in place of it means no dropout."""
+    """Dropout of one forward pass: a key of its own for every use, in program order. None means no dropout."""
 
     def __init__(self, key, rate: float, expert_rate: float = 0.0):
         self.key, self.rate, self.expert_rate, self.uses = key, rate, expert_rate, 0
@@ -65,7 +65,9 @@ class LayerNorm(nnx.Module):
 
 
 class Conv(nnx.Module):
-    """Width-3 convolution with padding 1 as one matrix product over the three shifts (XLA's CPU convolution gradient is slow)."""
+    """Width-3 convolution with padding 1 as one matrix product over the three shifts (XLA's CPU convolution gradient is
+    slow).
+    """
 
     def __init__(self, d_in, d_out, *, stride, init):
         self.stride = stride
@@ -126,7 +128,9 @@ class Block(nnx.Module):
         h = self.cross_attn(h, keys_values, key_mask_BS=key_mask_BS, route=route, noise=noise)
         return x_BTD + drop(noise, h)
 
-    def __call__(self, x_BTD, states_BSD=None, *, mask_BT=None, states_mask_BS=None, causal=False, route=None, noise=None):
+    def __call__(
+        self, x_BTD, states_BSD=None, *, mask_BT=None, states_mask_BS=None, causal=False, route=None, noise=None
+    ):
         h = self.self_attn_norm(x_BTD)
         kv = self.self_attn.keys_values(h, route, noise)
         h = self.self_attn(h, kv, key_mask_BS=mask_BT, causal=causal, route=route, noise=noise)
@@ -140,7 +144,8 @@ class Block(nnx.Module):
         """One token: `cache` = (k, v) [B, L, H, K] is written at `position`, `cross` the encoder's keys and values."""
         h = self.self_attn_norm(x_B1D)
         new = self.self_attn.keys_values(h, route)
-        cache = tuple(jax.lax.dynamic_update_slice_in_dim(old, one, position, axis=1) for old, one in zip(cache, new))
+        write = jax.lax.dynamic_update_slice_in_dim
+        cache = tuple(write(old, one, position, axis=1) for old, one in zip(cache, new, strict=True))
         seen_BL = jnp.broadcast_to(jnp.arange(cache[0].shape[1]) <= position, cache[0].shape[:2])
         x_B1D = x_B1D + self.self_attn(h, cache, key_mask_BS=seen_BL, route=route)
         x_B1D = self.cross(x_B1D, cross, states_mask_BS, route)

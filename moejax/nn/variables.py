@@ -1,7 +1,8 @@
 """Parameter groups, and how fresh parameters are drawn.
 
-Every array of a model belongs to exactly one group; a stage names the groups that it moves. A fresh parameter is a recipe
-(`Draw`) until somebody wants its numbers: building large-v2 takes no memory, and loading a checkpoint draws nothing.
+Every array of a model belongs to exactly one group; a stage names the groups that it moves. A fresh parameter is a
+recipe (`Draw`) until somebody wants its numbers: building large-v2 takes no memory, and loading a checkpoint draws
+nothing.
 """
 
 import dataclasses
@@ -12,9 +13,11 @@ from flax import nnx
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
-    """A parameter not drawn yet: float32 of `shape`, `kind` normal (std `scale`), uniform (in +-`scale`) or constant (`scale`).
+    """A parameter not drawn yet: float32 of `shape`, `kind` normal (std `scale`), uniform (in +-`scale`) or constant
+    (`scale`).
 
-    Drawn by numpy's counter-free PCG64 from (seed, number), so that a seed gives the same weights on every device and jax version.
+    Drawn by numpy's counter-free PCG64 from (seed, number), so that a seed gives the same weights on every device and
+    jax version.
     """
 
     shape: tuple[int, ...]

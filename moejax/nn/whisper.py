@@ -1,10 +1,10 @@
 """Whisper (Radford et al. 2022) as a Flax module.
 
-The network of the reference implementation, with three additions that are off for published checkpoints: a coarser mel hop
-and masked padding for the micro family, and an auxiliary CTC head for encoders trained from scratch.
+The network of the reference implementation, with three additions that are off for published checkpoints: a coarser mel
+hop and masked padding for the micro family, and an auxiliary CTC head for encoders trained from scratch.
 
-Layers are a Python list, not a scan: parameter paths then are one to one with published checkpoints and any single layer can
-carry experts by its path. The price is compile time on 32 layers, which the persistent cache pays once.
+Layers are a Python list, not a scan: parameter paths then are one to one with published checkpoints and any single
+layer can carry experts by its path. The price is compile time on 32 layers, which the persistent cache pays once.
 """
 
 import dataclasses
@@ -35,7 +35,8 @@ class WhisperConfig:
     max_source_positions: int = 1500
     max_target_positions: int = 448
     hop: int = 160
-    mask_padding: bool = False  # the published models see padding as silence and were trained so; the micro family does not
+    # The published models see padding as silence and were trained so; the micro family does not
+    mask_padding: bool = False
     dtype: str = "float32"  # activations and matrix products of the backbone
 
 
@@ -114,7 +115,9 @@ class Whisper(nnx.Module):
         self.ctc = nnx.data(None)
 
     def encode(self, mel_BNM, mask_BT=None, route=None, noise=None, layers=False):
-        """States [B, T, D]; with `layers` also the list of hidden states h0 (after the convolutions) to h_n (before the norm)."""
+        """States [B, T, D]; with `layers` also the list of hidden states h0 (after the convolutions) to h_n (before the
+        norm).
+        """
         return self.encoder(mel_BNM, mask_BT, route, noise, layers)
 
     def decode(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise=None):
@@ -136,7 +139,7 @@ class Whisper(nnx.Module):
         x = self.decoder.inputs(tokens_B1, position)
         seen = mask_BT if self.config.mask_padding else None
         new = []
-        for block, layer_cache, layer_cross in zip(self.decoder.layers, cache, cross):
+        for block, layer_cache, layer_cross in zip(self.decoder.layers, cache, cross, strict=True):
             x, layer_cache = block.step(x, layer_cache, layer_cross, position, states_mask_BS=seen, route=route)
             new.append(layer_cache)
         return self.decoder.logits(x)[:, 0], new

@@ -1,8 +1,8 @@
 """Scaled dot-product attention, one function for every platform.
 
-On CPU the score matrix of a 30 s encoder (1500 x 1500 x heads x batch) falls out of the cache: computing it in query blocks
-of about 18 MB was 2.9 x faster there. On GPU fused attention is used for half precision, because unfused scores of a
-large model cost more memory time than all its matrix products.
+On CPU the score matrix of a 30 s encoder (1500 x 1500 x heads x batch) falls out of the cache: computing it in query
+blocks of about 18 MB was 2.9 x faster there. On GPU fused attention is used for half precision, because unfused scores
+of a large model cost more memory time than all its matrix products.
 """
 
 import jax

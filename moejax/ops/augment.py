@@ -1,4 +1,4 @@
-"""Augmentation of log-mel features inside the training step: pure functions of a key, no copy of the audio, no extra shape."""
+"""Augmentation of log-mel features inside the training step: pure functions of a key, no extra shape."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,11 @@ def _bands(key, B, size, count, width_B, limit_B):
 
 
 def warp(key, mel_BNM, frames_B, *, time, freq):
-    """Changes tempo by a factor in [1 - time, 1 + time] and vocal-tract length by one in [1 - freq, 1 + freq] (VTLP, Jaitly & Hinton 2013).
+    """Changes tempo by a factor in [1 - time, 1 + time] and vocal-tract length by one in [1 - freq, 1 + freq] (VTLP,
+    Jaitly & Hinton 2013).
 
-    Returns `(mel_BNM, frames_B)`. Linear interpolation on the mel; a slowed utterance that would not fit its buffer is slowed less.
+    Returns `(mel_BNM, frames_B)`. Linear interpolation on the mel; a slowed utterance that would not fit its buffer is
+    slowed less.
     """
     B, N, M = mel_BNM.shape
     key_t, key_f = jax.random.split(key)
@@ -58,7 +60,9 @@ def _interpolate(x_BNM, position_BJ, axis):
 
 
 def level(key, mel_BNM, *, shift):
-    """Adds a random constant per utterance (gain) and a random slope over the bins (channel), both at most `shift` in log-mel units."""
+    """Adds a random constant per utterance (gain) and a random slope over the bins (channel), both at most `shift` in
+    log-mel units.
+    """
     key_g, key_s = jax.random.split(key)
     B, _, M = mel_BNM.shape
     gain_B1 = shift * jax.random.uniform(key_g, (B, 1), minval=-1.0, maxval=1.0)

@@ -24,7 +24,8 @@ def ctc(logits_BTV, frames_BT, labels_BL, labels_real_BL, blank: int):
         1.0 - labels_real_BL.astype(jnp.float32),
         blank_id=blank,
     )
-    # An utterance with more labels than frames has no path and an astronomically large loss: it must not drown the rest.
+    # An utterance with more labels than frames has no path and an astronomically large loss: it must not drown the
+    # rest.
     possible_B = (frames_BT.sum(-1) > labels_real_BL.sum(-1)) & (labels_real_BL.sum(-1) > 0)
     return jnp.where(possible_B, loss_B, 0.0).sum() / jnp.maximum((labels_real_BL.sum(-1) * possible_B).sum(), 1)
 
@@ -32,9 +33,10 @@ def ctc(logits_BTV, frames_BT, labels_BL, labels_real_BL, blank: int):
 def balance(prob_BE, share_BE, prior_E, real_B):
     """Prior-weighted load balance: sum_e f_e P_e / pi_e, 1 when loads follow the prior, for every k.
 
-    f is the hard share (no gradient) and P the mean probability (Fedus et al. 2021, eq. 4); dividing by the prior instead of
-    multiplying by E keeps a cohort that is 73 % of the corpus from being torn apart. A KL of the mean probability to uniform
-    on batches of 4 is blind to argmax collapse: it read 0.0003 with every utterance on one expert.
+    f is the hard share (no gradient) and P the mean probability (Fedus et al. 2021, eq. 4); dividing by the prior
+    instead of multiplying by E keeps a cohort that is 73 % of the corpus from being torn apart. A KL of the mean
+    probability to uniform on batches of 4 is blind to argmax collapse: it read 0.0003 with every utterance on one
+    expert.
     """
     real_B1 = real_B.astype(jnp.float32)[:, None]
     total = jnp.maximum(real_B1.sum(), 1.0)

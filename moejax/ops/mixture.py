@@ -33,5 +33,7 @@ def _dense(x_BTD, A_EDR, B_ERO, weight_BE):
 
 
 def merged_delta(A_EDR, B_ERO, weight_E, scale):
-    """The one weight update [D, O] that a fixed route amounts to: sum_e g_e scale A_e B_e (an average of products, not of factors)."""
+    """The one weight update [D, O] that a fixed route amounts to: sum_e g_e scale A_e B_e (an average of products, not
+    of factors).
+    """
     return scale * jnp.einsum("E,EDR,ERO->DO", weight_E, A_EDR, B_ERO)

@@ -1,7 +1,7 @@
 """From gate logits to routes.
 
-Chosen weights are renormalised (softmax over the chosen logits) except for k = 1: there the weight would be the constant 1
-and the gate would get no gradient (Fedus et al. 2021 keep p for the same reason).
+Chosen weights are renormalised (softmax over the chosen logits) except for k = 1: there the weight would be the
+constant 1 and the gate would get no gradient (Fedus et al. 2021 keep p for the same reason).
 """
 
 import jax
@@ -22,7 +22,7 @@ def softmax_topk(logits_BE, k: int) -> Route:
 
 
 def dense(logits_BE, scale=None) -> Route:
-    """Every expert, weights E * softmax: constant logits give 1 everywhere, so the mixture *is* one LoRA of rank E * r."""
+    """Every expert, weights E * softmax: constant logits give 1 everywhere, so that is one LoRA of rank E * r."""
     E = logits_BE.shape[-1]
     return Route(jax.nn.softmax(logits_BE.astype(jnp.float32), axis=-1) * (E if scale is None else scale))
 

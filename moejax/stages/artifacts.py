@@ -1,8 +1,8 @@
 """The workdir: files that are whole or absent, and stages that know whether they are finished.
 
-A stage is finished when its `done.json` stands and the digest in it equals the digest of what the stage depends on now: its
-config sections, the seed, and the digests of the stages before it. `started.json` carries the same digest while a stage
-runs, so that half-trained checkpoints are resumed only by the run that they belong to.
+A stage is finished when its `done.json` stands and the digest in it equals the digest of what the stage depends on now:
+its config sections, the seed, and the digests of the stages before it. `started.json` carries the same digest while a
+stage runs, so that half-trained checkpoints are resumed only by the run that they belong to.
 """
 
 import hashlib
@@ -67,8 +67,8 @@ class Work:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def progress(self, iterable, total=None, desc: str = ""):
-        """Progress bar with ETA on stderr; silent when quiet."""
-        return tqdm(iterable, total=total, desc=desc, disable=self.quiet, mininterval=1.0, leave=False)
+        """Progress bar with ETA on stderr; silent when quiet or no terminal."""
+        return tqdm(iterable, total=total, desc=desc, disable=self.quiet or None, mininterval=1.0, leave=False)
 
     def finished(self, stage: str) -> dict | None:
         """The stage's done.json, or None."""

@@ -1,4 +1,6 @@
-"""The base: a pretrained Whisper as it is, fine-tuned in full, or a micro Whisper trained from scratch on part of the corpus."""
+"""The base: a pretrained Whisper as it is, fine-tuned in full, or a micro Whisper trained from scratch on part of the
+corpus.
+"""
 
 import dataclasses
 
@@ -27,7 +29,8 @@ DEFAULTS = {
     },
     "base": {
         **fitting.TRAIN,
-        "select": {},  # manifest columns that the base is trained on, such as {"cohort": ["typical"]}; {} for all of train
+        # Manifest columns that the base is trained on, such as {"cohort": ["typical"]}; {} for all of train
+        "select": {},
         "ctc": 0.0,  # weight of an auxiliary CTC loss on the encoder, from scratch only
         "readings": 0,  # synthesised readings of the training texts mixed in (needs the quickstart extra)
         "word_strings": 0,  # of these readings, how many read random strings of training words instead
@@ -51,10 +54,11 @@ def run(cfg, work) -> dict:
         config, params = hf_whisper.load(cfg.model.pretrained)
         tokenizer = Tokenizer.from_hf_folder(cfg.model.pretrained)
     else:
-        # The sample of all training texts decides the vocabulary: later stages must be able to write every word of theirs.
+        # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
+        # theirs.
         known = [str(t) for t in corpus.manifest.column("text")[corpus.rows("train")]]
         tokenizer = Tokenizer.train(known, cfg.model.vocab_size, languages=(cfg.data.language,))
-        config, params = _from_scratch(cfg), {}
+        config, params = from_scratch(cfg), {}
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
     material = _Material(corpus, config, tokenizer, rows, readings)
@@ -66,7 +70,8 @@ def run(cfg, work) -> dict:
     return {"utterances": len(rows), "readings": len(readings), "parameters": functional.count(params["backbone"])}
 
 
-def _from_scratch(cfg) -> whisper.WhisperConfig:
+def from_scratch(cfg) -> whisper.WhisperConfig:
+    """The network of `model.size` and `model.sizes`. Errors: an unknown size or field, naming the known ones."""
     if cfg.model.size not in whisper.SIZES:
         raise ValueError(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
     changes = cfg.model.sizes.to_dict()
@@ -98,11 +103,13 @@ class _Material:
 
     def __init__(self, corpus, config, tokenizer, rows, readings):
         self.buckets = bucket_samples(corpus.cfg.model.buckets, config.hop)
-        paths = [corpus.manifest.audio_paths()[r] for r in rows] + [path for _, path in readings]
+        files = corpus.manifest.audio_paths()
+        paths = [files[r] for r in rows] + [path for _, path in readings]
         texts = [str(corpus.manifest.column("text")[r]) for r in rows] + [text for text, _ in readings]
         self.cache = AudioCache(paths, corpus.cfg.runtime.audio_cache_bytes)
         lengths = np.concatenate([corpus.samples[rows], _lengths([path for _, path in readings])])
-        keep = np.flatnonzero(lengths <= self.buckets[-1])  # a slow reading may outlast the largest bucket; real rows may not
+        # A slow reading may outlast the largest bucket; real rows may not
+        keep = np.flatnonzero(lengths <= self.buckets[-1])
         if (~np.isin(np.arange(len(rows)), keep)).any():
             raise ValueError(f"model.buckets end at {self.buckets[-1] / 16000} s; the training part is longer")
         self.index, self.real = keep, int(np.sum(keep < len(rows)))
@@ -115,7 +122,8 @@ class _Material:
         )  # fmt: skip
 
     def order(self, repeat: int) -> np.ndarray:
-        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: real part alone."""
+        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: real part alone.
+        """
         real = np.arange(self.real)
         return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
 

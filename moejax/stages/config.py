@@ -1,10 +1,12 @@
 """The configuration: one default for every key, and errors that name the key that does not exist.
 
-Each stage module declares its own sections (`DEFAULTS`) beside the code that reads them. A config file lists only what differs;
-`resolve` lays it over the defaults, locks the result, and refuses what no stage would read.
+Each stage module declares its own sections (`DEFAULTS`) beside the code that reads them. A config file lists only what
+differs; `resolve` lays it over the defaults, locks the result, and refuses what no stage would read.
 """
 
+import ast
 import difflib
+import functools
 import importlib.util
 from pathlib import Path
 
@@ -48,7 +50,10 @@ def load(path: str) -> ConfigDict:
         raise FileNotFoundError(f"config file {file!r} does not exist; the shipped ones are in configs/")
     spec = importlib.util.spec_from_file_location("moejax_config", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever Python says about the user's file
+        raise ValueError(f"config file {file!r} does not load: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
         raise ValueError(f"config file {file!r} defines no get_config()")
     try:
@@ -79,6 +84,32 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
                 config[key] = value
             except TypeError as error:
                 raise TypeError(f"config key {path!r}: {error}") from error
+
+
+def open_keys(argv, config) -> list[str]:
+    """`argv` without flags that add a key to an open section (`--config.data.columns.text=words`); the config gets them.
+
+    ml_collections overrides only keys that are there. Values are Python literals, and text where they are none.
+    """
+    left = []
+    for arg in argv:
+        path, equals, value = arg.removeprefix("--config.").partition("=")
+        section, _, key = path.rpartition(".")
+        if not (arg.startswith("--config.") and equals and section in OPEN and key not in node_of(config, section)):
+            left.append(arg)
+            continue
+        try:
+            parsed = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            parsed = value
+        with config.unlocked():
+            node_of(config, section)[key] = parsed
+    return left
+
+
+def node_of(config, path: str):
+    """The section at a dotted path."""
+    return functools.reduce(lambda node, key: node[key], path.split("."), config)
 
 
 def explain(error: str, argv, config) -> str:

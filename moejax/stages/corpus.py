@@ -1,4 +1,4 @@
-"""What every training and scoring stage begins with: the manifest, the base and its tokenizer, the mesh, the collator."""
+"""What training and scoring stages begin with: the manifest, the base and its tokenizer, the mesh, the collator."""
 
 import dataclasses
 import functools
@@ -72,7 +72,8 @@ class Corpus:
 
     def rows(self, split=None, select=None) -> np.ndarray:
         """Row numbers of a split, and of the column values in `select` ({"cohort": ["A"]})."""
-        equal = {name: list(value) if isinstance(value, list | tuple) else value for name, value in (select or {}).items()}
+        equal = dict(select or {})
+        equal = {name: list(value) if isinstance(value, tuple) else value for name, value in equal.items()}
         rows = self.manifest.indices(**equal, **({} if split is None else {"split": split}))
         if not len(rows):
             raise ValueError(f"no utterance in split {split!r} with {equal or 'no selection'}; cohorts: {self.cohorts}")
@@ -90,7 +91,7 @@ class Corpus:
         texts = self.manifest.column("text")[rows]
         tokens = [prefix + tokenizer.encode(text) + [tokenizer.eot] for text in texts]
         limit = self.base[0].max_target_positions
-        for row, ids in zip(rows, tokens):
+        for row, ids in zip(rows, tokens, strict=True):
             if len(ids) - 1 > limit:
                 name = self.manifest.column("id")[row]
                 raise ValueError(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")

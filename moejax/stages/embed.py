@@ -13,7 +13,8 @@ from moejax.tasks import asr
 
 DEFAULTS = {
     "embed": {
-        "layers": (-1,),  # hidden states: 0 after the convolutions, 1 after the first block, ..., -1 the encoder's output
+        # Hidden states: 0 after the convolutions, 1 after the first block, ..., -1 the encoder's output
+        "layers": (-1,),
         "pooling": "mean",  # mean or mean_std
         "trim_silence": True,  # pool over frames with speech only; False pools over all frames of the utterance
         "batch_size": 32,
@@ -37,12 +38,13 @@ def run(cfg, work) -> dict:
     embed = asr.make_embed(graphdef, options(cfg))
     rows = np.arange(len(corpus.manifest))
     fetch = _Audio(corpus.audio)
+    names = corpus.manifest.column("id")
     batches = eval_batches(
-        corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=corpus.manifest.column("id")
+        corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=names
     )
     out = None
     stream = loader(batches, fetch, workers=cfg.runtime.workers)
-    for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed")):
+    for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
         placed = shard_batch(batch, corpus.mesh)
         pooled_BU = np.asarray(embed(params, placed["audio_BS"], placed["samples_B"]))
         if out is None:

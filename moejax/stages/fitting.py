@@ -16,6 +16,7 @@ TRAIN = {
     "schedule": "cosine",
     "weight_decay": 0.0,
     "clip": 1.0,
+    "b2": 0.98,  # of Adam; 0.999 remembers longer than these runs last
     "gate_scale": 1.0,  # the gate's learning rate as a multiple of learning_rate
     "checkpoint_every": 100,
     "log_every": 10,
@@ -31,7 +32,10 @@ TRAIN = {
     "warp_freq": 0.0,  # vocal-tract length within 1 +- this
     "level": 0.0,  # gain and spectral slope in log-mel units
 }
-NOISE = ("dropout", "smoothing", "spec", "time_masks", "time_width", "freq_masks", "freq_width", "warp_time", "warp_freq", "level")
+NOISE = (
+    *("dropout", "smoothing", "spec", "time_masks", "time_width", "freq_masks", "freq_width"),
+    *("warp_time", "warp_freq", "level"),
+)
 
 
 def row_options(section) -> dict:
@@ -40,16 +44,18 @@ def row_options(section) -> dict:
 
 
 def train(
-    corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(), eval_fn=None
-):
-    """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from W/name/checkpoints.
+    corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(),
+    eval_fn=None,
+):  # fmt: skip
+    """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from
+    W/name/checkpoints.
 
     `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch.
     """
     cfg, work = corpus.cfg, corpus.work
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
-        schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip,
+        schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip, b2=section.b2,
         group_scale={"gate": section.gate_scale} if "gate" in trainable and section.gate_scale != 1.0 else None,
     )  # fmt: skip
     for line in summary_of(params, trainable):

@@ -12,9 +12,9 @@ def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr
     """Mixture of the config; `rank` other than the config's keeps alpha / rank, so that only the capacity differs."""
     m = cfg.mixture
     options = dict(
-        targets=tuple(m.targets), num_experts=num_experts, rank=rank or m.rank, alpha=m.alpha * (rank or m.rank) / m.rank,
-        stabilised=m.stabilised, shared_rank=m.shared_rank, routing=m.routing, top_k=min(m.top_k, num_experts),
-        expert_dropout=m.expert_dropout,
+        targets=tuple(m.targets), num_experts=num_experts, rank=rank or m.rank,
+        alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised, shared_rank=m.shared_rank,
+        routing=m.routing, top_k=min(m.top_k, num_experts), expert_dropout=m.expert_dropout,
     )  # fmt: skip
     return asr.Mixture(**{**options, **changes})
 
@@ -37,7 +37,9 @@ def gate_shape(gate: dict) -> dict:
 
 
 def with_gate(corpus: Corpus, stage: str | None = None):
-    """`(graphdef, params, mixture, meta)`: base + gate + experts; experts fresh, or as `stage` (experts, joint) left them."""
+    """`(graphdef, params, mixture, meta)`: base + gate + experts; experts fresh, or as `stage` (experts, joint) left
+    them.
+    """
     cfg, work = corpus.cfg, corpus.work
     gate = gate_of(work)
     mixture = definition(cfg, gate["meta"]["num_experts"])

@@ -11,8 +11,8 @@ from moejax.tasks import asr
 def gate_scores(corpus, graphdef, params, embedding, label, fit_rows) -> dict:
     """Accuracies against the out-of-sample cluster labels, on all rows outside the sample (noise labels left out).
 
-    gate_accuracy: argmax of the gate. majority: always the sample's largest cluster. nuisance: logistic regression that sees only duration and
-    silence share. A gate no better than the last encodes how long people speak, not how.
+    gate_accuracy: argmax of the gate. majority: always the sample's largest cluster. nuisance: logistic regression that
+    sees only duration and silence share. A gate no better than the last encodes how long people speak, not how.
     """
     held = np.setdiff1d(np.arange(len(label)), np.flatnonzero(corpus.manifest.column("sample")))
     held = held[label[held] >= 0]

@@ -40,23 +40,32 @@ def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluati
     if not listing.exists():
         raise FileNotFoundError(f"{listing} is missing: run the stage evaluate before the report")
     systems = read_json(listing)
-    manifest = work.path("describe", "manifest.parquet")
-    known = {r["id"]: r for r in pq.read_table(manifest).to_pylist()} if manifest.exists() else {}
+    known = utterances(work)
     rows = []
     for system in systems:
         rows += _score(work.path("evaluate", f"{system}.jsonl"), system, known, normalizer)
     if not rows:
         raise ValueError(f"{listing} lists no system with an utterance: nothing to report")
     own = [r for kind in OWN for r in _own(rows, kind)]
-    found = sorted({r["cohort"] for r in rows if r["cohort"]}, key=lambda c: (c != typical, c))
     return Evaluation(
         rows=rows + own,
         systems=systems,
         derived=list(dict.fromkeys(r["system"] for r in own)),
-        cohorts=found,
+        cohorts=cohorts(rows, typical),
         heard={r["speaker"] for r in known.values() if r.get("split") == "train" and r.get("speaker")},
         missing=[] if known else ["describe/manifest.parquet (no speakers, no cohorts)"],
     )
+
+
+def utterances(work) -> dict[str, dict]:
+    """{id: row of the manifest}; empty where there is no manifest."""
+    manifest = work.path("describe", "manifest.parquet")
+    return {r["id"]: r for r in pq.read_table(manifest).to_pylist()} if manifest.exists() else {}
+
+
+def cohorts(rows: list[dict], typical: str) -> list[str]:
+    """The cohorts of scored rows in the order of tables: the typical one first."""
+    return sorted({r["cohort"] for r in rows if r["cohort"]}, key=lambda c: (c != typical, c))
 
 
 def slug(name: str) -> str:
@@ -99,6 +108,11 @@ def _score(path: Path, system: str, known: dict[str, dict], normalizer: normaliz
     spoken = read_lines(path)
     if known and (stray := next((u["id"] for u in spoken if u["id"] not in known), None)):
         raise ValueError(f"{path} has utterance {stray!r}, which the manifest lacks: run the stage evaluate again")
+    return score(spoken, system, known, normalizer)
+
+
+def score(spoken: list[dict], system: str, known: dict[str, dict], normalizer: normalize.Normalizer) -> list[dict]:
+    """Rows for `score.tables` from one system's records ({id, reference, hypothesis, ...}), one per utterance."""
     references = [normalizer(u["reference"]) for u in spoken]
     hypotheses = [normalizer(u["hypothesis"]) for u in spoken]
     words, chars = wer.count(references, hypotheses), wer.count_characters(references, hypotheses)

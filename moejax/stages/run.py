@@ -22,15 +22,26 @@ class Stage:
     about: str
 
 
+# Adapters train as long as experts and joint together unless adapters.steps says otherwise.
+BUDGET = ("experts.steps", "joint.steps")
 STAGES = {
-    "describe": Stage("describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"),
-    "base": Stage("base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"),
+    "describe": Stage(
+        "describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"
+    ),
+    "base": Stage(
+        "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"
+    ),
     "embed": Stage("embed:run", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
-    "cluster": Stage("cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"),
+    "cluster": Stage(
+        "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
+    ),
     "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters"),
     "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
     "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
-    "adapters": Stage("adapters:run", ("describe", "base", "gate"), ("mixture", "gate", "adapters"), "train the baselines of the table"),
+    "adapters": Stage(
+        "adapters:run", ("describe", "base", "gate"), ("mixture", "gate", "adapters", *BUDGET),
+        "train the baselines of the table",
+    ),
     "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
     "translate": Stage("translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
     "report": Stage("report:run", ("evaluate", "translate"), ("report",), "tables, figures, error analysis"),
@@ -46,8 +57,8 @@ def stage_modules():
 def run(config, workdir, stages=None, quiet: bool = False) -> Work:
     """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
 
-    `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they are not
-    finished. Errors: unknown config keys or stages, before any work starts.
+    `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
+    are not finished. Errors: unknown config keys or stages, before any work starts.
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
     wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)

@@ -29,7 +29,8 @@ DEFAULTS = {
         "targets": "soft",  # soft: cluster memberships; hard: cluster labels
         "class_weights": True,  # clusters count the same whatever their size
         "temperature": 1.0,  # logits are divided by this after pretraining; above 1 the mixture starts softer
-        "zero_start": False,  # zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
+        # Zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
+        "zero_start": False,
     },
     "experts": {
         **fitting.TRAIN,
@@ -73,7 +74,8 @@ def gate(cfg, work) -> dict:
     params = asr.soften(params, cfg.gate.temperature)
     prior = _prior(membership[corpus.rows("train")])
     scores = probe.gate_scores(corpus, graphdef, params, embedding, label, fit_rows)
-    meta = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start, "prior": prior.tolist(), **scores}
+    sizes = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
+    meta = {**sizes, "prior": prior.tolist(), **scores}
     buffer = {"gate": params["buffer"]["gate"]}
     save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
     write_json(work.path("gate", "scores.json"), meta)

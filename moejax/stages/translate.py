@@ -1,7 +1,7 @@
 """Cascaded speech translation: every system's hypotheses through a text translator, scored against references.
 
-Two back ends: DeepL by its official client, and an offline transformer trained here on the corpus' own parallel text. References that the
-same translator made are never scored (the manifest's `translation_source` decides).
+Two back ends: DeepL by its official client, and an offline transformer trained here on the corpus' own parallel text.
+References that the same translator made are never scored (the manifest's `translation_source` decides).
 """
 
 import json
@@ -33,7 +33,8 @@ DEFAULTS = {
         "layers": 2,
         "heads": 4,
         "vocab_size": 1000,
-        "extra_pairs": 6000,  # builtin corpus only: more sentences of its grammar, none of them of another part than train
+        # Builtin corpus only: more sentences of its grammar, none of them of another part than train
+        "extra_pairs": 6000,
         # DeepL. The key is read from the environment variable DEEPL_AUTH_KEY.
         "deepl_server": "",
         "deepl_cache": "~/.cache/moejax/deepl",
@@ -61,7 +62,8 @@ def run(cfg, work) -> dict:
         translated = translator.translate(list(texts.values()))
         records = list(_records(corpus, texts, translated))
         name = f"{system}.{backend}"
-        write_text(work.path("translate", f"{name}.jsonl"), "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        write_text(work.path("translate", f"{name}.jsonl"), lines)
         scored = [r for r in records if r["reference"]]
         if scored:
             summary[name] = bleu.score(
@@ -90,7 +92,7 @@ def _hypotheses(corpus, rows):
 def _records(corpus, texts, translated):
     place = {str(name): i for i, name in enumerate(corpus.manifest.column("id"))}
     columns = {name: corpus.manifest.column(name) for name in ("translation", "translation_source")}
-    for (name, source), hypothesis in zip(texts.items(), translated):
+    for (name, source), hypothesis in zip(texts.items(), translated, strict=True):
         row = place[name]
         more = {column: str(values[row]) for column, values in columns.items()}
         yield {"id": name, "source": source, "hypothesis": hypothesis, "reference": more.pop("translation"), **more}
@@ -113,7 +115,9 @@ class _DeepL:
 
 
 def _offline(corpus):
-    """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded corpus."""
+    """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded
+    corpus.
+    """
     cfg, work = corpus.cfg, corpus.work
     section = cfg.translate
     pairs = _pairs(corpus)
@@ -145,7 +149,7 @@ def _pairs(corpus) -> list[tuple[str, str]]:
     """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
     manifest, cfg = corpus.manifest, corpus.cfg
     rows = corpus.rows("train")
-    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows]))
+    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
     pairs = [(str(text), str(german)) for text, german in found.items() if german]
     if not pairs:
         raise ValueError("translate.backend is offline, but no training utterance has a translation; use deepl or none")

@@ -1,7 +1,7 @@
 """Speech recognition: how a batch becomes a loss, and audio becomes tokens.
 
-Everything here is a pure function of `(params, batch, key)` made by closing over a graphdef; stages choose the row (what
-trains, where the route comes from, which terms the loss has) and never write a forward pass of their own.
+Everything here is a pure function of `(params, batch, key)` made by closing over a graphdef; stages choose the row
+(what trains, where the route comes from, which terms the loss has) and never write a forward pass of their own.
 """
 
 import dataclasses
@@ -38,7 +38,9 @@ class Mixture:
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
-    """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed or not."""
+    """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed
+    or not.
+    """
 
     layers: tuple[int, ...] = (-1,)
     how: str = "mean"
@@ -65,7 +67,9 @@ class Row:
     level: float = 0.0
 
 
-def build(config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate: dict | None = None, ctc=False, seed=0):
+def build(
+    config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate: dict | None = None, ctc=False, seed=0
+):
     """A zero-argument function that makes the module; pass it to `functional.abstract` or to `init`.
 
     `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}.
@@ -92,18 +96,22 @@ def build(config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate
 
 
 def init(make, base: dict | None = None):
-    """`(graphdef, params)`: the base's arrays where it has them, fresh ones elsewhere. Errors: a shape that does not fit."""
+    """`(graphdef, params)`: the base's arrays where it has them, fresh ones elsewhere. Errors: a shape that does not
+    fit.
+    """
     graphdef, recipe = functional.split(make())
     have = functional.paths(base or {})
     flat = functional.paths(recipe)
     for path, leaf in flat.items():
         if path in have and tuple(have[path].shape) != tuple(leaf.shape):
             raise ValueError(f"parameter {path} has shape {have[path].shape}, the model wants {leaf.shape}")
-    return graphdef, functional.materialise(functional.nest({path: have.get(path, leaf) for path, leaf in flat.items()}))
+    chosen = functional.nest({path: have.get(path, leaf) for path, leaf in flat.items()})
+    return graphdef, functional.materialise(chosen)
 
 
 def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
-    """Pooled states [B, U] of the *unadapted* encoder, and its final states. Padding never enters: pooling is masked."""
+    """Pooled states [B, U] of the *unadapted* encoder, and its final states. Padding never enters: pooling is masked.
+    """
     hop = model.config.hop
     T = -(-mel_BNM.shape[1] // 2)
     valid_BT = pooling.valid_frames(samples_B, T, hop)
@@ -199,7 +207,8 @@ def shuffled(key, logits_BE):
 
 
 def make_gate_loss(graphdef, num_experts: int):
-    """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: the gate against cluster memberships."""
+    """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: the gate against cluster memberships.
+    """
 
     def loss_fn(params, batch, key):
         del key
@@ -226,9 +235,9 @@ def make_embed(graphdef, embedding: Embedding):
 def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
     """Jitted `(params, audio_BS, samples_B, label_B, key, shuffle=False) -> (Decoded, weight_BE | None)`.
 
-    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder (only when
-    the encoder has experts) and greedy decoding with the same route. `shuffle` (traced, so that it costs no compilation) puts each utterance's
-    logits in a random order over the experts.
+    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
+    (only when the encoder has experts) and greedy decoding with the same route. `shuffle` (traced, so that it costs no
+    compilation) puts each utterance's logits in a random order over the experts.
     """
     if route not in ("none", "label", "gate"):
         raise ValueError(f"unknown route {route!r}; known: none, label, gate")
@@ -283,8 +292,8 @@ def make_gate(graphdef):
 def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0):
     """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real.
 
-    Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the route can differ
-    slightly from that of `make_predict`.
+    Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the
+    route can differ slightly from that of `make_predict`.
     """
 
     @jax.jit

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_whisper as tiny
 
 from moejax.nn import functional, inject
 from moejax.nn.experts import LowRankExperts

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_whisper as tiny
 
 from moejax.nn import functional, variables
 from moejax.nn.gates import MLPGate
@@ -13,7 +13,8 @@ def test_split_and_merge_are_inverse_and_every_array_has_one_group():
     assert set(params) == {"backbone", "expert", "gate", "buffer"}
     again = functional.split(functional.merge(graphdef, params))[1]
     assert not any(tiny.changed(params, again).values())
-    assert set(functional.paths(params["gate"])) == {f"gate/{n}" for n in ("kernel", "bias", "hidden_kernel", "hidden_bias")}
+    names = ("kernel", "bias", "hidden_kernel", "hidden_bias")
+    assert set(functional.paths(params["gate"])) == {f"gate/{name}" for name in names}
     assert set(functional.paths(params["buffer"])) == {"encoder/positions", "gate/mean", "gate/matrix"}
 
 

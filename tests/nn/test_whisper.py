@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
+import tiny_whisper as tiny
 
 from moejax.nn import functional, layers
 from moejax.nn.variables import Draw, Init

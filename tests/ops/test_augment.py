@@ -60,7 +60,8 @@ def padded_ramp():
 def test_warped_lengths_are_those_of_the_warped_utterance(number):
     mel_BNM, frames_B = augment.warp(KEYS[number], padded_ramp(), FRAMES_B, time=0.4, freq=0.0)
     assert frames_B.dtype == FRAMES_B.dtype and frames_B.shape == FRAMES_B.shape
-    for mel_N, frames, old in zip(np.asarray(mel_BNM)[:, :, 0], np.asarray(frames_B), np.asarray(FRAMES_B), strict=True):
+    mel_BN = np.asarray(mel_BNM)[:, :, 0]
+    for mel_N, frames, old in zip(mel_BN, frames_B.tolist(), FRAMES_B.tolist(), strict=True):
         assert 1 <= frames <= N and old / 1.4 - 1 <= frames <= old / 0.6 + 1
         # Frames before the new end are speech, those after it padding; interpolation blurs one frame of the border.
         # The row that fills its buffer has no padding of its own to continue: it gets its quietest value.

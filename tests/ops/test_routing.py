@@ -41,7 +41,8 @@ def test_dense_weights_average_to_one():
 
 
 def test_half_precision_logits_are_weighed_in_float32():
-    for route in (routing.softmax_topk(LOGITS_BE.astype(jnp.bfloat16), 2), routing.dense(LOGITS_BE.astype(jnp.bfloat16))):
+    half_BE = LOGITS_BE.astype(jnp.bfloat16)
+    for route in (routing.softmax_topk(half_BE, 2), routing.dense(half_BE)):
         assert route.weight_BX.dtype == jnp.float32
 
 

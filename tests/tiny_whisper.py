@@ -1,4 +1,4 @@
-"""A real Whisper of 1 + 1 layers and width 32, real batches for it, and the real step: what the tests of the heart share."""
+"""A real Whisper of 1 + 1 layers and width 32, real batches for it, and the real step: what several tests share."""
 
 import dataclasses
 import functools
@@ -43,8 +43,8 @@ def wake(params, scale=0.3):
     """The same parameters with every zero B of the experts drawn."""
     rng = np.random.default_rng(5)
     flat = functional.paths(params["expert"])
-    drawn = {p: jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32) if p[-1] == "B" else x for p, x in flat.items()}
-    return {**params, "expert": functional.nest(drawn)}
+    drawn = {p: jnp.asarray(scale * rng.normal(size=x.shape), jnp.float32) for p, x in flat.items() if p[-1] == "B"}
+    return {**params, "expert": functional.nest({**flat, **drawn})}
 
 
 def with_gate_bias(params, bias_E):
@@ -57,7 +57,8 @@ def wave(row, samples):
     """A tone over noise, a pure function of the row."""
     rng = np.random.default_rng(row)
     time = np.arange(samples) / SECOND
-    return (0.3 * np.sin(2 * np.pi * (200 + 150 * (row % 7)) * time) + 0.01 * rng.normal(size=samples)).astype(np.float32)
+    tone = 0.3 * np.sin(2 * np.pi * (200 + 150 * (row % 7)) * time)
+    return (tone + 0.01 * rng.normal(size=samples)).astype(np.float32)
 
 
 def collator(rows=16, *, words=None, samples=None, labels=None, gate_in=None, cohorts=None):

@@ -1,17 +1,26 @@
 """A whole job that takes seconds: a folder of tones that spell words, and a config of a 1 + 1 layer Whisper for it.
 
-Six speakers in two cohorts say strings of four words. A word is a pair of tones; a speaker shifts them all, and the second
-cohort breathes noise over them: enough for a base to learn, for clusters to be found, and for adapters to differ.
+Six speakers in two cohorts say strings of four words. A word is a pair of tones; a speaker shifts them all, and the
+second cohort breathes noise over them: enough for a base to learn, clusters to be found, and adapters to differ.
 """
 
+import contextlib
 import csv
-import itertools
+import dataclasses
+import fcntl
+import functools
 import json
+import os
+import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import soundfile
 from ml_collections import ConfigDict
+
+import moejax
+from moejax import sharding
 
 RATE = 16000
 WORDS = {"ba": (500, 900), "do": (900, 1500), "ki": (1500, 700), "mu": (2200, 2200)}
@@ -69,7 +78,7 @@ def write_table(root: Path, rows, columns=COLUMNS) -> None:
         writer.writerows(rows)
 
 
-def values(root, **changes) -> dict:
+def values(root="corpus", **changes) -> dict:
     """What the config file of the tiny job sets, flat; `changes` are laid over it (`joint__steps=6`)."""
     found = {
         "name": "tiny",
@@ -115,7 +124,7 @@ def values(root, **changes) -> dict:
     return found | every | {key.replace("__", "."): value for key, value in changes.items()}
 
 
-def config(root, **changes) -> ConfigDict:
+def config(root="corpus", **changes) -> ConfigDict:
     """The tiny job as `moejax.run` takes it."""
     nested: dict = {}
     for path, value in values(root, **changes).items():
@@ -127,7 +136,7 @@ def config(root, **changes) -> ConfigDict:
     return ConfigDict(nested)
 
 
-def write_config(path: Path, root, **changes) -> Path:
+def write_config(path: Path, root="corpus", **changes) -> Path:
     """The tiny job as a config file for the command line."""
     lines = ["from ml_collections import ConfigDict", "", "", "def get_config():", "    c = ConfigDict()"]
     sections = dict.fromkeys(key.split(".")[0] for key in values(root, **changes) if "." in key)
@@ -142,6 +151,43 @@ def records(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def pairs(items):
-    """Every two of the items."""
-    return itertools.combinations(items, 2)
+@contextlib.contextmanager
+def quick():
+    """One of the pretend devices, and programs compiled with few optimizations: these networks are smaller than their
+    compilation."""
+    make_mesh = sharding.make_mesh
+    sharding.make_mesh = functools.partial(make_mesh, devices=jax.devices()[:1])
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+        sharding.make_mesh = make_mesh
+
+
+def shared(tmp_path_factory) -> Path:
+    """A folder with corpus/ and the finished workdir W/, made once per test session, whichever worker comes first.
+
+    Its config names the corpus by a relative path, so that a copy of the folder is the same job: run it from within.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny_job"
+    folder.mkdir(exist_ok=True)
+    with open(folder.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "ready").exists():
+            write_corpus(folder / "corpus")
+            with contextlib.chdir(folder), quick():
+                moejax.run(config(), "W", quiet=True)
+            (folder / "ready").touch()
+    return folder
+
+
+def replace(batch, **changes):
+    """The batch with other arrays."""
+    return dataclasses.replace(batch, **changes)
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """The job again elsewhere, finished as it is."""
+    return Path(shutil.copytree(folder, to / "job"))

@@ -1,0 +1,146 @@
+"""Killed at many moments and started again by the same command, a job ends with the same bits as one left alone."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_job
+from conftest import CACHE
+
+from moejax.stages.artifacts import Work
+
+STEPS = 40
+CHANGES = {f"{stage}__{key}": value for stage in ("experts", "joint")
+           for key, value in {"steps": STEPS, "checkpoint_every": 3, "batch_size": 8}.items()}  # fmt: skip
+# Kill when this many steps of a stage are on record; the delays behind them are drawn.
+MOMENTS = [("experts", 1), ("experts", 9), ("experts", 22), ("joint", 1), ("joint", 10), ("joint", 21)]
+
+
+class Commands:
+    """Runs `moejax` commands in children of one helper process, one at a time."""
+
+    def __init__(self):
+        root = Path(__file__).parent.parent.parent
+        environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {
+            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
+            "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        }
+        command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py")]
+        self.helper = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def start(self, *argv) -> int:
+        """Process id of the command, now running."""
+        self.helper.stdin.write(json.dumps([str(arg) for arg in argv]) + "\n")
+        self.helper.stdin.flush()
+        return int(self.helper.stdout.readline())
+
+    def end(self) -> tuple[int, str]:
+        """(exit code, stderr) of the command, once it has ended."""
+        code, text = json.loads(self.helper.stdout.readline())
+        return code, text
+
+    def close(self):
+        self.helper.stdin.close()
+        self.helper.wait(timeout=60)
+        self.helper.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def commands():
+    helper = Commands()
+    yield helper
+    helper.close()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A job whose gate is done, its config file asking for more steps than the finished one has."""
+    job = tiny_job.copy(tiny_job.shared(tmp_path_factory), tmp_path_factory.mktemp("kill"))
+    for stage in ("experts", "joint", "adapters", "evaluate", "translate", "report"):
+        shutil.rmtree(job / "W" / stage)
+    tiny_job.write_config(job / "tiny.py", root=job / "corpus", **CHANGES)
+    # Under its absolute path the corpus is another input: what is done is brought up to date by the command itself.
+    return job
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared, commands):
+    """The job left alone."""
+    commands.start("joint", "--config", prepared / "tiny.py", "--workdir", prepared / "W")
+    assert commands.end()[0] == 0
+    return Work(prepared / "W", quiet=True)
+
+
+def again(job: Work, to: Path, without) -> Work:
+    """A copy of a finished workdir that has these stages before it."""
+    folder = Path(shutil.copytree(job.root, to / "W"))
+    for stage in without:
+        shutil.rmtree(folder / stage)
+    return Work(folder, quiet=True)
+
+
+def recorded(work, stage) -> int:
+    """How many steps the stage has on record."""
+    file = work.path(stage, "metrics.jsonl")
+    return file.read_bytes().count(b"\n") if file.exists() else 0
+
+
+def interrupt(commands, argv, work, stage, steps, number, delay=0.0):
+    """Starts the command and sends it the signal `delay` seconds after `steps` steps are on record."""
+    process = commands.start(*argv)
+    waited = time.monotonic() + 60
+    while recorded(work, stage) < steps:
+        assert time.monotonic() < waited, f"{stage} did not reach step {steps}"
+        time.sleep(0.001)
+    time.sleep(delay)
+    os.kill(process, number)
+    return commands.end()
+
+
+def same(one, other, stage):
+    """Bit for bit the same parameters, and each step once on record, with the same loss."""
+    assert one.path(stage, "params.safetensors").read_bytes() == other.path(stage, "params.safetensors").read_bytes()
+    left, right = (tiny_job.records(work.path(stage, "metrics.jsonl")) for work in (one, other))
+    assert [r["step"] for r in left] == list(range(1, STEPS + 1))
+    assert [(r["step"], r["loss"]) for r in left] == [(r["step"], r["loss"]) for r in right]
+
+
+def test_killed_six_times_and_resumed(undisturbed, prepared, commands, tmp_path):
+    work = again(undisturbed, tmp_path, without=("experts", "joint"))
+    argv = ("joint", "--config", prepared / "tiny.py", "--workdir", work.root)
+    drawn = random.Random(4)
+    for stage, steps in MOMENTS:
+        code, said = interrupt(commands, argv, work, stage, steps, signal.SIGKILL, drawn.uniform(0, 0.03))
+        assert code == -signal.SIGKILL, f"{stage} was to be killed after step {steps}: {said}"
+        assert not work.path(stage, "done.json").exists()
+    commands.start(*argv)
+    assert commands.end()[0] == 0
+    for stage in ("experts", "joint"):
+        same(work, undisturbed, stage)
+    log = work.path("log.txt").read_text()
+    assert log.count("(resuming)") >= 4, "killed stages must go on, not begin again"
+
+
+def test_sigterm_saves_and_asks_to_be_run_again(undisturbed, prepared, commands, tmp_path):
+    work = again(undisturbed, tmp_path, without=("joint",))
+    argv = ("joint", "--config", prepared / "tiny.py", "--workdir", work.root)
+    code, said = interrupt(commands, argv, work, "joint", 7, signal.SIGTERM)
+    assert code == 75 and "Traceback" not in said
+    assert said.splitlines()[-1].startswith("moejax joint: joint: stopped on request; step ")
+    stopped = int(said.split("; step ")[-1].split()[0])
+    assert 7 <= stopped < STEPS and work.path("joint", "checkpoints", str(stopped)).is_dir()
+    assert recorded(work, "joint") == stopped
+    commands.start(*argv)
+    assert commands.end()[0] == 0
+    same(work, undisturbed, "joint")

@@ -1,0 +1,208 @@
+"""The command line: help that lists what there is, and one line on stderr for everything that a user can get wrong."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_job
+
+from moejax import __main__ as cli
+from moejax import __version__
+from moejax.stages import run as graph
+from moejax.stages.artifacts import read_json
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with tiny_job.quick():
+        yield
+
+
+@pytest.fixture
+def corpus(tmp_path, monkeypatch):
+    """A folder corpus of a few tones; the test stands beside it."""
+    monkeypatch.chdir(tmp_path)
+    return tiny_job.write_corpus(tmp_path / "corpus", per_speaker=4)
+
+
+def call(capsys, *argv):
+    """(exit code, stdout, stderr) of a command."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main([str(arg) for arg in argv])
+    out, err = capsys.readouterr()
+    return stop.value.code or 0, out, err
+
+
+def refused(capsys, *argv) -> str:
+    """The one line on stderr of a command that must end with exit code 1."""
+    code, _, err = call(capsys, *argv)
+    assert code == 1 and err.endswith("\n") and err.count("\n") == 1, (code, err)
+    assert "Traceback" not in err and err.startswith(f"moejax {argv[0]}: ")
+    return err
+
+
+def unfinished(workdir) -> None:
+    """Nothing is marked done, nothing is half-written."""
+    left = [p.name for p in Path(workdir).rglob("*")]
+    assert not [name for name in left if name == "done.json" or re.search(r"\.(tmp|partial|new|old)\b", name)]
+
+
+def test_help_lists_every_stage_and_command(capsys):
+    for argv in (["--help"], ["all", "--help"]):
+        code, out, err = call(capsys, *argv)
+        assert code == 0 and not err
+        assert all(f"\n  {name} " in out for name in graph.STAGES)
+        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe"))
+    assert call(capsys, "--version")[1].strip() == __version__
+    assert call(capsys)[0] == 2
+
+
+def test_config_prints_every_key(capsys):
+    code, out, _ = call(capsys, "config", "--config", ROOT / "configs/quickstart.py:fast", "--config.joint.steps=17")
+    assert code == 0
+    keys = {line.split(":")[0].strip() for line in out.splitlines()}
+    assert {"joint", "num_experts", "buckets", "targets", "balance", "max_skipped_share"} <= keys
+    assert re.search(r"joint:(\n  .*)*\n  steps: 17\n", out)
+
+
+def test_a_key_of_an_open_section_can_be_added(capsys):
+    """The user's own keys: those of a config file's mapping can be changed, and new ones set, as any other."""
+    added = ("--config.data.columns.text=words", "--config.model.sizes.d_model=64", "--config.data.columns.audio=path")
+    code, out, _ = call(capsys, "config", "--config", ROOT / "configs/an4.py", *added)
+    assert code == 0 and re.search(r"columns:\n(    .*\n)*    text: words\n", out)
+    assert "d_model: 64" in out and "audio: path" in out
+
+
+def test_plan_prints(capsys):
+    code, out, _ = call(capsys, "plan", "--config", ROOT / "configs/quickstart.py", "--devices", "2")
+    assert code == 0 and "2 devices, mesh data=2" in out and "GiB" in out
+    assert "whole number, got 'two'" in refused(
+        capsys, "plan", "--config", ROOT / "configs/quickstart.py", "--devices", "two"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["train"], r"unknown command 'train'; known: all, config, plan, transcribe, describe, .*report"),
+        (["all", "--workdir", "W"], r"--config FILE.py is missing"),
+        (["all", "--config"], r"--config wants a value"),
+        (["all", "--config", "TINY"], r"--workdir W is missing"),
+        (["all", "--config", "configs/none.py", "--workdir", "W"], r"'configs/none.py' does not exist"),
+        (["all", "--config", "TINY:huge", "--workdir", "W"], r"get_config\('huge'\) failed"),
+        (["joint", "--config", "TINY", "--workdir", "W", "--config.joint.setps=3"],
+         r"no key 'joint.setps'; did you mean joint.steps\?.*valid here: .*batch_size"),
+        (["joint", "--config", "TINY", "--workdir", "W", "--config.jiont.steps=3"], r"no key 'jiont.*mean joint"),
+        (["all", "--config", "TINY", "--workdir", "W", "--config.joint.steps=many"], r"joint.steps.*many"),
+        (["all", "--config", "TINY", "--workdir", "W", "--config.joint.steps=1.5"], r"joint.steps.*1.5"),
+        (["all", "--config", "TINY", "--workdir", "W", "joint.steps=3"], r"unexpected argument 'joint.steps=3'"),
+        (["all", "--config", "TINY", "--workdir", "W", "--steps=3"], r"steps"),
+        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.root=nowhere"], r"no folder 'nowhere'"),
+        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"], r"unknown 'disk'; known: .*"),
+        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.split=random"],
+         r"unknown scheme 'random'; known: per_speaker"),
+        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.columns.text=words"],
+         r"no column 'words' \(data.columns.text\); it has file, text"),
+        (["transcribe", "a.wav"], r"usage: moejax transcribe"),
+        (["transcribe", "a.wav", "--model", "nowhere"], r"nowhere is neither a moejax workdir"),
+        (["transcribe", "a.wav", "--model", "nowhere", "--beams", "3"], r"no option '--beams'"),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
+)  # fmt: skip
+def test_what_is_wrong_is_said_in_one_line(capsys, corpus, argv, words):
+    config = str(tiny_job.write_config(corpus.parent / "tiny.py"))
+    line = refused(capsys, *[arg.replace("TINY", config) for arg in argv])
+    assert re.search(words, line), line
+    unfinished("W")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"joint__setps": 3}, r"no key 'joint.setps'; did you mean joint.steps\?"),
+        ({"joint__steps": "many"}, r"'joint.steps'.*str"),
+        ({"mixture__targets": 3}, r"'mixture.targets'.*int"),
+        ({"joint": 3}, r"'joint' is a section, got 3"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_in_one_line(capsys, corpus, change, words):
+    if "joint" in change:
+        config = corpus.parent / "tiny.py"
+        text = "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'joint': 3})\n"
+        config.write_text(text)
+    else:
+        config = tiny_job.write_config(corpus.parent / "tiny.py", **change)
+    assert re.search(words, refused(capsys, "all", "--config", config, "--workdir", "W"))
+    assert not Path("W").exists()
+
+
+@pytest.mark.parametrize("text", ["def get_config(:\n", "import no_such_module\n", "x = 1\n"])
+def test_a_file_that_is_no_config(capsys, tmp_path, text):
+    (tmp_path / "broken.py").write_text(text)
+    assert "broken.py" in refused(capsys, "all", "--config", tmp_path / "broken.py", "--workdir", tmp_path / "W")
+
+
+def test_a_table_without_texts(capsys, corpus):
+    tiny_job.write_table(corpus, [("wav/ann-000.wav", "ann")], columns=("file", "speaker"))
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    line = refused(capsys, "describe", "--config", config, "--workdir", "W")
+    assert "no column for text (data.columns.text); it has file, speaker" in line
+    unfinished("W")
+
+
+def test_a_few_unreadable_recordings_are_skipped_and_counted(capsys, corpus):
+    (corpus / "wav" / "ann-000.wav").write_bytes(b"RIFF no sound at all")
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    code, out, _ = call(capsys, "describe", "--config", config, "--workdir", "W")
+    assert code == 0 and re.search(r"skipped: \w+ 1\b", out)
+    done = read_json(Path("W/describe/done.json"))["summary"]
+    assert done["utterances"] == 23 and sum(done["skipped"].values()) == 1
+    assert "wav/ann-000" in Path("W/describe/skipped.csv").read_text()
+
+
+def test_many_unreadable_recordings_stop_the_run(capsys, corpus):
+    for i in range(4):
+        (corpus / "wav" / f"ann-{i:03d}.wav").write_bytes(b"RIFF no sound at all")
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    line = refused(capsys, "describe", "--config", config, "--workdir", "W")
+    assert "4 of 24 utterances (16.7 %)" in line and "data.max_skipped_share=0.05" in line and "wav/ann-000" in line
+    unfinished("W")
+
+
+def test_a_recording_that_vanishes_later_is_named(capsys, corpus):
+    """After the corpus was described, a stage that cannot read one of its files says which and is not done."""
+    config = tiny_job.write_config(corpus.parent / "tiny.py", base__steps=2)
+    assert call(capsys, "describe", "--config", config, "--workdir", "W")[0] == 0
+    victim = corpus / "wav" / "bob-001.wav"
+    content, times = victim.read_bytes(), victim.stat()
+    victim.write_bytes(b"\0" * len(content))
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))  # or describe would find out first
+    assert "bob-001.wav" in refused(capsys, "base", "--config", config, "--workdir", "W")
+    assert not Path("W/base/done.json").exists() and not Path("W/base/model").exists()
+
+
+def test_transcribe_names_the_file_that_it_cannot_read(capsys, tmp_path_factory, tmp_path):
+    job = tiny_job.shared(tmp_path_factory)
+    record = tiny_job.records(job / "W" / "evaluate" / "moe.jsonl")[0]
+    good = job / "corpus" / f"{record['id']}.wav"
+    bad = tmp_path / "noise.wav"
+    bad.write_bytes(b"RIFF no sound at all")
+    assert call(capsys, "transcribe", good, "--model", job / "W") == (0, record["hypothesis"] + "\n", "")
+    code, out, err = call(capsys, "transcribe", bad, good, tmp_path / "none.wav", "--model", job / "W")
+    assert code == 1 and out == f"{good}\t{record['hypothesis']}\n"
+    assert err.count("\n") == 2 and "noise.wav" in err and "none.wav" in err
+    assert "no system 'lora_x'" in refused(capsys, "transcribe", good, "--model", job / "W", "--system", "lora_x")
+
+
+def test_a_real_process_answers_with_one_line_and_its_code(corpus):
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    argv = [sys.executable, "-m", "moejax", "all", "--config", str(config), "--workdir", "W", "--config.gate.hiden=3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(argv, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1 and not done.stdout
+    assert re.fullmatch(r"moejax all: config has no key 'gate.hiden'; did you mean gate.hidden\?.*\n", done.stderr)
