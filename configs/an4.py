@@ -31,7 +31,7 @@ def get_config(variant=""):
     c.base = dict(
         steps=2500, batch_size=24, learning_rate=2e-3, warmup=200, weight_decay=0.01, ctc=0.0,
         readings=8000, word_strings=4000, repeat=5,
-        dropout=0.1, spec=True, freq_masks=1, warp_time=0.15, warp_freq=0.12, level=0.2,
+        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10, warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 2, 4), pooling="mean_std")
@@ -39,7 +39,7 @@ def get_config(variant=""):
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
-    noise = dict(dropout=0.1, spec=True, freq_masks=1, warp_time=0.15, warp_freq=0.12, level=0.2)
+    noise = dict(dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10, warp_time=0.15, warp_freq=0.12, level=0.2)
     c.experts = dict(steps=60, learning_rate=2e-3, **noise)
     c.joint = dict(steps=150, learning_rate=2e-3, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort"), **noise)

@@ -25,8 +25,9 @@ def get_config(variant=""):
     c.model = dict(size="micro", vocab_size=300, buckets=(1.7, 4.0))
     c.base = dict(
         select=dict(cohort=["A"]),
-        steps=1000, batch_size=32, learning_rate=3e-3, warmup=100, weight_decay=0.01,
-        dropout=0.1, spec=True, warp_time=0.15, warp_freq=0.12, level=0.2,
+        steps=1500, batch_size=32, learning_rate=3e-3, warmup=100, weight_decay=0.01,
+        dropout=0.05, spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8,
+        warp_time=0.15, warp_freq=0.1, level=0.1,
     )  # fmt: skip
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
@@ -34,7 +35,7 @@ def get_config(variant=""):
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
-    noise = dict(dropout=0.05, spec=True, warp_time=0.1, warp_freq=0.08, level=0.1)
+    noise = dict(spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1)
     c.experts = dict(steps=150, learning_rate=5e-3, **noise)
     c.joint = dict(steps=350, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)

@@ -87,7 +87,7 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
 
 
 def open_keys(argv, config) -> list[str]:
-    """`argv` without flags that add a key to an open section (`--config.data.columns.text=words`); the config gets them.
+    """`argv` without flags that add a key to an open section (--config.data.columns.text=words); the config gets them.
 
     ml_collections overrides only keys that are there. Values are Python literals, and text where they are none.
     """

@@ -151,7 +151,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
         ("audio and mel", b * (samples + mel) * 4, f"{b} rows, {samples} samples"),
         ("activations, encoder", encoder_bytes(config, b, frames, item, kept=encoder),
          "estimate: kept for the gradient of its experts" if encoder else "estimate: no gradient, one block at a time"),
-        ("activations, decoder", decoder_bytes(config, b, frames, tokens, item), f"estimate: {tokens} tokens, all kept"),
+        ("activations, decoder", decoder_bytes(config, b, frames, tokens, item), f"estimate: {tokens} tokens, kept"),
         ("decoding: encoder keys", 2 * layers * d * frames * config.d_model * item,
          f"{d} rows, {layers} layers, {frames} frames"),
         ("decoding: own keys", 2 * layers * d * tokens * config.d_model * item, f"{tokens} tokens"),
@@ -167,7 +167,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
 
 
 def encoder_bytes(config, rows: int, frames: int, item: int, *, kept: bool) -> int:
-    """Of one forward pass: per block the inputs of its linear layers, 6 D + 2 F wide, and one layer's scores in float32.
+    """Of one forward pass: each block's inputs of linear layers, 6 D + 2 F wide, and one layer's scores in float32.
 
     Half precision is taken to mean fused attention on a GPU, without scores; a pass without gradient computes them in
     blocks of 18 MiB (`ops.attention`).

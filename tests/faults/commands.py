@@ -1,8 +1,8 @@
 """The command line in processes of its own that can be killed.
 
-Reads JSON lines, each the arguments of one `moejax` command, forks a child that runs it, and answers with two lines: the
-child's process id, then its exit code (-9 for SIGKILL) and what it wrote to stderr, as JSON. Imports cost seconds, so this
-process pays them once; jax has no threads before it first computes.
+Reads JSON lines, each the arguments of one `moejax` command, forks a child that runs it, and answers with two lines:
+the child's process id, then its exit code (-9 for SIGKILL) and what it wrote to stderr, as JSON. Imports cost seconds,
+so this process pays them once; jax has no threads before it first computes.
 """
 
 import json

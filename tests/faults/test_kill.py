@@ -24,9 +24,9 @@ MOMENTS = [("experts", 1), ("experts", 9), ("experts", 22), ("joint", 1), ("join
 
 
 class Commands:
-    """Runs `moejax` commands in children of one helper process, one at a time."""
+    """Runs `moejax` commands in children of one helper process, one at a time, from within `folder`."""
 
-    def __init__(self):
+    def __init__(self, folder):
         root = Path(__file__).parent.parent.parent
         environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {
             "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
@@ -36,7 +36,7 @@ class Commands:
         }
         command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py")]
         self.helper = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
         )
 
     def start(self, *argv) -> int:
@@ -57,8 +57,8 @@ class Commands:
 
 
 @pytest.fixture(scope="module")
-def commands():
-    helper = Commands()
+def commands(prepared):
+    helper = Commands(prepared)
     yield helper
     helper.close()
 
@@ -69,17 +69,19 @@ def prepared(tmp_path_factory):
     job = tiny_job.copy(tiny_job.shared(tmp_path_factory), tmp_path_factory.mktemp("kill"))
     for stage in ("experts", "joint", "adapters", "evaluate", "translate", "report"):
         shutil.rmtree(job / "W" / stage)
-    tiny_job.write_config(job / "tiny.py", root=job / "corpus", **CHANGES)
-    # Under its absolute path the corpus is another input: what is done is brought up to date by the command itself.
+    tiny_job.write_config(job / "tiny.py", **CHANGES)
     return job
 
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared, commands):
     """The job left alone."""
-    commands.start("joint", "--config", prepared / "tiny.py", "--workdir", prepared / "W")
-    assert commands.end()[0] == 0
-    return Work(prepared / "W", quiet=True)
+    commands.start("joint", "--config", "tiny.py", "--workdir", "W")
+    code, said = commands.end()
+    assert code == 0, said
+    work = Work(prepared / "W", quiet=True)
+    assert work.path("log.txt").read_text().count("finished before, skipped") == 5, "all before the experts is done"
+    return work
 
 
 def again(job: Work, to: Path, without) -> Work:
@@ -116,9 +118,9 @@ def same(one, other, stage):
     assert [(r["step"], r["loss"]) for r in left] == [(r["step"], r["loss"]) for r in right]
 
 
-def test_killed_six_times_and_resumed(undisturbed, prepared, commands, tmp_path):
+def test_killed_six_times_and_resumed(undisturbed, commands, tmp_path):
     work = again(undisturbed, tmp_path, without=("experts", "joint"))
-    argv = ("joint", "--config", prepared / "tiny.py", "--workdir", work.root)
+    argv = ("joint", "--config", "tiny.py", "--workdir", work.root)
     drawn = random.Random(4)
     for stage, steps in MOMENTS:
         code, said = interrupt(commands, argv, work, stage, steps, signal.SIGKILL, drawn.uniform(0, 0.03))
@@ -132,9 +134,9 @@ def test_killed_six_times_and_resumed(undisturbed, prepared, commands, tmp_path)
     assert log.count("(resuming)") >= 4, "killed stages must go on, not begin again"
 
 
-def test_sigterm_saves_and_asks_to_be_run_again(undisturbed, prepared, commands, tmp_path):
+def test_sigterm_saves_and_asks_to_be_run_again(undisturbed, commands, tmp_path):
     work = again(undisturbed, tmp_path, without=("joint",))
-    argv = ("joint", "--config", prepared / "tiny.py", "--workdir", work.root)
+    argv = ("joint", "--config", "tiny.py", "--workdir", work.root)
     code, said = interrupt(commands, argv, work, "joint", 7, signal.SIGTERM)
     assert code == 75 and "Traceback" not in said
     assert said.splitlines()[-1].startswith("moejax joint: joint: stopped on request; step ")

@@ -1,3 +1,6 @@
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +9,7 @@ import tiny_whisper as tiny
 
 from moejax.nn import functional, inject
 from moejax.nn.experts import LowRankExperts
+from moejax.nn.layers import Linear
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper
 from moejax.ops import mixture as mixing
@@ -16,10 +20,26 @@ TOKENS_BL = jnp.asarray(np.random.default_rng(0).integers(0, tiny.VOCAB, (3, 6))
 MEL_BNM = jnp.asarray(np.random.default_rng(1).normal(size=(3, 32, 20)), jnp.float32)
 
 
-def logits(graphdef, params, route):
-    # Not jitted: fused differently, two equal computations may differ in the last bit.
-    model = functional.merge(graphdef, params)
-    return np.asarray(model.decode(TOKENS_BL, model.encode(MEL_BNM, route=route), route=route))
+@functools.cache
+def program(mixture):
+    """Jitted (params, route) -> logits of this mixture's model."""
+    graphdef = tiny.model(mixture)[0]
+
+    @jax.jit
+    def run(params, route):
+        model = functional.merge(graphdef, params)
+        return model.decode(TOKENS_BL, model.encode(MEL_BNM, route=route), route=route)
+
+    return run
+
+
+def logits(params, route, mixture=tiny.MIXTURE):
+    return np.asarray(program(mixture)(params, route))
+
+
+def silenced(route):
+    """The same route with every weight zero: the same program, so that equal means equal in every bit."""
+    return Route(0.0 * route.weight_BX, route.index_BX)
 
 
 ROUTES = {
@@ -29,12 +49,27 @@ ROUTES = {
 }
 
 
+SHARED = dataclasses.replace(tiny.MIXTURE, targets=("encoder/layers/*/fc1", "decoder/layers/*/*attn/v"), shared_rank=3)
+
+
 @pytest.mark.parametrize("name", ROUTES)
 def test_fresh_experts_change_nothing_bit_for_bit(name):
-    shared = tiny.asr.Mixture(tiny.EVERYWHERE, num_experts=4, rank=2, alpha=4.0, shared_rank=3)
-    graphdef, params = tiny.model(shared, awake=False)
-    np.testing.assert_array_equal(logits(graphdef, params, ROUTES[name]), logits(graphdef, params, None))
-    assert (logits(graphdef, tiny.wake(params), ROUTES[name]) != logits(graphdef, params, None)).any()
+    params, route = tiny.model(SHARED, awake=False)[1], ROUTES[name]
+    fresh = logits(params, route, SHARED)
+    np.testing.assert_array_equal(fresh, logits(params, silenced(route), SHARED))
+    np.testing.assert_allclose(fresh, logits(params, None, SHARED), atol=1e-5)  # another program: rounding differs
+    assert np.abs(logits(tiny.wake(params), route, SHARED) - fresh).max() > 1e-2
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_layer_with_fresh_experts_is_the_layer_without_bit_for_bit(name):
+    layer = Linear(5, 7, init=Init(0))
+    layer.experts = LowRankExperts(5, 7, num_experts=4, rank=2, alpha=2.0, shared_rank=3, init=Init(1))
+    graphdef, params = functional.split(layer)
+    made = functional.merge(graphdef, functional.materialise(params))
+    x_BTD = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    np.testing.assert_array_equal(made(x_BTD, ROUTES[name]), made(x_BTD))
+    assert np.abs(made(x_BTD)).max() > 0.1
 
 
 def test_building_with_experts_does_not_move_the_base():
@@ -43,14 +78,14 @@ def test_building_with_experts_does_not_move_the_base():
 
 
 def test_label_minus_one_is_the_base_and_the_other_rows_are_not():
-    graphdef, params = tiny.model()
-    routed, base = logits(graphdef, params, ROUTES["one"]), logits(graphdef, params, None)
+    params = tiny.model()[1]
+    routed, base = logits(params, ROUTES["one"]), logits(params, silenced(ROUTES["one"]))
     np.testing.assert_array_equal(routed[2], base[2])
     assert np.abs(routed[:2] - base[:2]).max(axis=(1, 2)).min() > 1e-2
 
 
 def test_route_merged_into_the_base_weights_gives_the_same_logits():
-    graphdef, params = tiny.model()
+    params = tiny.model()[1]
     weight_E = jnp.asarray([0.7, 0.0, 1.1, -0.2])
     scale = tiny.MIXTURE.alpha / tiny.MIXTURE.rank
     experts, base = functional.paths(params["expert"]), functional.paths(params["backbone"])
@@ -61,9 +96,9 @@ def test_route_merged_into_the_base_weights_gives_the_same_logits():
         base[f"{layer}/kernel"] = base[f"{layer}/kernel"] + mixing.merged_delta(A_EDR, B_ERO, weight_E, scale)
     folded = {**params, "backbone": functional.nest(base)}
     route = Route(jnp.broadcast_to(weight_E, (3, 4)))
-    want = logits(graphdef, params, route)
-    np.testing.assert_allclose(logits(graphdef, folded, None), want, rtol=1e-4, atol=2e-5)
-    assert np.abs(want - logits(graphdef, params, None)).max() > 0.1
+    want = logits(params, route)
+    np.testing.assert_allclose(logits(folded, None), want, rtol=1e-4, atol=2e-5)
+    assert np.abs(want - logits(params, None)).max() > 0.1
 
 
 def test_shared_expert_is_always_on_whatever_the_route_weighs():

@@ -40,7 +40,7 @@ def test_a_token_sees_itself_and_the_past_only():
         return model.decoder.logits(x)[0].sum(-1)
 
     inputs_BLD = model.decoder.inputs(TOKENS_BL[:1])
-    influence_LL = np.abs(np.asarray(jax.jacobian(logits)(inputs_BLD))[:, 0]).max(-1)
+    influence_LL = np.abs(np.asarray(jax.jit(jax.jacobian(logits))(inputs_BLD))[:, 0]).max(-1)
     assert (influence_LL[~np.tri(7, dtype=bool)] == 0).all()
     assert (influence_LL[np.tri(7, dtype=bool)] > 0).all()
 
