@@ -1,9 +1,11 @@
-"""CMU AN4: 56 real speakers, 33 minutes of letters, numbers and short commands; nobody in the test part was heard in training.
+"""CMU AN4: 56 real speakers, 33 minutes of letters, numbers and short commands; nobody in the test part was heard in
+training.
 
     moejax all --config configs/an4.py --config.data.root=DATA/an4 --workdir runs/an4
 
-Needs AN4 as audio files with a metadata.csv (file, text, speaker, gender, official_split). The base is trained from scratch on the training
-part and on synthesised readings of its texts and words in many voices (needs the quickstart extra); the real part alone is memorised.
+Needs AN4 as audio files with a metadata.csv (file, text, speaker, gender, official_split). The base is trained from
+scratch on the training part and on synthesised readings of its texts and words in many voices (needs the quickstart
+extra); the real part alone is memorised.
 """
 
 from ml_collections import ConfigDict
@@ -24,14 +26,15 @@ def get_config(variant=""):
     )
     c.model = dict(
         size="micro",
-        sizes=dict(d_model=128, encoder_layers=4, encoder_heads=4, decoder_heads=4, encoder_ffn=512, decoder_ffn=512, hop=160),
+        sizes=dict(d_model=128, encoder_layers=4, encoder_ffn=512, decoder_ffn=512),
         vocab_size=800,
-        buckets=(2.0, 4.0, 6.6),
+        buckets=(3.2, 6.6),
     )
     c.base = dict(
-        steps=2500, batch_size=24, learning_rate=2e-3, warmup=200, weight_decay=0.01, ctc=0.0,
+        steps=2200, batch_size=32, learning_rate=2e-3, warmup=150, weight_decay=0.01, ctc=0.3,
         readings=8000, word_strings=4000, repeat=5,
-        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10, warp_time=0.15, warp_freq=0.12, level=0.2,
+        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
+        warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 2, 4), pooling="mean_std")
@@ -39,7 +42,10 @@ def get_config(variant=""):
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
-    noise = dict(dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10, warp_time=0.15, warp_freq=0.12, level=0.2)
+    noise = dict(
+        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
+        warp_time=0.15, warp_freq=0.12, level=0.2,
+    )  # fmt: skip
     c.experts = dict(steps=60, learning_rate=2e-3, **noise)
     c.joint = dict(steps=150, learning_rate=2e-3, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort"), **noise)

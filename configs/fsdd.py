@@ -35,7 +35,9 @@ def get_config(variant=""):
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
-    noise = dict(spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1)
+    noise = dict(
+        spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1
+    )
     c.experts = dict(steps=150, learning_rate=5e-3, **noise)
     c.joint = dict(steps=350, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)

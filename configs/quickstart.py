@@ -1,9 +1,12 @@
-"""The whole job on the embedded corpus: synthesised speakers, six kinds of atypical speech, English with German references.
+"""The whole job on the embedded corpus: synthesised speakers, six kinds of atypical speech, English with German
+references.
 
     bash launch/quickstart.sh            (this file, at most 8 minutes on 2 cores)
-    bash launch/quickstart.sh --fast     (configs/quickstart.py:fast, at most 3 minutes: a smaller network on fewer utterances)
+    bash launch/quickstart.sh --fast     (configs/quickstart.py:fast, at most 3 minutes: a smaller network on fewer
+    utterances)
 
-The base knows typical speakers only; the mixture and all adapters see every cohort. No test sentence is ever trained on.
+The base knows typical speakers only; the mixture and all adapters see every cohort. No test sentence is ever trained
+on.
 """
 
 from ml_collections import ConfigDict

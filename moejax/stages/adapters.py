@@ -1,8 +1,8 @@
 """The baselines: one LoRA of an expert's rank, one of the mixture's total size, one per cohort, one per speaker.
 
-They are experts with a known route: all cohorts' (or all speakers') adapters stand side by side in one stacked array and
-train as one batched program, each on its own utterances. Kinds of the same rank get equally long stacks (the surplus is never
-routed to and is cut off afterwards), so that they share one compilation.
+They are experts with a known route: all cohorts' (or all speakers') adapters stand side by side in one stacked array
+and train as one batched program, each on its own utterances. Kinds of the same rank get equally long stacks (the
+surplus is never routed to and is cut off afterwards), so that they share one compilation.
 """
 
 import jax

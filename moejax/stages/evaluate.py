@@ -151,7 +151,8 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
     batches = eval_batches(corpus.samples[rows], corpus.buckets, cfg.evaluate.batch_size, multiple=corpus.multiple)
     records: list[dict | None] = [None] * len(rows)
     stream = loader(batches, collate, workers=cfg.runtime.workers)
-    for (_, index), batch in zip(batches, corpus.work.progress(stream, total=len(batches), desc=system.name)):
+    shown = corpus.work.progress(stream, total=len(batches), desc=system.name)
+    for (_, index), batch in zip(batches, shown, strict=True):
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))

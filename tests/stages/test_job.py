@@ -291,6 +291,15 @@ def test_evaluate_gives_the_table_of_the_report(work):
     assert all(f"\n| {name}" in table.to_markdown() for name in table.systems)
 
 
+def test_evaluate_of_a_config_uses_the_run_of_its_name(job, work, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job, tmp_path)
+    (copy / "runs").mkdir()
+    (copy / "W").rename(copy / "runs" / "tiny")
+    monkeypatch.chdir(copy)
+    assert moejax.evaluate(tiny_job.config(), systems=["base"]).row("base") == moejax.evaluate(work.root).row("base")
+    assert "[joint] train" not in (copy / "runs/tiny/log.txt").read_text().split("[report] done")[1]
+
+
 def test_evaluate_of_some_systems_on_another_split(work):
     table = moejax.evaluate(work.root, systems=["base", "moe"], split="dev")
     assert table.systems == ["base", "moe"]
