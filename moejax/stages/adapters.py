@@ -33,6 +33,10 @@ def run(cfg, work) -> dict:
     if unknown:
         raise ValueError(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     planned = {kind: KINDS[kind](corpus, rows) for kind in cfg.adapters.kinds}
+    names = [name for found, _, _ in planned.values() for name in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two adapters would be called {twice[0]!r}: rename that speaker or cohort, or leave out a kind")
     index, summary = {}, {}
     for kind, (names, labels, rank) in planned.items():
         stack = max(len(other) for other, _, its_rank in planned.values() if its_rank == rank)
