@@ -26,18 +26,18 @@ def get_config(variant=""):
     )
     c.model = dict(
         size="micro",
-        sizes=dict(d_model=128, encoder_layers=4, encoder_ffn=512, decoder_ffn=512),
+        sizes=dict(d_model=128, encoder_layers=3, encoder_ffn=512, decoder_ffn=512),
         vocab_size=800,
         buckets=(3.2, 6.6),
     )
     c.base = dict(
-        steps=2200, batch_size=32, learning_rate=2e-3, warmup=150, weight_decay=0.01, ctc=0.3,
-        readings=8000, word_strings=4000, repeat=5,
+        steps=1500, batch_size=24, learning_rate=2e-3, warmup=150, weight_decay=0.01, ctc=0.3,
+        readings=6000, word_strings=3000, repeat=4,
         dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
         warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
     c.runtime = dict(cpu_devices=2)
-    c.embed = dict(layers=(0, 2, 4), pooling="mean_std")
+    c.embed = dict(layers=(0, 2, 3), pooling="mean_std")
     c.gate = dict(num_experts=4, hidden=64)
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
@@ -46,8 +46,8 @@ def get_config(variant=""):
         dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
         warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
-    c.experts = dict(steps=60, learning_rate=2e-3, **noise)
-    c.joint = dict(steps=150, learning_rate=2e-3, **noise)
+    c.experts = dict(steps=40, learning_rate=2e-3, **noise)
+    c.joint = dict(steps=80, learning_rate=2e-3, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort"), **noise)
     if variant == "smoke":
         c.base.steps = c.experts.steps = c.joint.steps = 3

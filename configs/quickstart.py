@@ -22,12 +22,12 @@ def get_config(variant=""):
         split="per_speaker",
         split_options=dict(prompts="disjoint"),
         options=dict(
-            speakers_per_cohort=3, utterances_per_speaker=100, typical_speakers=8, typical_utterances=450, prompts=5400
+            speakers_per_cohort=3, utterances_per_speaker=120, typical_speakers=8, typical_utterances=650, prompts=7360
         ),
     )
     c.model = dict(size="micro", vocab_size=1000, buckets=(2.6, 5.2))
     c.base = dict(
-        select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=4e-3, warmup=60, weight_decay=0.01
+        select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=3e-3, warmup=60, weight_decay=0.01
     )
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
@@ -35,8 +35,8 @@ def get_config(variant=""):
     c.mixture = dict(
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
     )
-    c.experts = dict(steps=90, learning_rate=8e-3)
-    c.joint = dict(steps=180, learning_rate=8e-3, balance=0.01)
+    c.experts = dict(steps=60, learning_rate=8e-3)
+    c.joint = dict(steps=160, learning_rate=8e-3, balance=0.01)
     c.adapters = dict(learning_rate=8e-3)
     c.translate = dict(steps=400)
     if variant == "fast":

@@ -62,7 +62,8 @@ def log_mel(audio_BS, *, n_mels=80, hop=HOP):
 def _in_turns(function, x_BS, *, turns):
     """`function` of a batch, a `turns`-th of the rows at a time (the next divisor of B if it does not divide).
 
-    A turn takes every turns-th row, so that a batch cut over devices stays where it is: taking neighbours would gather it.
+    A turn takes every turns-th row, so that a batch cut over devices stays where it is: taking neighbours would gather
+    it.
     """
     batch = x_BS.shape[0]
     turns = next(t for t in range(min(turns, batch), batch + 1) if batch % t == 0)

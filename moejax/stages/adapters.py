@@ -36,7 +36,7 @@ def run(cfg, work) -> dict:
     names = [name for found, _, _ in planned.values() for name in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"two adapters would be called {twice[0]!r}: rename that speaker or cohort, or leave out a kind")
+        raise ValueError(f"two adapters would be called {twice[0]!r}: rename that group or leave out a kind")
     index, summary = {}, {}
     for kind, (names, labels, rank) in planned.items():
         stack = max(len(other) for other, _, its_rank in planned.values() if its_rank == rank)
