@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "moejax.recognizer",
     "Recognizer": "moejax.recognizer",
-    "Transcript": "moejax.recognizer",
+    "Transcript": "moejax.transcript",
     "run": "moejax.stages.run",
     "evaluate": "moejax.stages.table",
 }

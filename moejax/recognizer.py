@@ -1,6 +1,5 @@
 """The public face: load a model, give it audio, get text. Numpy in, numpy out."""
 
-import dataclasses
 import functools
 from pathlib import Path
 
@@ -13,26 +12,7 @@ from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.tasks import asr
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """A stretch of audio and its text; times in seconds."""
-
-    start: float
-    end: float
-    text: str
-    route: list[float] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Transcript:
-    """Text of one recording. `route` holds the experts' weights (mean over segments), None without a mixture."""
-
-    text: str
-    segments: list[Segment]
-    language: str
-    route: list[float] | None = None
+from moejax.transcript import Segment, Transcript
 
 
 def load(path, system: str | None = None) -> "Recognizer":

@@ -25,18 +25,24 @@ MAY = {
     "train": ("types", "sharding"),
     "score": (),
     "mt": (),
+    "transcript": (),
+    "writers": ("transcript",),
     "tasks": ("types", "ops", "nn", "decode", "convert"),
 }
 MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding")
-MAY["recognizer"] = (*MAY["stages"], "stages")
-MAY["__init__"] = ("recognizer", "stages")
-MAY["__main__"] = (*MAY["recognizer"], "recognizer", "__init__")
+MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
+MAY["__init__"] = ("recognizer", "stages", "transcript")
+MAY["bench"] = (*MAY["recognizer"], "recognizer")
+MAY["__main__"] = (*MAY["recognizer"], "recognizer", "writers", "bench", "__init__")
 # Libraries that move have one home each; None stands for nowhere.
 HOMES = {
     "flax": ("nn",),
     "orbax": ("train.checkpoint",),
     "grain": ("data.pipeline",),
-    "torch": (),
+    "torch": ("bench.peers",),  # each peer runs in a process of its own
+    "peft": ("bench.peers",),
+    "whisper": ("bench.peers",),
+    "faster_whisper": ("bench.peers",),
     "ml_collections": ("stages", "__main__"),
     "tensorflow": (),
 }
