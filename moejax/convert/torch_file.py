@@ -54,9 +54,9 @@ class _StorageType:
 def read(path):
     """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
 
-    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: a one-line
-    `Refused` (a ValueError) for another format, a damaged file, or a pickle that names a global other than tensors, storages and
-    OrderedDict (nothing else is ever called).
+    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: `Refused`
+    for another format, a damaged file, or a pickle that names a global other than tensors, storages and OrderedDict
+    (nothing else is ever called).
     """
     path = pathlib.Path(path)
     with open(path, "rb") as file:
