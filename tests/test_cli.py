@@ -89,7 +89,7 @@ def test_plan_prints(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train"], r"unknown command 'train'; known: all, config, plan, transcribe, describe, .*report"),
+        (["train"], r"unknown command 'train'; known: all, config, plan, transcribe, export, describe, .*report"),
         (["all", "--workdir", "W"], r"--config FILE.py is missing"),
         (["all", "--config"], r"--config wants a value"),
         (["all", "--config", "TINY"], r"--workdir W is missing"),
