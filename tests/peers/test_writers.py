@@ -28,7 +28,7 @@ def spoken(seed, *, timed):
         scores = dict(zip(("avg_logprob", "compression_ratio", "no_speech_prob"), rng.normal(size=3), strict=True))
         segments.append(
             Segment(
-                start, time + 1 / 3, "".join(texts), id=id, seek=100 * id, tokens=[int(t) for t in rng.integers(0, 9, 4)],
+                start, time + 1 / 3, "".join(texts), id=id, seek=100 * id, tokens=rng.integers(0, 9, 4).tolist(),
                 words=words if timed else None, **{name: float(value) for name, value in scores.items()},
             )
         )  # fmt: skip
@@ -45,8 +45,8 @@ def test_files_equal_the_references(tmp_path, seed, timed):
         }  # fmt: skip
         if at and not timed:
             break
-        theirs = get_writer("all", str(tmp_path))
-        theirs(writers.as_dict(transcript), "theirs.wav", options)
+        get_writer("all", str(tmp_path))(writers.as_dict(transcript), "theirs.wav", options)
         writers.write(transcript, tmp_path / "ours", writers.FORMATS, writers.Layout(**options))
         for name in writers.FORMATS:
-            assert (tmp_path / f"ours.{name}").read_bytes() == (tmp_path / f"theirs.{name}").read_bytes(), (name, options)
+            ours, theirs = ((tmp_path / f"{who}.{name}").read_bytes() for who in ("ours", "theirs"))
+            assert ours == theirs, (name, options)
