@@ -20,7 +20,7 @@ MAY = {
     "allocator": (),
     "ops": ("types",),
     "nn": ("types", "ops"),
-    "decode": ("types", "ops", "nn"),
+    "decode": ("types", "ops", "nn", "transcript"),
     "convert": ("types", "ops", "nn"),
     "data": ("types", "ops"),
     "train": ("types", "sharding"),
