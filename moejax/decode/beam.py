@@ -42,7 +42,7 @@ class _Beam(NamedTuple):
 
 def beam_search(
     model, states_BTD, start: Start, rules: Rules, *, plan: Plan, mask_BT=None, route=None
-) -> Decoded:  # fmt: skip
+) -> Decoded:
     """The best hypothesis of each utterance; arguments as in `search.sample`.
 
     "openai": `BeamSearchDecoder` and `MaximumLikelihoodRanker` of the reference. "transformers": `_beam_search` of its
@@ -183,10 +183,8 @@ def pick_many(x, index_BK):
 
 
 def _nothing(B, C, L, eot):
-    floor_BC = jnp.full((B, C), FLOOR, jnp.float32)
-    return _Finished(
-        jnp.full((B, C, L), eot, jnp.int32), jnp.zeros((B, C), jnp.int32), floor_BC, floor_BC, jnp.zeros((B,), jnp.int32)
-    )
+    floor_BC, zero_BC = jnp.full((B, C), FLOOR, jnp.float32), jnp.zeros((B, C), jnp.int32)
+    return _Finished(jnp.full((B, C, L), eot, jnp.int32), zero_BC, floor_BC, floor_BC, zero_BC[:, 0])
 
 
 def _put(x, place_BK, new):

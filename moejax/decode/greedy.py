@@ -1,6 +1,5 @@
 """Greedy decoding of a plain prefix: what training's validation, evaluation and the text translator need."""
 
-import numpy as np
 
 from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules, mask
