@@ -57,7 +57,7 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """Compiled parts of one model, made by `tasks.asr.make_programs`; shapes and `plan` are static."""
+    """Compiled parts of one model, made by `tasks.asr.make_decoder`; shapes and `plan` are static."""
 
     encode: Callable  # (params, audio_BS, samples_B, label_B, key, mel_BNM=None) -> states, mask, route, weight
     search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=Plan) -> Decoded
