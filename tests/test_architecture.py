@@ -17,9 +17,10 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 MAY = {
     "types": (),
     "sharding": (),
+    "allocator": (),
     "ops": ("types",),
     "nn": ("types", "ops"),
-    "decode": ("types", "ops", "nn"),
+    "decode": ("types", "ops", "nn", "transcript"),
     "convert": ("types", "ops", "nn"),
     "data": ("types", "ops"),
     "train": ("types", "sharding"),
@@ -29,7 +30,7 @@ MAY = {
     "writers": ("transcript",),
     "tasks": ("types", "ops", "nn", "decode", "convert"),
 }
-MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding")
+MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding", "allocator")
 MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
 MAY["__init__"] = ("recognizer", "stages", "transcript")
 MAY["bench"] = (*MAY["recognizer"], "recognizer")
