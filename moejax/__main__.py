@@ -12,6 +12,7 @@ usage:
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe AUDIO... --model PATH                      text of audio files by a workdir or a Hugging Face folder
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
+  moejax bench      mel|encode|train|decode [--peers]          speed beside other engines; --help lists the options
 
 stages:
 {stages}
@@ -47,6 +48,10 @@ def guarded(argv) -> int:
     try:
         if command == "transcribe":
             return transcribe(rest)
+        if command == "bench":
+            from moejax.bench.run import main as bench
+
+            return bench(rest)
         return staged(command, rest)
     except (ValueError, KeyError, FileNotFoundError, NotADirectoryError, TypeError, PermissionError) as error:
         if "--traceback" in argv:
@@ -73,7 +78,7 @@ def staged(command: str, argv: list[str]) -> int:
     from moejax.stages import run as graph
 
     if command not in ("all", "config", "plan", *graph.STAGES):
-        known = ", ".join(["all", "config", "plan", "transcribe", *graph.STAGES])
+        known = ", ".join(["all", "bench", "config", "plan", "transcribe", *graph.STAGES])
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())

@@ -10,13 +10,16 @@ from moejax.convert import hf_whisper
 from moejax.data import audio as audio_io
 from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional
+from moejax.nn.quantize import quantize
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.tasks import asr
 from moejax.transcript import Segment, Transcript
 
 
-def load(path, system: str | None = None) -> "Recognizer":
+def load(path, system: str | None = None, weights: str = "") -> "Recognizer":
     """Recognizer from a moejax workdir or a Hugging Face Whisper folder.
+
+    `weights` is how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
 
     `system` names a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there
     is: `moe`, then `moe_frozen`, then `base`. Errors: FileNotFoundError for a path that is neither; KeyError for an
@@ -24,7 +27,7 @@ def load(path, system: str | None = None) -> "Recognizer":
     """
     path = Path(path)
     if (path / "base" / "model.json").is_file() and (path / "config.json").is_file():
-        return _from_workdir(path, system)
+        return _from_workdir(path, system, weights)
     if not (path / "config.json").is_file():
         raise FileNotFoundError(
             f"{path} is neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json)"
@@ -32,18 +35,18 @@ def load(path, system: str | None = None) -> "Recognizer":
     if system not in (None, "base"):
         raise KeyError(f"a Hugging Face folder has no system {system!r}; it has base")
     config, params = hf_whisper.load(path)
-    graphdef, params = asr.init(asr.build(config), params)
+    graphdef, params = asr.init(asr.build(config), quantize(params, weights))
     longest = min(30.0, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
     shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
     seconds = (*shorter, longest)
     return Recognizer(graphdef, params, config, Tokenizer.from_hf_folder(path), seconds=seconds)
 
 
-def _from_workdir(path: Path, system: str | None) -> "Recognizer":
+def _from_workdir(path: Path, system: str | None, weights: str) -> "Recognizer":
     # Imported here: the stages lie above this module and only a workdir needs them.
     from moejax.stages.opening import open_workdir
 
-    opened = open_workdir(path, system)
+    opened = open_workdir(path, system, weights)
     return Recognizer(**opened)
 
 

@@ -25,6 +25,9 @@ DEFAULTS = {
         "sizes": {},  # what to change in that size, such as {"encoder_layers": 4, "hop": 160}
         "vocab_size": 600,  # upper limit of the vocabulary learnt from the corpus
         "dtype": "float32",  # activations of the backbone; bfloat16 on accelerators
+        # How the frozen backbone is kept from `embed` on: float32, bfloat16 or int8; "" is dtype. The base stage itself
+        # trains and writes float32.
+        "weights": "",
         "buckets": (2.0, 4.0, 6.0),  # audio lengths in seconds: one compilation each. Pretrained: (30.0,)
     },
     "base": {

@@ -25,6 +25,7 @@ DEFAULTS = {
         "split": "test",
         "batch_size": 32,
         "systems": (),  # names or kinds to decode; () for all that were trained
+        "weights": "",  # format of the backbone in decoding: float32, bfloat16 or int8; "" is model.weights
         "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
     },
 }
@@ -46,7 +47,7 @@ class System:
 
 def run(cfg, work) -> dict:
     """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, cfg.evaluate.weights)
     rows = corpus.rows(cfg.evaluate.split)
     index, words = {}, {}
     for name in chosen(cfg, work):

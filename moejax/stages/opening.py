@@ -9,15 +9,15 @@ from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
 
 
-def open_corpus(path) -> Corpus:
-    """The corpus of a workdir, by the config that it was run with."""
+def open_corpus(path, weights: str = "") -> Corpus:
+    """The corpus of a workdir, by the config that it was run with; `weights` is the format of its backbone instead."""
     config = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
-    return Corpus(config, Work(path, quiet=True))
+    return Corpus(config, Work(path, quiet=True), weights)
 
 
-def open_workdir(path, system: str | None = None) -> dict:
+def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     """Keyword arguments of `recognizer.Recognizer`. Errors: KeyError for a system that was not trained there."""
-    corpus = open_corpus(path)
+    corpus = open_corpus(path, weights)
     known = evaluate.known_systems(corpus.work)
     name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
     opened = evaluate.open_system(corpus, name)

@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax import sharding
 from moejax.convert import hf_whisper
-from moejax.nn import functional
+from moejax.nn import functional, quantize
 from moejax.stages import mixtures
 from moejax.stages.base import from_scratch
 from moejax.stages.corpus import bucket_samples
@@ -132,6 +132,17 @@ def per_device(params, mesh, groups, itemsize) -> int:
     return sum(math.prod(shard(path, leaf.shape, mesh)) for path, leaf in flat.items()) * itemsize
 
 
+def base_bytes(cfg, params, mesh) -> int:
+    """Bytes of backbone and constants on one device; with int8 weights a byte for each number of a linear kernel."""
+    kind, dtype = cfg.model.weights or cfg.model.dtype, cfg.model.dtype
+    if kind != "int8":
+        return per_device(params, mesh, ("backbone", "buffer"), jnp.dtype(kind).itemsize)
+    item = jnp.dtype(dtype).itemsize
+    kernels = {path: leaf for path, leaf in functional.paths(params["backbone"]).items() if quantize.linear(path, leaf)}
+    linear = per_device({"backbone": functional.nest(kernels)}, mesh, ("backbone",), 1)
+    return per_device(params, mesh, ("backbone", "buffer"), item) - (item - 1) * linear
+
+
 def budget(cfg, config, params, mesh, rows) -> list[str]:
     """Bytes of each kind on one device."""
     item = jnp.dtype(cfg.model.dtype).itemsize
@@ -144,7 +155,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     mel = config.num_mel_bins * samples // config.hop
     encoder = any(path.startswith("encoder") for path in functional.paths(params["expert"]))
     entries = [
-        ("base and constants", per_device(params, mesh, ("backbone", "buffer"), item), f"{cfg.model.dtype}, read only"),
+        ("base and constants", base_bytes(cfg, params, mesh), f"{cfg.model.weights or cfg.model.dtype}, read only"),
         ("experts and gate", trained, "float32"),
         ("their gradient", trained, "float32, during a step"),
         ("optimizer state", MOMENTS * trained, "float32, two moments of Adam"),

@@ -21,18 +21,23 @@ class Stage:
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     about: str
+    without: tuple[str, ...] = ()  # keys of those sections that it does not read
 
 
 # Adapters train as long as experts and joint together unless adapters.steps says otherwise.
 BUDGET = ("experts.steps", "joint.steps")
+FORMATS = ("model.weights", "evaluate.weights")
 STAGES = {
     "describe": Stage(
         "describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"
     ),
     "base": Stage(
-        "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"
+        "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder",
+        without=("model.weights",),
     ),
-    "embed": Stage("embed:run", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
+    "embed": Stage(
+        "embed:run", ("describe", "base"), ("model.weights", "embed"), "pool encoder states of every utterance"
+    ),
     "cluster": Stage(
         "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
     ),
@@ -40,7 +45,7 @@ STAGES = {
     "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
     "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
     "adapters": Stage(
-        "adapters:run", ("describe", "base", "gate"), ("mixture", "gate", "adapters", *BUDGET),
+        "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
         "train the baselines of the table",
     ),
     "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
@@ -113,6 +118,10 @@ def stage_inputs(name: str, config, digests: dict) -> dict:
     for section in STAGES[name].sections:
         value = functools.reduce(lambda node, key: node[key], section.split("."), config)
         inputs.update(flatten({section: value.to_dict() if hasattr(value, "to_dict") else value}))
+    # A format of weights that is not set is what every run had before there were formats: their digests stay valid.
+    idle = [key for key, value in inputs.items() if key in FORMATS and not value]
+    for key in (*idle, *STAGES[name].without):
+        inputs.pop(key, None)
     inputs.update({f"stage {need}": digests[need] for need in STAGES[name].needs})
     return inputs
 
