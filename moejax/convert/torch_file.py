@@ -34,7 +34,7 @@ _STORAGES = {
 _NAME_OF = {dtype: name for name, dtype in _STORAGES.items()}
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch < 1.6, pickled
 # What a damaged pickle makes Python's unpickler raise; a refused global is a ValueError with its own words.
-_BROKEN = (pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError)
+_BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def write(path, value):
 
 
 def _add(archive, name, data):
-    """One uncompressed entry whose data start at a multiple of `ALIGNMENT`; the padding is an extra field, as torch's."""
+    """One uncompressed entry whose data start at a multiple of `ALIGNMENT`, by an extra field as torch writes it."""
     entry = zipfile.ZipInfo(name)
     start = archive.fp.tell() + 30 + len(name.encode()) + 4  # local header, name, header of the extra field
     padding = -start % ALIGNMENT
