@@ -1,6 +1,7 @@
 """The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
 
 import logging
+import os
 import sys
 
 from moejax import __version__
@@ -10,7 +11,7 @@ USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and ev
 usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
-  moejax transcribe AUDIO... --model PATH                      text of audio files by a workdir or a Hugging Face folder
+  moejax transcribe FILE... --model MODEL                      text and subtitles of recordings; --help shows examples
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
   moejax bench      mel|encode|train|decode [--peers]          speed beside other engines; --help lists the options
 
@@ -22,24 +23,40 @@ any key of the config can be changed from the command line:
 
 `moejax config --config FILE.py` prints every key with its value.
 exit codes: 0 done, 1 refused or failed (one line says why), 2 usage,
-75 stopped by a signal after saving (run again to resume).
+75 stopped by a signal after saving (run again to resume),
+141 the reader of the output went away.
 """
+EXIT_BROKEN_PIPE = 141  # as if SIGPIPE had ended the process, which is what shells know
 EXIT_PREEMPTED = 75  # the value of train.loop.EXIT_PREEMPTED, which cannot be imported before JAX is wanted
 
 
 def main(argv=None) -> None:
     """Runs a command and leaves the process with its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            code = command(argv)
+        except SystemExit as stop:  # argparse, after --help
+            code = stop.code
+        sys.stdout.flush()  # or a reader that went away is noticed only when the interpreter ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        code = EXIT_BROKEN_PIPE
+    sys.exit(code)
+
+
+def command(argv) -> int:
+    """Exit code of a command line."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
-        sys.exit(0 if argv else 2)
+        return 0 if argv else 2
     if argv[0] == "--version":
         print(__version__)
-        sys.exit(0)
+        return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("moejax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    sys.exit(guarded(argv))
+    return guarded(argv)
 
 
 def guarded(argv) -> int:
@@ -47,7 +64,9 @@ def guarded(argv) -> int:
     command, rest = argv[0], argv[1:]
     try:
         if command == "transcribe":
-            return transcribe(rest)
+            from moejax.commands.transcribe import main as transcribe
+
+            return transcribe([arg for arg in rest if arg != "--traceback"])
         if command == "bench":
             from moejax.bench.run import main as bench
 
@@ -150,31 +169,6 @@ def overridden(path: str, argv: list[str]):
     if left:
         raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
     return values["config"].value
-
-
-def transcribe(argv: list[str]) -> int:
-    """Prints the text of each file; a file that cannot be read is named on stderr and makes the exit code 1."""
-    from moejax.recognizer import load
-
-    path, argv = take(argv, "--model")
-    system, argv = take(argv, "--system")
-    files = [arg for arg in argv if not arg.startswith("-")]
-    unknown = [arg for arg in argv if arg.startswith("-")]
-    if unknown:
-        raise ValueError(f"transcribe has no option {unknown[0]!r}; it has --model PATH and --system NAME")
-    if path is None or not files:
-        raise ValueError("usage: moejax transcribe AUDIO... --model PATH [--system moe]")
-    recognizer = load(path, system=system)
-    failed = 0
-    for file in files:
-        try:
-            transcript = recognizer.transcribe(file)
-        except (ValueError, FileNotFoundError) as error:
-            print(f"moejax transcribe: {file}: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

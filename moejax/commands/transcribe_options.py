@@ -56,7 +56,7 @@ def parse(argv: list[str]) -> Request:
     if unknown:
         raise ValueError(_unknown(unknown[0], parser))
     values = vars(values)
-    values.pop("traceback")
+    values.pop("traceback", None)  # every command's: whoever called looked for it
     files, model = values.pop("files"), values.pop("model")
     if not files or model is None:
         raise ValueError("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
@@ -155,7 +155,7 @@ def _files(parser):
         "to standard output, and the texts of several as FILE<tab>TEXT")  # fmt: skip
     add("--rate", default=None, type=_count, metavar="HZ", help="standard input is raw 16-bit mono at this rate")
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
-    add("--traceback", nargs=0, action=_Traceback, help="show where an error arose")
+    add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="CODE", help="en, de ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
@@ -173,6 +173,8 @@ def _search(parser):
     add("--temperature_increment_on_fallback", type=_maybe(float), metavar="T", help="step of the ladder from a single "
         "--temperature to 1, default 0.2; None for no fallback")  # fmt: skip
     add("--best_of", type=_maybe(_count), metavar="N", help="samples at temperatures above 0")
+    add("--guards", choices=("all", "reference", "none"), help="what is withheld as invented: by loudness, length and "
+        "repetition too (all, default), by the no-speech rule only (reference), nothing")  # fmt: skip
     add("--suppress_tokens", metavar="IDS", help="never chosen; -1 (default) stands for annotations and symbols")
     add("--hotwords", metavar="A,B", help="phrases made likelier, with commas between")
     add("--hotword_bias", type=float, metavar="X", help="how much likelier, added to logits; default 2")
@@ -184,10 +186,20 @@ def _search(parser):
 def _long(parser):
     group = parser.add_argument_group("long recordings")
     either = group.add_mutually_exclusive_group()
-    either.add_argument("--sequential", action="store_const", const="sequential", dest="algorithm",
-                        help="window after window, each with the text before it, as the reference does (default)")
-    either.add_argument("--chunked", action="store_const", const="chunked", dest="algorithm",
-                        help="cut at silences, all pieces at once: faster, and pieces do not see each other")
+    either.add_argument(
+        "--sequential",
+        action="store_const",
+        const="sequential",
+        dest="algorithm",
+        help="window after window, each with the text before it, as the reference does (default)",
+    )
+    either.add_argument(
+        "--chunked",
+        action="store_const",
+        const="chunked",
+        dest="algorithm",
+        help="cut at silences, all pieces at once: faster, and pieces do not see each other",
+    )
     add = group.add_argument
     add("--initial_prompt", metavar="TEXT", help="said before the recording: names, spelling, style")
     add("--carry_initial_prompt", type=_boolean, metavar="BOOL", help="before every window, not only the first")
@@ -206,16 +218,6 @@ def _words(parser):
     add("--max_line_width", type=_maybe(_count), default=None, metavar="N", help="characters in a line of a subtitle")
     add("--max_line_count", type=_maybe(_count), default=None, metavar="N", help="lines in a subtitle")
     add("--max_words_per_line", type=_maybe(_count), default=None, metavar="N", help="words in a subtitle")
-
-
-class _Traceback(argparse.Action):
-    """Looked for by the caller of every command; here only so that it is known."""
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **{**options, "default": False})
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, True)
 
 
 def _boolean(text):

@@ -1,12 +1,18 @@
 """Open a workdir for use: the parts of a `Recognizer` for one of its systems."""
 
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
+from moejax.convert import hf_whisper
+from moejax.data.tokenizer import Tokenizer
 from moejax.stages import config as configs
 from moejax.stages import evaluate
 from moejax.stages.artifacts import Work, read_json
 from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
+from moejax.tasks import translation
+from moejax.train.checkpoint import load_params
 
 
 def open_corpus(path, weights: str = "") -> Corpus:
@@ -33,4 +39,21 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
         "label": opened.label,
         "language": corpus.cfg.data.language,
         "seed": corpus.cfg.seed,
+        "heads": hf_whisper.alignment_heads(corpus.base_folder),
     }
+
+
+def open_translator(path) -> tuple[translation.Offline, str]:
+    """(the translator that the workdir's `translate` stage trained, the language that it writes)."""
+    path = Path(path)
+    cfg = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
+    section, folder = cfg.translate, path / "translate" / "model"
+    tokenizer = Tokenizer.from_hf_folder(folder / "tokenizer")
+    params, _ = load_params(folder / "params.safetensors")
+    length = params["backbone"]["decoder"]["positions"].shape[0]
+    config = translation.configure(
+        tokenizer.vocab_size, width=section.width, layers=section.layers, heads=section.heads, max_tokens=length
+    )
+    graphdef, params = translation.init(config, cfg.seed, params)
+    prefix = tokenizer.prefix(section.target, "translate")
+    return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length), section.target
