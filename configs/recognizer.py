@@ -1,4 +1,4 @@
-"""A micro Whisper that behaves like a published one: their vocabulary, 30 s windows, times, prompts, silence; on digits.
+"""A micro Whisper that behaves like a published one (vocabulary, 30 s windows, times, prompts, silence), on digits.
 
     moejax base --config configs/recognizer.py --config.data.root=DATA/fsdd \
         --config.model.vocabulary=DATA/whisper_vocab --workdir runs/recognizer

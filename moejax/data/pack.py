@@ -122,7 +122,8 @@ class Packer:
         densest windows end a little earlier.
         """
         drawn = [self.draw(number) for number in range(256)]
-        return min(self.limit, max(needs, int(np.quantile([len(self.tokens(w)[0]) - len(w.prompt) for w in drawn], 0.95))))
+        own = [len(self.tokens(window)[0]) - len(window.prompt) for window in drawn]
+        return min(self.limit, max(needs, int(np.quantile(own, 0.95))))
 
     @property
     def scored(self) -> int:
@@ -152,7 +153,7 @@ class Packer:
             kind, pieces = "empty" if chosen["empty"] else "nospeech", ()
         else:
             kind = "plain" if chosen["plain"] else "times"
-            pieces = self._fill(rng, (first, *order), speed, chosen["full"], chosen["cut"])
+            pieces = self._fill(rng, kind, (first, *order), speed, chosen["full"], chosen["cut"])
         prompt = ()
         if chosen["prompt"] and recipe.prompt_tokens:
             used = {piece.row for piece in pieces}
@@ -163,7 +164,7 @@ class Packer:
         others = self.members[self.group[first]]
         return [int(row) for row in rng.permutation(others[others != first])]
 
-    def _fill(self, rng, order, speed, full, cut):
+    def _fill(self, rng, kind, order, speed, full, cut):
         recipe, pieces = self.recipe, []
         length = max(1, int(self.samples[order[0]] / speed))
         at = min(_seconds(rng, recipe.lead), self.window - length)
@@ -171,12 +172,14 @@ class Packer:
         room = self.limit - len(self.untimed) - 1
         for row in order:
             length = max(1, int(self.samples[row] / speed))
-            room -= len(self.ids[row]) + 2
-            if pieces and (room < 0 or at >= end):
+            if pieces and at >= end:
                 break
             if at + length > self.window:
                 if full and cut and at + _HEARD * SAMPLE_RATE < self.window:
                     pieces.append(Piece(row, at, self.window - at, whole=False))
+                break
+            room -= len(self.ids[row]) + (2 if kind == "times" else 0)
+            if pieces and room < 0:
                 break
             pieces.append(Piece(row, at, length))
             at += length + _seconds(rng, recipe.gap)
