@@ -70,6 +70,7 @@ class Row:
     warp_time: float = 0.0
     warp_freq: float = 0.0
     level: float = 0.0
+    scored: int = 0  # most scored positions of an utterance, which follow on each other; 0: all may be
 
 
 def build(
@@ -140,15 +141,28 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
-        logits_BLV = model.decode(batch.tokens_BL, states_BTD, mask_BT, route, noise)
-        ce, _, count = losses.token_cross_entropy(logits_BLV, batch.targets_BL, batch.score_BL, row.smoothing)
-        hit_BL = (logits_BLV.argmax(-1) == batch.targets_BL) & batch.score_BL
-        metrics = {"ce": ce, "accuracy": hit_BL.sum() / count, **terms.pop("metrics", {})}
+        at_BK, targets_BK, score_BK = _scored(batch, row.scored)
+        logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
+        ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
+        hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
+        metrics = {"ce": ce, "accuracy": hit_BK.sum() / count, **terms.pop("metrics", {})}
         if row.ctc:
             terms["ctc"] = row.ctc * _ctc(model, states_BTD, mask_BT, batch)
         return ce + sum(terms.values()), metrics | terms
 
     return loss_fn
+
+
+def _scored(batch, most):
+    """`(at_BK, targets_BK, score_BK)`: positions from the first scored one on, K = `most`; at None for all of them."""
+    L = batch.targets_BL.shape[1]
+    if not 0 < most < L:
+        return None, batch.targets_BL, batch.score_BL
+    first_B = jnp.argmax(batch.score_BL, axis=1)
+    from_BK = first_B[:, None] + jnp.arange(most)[None]
+    at_BK = jnp.minimum(from_BK, L - 1)
+    score_BK = jnp.take_along_axis(batch.score_BL, at_BK, axis=1) & (from_BK < L)
+    return at_BK, jnp.take_along_axis(batch.targets_BL, at_BK, axis=1), score_BK
 
 
 def _augmented(model, batch, key, row):
