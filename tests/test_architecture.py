@@ -17,6 +17,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.py"))
 MAY = {
     "types": (),
     "sharding": (),
+    "allocator": (),
     "ops": ("types",),
     "nn": ("types", "ops"),
     "decode": ("types", "ops", "nn"),
@@ -29,7 +30,7 @@ MAY = {
     "writers": ("transcript",),
     "tasks": ("types", "ops", "nn", "decode", "convert"),
 }
-MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding")
+MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding", "allocator")
 MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
 MAY["__init__"] = ("recognizer", "stages", "transcript")
 MAY["bench"] = (*MAY["recognizer"], "recognizer")

@@ -37,7 +37,13 @@ DEFAULTS = {
         "ctc": 0.0,  # weight of an auxiliary CTC loss on the encoder, from scratch only
         "readings": 0,  # synthesised readings of the training texts mixed in (needs the quickstart extra)
         "word_strings": 0,  # of these readings, how many read random strings of training words instead
+        # Words in such a string, fewest and most; () as many as the training texts have. Attention finds its way
+        # through short strings first
+        "string_words": (),
         "repeat": 1,  # how often the real part stands in an epoch beside the readings
+        # Steps before all others on what fits the smallest bucket: sounds are learnt there before attention has to find
+        # them, in cheap steps
+        "short_steps": 0,
         "finetune_steps": 0,  # steps on the real part alone, after `steps` on the mix, at a tenth of the learning rate
     },
 }
@@ -92,7 +98,8 @@ def _readings(cfg, work, texts) -> list[tuple[str, str]]:
         return []
     random = np.random.default_rng(cfg.seed)
     words = sorted({word for text in texts for word in text.split()})
-    lengths = [len(text.split()) for text in texts]
+    low, high = section.string_words or (0, 0)
+    lengths = list(range(low, high + 1)) if high else [len(text.split()) for text in texts]
     strings = [" ".join(random.choice(words, size=random.choice(lengths))) for _ in range(section.word_strings)]
     repeated = [texts[i % len(texts)] for i in range(section.readings - len(strings))]
     wanted = repeated + strings
@@ -125,8 +132,7 @@ class _Material:
         )  # fmt: skip
 
     def order(self, repeat: int) -> np.ndarray:
-        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: real part alone.
-        """
+        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
         real = np.arange(self.real)
         return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
 
@@ -158,21 +164,24 @@ def _lengths(paths) -> np.ndarray:
 
 
 def _fit(corpus, config, params, material):
-    """`steps` on the mix, then `finetune_steps` on the real part alone."""
+    """`short_steps` on the shortest of the mix, `steps` on all of it, `finetune_steps` on the real part alone."""
     section = corpus.cfg.base
     ctc = section.ctc > 0 and not corpus.cfg.model.pretrained
     graphdef, params = asr.init(asr.build(config, ctc=ctc, seed=corpus.cfg.seed), params)
     row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row)
     trainable = ("backbone", "head") if ctc else ("backbone",)
-    phases = [((), section, section.repeat)]
+    mixed = material.order(section.repeat)
+    phases = [((), section, mixed)]
+    if section.short_steps:
+        short = mixed[material.samples[mixed] <= material.buckets[0]]
+        if not len(short):
+            raise ValueError(f"base.short_steps: nothing is as short as {material.buckets[0] / 16000} s")
+        phases.insert(0, (("short",), _changed(section, steps=section.short_steps), short))
     if section.finetune_steps:
-        last = section.copy_and_resolve_references()
-        with last.unlocked():
-            last.steps, last.learning_rate, last.warmup = section.finetune_steps, section.learning_rate * 0.1, 0
-        phases.append((("finetune",), last, 0))
-    for sub, options, repeat in phases:
-        order = material.order(repeat)
+        options = _changed(section, steps=section.finetune_steps, learning_rate=section.learning_rate * 0.1, warmup=0)
+        phases.append((("finetune",), options, material.order(0)))
+    for sub, options, order in phases:
         plan = Plan(
             lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
             seed=corpus.cfg.seed, multiple=corpus.multiple,
@@ -182,3 +191,10 @@ def _fit(corpus, config, params, material):
             plan=plan, fetch=_Reordered(material.collate, order), sub=sub,
         )  # fmt: skip
     return params
+
+
+def _changed(section, **values):
+    other = section.copy_and_resolve_references()
+    with other.unlocked():
+        other.update(values)
+    return other

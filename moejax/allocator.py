@@ -1,0 +1,27 @@
+"""The C allocator's settings that XLA's CPU backend needs.
+
+Every execution on the CPU backend takes its buffers from malloc and gives them back. With glibc's defaults a large
+buffer is a mapping of its own (or the top of a thread's arena) that goes back to the kernel at once, so that each step
+faults all its pages in again: measured on a training step of a micro Whisper, 30,000 page faults and a third of the
+step's time. One arena that is never trimmed keeps the pages.
+"""
+
+import ctypes
+import sys
+
+# From glibc's malloc.h
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
+
+
+def keep_pages() -> bool:
+    """Tell glibc to keep freed memory; true where that was possible. Call before JAX starts its threads.
+
+    The process then holds on to its peak, which a training process does anyway.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # musl
+        return False
+    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**26))
+    return all([mallopt(name, value) == 1 for name, value in settings])
