@@ -33,7 +33,7 @@ MAY = {
 MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding", "allocator")
 MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
 MAY["__init__"] = ("recognizer", "stages", "transcript")
-MAY["bench"] = (*MAY["recognizer"], "recognizer")
+MAY["bench"] = (*MAY["recognizer"], "recognizer", "allocator")
 MAY["__main__"] = (*MAY["recognizer"], "recognizer", "writers", "bench", "__init__")
 # Libraries that move have one home each; None stands for nowhere.
 HOMES = {

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax import allocator
 from moejax.bench import decoding, inputs, training, weights
 from moejax.bench.worker import Job, Timed, serve
 from moejax.convert import hf_whisper
@@ -154,4 +155,5 @@ JOBS = {
 }  # fmt: skip
 
 if __name__ == "__main__":
+    allocator.keep_pages()  # as stages.run does
     serve(JOBS, hello)

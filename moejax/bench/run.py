@@ -168,7 +168,8 @@ class Bench:
         if name not in self.sides:
             module = name.split("#")[0]
             try:
-                self.sides[name] = Side(module)
+                devices = {"JAX_NUM_CPU_DEVICES": str(self.settings.devices)} if self.settings.devices > 1 else {}
+                self.sides[name] = Side(module, devices)
                 self.hello[name] = self.sides[name].ask(PREPARE, do="hello")
             except SideError as error:
                 self.sides.pop(name).close()

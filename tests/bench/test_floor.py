@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from moejax.bench import floor
 from moejax.bench.rows import EXPERTS, RANK
@@ -31,9 +30,7 @@ def shape(*sizes, dtype=jnp.float32):
 
 def test_encoder():
     graphdef, params = abstract()
-    counted = flops(
-        lambda params, mel: functional.merge(graphdef, params).encode(mel), params, shape(BATCH, 200, 80)
-    )
+    counted = flops(lambda params, mel: functional.merge(graphdef, params).encode(mel), params, shape(BATCH, 200, 80))
     # softmax, gelu and norms come on top of the products
     assert 0.85 * counted < floor.encoder(CONFIG, BATCH, SECONDS).flops < counted
 
