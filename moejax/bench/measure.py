@@ -19,7 +19,7 @@ class Contestant:
 
     side: Side
     name: str
-    repeat: int = 1
+    repeat: int = 0  # runs in a call; 0: not known yet
     calls: list[tuple[float, float | None]] = dataclasses.field(default_factory=list)
 
     @property
@@ -39,7 +39,9 @@ class Contestant:
 
 
 def settle(contestant: Contestant, patience: float) -> None:
-    """Chooses how many runs make a call, so that it is long enough to be judged."""
+    """Chooses how many runs make a call, so that it is long enough to be judged, unless that is known."""
+    if contestant.repeat:
+        return
     seconds = contestant.side.ask(patience, do="call", name=contestant.name)["seconds"]
     contestant.repeat = max(1, min(200, math.ceil(TARGET / max(seconds, 1e-6))))
 

@@ -106,7 +106,9 @@ def start(options) -> Job:
         first = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
         return Timed(first, whole if options.get("whole") else first)
 
-    return Job(run)
+    if kept is not None:
+        run()
+    return Job(run, single=True)
 
 
 def peak_sgemm(options) -> Job:

@@ -182,8 +182,9 @@ class Bench:
         """The task built and run once in its process."""
         name = f"{task.job} {sorted(task.options.items())}"
         side = self._side(task.side)
-        side.ask(PREPARE, do="prepare", name=name, job=task.job, options={**self.common, **task.options})
-        return measure.Contestant(side, name)
+        options = {**self.common, **task.options}
+        single = side.ask(PREPARE, do="prepare", name=name, job=task.job, options=options)["single"]
+        return measure.Contestant(side, name, repeat=1 if single else 0)
 
     def _free(self, contestants):
         for contestant in contestants:

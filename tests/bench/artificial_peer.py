@@ -24,7 +24,7 @@ def counted(options):
 
 
 def clocked(options):
-    return Job(lambda: Timed({"answer": 42}, 7.5))
+    return Job(lambda: Timed({"answer": 42}, 7.5), single=True)
 
 
 def broken(options):

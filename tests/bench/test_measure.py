@@ -81,6 +81,12 @@ def test_short_jobs_are_repeated_until_a_call_can_be_judged(seconds, repeat):
     assert contestant.repeat == repeat == max(1, min(200, round(measure.TARGET / seconds)))
 
 
+def test_a_job_that_makes_a_call_by_itself_is_not_tried_first():
+    order = []
+    settle(Contestant(Scripted("a", 9.0, order), "a", repeat=1), 1.0)
+    assert not order
+
+
 def write_proc(folder, busy, own):
     (folder / "stat").write_text(f"cpu  {busy} 10 20 900 30 0 5 7 4 0\ncpu0 1 1 1 1\n")
     for pid, ticks in own.items():
