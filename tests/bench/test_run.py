@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from conftest import CACHE
 
+from moejax.__main__ import guarded
 from moejax.bench import rows, run, table, weights
 from moejax.bench.side import SideError
 
@@ -117,3 +118,10 @@ def test_random_weights_leave_nothing_out(tmp_path):
     tokenizer = Tokenizer.from_hf_folder(tmp_path / "m")
     assert facts["prefix"] == tokenizer.prefix("en", "transcribe") == [50258, 50259, 50359, 50363]
     assert facts["eot"] == 50257 and facts["suppress"] == [50257, 50258, 50358, 50359, 50360, 50361, 50362]
+
+
+def test_the_command_line_knows_it(capsys):
+    assert guarded(["bench", "melon"]) == 1
+    assert capsys.readouterr().err == "moejax bench: unknown bench 'melon'; known: mel, encode, train, decode\n"
+    assert guarded(["bench", "--help"]) == 0
+    assert "--peers" in capsys.readouterr().out
