@@ -48,6 +48,7 @@ EXTRAS = {
         "ctranslate2>=4.8",  # its converter reads folders that transformers 5 writes
     ],
     "media": ["av>=16"],  # m4a, webm
+    "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
 }
 

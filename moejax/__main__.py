@@ -12,6 +12,7 @@ usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL                      text and subtitles of recordings; --help shows examples
+  moejax export     --workdir W --to FORMAT --output D         hf, openai, ctranslate2, peft: see moejax export --help
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
   moejax bench      mel|encode|train|decode [--peers]          speed beside other engines; --help lists the options
 
@@ -71,8 +72,20 @@ def guarded(argv) -> int:
             from moejax.bench.run import main as bench
 
             return bench(rest)
+        if command == "export":
+            from moejax.commands.export import main as export
+
+            return export([arg for arg in rest if arg != "--traceback"])
         return staged(command, rest)
-    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError, TypeError, PermissionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        FileNotFoundError,
+        FileExistsError,
+        NotADirectoryError,
+        TypeError,
+        PermissionError,
+    ) as error:
         if "--traceback" in argv:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
@@ -97,7 +110,7 @@ def staged(command: str, argv: list[str]) -> int:
     from moejax.stages import run as graph
 
     if command not in ("all", "config", "plan", *graph.STAGES):
-        known = ", ".join(["all", "bench", "config", "plan", "transcribe", *graph.STAGES])
+        known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *graph.STAGES])
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
