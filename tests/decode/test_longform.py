@@ -40,7 +40,7 @@ def tokenizer():
 
 
 class Scripted:
-    """Says what `say(second, prompt, seconds)` gives for the window that begins at this second of a ramp-coded recording."""
+    """Says what `say(second, prompt, seconds)` gives for the window that begins at this second of a `ramp`."""
 
     batch_size = 3
 
@@ -207,7 +207,7 @@ def test_neighbours_change_nothing(tokenizer):
     ):
         ended.append((place, transcript))
     assert max(model.sizes) == 3 and sorted(place for place, _ in ended) == list(range(7))
-    assert all(started < done + 3 + 1 for started, done in enumerate(read))  # no more than a batch is open at a time
+    assert all(started < done + 3 for started, done in enumerate(read))  # no more than a batch is open at a time
     for place, transcript in ended:
         (alone,) = sequential([audios[place]], Scripted(tokenizer, say), word_timestamps=True)
         assert alone == transcript
