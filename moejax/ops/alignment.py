@@ -20,7 +20,7 @@ def token_frame_weights(scores_BHLT, tokens_B, frames_B, *, width=MEDIAN_WIDTH):
 
     Each head's weights are normalised over the real tokens (mean 0, deviation 1) at every frame, then filtered along
     time. Padding never enters; entries past `tokens_B` and `frames_B` mean nothing. Where a head gives all tokens the
-    same weight the reference divides by zero; here the weight is 0.
+    same weight the reference divides rounding (or zero) by zero; here the weight is 0.
     """
     L, T = scores_BHLT.shape[2:]
 
@@ -32,7 +32,8 @@ def token_frame_weights(scores_BHLT, tokens_B, frames_B, *, width=MEDIAN_WIDTH):
         mean_H1T = jnp.where(real_1L1, weight_HLT, 0.0).sum(1, keepdims=True) / tokens
         centred_HLT = jnp.where(real_1L1, weight_HLT - mean_H1T, 0.0)
         std_H1T = jnp.sqrt(jnp.square(centred_HLT).sum(1, keepdims=True) / tokens)
-        normal_HLT = centred_HLT / jnp.where(std_H1T > 0, std_H1T, 1.0)
+        # Equal weights differ by rounding, which must not be blown up to a deviation of 1.
+        normal_HLT = jnp.where(std_H1T > 1e-6 * mean_H1T, centred_HLT / jnp.maximum(std_H1T, 1e-37), 0.0)
         return median_filter(normal_HLT, width, frames).mean(0)
 
     # One row at a time: the heads of a whole batch of a large model would be gigabytes.
