@@ -26,6 +26,7 @@ LANGUAGES = tuple(
 )
 TASKS = ("translate", "transcribe")
 EOT, SOT, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+SOT_PREV = "<|startofprev|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # one token; checkpoints before large-v3 use the second name
 TIMESTAMP_STEP = 0.02  # seconds
 
@@ -51,7 +52,7 @@ class Tokenizer:
         self._specials = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
         self.is_multilingual = multilingual
         self.eot, self.sot, self.no_timestamps = map(self._special, (EOT, SOT, NO_TIMESTAMPS))
-        self.no_speech = self._special(*NO_SPEECH)
+        self.no_speech, self.sot_prev = self._special(*NO_SPEECH), self._special(SOT_PREV)
         self.timestamp_begin = self.no_timestamps + 1
         self.vocab_size = max(backend.get_vocab_size(with_added_tokens=True), max(self._specials.values()) + 1)
         codes = {token[2:-2] for token in self._specials} & set(LANGUAGES)
@@ -196,7 +197,7 @@ class Tokenizer:
     @functools.cached_property
     def suppress(self) -> tuple[int, ...]:
         """Ids never to be generated: `non_speech` and every control token but the end, languages and timestamps."""
-        names = (SOT, "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>")
+        names = (SOT, "<|translate|>", "<|transcribe|>", "<|startoflm|>", SOT_PREV)
         control = {self._specials[name] for name in names if name in self._specials}
         return tuple(sorted({*self.non_speech, *control, self.no_speech}))
 
@@ -230,7 +231,7 @@ def special_tokens(languages, timestamps_seconds: float) -> list[str]:
     steps = round(timestamps_seconds / TIMESTAMP_STEP)
     times = [f"<|{i * TIMESTAMP_STEP:.2f}|>" for i in range(steps + 1)] if timestamps_seconds else []
     tasks = [f"<|{task}|>" for task in TASKS]
-    control = ["<|startoflm|>", "<|startofprev|>", NO_SPEECH[0], NO_TIMESTAMPS]
+    control = ["<|startoflm|>", SOT_PREV, NO_SPEECH[0], NO_TIMESTAMPS]
     return [EOT, SOT, *(f"<|{code}|>" for code in languages), *tasks, *control, *times]
 
 

@@ -139,14 +139,3 @@ class Block(nnx.Module):
             kv = self.cross_attn.keys_values(states_BSD, route, noise)
             x_BTD = self.cross(x_BTD, kv, states_mask_BS, route, noise)
         return self.mlp(x_BTD, route, noise)
-
-    def step(self, x_B1D, cache, cross, position, *, states_mask_BS=None, route=None):
-        """One token: `cache` = (k, v) [B, L, H, K] is written at `position`, `cross` the encoder's keys and values."""
-        h = self.self_attn_norm(x_B1D)
-        new = self.self_attn.keys_values(h, route)
-        write = jax.lax.dynamic_update_slice_in_dim
-        cache = tuple(write(old, one, position, axis=1) for old, one in zip(cache, new, strict=True))
-        seen_BL = jnp.broadcast_to(jnp.arange(cache[0].shape[1]) <= position, cache[0].shape[:2])
-        x_B1D = x_B1D + self.self_attn(h, cache, key_mask_BS=seen_BL, route=route)
-        x_B1D = self.cross(x_B1D, cross, states_mask_BS, route)
-        return self.mlp(x_B1D, route), cache

@@ -124,26 +124,6 @@ class Whisper(nnx.Module):
         """Logits [B, L, V] in float32 of every next token (teacher forcing)."""
         return self.decoder(tokens_BL, states_BTD, mask_BT, route, noise)
 
-    def cross_kv(self, states_BTD, route=None):
-        """Keys and values of the encoder states for every decoder layer; computed once per utterance."""
-        return [block.cross_attn.keys_values(states_BTD, route) for block in self.decoder.layers]
-
-    def init_cache(self, batch: int, length: int):
-        """Static key/value cache: per layer two arrays [batch, length, H, K]."""
-        c = self.config
-        shape = (batch, length, c.decoder_heads, c.d_model // c.decoder_heads)
-        return [(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)) for _ in range(c.decoder_layers)]
-
-    def decode_step(self, tokens_B1, position, cache, cross, mask_BT=None, route=None):
-        """Logits [B, V] after one more token at `position` (a traced scalar), and the cache with it written."""
-        x = self.decoder.inputs(tokens_B1, position)
-        seen = mask_BT if self.config.mask_padding else None
-        new = []
-        for block, layer_cache, layer_cross in zip(self.decoder.layers, cache, cross, strict=True):
-            x, layer_cache = block.step(x, layer_cache, layer_cross, position, states_mask_BS=seen, route=route)
-            new.append(layer_cache)
-        return self.decoder.logits(x)[:, 0], new
-
 
 def sinusoids(length, channels, max_timescale=10000.0):
     """Whisper's sinusoidal positions: sines in the first half of the channels, cosines in the second."""

@@ -5,11 +5,16 @@ Everything here is a pure function of `(params, batch, key)` made by closing ove
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
+from moejax.decode.beam import beam_search
+from moejax.decode.decoder import Decoder, Programs
 from moejax.decode.greedy import greedy
+from moejax.decode.language import detect
+from moejax.decode.search import sample
 from moejax.nn import functional, gates, inject, variables, whisper
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
@@ -235,35 +240,98 @@ def make_embed(graphdef, embedding: Embedding):
 def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
     """Jitted `(params, audio_BS, samples_B, label_B, key, shuffle=False) -> (Decoded, weight_BE | None)`.
 
-    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
-    (only when the encoder has experts) and greedy decoding with the same route. `shuffle` (traced, so that it costs no
-    compilation) puts each utterance's logits in a random order over the experts.
+    Encoding (see `make_encode`) and greedy decoding with the same route in one program.
     """
-    if route not in ("none", "label", "gate"):
-        raise ValueError(f"unknown route {route!r}; known: none, label, gate")
+    encode = _encoder(graphdef, route, mixture, embedding)
 
     @jax.jit
     def run(params, audio_BS, samples_B, label_B, key, shuffle=False):
+        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, key, shuffle)
+        decoded = greedy(
+            functional.merge(graphdef, params), states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT,
+            route=chosen, suppress=suppress,
+        )  # fmt: skip
+        return decoded, weight_BE
+
+    return run
+
+
+def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
+    """Jitted `(params, audio_BS, samples_B, label_B, key, shuffle=False, mel_BNM=None)` to
+    `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
+
+    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
+    (only when the encoder has experts). `shuffle` (traced, so that it costs no compilation) puts each utterance's
+    logits in a random order over the experts. Where `mel_BNM` is given it is encoded, and `audio_BS`, which may then be
+    None, only says where silence is (a gate that trims it then takes all that is real).
+    """
+    return jax.jit(_encoder(graphdef, route, mixture, embedding))
+
+
+def _encoder(graphdef, route, mixture, embedding):
+    if route not in ("none", "label", "gate"):
+        raise ValueError(f"unknown route {route!r}; known: none, label, gate")
+
+    def encode(params, audio_BS, samples_B, label_B, key, shuffle=False, mel_BNM=None):
         model = functional.merge(graphdef, params)
-        mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
+        if mel_BNM is None:
+            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
         mask_BT = pooling.valid_frames(samples_B, -(-mel_BNM.shape[1] // 2), model.config.hop)
         chosen, weight_BE, states_BTD = None, None, None
         if route == "label":
             chosen = routing.one_hot(label_B)
-            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         elif route == "gate":
-            embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, embedding)
+            pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
+            embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
             logits_BE = model.gate(embedding_BU)
             chosen = mixture.route(jnp.where(shuffle, shuffled(key, logits_BE), logits_BE))
+        if chosen is not None:
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         if states_BTD is None or encoder_adapted(params):
             states_BTD = model.encode(mel_BNM, mask_BT, chosen)
-        decoded = greedy(
-            model, states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT, route=chosen, suppress=suppress
-        )
-        return decoded, weight_BE
+        return states_BTD, mask_BT, chosen, weight_BE
+
+    return encode
+
+
+def make_search(graphdef):
+    """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan) -> Decoded`.
+
+    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.Plan`; `plan` and the shapes
+    are static, temperature is not. A plan with `beam` ignores temperature and keys.
+    """
+
+    @functools.partial(jax.jit, static_argnames=("plan",))
+    def run(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan):
+        model, common = functional.merge(graphdef, params), {"plan": plan, "mask_BT": mask_BT, "route": route}
+        if plan.beam:
+            return beam_search(model, states_BTD, start, rules, **common)
+        return sample(model, states_BTD, start, rules, temperature=temperature, keys_B=keys_B, **common)
 
     return run
+
+
+def make_detect(graphdef):
+    """Jitted `(params, states_BTD, mask_BT, route, sot, language_C) -> probability_BC`."""
+
+    @jax.jit
+    def run(params, states_BTD, mask_BT, route, sot, language_C):
+        model = functional.merge(graphdef, params)
+        return detect(model, states_BTD, sot, language_C, mask_BT=mask_BT, route=route)
+
+    return run
+
+
+def make_decoder(
+    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None, **options
+) -> Decoder:
+    """The host side of recognition, `decode.decoder.Decoder`, of one model; options: batch_size, label, seed."""
+    programs = Programs(
+        encode=make_encode(graphdef, route=route, mixture=mixture, embedding=embedding),
+        search=make_search(graphdef),
+        detect=make_detect(graphdef),
+    )
+    return Decoder(params, programs, config, tokenizer, samples=samples, **options)
 
 
 def encoder_adapted(params) -> bool:
