@@ -63,8 +63,8 @@ def test_a_number_beyond_float16_is_an_error_not_an_infinity(tmp_path, params):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", [name for name in SIZES if not name.startswith("micro")])
-def test_the_map_covers_every_published_size(name):
+@pytest.mark.parametrize("name", ["tiny.en", "base", "large-v3-turbo"])
+def test_the_map_covers_published_sizes(name):
     _, abstract = functional.abstract(lambda: Whisper(SIZES[name], init=Init(0)))
     places = openai_whisper.key_map(SIZES[name])
     assert {place for place, _ in places.values()} == functional.paths(abstract).keys()
