@@ -64,8 +64,8 @@ def median_filter(x, width: int, length=None):
 def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
     """Cheapest monotonic path through a cost matrix: row indices and column indices, both from 0 to the last.
 
-    numpy [L, T]. Sums are kept in float32 and ties broken as in the reference: sideways (next column) unless another
-    way is strictly cheaper than both others. Vectorised over the anti-diagonals, on which no cell needs another.
+    numpy [L, T]. Sums are kept in float64 (as numba does in the reference, whatever its source seems to say) and ties
+    broken as there: sideways (next column) unless another way is strictly cheaper than both others. Vectorised over the anti-diagonals, on which no cell needs another.
     """
     cost_LT = np.asarray(cost_LT, np.float64)
     L, T = cost_LT.shape
@@ -73,7 +73,7 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"dtw: the cost matrix is empty, {L} x {T}")
     flat = cost_LT.ravel()
     # Rows are counted from 1 and `total[i]` lies at column `diagonal - i`; row 0 and column 0 are the border.
-    before, last = np.full(L + 1, np.inf, np.float32), np.full(L + 1, np.inf, np.float32)
+    before, last = np.full(L + 1, np.inf), np.full(L + 1, np.inf)
     before[0] = 0.0
     move_DL = np.full((L + T + 1, L + 1), 2, np.int8)
     for diagonal in range(2, L + T + 1):
@@ -83,7 +83,7 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
         is_both = (both < down) & (both < side)
         is_down = (down < both) & (down < side)
         best = np.where(is_both, both, np.where(is_down, down, side))
-        total = np.full(L + 1, np.inf, np.float32)
+        total = np.full(L + 1, np.inf)
         total[first:stop] = flat[(row - 1) * T + diagonal - row - 1] + best
         move_DL[diagonal, first:stop] = np.where(is_both, 0, np.where(is_down, 1, 2))
         before, last = last, total

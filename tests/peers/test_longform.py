@@ -292,9 +292,10 @@ def test_language_is_detected_on_the_same_window(tokenizer, seconds):
 
 
 def test_warping_and_median_equal_the_references():
-    for seed in range(40):
+    for seed in range(41):
         rng = np.random.default_rng(seed)
         shape = rng.integers(1, 60, 2)
+        shape = (72, 1476) if seed in (1, 3, 5) else shape
         cost = rng.normal(size=shape).astype(np.float32) if seed % 2 else rng.integers(0, 3, shape).astype(np.float32)
         np.testing.assert_array_equal(np.stack(alignment.dtw(cost)), whisper.timing.dtw(torch.from_numpy(cost)))
         width = int(rng.choice([3, 7]))
