@@ -57,8 +57,7 @@ def prefill(reader: Reader, start: Start, plan: Plan) -> Prefixed:
     visible_BPP = real_BP[:, None] & (column_P[None] <= column_P[:, None])[None]
     position_BP = jnp.maximum(column_P[None] - pad_B[:, None], 0)
     x_BPD, cache = reader.read(tokens_BP, position_BP, reader.cache(P), 0, visible_BPP)
-    more = ((0, 0), (0, 0), (0, plan.max_tokens * plan.width), (0, 0))
-    cache = jax.tree.map(lambda kv_BHSK: jnp.pad(kv_BHSK, more), cache)
+    cache = reader.grow(cache, plan.max_tokens * plan.width)
     no_speech_B = jnp.zeros((B,), jnp.float32)
     if plan.no_speech is not None:
         x_B1D = jnp.take_along_axis(x_BPD, jnp.asarray(start.sot_B)[:, None, None], axis=1)

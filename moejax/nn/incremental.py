@@ -44,7 +44,7 @@ class Layer(NamedTuple):
     cross_out: Fused
     fc1: Fused
     fc2: Fused
-    cross: Any  # keys and values of the encoder states, [B, H, T, K] each
+    cross: Any  # keys [B, H, K, T] and values [B, H, T, K] of the encoder states
 
 
 class Reader:
@@ -58,10 +58,19 @@ class Reader:
         self.embed_DV = self.decoder.embed[...].astype(self.config.dtype).T
 
     def cache(self, length: int):
-        """Zeros: per layer keys and values [B, H, length, K]."""
+        """Zeros: per layer keys [B, H, K, length] and values [B, H, length, K]."""
         c = self.config
-        shape = (self.batch, c.decoder_heads, length, c.d_model // c.decoder_heads)
-        return [(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)) for _ in self.layers]
+        width = c.d_model // c.decoder_heads
+        shapes = (self.batch, c.decoder_heads, width, length), (self.batch, c.decoder_heads, length, width)
+        return [tuple(jnp.zeros(shape, c.dtype) for shape in shapes) for _ in self.layers]
+
+    def grow(self, cache, columns: int):
+        """The cache with room for more columns."""
+        none = (0, 0)
+        return [
+            (jnp.pad(k_BHKS, (none, none, none, (0, columns))), jnp.pad(v_BHSK, (none, none, (0, columns), none)))
+            for k_BHKS, v_BHSK in cache
+        ]
 
     def read(self, tokens_BT, position_BT, cache, column, visible_BTS):
         """Hidden states [B, T, D] after T more tokens, and the cache with their keys at `column` and after.
@@ -82,10 +91,9 @@ class Reader:
         return jnp.matmul(self.decoder.norm(x_BTD), self.embed_DV, preferred_element_type=jnp.float32)
 
     def _block(self, block, layer, x, cache, column, visible_BTS):
-        q, *new = (self._heads(part) for part in layer.qkv(block.self_attn_norm(x)))
-        cache = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old, one, column, axis=2) for old, one in zip(cache, new, strict=True)
-        )
+        q, k, v = (self._heads(part) for part in layer.qkv(block.self_attn_norm(x)))
+        write = jax.lax.dynamic_update_slice_in_dim
+        cache = (write(cache[0], k.swapaxes(2, 3), column, axis=3), write(cache[1], v, column, axis=2))
         x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)))[0]
         (q,) = layer.cross_q(block.cross_attn_norm(x))
         seen = None if self.seen_BT is None else self.seen_BT[:, None]
@@ -104,7 +112,7 @@ class Reader:
             cross_out=_fuse(dtype, route, (cross.out, 1)),
             fc1=_fuse(dtype, route, (block.fc1, 1)),
             fc2=_fuse(dtype, route, (block.fc2, 1)),
-            cross=(keys.swapaxes(1, 2), values.swapaxes(1, 2)),
+            cross=(keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)),
         )
 
     def _heads(self, x_BTD):
