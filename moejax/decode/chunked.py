@@ -1,6 +1,6 @@
 """Long recordings in independent pieces: cut at silences, decoded in full batches, joined.
 
-Faster than the sequential algorithm on one long recording, since its windows need not wait for one another; the price is
+Faster than the sequential algorithm on one long recording, since windows need not wait for one another; the price is
 that no window knows the text before it. Each piece has features of its own, as if it were a recording.
 """
 

@@ -41,11 +41,11 @@ class Features:
     def loudest(self) -> np.float32:
         """The largest log10 mel power of the recording and the silence after it."""
         last = -(-(len(self.audio_S) + audio.N_FFT // 2) // self.hop)  # the last frame that sees content
-        found = [
-            _loudest(self._samples(first), self.block, self.n_mels, self.hop)
-            for first in range(0, last + 1, self.block)
-        ]
-        return np.float32(max(float(value) for value in found))
+        found = np.float32(-np.inf)
+        for first in range(0, last + 1, self.block):
+            # One block at a time: work that is queued keeps its input.
+            found = max(found, np.float32(_loudest(self._samples(first), self.block, self.n_mels, self.hop)))
+        return found
 
     def _samples(self, first):
         """What `block` frames from `first` on look at: mirrored before the recording, silence after it."""

@@ -20,7 +20,7 @@ def token_frame_weights(scores_BHLT, tokens_B, frames_B, *, width=MEDIAN_WIDTH):
 
     Each head's weights are normalised over the real tokens (mean 0, deviation 1) at every frame, then filtered along
     time. Padding never enters; entries past `tokens_B` and `frames_B` mean nothing. Where a head gives all tokens the
-    same weight the reference divides by zero; here the weight is 0.
+    same weight the reference divides rounding (or zero) by zero; here the weight is 0.
     """
     L, T = scores_BHLT.shape[2:]
 
@@ -32,7 +32,8 @@ def token_frame_weights(scores_BHLT, tokens_B, frames_B, *, width=MEDIAN_WIDTH):
         mean_H1T = jnp.where(real_1L1, weight_HLT, 0.0).sum(1, keepdims=True) / tokens
         centred_HLT = jnp.where(real_1L1, weight_HLT - mean_H1T, 0.0)
         std_H1T = jnp.sqrt(jnp.square(centred_HLT).sum(1, keepdims=True) / tokens)
-        normal_HLT = centred_HLT / jnp.where(std_H1T > 0, std_H1T, 1.0)
+        # Equal weights differ by rounding, which must not be blown up to a deviation of 1.
+        normal_HLT = jnp.where(std_H1T > 1e-6 * mean_H1T, centred_HLT / jnp.maximum(std_H1T, 1e-37), 0.0)
         return median_filter(normal_HLT, width, frames).mean(0)
 
     # One row at a time: the heads of a whole batch of a large model would be gigabytes.
@@ -63,8 +64,8 @@ def median_filter(x, width: int, length=None):
 def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
     """Cheapest monotonic path through a cost matrix: row indices and column indices, both from 0 to the last.
 
-    numpy [L, T]. Sums are kept in float32 and ties broken as in the reference: sideways (next column) unless another
-    way is strictly cheaper than both others. Vectorised over the anti-diagonals, on which no cell needs another.
+    numpy [L, T]. Sums are kept in float64 (as numba does in the reference, whatever its source seems to say) and ties
+    broken as there: sideways (next column) unless another way is strictly cheaper than both others. Vectorised over the anti-diagonals, on which no cell needs another.
     """
     cost_LT = np.asarray(cost_LT, np.float64)
     L, T = cost_LT.shape
@@ -72,7 +73,7 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"dtw: the cost matrix is empty, {L} x {T}")
     flat = cost_LT.ravel()
     # Rows are counted from 1 and `total[i]` lies at column `diagonal - i`; row 0 and column 0 are the border.
-    before, last = np.full(L + 1, np.inf, np.float32), np.full(L + 1, np.inf, np.float32)
+    before, last = np.full(L + 1, np.inf), np.full(L + 1, np.inf)
     before[0] = 0.0
     move_DL = np.full((L + T + 1, L + 1), 2, np.int8)
     for diagonal in range(2, L + T + 1):
@@ -82,7 +83,7 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
         is_both = (both < down) & (both < side)
         is_down = (down < both) & (down < side)
         best = np.where(is_both, both, np.where(is_down, down, side))
-        total = np.full(L + 1, np.inf, np.float32)
+        total = np.full(L + 1, np.inf)
         total[first:stop] = flat[(row - 1) * T + diagonal - row - 1] + best
         move_DL[diagonal, first:stop] = np.where(is_both, 0, np.where(is_down, 1, 2))
         before, last = last, total
