@@ -40,6 +40,7 @@ EXTRAS = {
     "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16"],  # av: m4a and webm are tested too
     "torch": ["torch==2.13.0"],  # parity tests only; exactly this version has a CPU build that pulls in no CUDA
     "media": ["av>=16"],  # m4a, webm
+    "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
 }
 

@@ -12,6 +12,7 @@ usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL                      text and subtitles of recordings; --help shows examples
+  moejax export     --workdir W --to FORMAT --output D         hf, openai, ctranslate2, peft: see moejax export --help
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
   moejax bench      mel|encode|train|decode [--peers]          speed beside other engines; --help lists the options
 
@@ -71,8 +72,11 @@ def guarded(argv) -> int:
             from moejax.bench.run import main as bench
 
             return bench(rest)
+        if command == "export":
+            return export(rest)
         return staged(command, rest)
-    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError, TypeError, PermissionError) as error:
+    except (ValueError, KeyError, FileNotFoundError, FileExistsError, NotADirectoryError, TypeError,
+            PermissionError) as error:  # fmt: skip
         if "--traceback" in argv:
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
@@ -97,7 +101,11 @@ def staged(command: str, argv: list[str]) -> int:
     from moejax.stages import run as graph
 
     if command not in ("all", "config", "plan", *graph.STAGES):
+<<<<<<< HEAD
         known = ", ".join(["all", "bench", "config", "plan", "transcribe", *graph.STAGES])
+=======
+        known = ", ".join(["all", "config", "plan", "transcribe", "export", *graph.STAGES])
+>>>>>>> convert
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
@@ -124,6 +132,26 @@ def staged(command: str, argv: list[str]) -> int:
         from moejax.stages.report import console_summary
 
         print(console_summary(work))
+    return 0
+
+
+def export(argv: list[str]) -> int:
+    """Writes a system of a workdir for another library and prints the folders."""
+    from moejax.stages import export as exporting
+
+    if not argv or "-h" in argv or "--help" in argv:
+        print(exporting.HELP)
+        return 0 if argv else 2
+    options = {}
+    for name in ("workdir", "to", "output", "system", "route", "dtype", "quantization"):
+        options[name], argv = take(argv, f"--{name}")
+    argv = [arg for arg in argv if arg != "--traceback"]
+    if argv:
+        raise ValueError(f"export has no option {argv[0]!r}; moejax export --help lists them")
+    if missing := [name for name in ("workdir", "to", "output") if options[name] is None]:
+        raise ValueError(f"--{missing[0]} is missing; moejax export --help says what it wants")
+    for folder in exporting.run(**{name: value for name, value in options.items() if value is not None}):
+        print(folder)
     return 0
 
 

@@ -1,6 +1,7 @@
 """CTranslate2's format, by its own converter (the extra `ctranslate2`, which brings torch: the converter wants it)."""
 
 import importlib
+import importlib.util
 import pathlib
 
 from moejax.ops.audio import HOP
@@ -22,10 +23,11 @@ def check(config):
 
 def converters():
     """CTranslate2's converters. Errors: one line that says which extra is missing."""
-    try:
-        return importlib.import_module("ctranslate2.converters")
-    except ImportError as error:
-        raise ValueError(f"--to ctranslate2 needs pip install 'moejax[ctranslate2]' ({error})") from error
+    # The converters swallow a missing torch and fail on its name later.
+    missing = [name for name in ("ctranslate2", "torch") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"--to ctranslate2 needs {' and '.join(missing)}: pip install 'moejax[ctranslate2]'")
+    return importlib.import_module("ctranslate2.converters")
 
 
 def convert(hf_folder, output, *, quantization=None):

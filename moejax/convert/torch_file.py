@@ -33,8 +33,15 @@ _STORAGES = {
 }
 _NAME_OF = {dtype: name for name, dtype in _STORAGES.items()}
 _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch < 1.6, pickled
-# What a damaged pickle makes Python's unpickler raise; a refused global is a ValueError with its own words.
-_BROKEN = (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
+# What a damaged pickle makes Python's unpickler raise.
+_BROKEN = (
+    *(pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    MemoryError,
+)
+
+
+class Refused(ValueError):
+    """A file that this module does not read; the message names file and reason in one line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,22 +54,22 @@ class _StorageType:
 def read(path):
     """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
 
-    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: a one-line
-    ValueError for another format, a damaged file, or a pickle that names a global other than tensors, storages and
-    OrderedDict (nothing else is ever called).
+    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: `Refused`
+    for another format, a damaged file, or a pickle that names a global other than tensors, storages and OrderedDict
+    (nothing else is ever called).
     """
     path = pathlib.Path(path)
     with open(path, "rb") as file:
         head = file.read(len(_LEGACY))
         if head.startswith(_LEGACY):
-            raise ValueError(f"{path}: torch's format before 1.6; load it with torch and save it again with torch.save")
+            raise Refused(f"{path}: torch's format before 1.6; load it with torch and save it again with torch.save")
         if not head.startswith(b"PK\x03\x04"):
-            raise ValueError(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
+            raise Refused(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             archive = zipfile.ZipFile(file)
         except zipfile.BadZipFile as error:
-            raise ValueError(f"{path}: a damaged zip archive ({error})") from error
+            raise Refused(f"{path}: a damaged zip archive ({error})") from error
         with archive:
             return _unpickled(path, archive, memory)
 
@@ -71,10 +78,10 @@ def _unpickled(path, archive, memory):
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ValueError(f"{path}: a zip archive, but not of torch.save: it has no data.pkl")
+        raise Refused(f"{path}: a zip archive, but not of torch.save: it has no data.pkl")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-        raise ValueError(f"{path}: saved on a big-endian machine; only little-endian files are supported")
+        raise Refused(f"{path}: saved on a big-endian machine; only little-endian files are supported")
 
     def storage(key, dtype, count):
         return _storage(path, memory, entries.get(f"{root}data/{key}"), f"data/{key}", dtype, count)
@@ -82,20 +89,22 @@ def _unpickled(path, archive, memory):
     try:
         return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage).load()
     except zipfile.BadZipFile as error:
-        raise ValueError(f"{path}: a damaged zip archive ({error})") from error
+        raise Refused(f"{path}: a damaged zip archive ({error})") from error
+    except Refused:
+        raise
     except _BROKEN as error:
-        raise ValueError(f"{path}: data.pkl cannot be read ({type(error).__name__}: {error})") from error
+        raise Refused(f"{path}: data.pkl cannot be read ({type(error).__name__}: {error})") from error
 
 
 def _storage(path, memory, entry, name, dtype, count):
     """The numbers of one storage, in the mapped file."""
     if entry is None or entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{path}: storage {name} is {'missing' if entry is None else 'compressed'}")
+        raise Refused(f"{path}: storage {name} is {'missing' if entry is None else 'compressed'}")
     # The name and the padding before the data may be longer here than in the central directory.
     name_bytes, extra_bytes = struct.unpack_from("<HH", memory, entry.header_offset + 26)
     start = entry.header_offset + 30 + name_bytes + extra_bytes
     if entry.file_size < count * dtype.itemsize or start + entry.file_size > len(memory):
-        raise ValueError(f"{path}: storage {name} has {entry.file_size} bytes, want {count * dtype.itemsize}")
+        raise Refused(f"{path}: storage {name} has {entry.file_size} bytes, want {count * dtype.itemsize}")
     return np.frombuffer(memory, dtype, count, start)
 
 
@@ -113,14 +122,14 @@ class _Reader(pickle.Unpickler):
             return self._tensor
         if module == "torch" and name in _STORAGES:
             return _StorageType(_STORAGES[name])
-        raise ValueError(
+        raise Refused(
             f"{self._path}: its pickle asks for {module}.{name}; only dicts, lists, numbers, strings and plain tensors "
             "are read"
         )
 
     def persistent_load(self, pid):
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
-            raise ValueError(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
+            raise Refused(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
         _, kind, key, _, count = pid
         if key not in self._open:
             self._open[key] = self._storage(key, kind.dtype, count)
@@ -129,9 +138,11 @@ class _Reader(pickle.Unpickler):
     def _tensor(self, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
         if any(size == 0 for size in shape):
             return np.zeros(shape, storage.dtype)
+        if len(shape) != len(strides):
+            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} has {len(strides)} strides")
         last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
         if offset < 0 or min(strides, default=0) < 0 or last >= storage.size:
-            raise ValueError(f"{self._path}: a tensor of shape {tuple(shape)} reaches beyond its storage")
+            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} reaches beyond its storage")
         steps = [step * storage.itemsize for step in strides]
         return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
 

@@ -55,8 +55,8 @@ STAGES = {
 
 
 def stage_modules():
-    """The modules of all stages, and those that declare shared sections."""
-    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared"])
+    """The modules of all stages, and those that declare other sections."""
+    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export"])
     return [importlib.import_module(f"moejax.stages.{name}") for name in names]
 
 
