@@ -101,11 +101,7 @@ def staged(command: str, argv: list[str]) -> int:
     from moejax.stages import run as graph
 
     if command not in ("all", "config", "plan", *graph.STAGES):
-<<<<<<< HEAD
-        known = ", ".join(["all", "bench", "config", "plan", "transcribe", *graph.STAGES])
-=======
-        known = ", ".join(["all", "config", "plan", "transcribe", "export", *graph.STAGES])
->>>>>>> convert
+        known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *graph.STAGES])
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())

@@ -10,6 +10,7 @@ from moejax.bench.side import Side
 
 CALLS = 3  # clean calls that a median needs at least
 TARGET = 0.6  # seconds that a call should last: /proc counts in ticks of 10 ms, and LIMIT is 0.15 of a core
+PATIENCE = 600.0  # seconds after which a call is given up and its process ended
 PAUSE = 0.3  # seconds between calls: idle OpenMP and XLA threads spin for a while after their work and would disturb
 
 
@@ -19,7 +20,7 @@ class Contestant:
 
     side: Side
     name: str
-    repeat: int = 1
+    repeat: int = 0  # runs in a call; 0: not known yet
     calls: list[tuple[float, float | None]] = dataclasses.field(default_factory=list)
 
     @property
@@ -39,7 +40,9 @@ class Contestant:
 
 
 def settle(contestant: Contestant, patience: float) -> None:
-    """Chooses how many runs make a call, so that it is long enough to be judged."""
+    """Chooses how many runs make a call, so that it is long enough to be judged, unless that is known."""
+    if contestant.repeat:
+        return
     seconds = contestant.side.ask(patience, do="call", name=contestant.name)["seconds"]
     contestant.repeat = max(1, min(200, math.ceil(TARGET / max(seconds, 1e-6))))
 
@@ -56,13 +59,13 @@ def alternate(contestants, *, meter, wanted=CALLS, limit=120.0, pause=PAUSE, rep
             return
         for contestant in contestants if turn % 2 == 0 else reversed(contestants):
             time.sleep(pause)
-            contestant.calls.append(_call(contestant, meter, limit))
+            contestant.calls.append(_call(contestant, meter))
             report(contestants)
         turn += 1
 
 
-def _call(contestant, meter, limit):
+def _call(contestant, meter):
     if meter is not None:
         meter.begin(contestant.side.pid)
-    answer = contestant.side.ask(max(limit, 60.0), do="call", name=contestant.name, repeat=contestant.repeat)
+    answer = contestant.side.ask(PATIENCE, do="call", name=contestant.name, repeat=contestant.repeat)
     return answer["seconds"], None if meter is None else meter.others()

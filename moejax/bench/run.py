@@ -168,7 +168,8 @@ class Bench:
         if name not in self.sides:
             module = name.split("#")[0]
             try:
-                self.sides[name] = Side(module)
+                devices = {"JAX_NUM_CPU_DEVICES": str(self.settings.devices)} if self.settings.devices > 1 else {}
+                self.sides[name] = Side(module, devices)
                 self.hello[name] = self.sides[name].ask(PREPARE, do="hello")
             except SideError as error:
                 self.sides.pop(name).close()
@@ -181,8 +182,9 @@ class Bench:
         """The task built and run once in its process."""
         name = f"{task.job} {sorted(task.options.items())}"
         side = self._side(task.side)
-        side.ask(PREPARE, do="prepare", name=name, job=task.job, options={**self.common, **task.options})
-        return measure.Contestant(side, name)
+        options = {**self.common, **task.options}
+        single = side.ask(PREPARE, do="prepare", name=name, job=task.job, options=options)["single"]
+        return measure.Contestant(side, name, repeat=1 if single else 0)
 
     def _free(self, contestants):
         for contestant in contestants:

@@ -18,16 +18,19 @@ class SideError(Exception):
 
 
 class Side:
-    """A process `python -m MODULE`, kept alive between commands. Use as a context manager or call `close`."""
+    """A process `python -m MODULE`, kept alive between commands. Use as a context manager or call `close`.
 
-    def __init__(self, module: str, python: str = sys.executable):
+    `environment` is added to this process's.
+    """
+
+    def __init__(self, module: str, environment: dict[str, str] | None = None):
         self.module = module
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 - closed in close()
         read, write = os.pipe()
-        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [python, "-m", module, str(write)], stdin=subprocess.PIPE, stdout=self.log, stderr=self.log,
-            pass_fds=(write,), text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            [sys.executable, "-m", module, str(write)], stdin=subprocess.PIPE, stdout=self.log, stderr=self.log,
+            pass_fds=(write,), text=True, env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
         )  # fmt: skip
         os.close(write)
         self.answers = read

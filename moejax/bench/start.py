@@ -7,8 +7,11 @@ import json
 import sys
 import time
 
+from moejax import allocator
+
 
 def main(options) -> None:
+    allocator.keep_pages()
     import jax
 
     jax.config.update("jax_compilation_cache_dir", options["cache"])

@@ -5,7 +5,7 @@ argument: whatever a library prints cannot spoil the protocol. This module impor
 side loads its own engine only.
 
     {"do": "hello"}                                     -> {"device": .., "versions": {..}}
-    {"do": "prepare", "name": n, "job": j, "options": {}} -> {}            builds it and runs it once (compilation)
+    {"do": "prepare", "name": n, "job": j, "options": {}} -> {"single": ..} builds it, runs it once (compilation)
     {"do": "call", "name": n, "repeat": r}              -> {"seconds": s} mean of r runs
     {"do": "save", "name": n, "path": file.npy}         -> {"shape": [..]} what the last run gave
     {"do": "value", "name": n}                          -> {"value": ..}  the same as JSON, for small results
@@ -28,11 +28,12 @@ import numpy as np
 @dataclasses.dataclass(frozen=True)
 class Job:
     """`run` does the work and returns when it is done (devices synchronised); `output` turns its result into an array
-    of the layout that all sides share.
+    of the layout that all sides share. `single`: long by nature, needs no run to warm up and makes a call by itself.
     """
 
     run: Callable[[], Any]
     output: Callable[[Any], Any] = np.asarray
+    single: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +74,9 @@ class _Worker:
             if job not in self.jobs:
                 raise ValueError(f"no job {job!r}; known: {', '.join(sorted(self.jobs))}")
             self.ready[name] = self.jobs[job](options or {})
-            self.call(name)
-            return {}
+            if not self.ready[name].single:
+                self.call(name)
+            return {"single": self.ready[name].single}
         if do == "call":
             return {"seconds": sum(self.call(name) for _ in range(repeat)) / repeat}
         if do == "save":
