@@ -68,15 +68,15 @@ def _cached(name: str) -> Path:
     """The folder of a Hugging Face id in the local cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"{name} is {_NEITHER}")
-    import huggingface_hub  # takes half a second, and only ids need it
+    # Takes half a second, and only ids need it.
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        cache = huggingface_hub.constants.HF_HUB_CACHE
-        looked = f"nor does the Hugging Face cache {cache} have its snapshot; fetch it with: hf download {name}"
-        raise FileNotFoundError(f"{name} is {_NEITHER}, {looked}") from error
+        looked = f"nor does the Hugging Face cache {constants.HF_HUB_CACHE} have its snapshot"
+        raise FileNotFoundError(f"{name} is {_NEITHER}, {looked}; fetch it with: hf download {name}") from error
 
 
 def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":

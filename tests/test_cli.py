@@ -57,7 +57,7 @@ def test_help_lists_every_stage_and_command(capsys):
         code, out, err = call(capsys, *argv)
         assert code == 0 and not err
         assert all(f"\n  {name} " in out for name in graph.STAGES)
-        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe"))
+        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe", "export", "bench"))
     assert call(capsys, "--version")[1].strip() == __version__
     assert call(capsys)[0] == 2
 
@@ -89,7 +89,7 @@ def test_plan_prints(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train"], r"unknown command 'train'; known: all, config, plan, transcribe, describe, .*report"),
+        (["train"], r"unknown command 'train'; known: all, bench, config, export, plan, transcribe, describe, .*report"),
         (["all", "--workdir", "W"], r"--config FILE.py is missing"),
         (["all", "--config"], r"--config wants a value"),
         (["all", "--config", "TINY"], r"--workdir W is missing"),

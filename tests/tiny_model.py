@@ -19,18 +19,25 @@ def tokenizer(timed: bool) -> Tokenizer:
     return Tokenizer.train(TEXTS * 3, 2000, languages=("en", "de"), timestamps_seconds=30 if timed else 0)
 
 
-def config(timed: bool) -> WhisperConfig:
-    sizes = dict(vocab_size=tokenizer(timed).vocab_size, num_mel_bins=80, max_target_positions=32)
+def config(timed: bool, vocab_size: int) -> WhisperConfig:
+    """30 s as published checkpoints hear them, or 2.56 s."""
     if timed:
-        return WhisperConfig(32, 1, 1, 2, 2, 128, 128, max_source_positions=1500, **sizes)
-    return WhisperConfig(32, 1, 1, 2, 2, 48, 48, max_source_positions=64, hop=320, mask_padding=True, **sizes)  # 2.56 s
+        return WhisperConfig(32, 1, 1, 2, 2, 128, 128, vocab_size, max_source_positions=1500, max_target_positions=32)
+    return WhisperConfig(
+        32, 1, 1, 2, 2, 48, 48, vocab_size, max_source_positions=64, max_target_positions=32, hop=320, mask_padding=True
+    )
+
+
+def make(*, timed: bool = True, vocab_size: int, seed: int = 1):
+    """`(WhisperConfig, params)` with random weights."""
+    made = config(timed, vocab_size)
+    _, params = asr.init(asr.build(made, seed=seed))
+    return made, {group: params[group] for group in ("backbone", "buffer")}
 
 
 def write(folder, *, timed: bool, seed: int = 1):
-    """A folder with random weights; the decoder's embedding is large, so that what it says depends on the audio."""
-    made = config(timed)
-    _, params = asr.init(asr.build(made, seed=seed))
-    params = {group: params[group] for group in ("backbone", "buffer")}
+    """A Hugging Face folder of such a model and its own small vocabulary."""
+    made, params = make(timed=timed, vocab_size=tokenizer(timed).vocab_size, seed=seed)
     hf_whisper.save(folder, made, params, tokenizer(timed))
     return folder
 

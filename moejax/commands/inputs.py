@@ -74,17 +74,27 @@ def _is_audio(path, folder):
 
 
 def _with_stems_apart(sources):
-    """Recordings whose results would overwrite one another keep their suffix in their results' names: a.wav, a.mp3."""
-    count = collections.Counter(source.stem for source in sources)
-    apart = [
-        dataclasses.replace(source, stem=source.stem + source.path.suffix)
-        if count[source.stem] > 1 and source.path is not None
-        else source
-        for source in sources
-    ]
+    """Recordings whose results would overwrite one another are called by more of their name: a.wav beside a.mp3, or
+    with their folders, day1/a.wav beside day2/a.wav.
+    """
+    for longer in (lambda source: source.stem + source.path.suffix, lambda source: _spelled(source.path)):
+        count = collections.Counter(source.stem for source in sources)
+        sources = [
+            dataclasses.replace(source, stem=longer(source)) if count[source.stem] > 1 and source.path else source
+            for source in sources
+        ]
+    return sources
+
+
+def _spelled(path) -> str:
+    """The path as given, but never out of the folder that it will be joined to."""
+    return "/".join(part for part in path.parts if part not in (path.anchor, ".."))
+
+
+def check_apart(sources: list[Source]):
+    """Raises ValueError where two recordings' results would still have one name."""
     names: dict[str, Source] = {}
-    for source in apart:
+    for source in sources:
         other = names.setdefault(source.stem, source)
         if other is not source:
             raise ValueError(f"the results of {other.name} and {source.name} would both be called {source.stem}")
-    return apart

@@ -18,6 +18,7 @@ def main(argv: list[str]) -> int:
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
         raise ValueError(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
     if asked.output_dir is not None:
+        inputs.check_apart(sources)
         _check_writable(Path(asked.output_dir))
     # Imported here: --help and refusals do not wait for JAX.
     from moejax.commands.translators import translator
