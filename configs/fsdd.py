@@ -41,6 +41,7 @@ def get_config(variant=""):
     c.experts = dict(steps=100, learning_rate=5e-3, part="train", **noise)
     c.joint = dict(steps=600, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)
+    c.report = dict(typical="A")
     if variant == "smoke":
         c.base.steps = c.experts.steps = c.joint.steps = 3
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)

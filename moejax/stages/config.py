@@ -37,9 +37,12 @@ def defaults() -> ConfigDict:
 
 
 def resolve(user: ConfigDict) -> ConfigDict:
-    """Defaults with the user's values on top, locked. Errors: an unknown key, a value of another type."""
+    """Defaults with the user's values on top, locked. Errors: an unknown key, a value of another type, or not of the few known."""
+    from moejax.stages import choices
+
     config = defaults()
     _lay_over(config, user, "")
+    choices.check(config)
     return config.lock()
 
 

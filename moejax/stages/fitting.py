@@ -8,7 +8,7 @@ from moejax.train import loop, optim
 from moejax.train.state import init_state, make_step, place
 
 # Keys that every training section has.
-TRAIN = {
+PLAIN = {
     "steps": 0,
     "batch_size": 32,
     "learning_rate": 3e-3,
@@ -17,10 +17,11 @@ TRAIN = {
     "weight_decay": 0.0,
     "clip": 1.0,
     "b2": 0.98,  # of Adam; 0.999 remembers longer than these runs last
-    "gate_scale": 1.0,  # the gate's learning rate as a multiple of learning_rate
     "checkpoint_every": 100,
     "log_every": 10,
-    # Noise in training (0 turns each off).
+}
+# Those of sections that train on speech: noise in training (0 turns each off).
+NOISES = {
     "dropout": 0.0,
     "smoothing": 0.0,
     "spec": False,  # SpecAugment
@@ -32,15 +33,12 @@ TRAIN = {
     "warp_freq": 0.0,  # vocal-tract length within 1 +- this
     "level": 0.0,  # gain and spectral slope in log-mel units
 }
-NOISE = (
-    *("dropout", "smoothing", "spec", "time_masks", "time_width", "freq_masks", "freq_width"),
-    *("warp_time", "warp_freq", "level"),
-)
+TRAIN = {**PLAIN, **NOISES}
 
 
 def row_options(section) -> dict:
     """The noise keys of a training section, for `tasks.asr.Row`."""
-    return {name: section[name] for name in NOISE}
+    return {name: section[name] for name in NOISES}
 
 
 def train(
@@ -56,7 +54,7 @@ def train(
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
         schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip, b2=section.b2,
-        group_scale={"gate": section.gate_scale} if "gate" in trainable and section.gate_scale != 1.0 else None,
+        group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
     )  # fmt: skip
     for line in summary_of(params, trainable):
         work.log(f"  trains {line}")

