@@ -39,7 +39,7 @@ def get_config(variant=""):
         spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1
     )
     c.experts = dict(steps=100, learning_rate=5e-3, part="train", **noise)
-    c.joint = dict(steps=600, learning_rate=5e-3, **noise)
+    c.joint = dict(steps=900, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)
     c.report = dict(typical="A")
     if variant == "smoke":
