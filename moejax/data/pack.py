@@ -18,6 +18,7 @@ from moejax.data.tokenizer import TIMESTAMP_STEP
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.types import Batch
 
+_CHANCES = ("nospeech", "empty", "plain", "prompt", "abrupt", "full", "cut")  # drawn once for each window
 _HEARD = 0.1  # seconds of a cut utterance that must be audible for it to count as begun
 
 
@@ -33,6 +34,7 @@ class Recipe:
     empty: float = 0.0  # of these, share taught to write nothing after language and task are given
     full: float = 0.7  # share filled to the end; the others end anywhere, with silence behind
     cut: float = 0.6  # of the full ones, share with a last utterance that the window's end cuts
+    abrupt: float = 0.2  # share that speech begins at once; elsewhere `lead` comes first
     lead: tuple[float, float] = (0.0, 1.0)  # seconds before the first utterance
     gap: tuple[float, float] = (0.1, 1.2)  # seconds between utterances
     speed: float = 0.0  # a window is played within 1 +- this of its speed (pitch changes along)
@@ -41,7 +43,7 @@ class Recipe:
     noise_level: tuple[float, float] = (1e-4, 1e-2)  # its root mean square, drawn on a logarithmic scale
 
     def __post_init__(self):
-        for name in ("plain", "prompt", "nospeech", "empty", "full", "cut", "noise"):
+        for name in (*_CHANCES, "noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"pack.{name} is {getattr(self, name)}; a share lies between 0 and 1")
         for name in ("lead", "gap", "noise_level"):
@@ -145,15 +147,15 @@ class Packer:
         epoch, index = divmod(int(number), len(self))
         first, seed, recipe = int(self._order(epoch)[index]), (self.seed, epoch, index), self.recipe
         rng = np.random.default_rng(seed)
-        chance = dict(zip(("nospeech", "empty", "plain", "prompt", "full", "cut"), rng.random(6), strict=True))
-        chosen = {name: value < getattr(recipe, name) for name, value in chance.items()}
+        chance = rng.random(len(_CHANCES))
+        chosen = {name: value < getattr(recipe, name) for name, value in zip(_CHANCES, chance, strict=True)}
         speed = max(1 + recipe.speed * rng.uniform(-1, 1), self.samples[first] / self.window)
         order = self._others(rng, first)
         if chosen["nospeech"]:
             kind, pieces = "empty" if chosen["empty"] else "nospeech", ()
         else:
             kind = "plain" if chosen["plain"] else "times"
-            pieces = self._fill(rng, kind, (first, *order), speed, chosen["full"], chosen["cut"])
+            pieces = self._fill(rng, kind, (first, *order), speed, chosen)
         prompt = ()
         if chosen["prompt"] and recipe.prompt_tokens:
             used = {piece.row for piece in pieces}
@@ -164,18 +166,18 @@ class Packer:
         others = self.members[self.group[first]]
         return [int(row) for row in rng.permutation(others[others != first])]
 
-    def _fill(self, rng, kind, order, speed, full, cut):
+    def _fill(self, rng, kind, order, speed, chosen):
         recipe, pieces = self.recipe, []
         length = max(1, int(self.samples[order[0]] / speed))
-        at = min(_seconds(rng, recipe.lead), self.window - length)
-        end = self.window if full else at + rng.uniform(0, 1) * (self.window - at)
+        at = 0 if chosen["abrupt"] else min(_seconds(rng, recipe.lead), self.window - length)
+        end = self.window if chosen["full"] else at + rng.uniform(0, 1) * (self.window - at)
         room = self.limit - len(self.untimed) - 1
         for row in order:
             length = max(1, int(self.samples[row] / speed))
             if pieces and at >= end:
                 break
             if at + length > self.window:
-                if full and cut and at + _HEARD * SAMPLE_RATE < self.window:
+                if chosen["full"] and chosen["cut"] and at + _HEARD * SAMPLE_RATE < self.window:
                     pieces.append(Piece(row, at, self.window - at, whole=False))
                 break
             room -= len(self.ids[row]) + (2 if kind == "times" else 0)

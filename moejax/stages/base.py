@@ -55,7 +55,7 @@ DEFAULTS = {
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
     corpus = Corpus(cfg, work)
-    if cfg.model.pretrained and not cfg.base.steps:
+    if cfg.model.pretrained and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = hf_whisper.load(cfg.model.pretrained)
         write_json(work.path("base", "model.json"), {"path": str(cfg.model.pretrained)})
         return {"pretrained": str(cfg.model.pretrained), "d_model": config.d_model}

@@ -57,6 +57,7 @@ def phases(section) -> list[Phase]:
 def check(cfg, config) -> None:
     """Errors, one line each: keys of `base` and a network that windows cannot be trained with."""
     section = cfg.base
+    phases(section)
     for name in ("ctc", "short_steps", "finetune_steps"):
         if section[name]:
             raise ValueError(f"base.{name} does not go with base.pack; its phases are pack.seconds and pack.steps")

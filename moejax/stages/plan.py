@@ -78,7 +78,7 @@ def rows_per_device(cfg, mesh) -> dict[str, int]:
 
 def groups(cfg, params) -> list[str]:
     """Arrays and scalars of each group, and the stages that train it."""
-    who = {"backbone": ["base"] if cfg.base.steps else []}
+    who = {"backbone": ["base"] if cfg.base.steps or cfg.base.pack.seconds else []}
     for stage, trained in STAGES:
         for group in trained:
             who.setdefault(group, []).append(stage)

@@ -197,6 +197,11 @@ def test_shares_are_met(make):
     assert 0.15 < cut < 0.35  # at times nobody is speaking when the window ends
 
 
+def test_a_share_begins_with_speech_at_once(make):
+    starts = [packer.draw(i).pieces[0].start for packer in [make(abrupt=0.3, nospeech=0.0)] for i in range(1000)]
+    assert starts.count(0) / 1000 == pytest.approx(0.3, abs=0.04) and max(starts) > 0.9 * RATE
+
+
 def test_speed_moves_the_times_along(tokenizer, make):
     packer = make(speed=0.2, plain=0.0, **QUIET)
     speeds = []
