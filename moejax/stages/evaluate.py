@@ -198,8 +198,8 @@ def _record(corpus, row, hypothesis, route, seconds) -> dict:
 def routing_summary(corpus, system, rows, records, work) -> dict:
     """Load of every expert by cohort on the decoded part, and the gate's accuracy; printed and kept for the report.
 
-    `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate stage,
-    `gate_accuracy_joint` that of the gate as `moe` uses it, on the same rows.
+    `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate
+    stage, `gate_accuracy_joint` that of the gate as `moe` uses it, on the same rows.
     """
     weight_NE = np.array([record["route"] for record in records], np.float32)
     share_NE = np.asarray(routing.shares(weight_NE))
