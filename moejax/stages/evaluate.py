@@ -169,9 +169,7 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
-        decoded, weight_BE = predict(
-            system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control
-        )
+        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)

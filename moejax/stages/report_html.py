@@ -12,8 +12,8 @@ CAPTIONS = {
     "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
     "one LoRA with as many parameters as the whole mixture.",
     "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
-    "against the prior, and the share of utterances in which its weight is the largest. Even weights can hide that one expert "
-    "is always the largest.",
+    "against the prior, and the share of utterances in which its weight is the largest. Even weights can hide that "
+    "one expert is always the largest.",
     "learning_curves": "Cross-entropy of the trained stages: single batches thin, their running mean thick.",
 }
 STYLE = """
@@ -200,7 +200,12 @@ def routing_text(routing: dict, clusters: dict) -> list[str]:
     """In plain words: how clusters became experts, what the gate is worth, and whether its choice has collapsed."""
     lines = []
     if clusters:
-        made = {"none": "one expert each", "split": "the largest were split", "merge": "the nearest were merged", "shrink": "no more experts than clusters"}
+        made = {
+            "none": "one expert each",
+            "split": "the largest were split",
+            "merge": "the nearest were merged",
+            "shrink": "no more experts than clusters",
+        }
         action = (clusters["match"] or {}).get("action", "none")
         lines.append(
             f"{clusters['method']} found {clusters['found']} clusters of {clusters['level']}s in the sample, with "
