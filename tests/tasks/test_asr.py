@@ -81,7 +81,9 @@ def test_random_gate_is_as_peaked_and_chosen_by_nothing():
 
 def test_constant_control_gives_everybody_the_same_route_without_another_compilation():
     dense = dataclasses.replace(SMALL, routing="dense")
-    graphdef, params = tiny.model(dense)
+    width = tiny.CONFIG.d_model
+    gate = {**tiny.GATE, "mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
+    graphdef, params = asr.init(asr.build(tiny.CONFIG, mixture=dense, gate=gate))
     predict = asr.make_predict(
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=2, route="gate", mixture=dense, embedding=asr.Embedding()
     )
