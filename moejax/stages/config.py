@@ -37,7 +37,10 @@ def defaults() -> ConfigDict:
 
 
 def resolve(user: ConfigDict) -> ConfigDict:
-    """Defaults with the user's values on top, locked. Errors: an unknown key, a value of another type, or not of the few known."""
+    """Defaults with the user's values on top, locked.
+
+    Errors: an unknown key, a value of another type, or one that is not among the few known.
+    """
     from moejax.stages import choices
 
     config = defaults()

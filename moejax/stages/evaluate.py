@@ -170,9 +170,7 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
-        decoded, weight_BE = predict(
-            system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control
-        )
+        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
@@ -199,8 +197,8 @@ def _record(corpus, row, hypothesis, route, seconds) -> dict:
 def routing_summary(corpus, system, rows, records, work) -> dict:
     """Load of every expert by cohort on the decoded part, and the gate's accuracy; printed and kept for the report.
 
-    `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate stage,
-    `gate_accuracy_joint` that of the gate as `moe` uses it, on the same rows.
+    `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate
+    stage, `gate_accuracy_joint` that of the gate as `moe` uses it, on the same rows.
     """
     weight_NE = np.array([record["route"] for record in records], np.float32)
     share_NE = np.asarray(routing.shares(weight_NE))

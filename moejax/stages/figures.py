@@ -21,6 +21,7 @@ LOOKS = {
 }
 BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
 WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}  # behind numbers on lines
 CLIP = 110  # percent: a system that loops has 300 % and more, and would press all others against the axis
 
 
@@ -86,7 +87,7 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
             if y:
                 axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
             axes.text(
-                1.01, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
+                1.03, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
             )
             last = cohort
     axes.plot([], [], "o", mfc="white", mec=_look(before)[0], mew=1.5, label=before)
@@ -122,11 +123,12 @@ def load(routing: dict) -> bytes:
     left.tick_params(length=0)
     right.barh(range(experts), 100 * total_E, color="#6fa8d6", height=0.6, label="routing weight")
     if routing.get("top1"):
-        right.plot(100 * np.asarray(routing["top1"]), range(experts), "D", color="#c8324a", ms=5, label="top expert")
+        right.plot(100 * np.asarray(routing["top1"]), range(experts), "D", color="#c8324a", ms=5, label="top expert of")
     if routing.get("prior") is not None:
         prior_E = 100 * np.asarray(routing["prior"], np.float64)
-        right.vlines(prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color="#222", lw=2, label="prior")
-        right.vlines(2 * prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color=WORSE, label="2 x prior", ls=":")
+        ends = np.arange(experts) - 0.38, np.arange(experts) + 0.38
+        right.vlines(prior_E, *ends, color="#222", lw=2, label="prior")
+        right.vlines(2 * prior_E, *ends, color=WORSE, label="2 x prior", ls=":")
     right.set_xlim(left=0)
     right.set_title("% of all weight" + (", of utterances" if routing.get("top1") else ""), fontsize=10, loc="left")
     right.grid(axis="x", color="#d9dce0", lw=0.6)
@@ -166,7 +168,7 @@ def learning_curves(records: dict[str, list[dict]]) -> bytes:
         for key in ("ce", "loss"):
             if any(_number(p.get(key)) for p in points):
                 steps, values = _series(points, key)
-                width = max(1, round(len(values) / 12))
+                width = int(np.clip(round(len(values) / 8), 1, 6))
                 axes.plot(steps, values, color="#1f5fa8", lw=0.7, alpha=0.35)
                 label = f"training, mean of {2 * width + 1} batches"
                 axes.plot(steps, running_mean(values, width), color="#1f5fa8", lw=1.6, label=label)
@@ -193,7 +195,7 @@ def running_mean(values: list[float], width: int) -> list[float]:
 def _beyond(axes, y: float, value: float, colour: str) -> None:
     """A value outside the axis: an arrow at its end, and the number."""
     axes.plot(CLIP, y, ">", color=colour, ms=6, mec="white", mew=0.5, zorder=6, clip_on=False)
-    axes.text(CLIP - 2, y, f"{value:.0f}", ha="right", va="center", fontsize=7, color=colour, zorder=6)
+    axes.text(CLIP - 2, y, f"{value:.0f}", ha="right", va="center", fontsize=7, color=colour, zorder=6, bbox=PLATE)
 
 
 def _wer_axis(axes) -> None:

@@ -9,7 +9,7 @@ from moejax.tasks import asr
 
 
 def gate_scores(corpus, graphdef, params, embedding, label, fit_rows) -> dict:
-    """Accuracies against the out-of-sample cluster labels, on the rows outside the training part (noise labels left out).
+    """Accuracies against the out-of-sample cluster labels, on dev and test (noise labels left out).
 
     Rows of train are no test: their label is their speaker's cluster, and the gate was fitted on that speaker. Speakers
     of dev and test may have been heard in training, as the split has it.

@@ -97,9 +97,9 @@ def kinds(found: Evaluation, main: list[str]) -> list[str]:
 
 
 def invented(found: Evaluation, main: list[str]) -> list[str]:
-    """By cohort: which part of the errors are words that were never said, and what loops of the decoder add to them.
+    """By cohort: which part of the errors are words that were never said, and what a decoder that runs on adds to them.
 
-    A cohort in which a baseline loops makes every other system look good there: the rate without loops says how good.
+    A cohort in which a baseline runs on makes every other system look good: the rate over the rest says how good.
     """
     body = []
     for cohort in [None, *found.cohorts]:
@@ -110,15 +110,15 @@ def invented(found: Evaluation, main: list[str]) -> list[str]:
             if not errors:
                 cells.append("-")
                 continue
-            shares = (100 * sum(r[key] for r in rows) / errors for key in ("insertions", "loop_errors"))
-            calm = _percent([r for r in rows if not r["loop_errors"]])
+            shares = (100 * sum(r[key] for r in rows) / errors for key in ("insertions", "runaway_errors"))
+            calm = _percent([r for r in rows if not r["runaway_errors"]])
             cells.append(" / ".join([*(f"{share:.0f}" for share in shares), calm]))
         body.append(["all" if cohort is None else cohort, *cells])
     return [
         "",
-        "Invented words: percent of the errors that are insertions / percent of the errors in utterances with a "
-        "repetition loop (up to 4 words at least 4 times in a row, and not so in the reference) / WER over the other "
-        "utterances:",
+        "Invented words: percent of the errors that are insertions / percent of the errors in utterances on which the "
+        "decoder runs on (a repetition loop of up to 4 words, or over twice as many words as were said) / WER over the "
+        "other utterances:",
         "",
         *tables.pipe(["cohort", *main], body),
     ]

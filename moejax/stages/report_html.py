@@ -11,9 +11,9 @@ CAPTIONS = {
     "own_speaker: every utterance recognised by its own cohort's or speaker's adapter.",
     "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
     "one LoRA with as many parameters as the whole mixture.",
-    "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, against "
-    "the prior, and the share of utterances in which its weight is the largest. Even weights can hide that one expert "
-    "is always the largest.",
+    "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
+    "against the prior, and the share of utterances in which its weight is the largest. Even weights can hide that "
+    "one expert is always the largest.",
     "learning_curves": "Cross-entropy of the trained stages: single batches thin, their running mean thick.",
 }
 STYLE = """
@@ -200,12 +200,17 @@ def routing_text(routing: dict, clusters: dict) -> list[str]:
     """In plain words: how clusters became experts, what the gate is worth, and whether its choice has collapsed."""
     lines = []
     if clusters:
-        made = {"none": "one expert each", "split": "the largest were split", "shrink": "so many experts were made"}
+        made = {
+            "none": "one expert each",
+            "split": "the largest were split",
+            "merge": "the nearest were merged",
+            "shrink": "no more experts than clusters",
+        }
         action = (clusters["match"] or {}).get("action", "none")
         lines.append(
             f"{clusters['method']} found {clusters['found']} clusters of {clusters['level']}s in the sample, with "
             f"{100 * clusters['noise_share']:.1f} % of its utterances in none of them (noise policy: "
-            f"{clusters['noise_policy']}); from them come {clusters['num_experts']} experts: {made.get(action, action)}."
+            f"{clusters['noise_policy']}); from them come {clusters['num_experts']} experts: {made[action]}."
         )
     if (worth := routing.get("gate_worth")) and worth["low"] is not None:
         interval = f"[{tables.points(worth['low'])}, {tables.points(worth['high'])}]"

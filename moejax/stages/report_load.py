@@ -132,7 +132,7 @@ def score(spoken: list[dict], system: str, known: dict[str, dict], normalizer: n
             "deletions": w.deletions,
             "insertions": w.insertions,
             "length_ratio": w.length_ratio,
-            "loop_errors": w.errors if loops(reference, hypothesis) else 0,
+            "runaway_errors": w.errors if runs_on(reference, hypothesis) else 0,
             "clipped_errors": k.errors,
             "clipped_words": k.words,
             "reference": reference,
@@ -144,10 +144,13 @@ def score(spoken: list[dict], system: str, known: dict[str, dict], normalizer: n
     ]
 
 
-def loops(reference: str, hypothesis: str, longest: int = 4, times: int = 4) -> bool:
-    """Whether up to `longest` words stand `times` times or more in a row, and more often than in the reference."""
-    found = _repeats(hypothesis.split(), longest)
-    return found >= times and found > _repeats(reference.split(), longest)
+def runs_on(reference: str, hypothesis: str, longest: int = 4, times: int = 4) -> bool:
+    """Whether the decoder did not find the end: more than twice as many words as were said and `times` more, or up to
+    `longest` words `times` times or more in a row, and more often so than in the reference.
+    """
+    said, found = reference.split(), hypothesis.split()
+    repeats = _repeats(found, longest)
+    return len(found) > 2 * len(said) + times or (repeats >= times and repeats > _repeats(said, longest))
 
 
 def _repeats(words: list[str], longest: int) -> int:

@@ -34,12 +34,14 @@ DEFAULTS = {
     },
     "experts": {
         **fitting.TRAIN,
+        **fitting.DEV,
         "steps": 200,
         "route": "gate",  # gate: the frozen gate's route; label: each utterance trains its own cluster's expert
         "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
     },
     "joint": {
         **fitting.TRAIN,
+        **fitting.DEV,
         "steps": 200,
         "balance": 0.01,
         "z": 1e-3,
@@ -97,7 +99,7 @@ def experts(cfg, work) -> dict:
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     labels = None
     if cfg.experts.route == "label":
-        labels = mixtures.clusters_of(corpus)["label"][rows]
+        labels = mixtures.clusters_of(corpus)["label"]
     row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
     return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
 
@@ -111,7 +113,9 @@ def joint(cfg, work) -> dict:
     return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
 
 
-def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels=None):
+def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
+    """`labels_N`: of every row of the manifest, for the route "label"."""
+    labels = None if labels_N is None else labels_N[rows]
     prior_E = np.asarray(meta["prior"], np.float32)
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
     collate = corpus.collator(rows, labels, mixtures.gate_inputs(corpus, rows))
@@ -121,6 +125,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
         params = fitting.train(
             corpus, name, loss_fn, params, trainable, section,
             plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
         )  # fmt: skip
     keep = {group: params[group] for group in ("expert", "gate")}
     save_params(corpus.work.path(name, "params.safetensors"), keep)
@@ -203,10 +208,10 @@ def load_table(load_EC, cohorts, prior_E, top1_E) -> str:
     column = load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)
     total_E = load_EC.sum(1) / max(load_EC.sum(), 1e-9)
     width = max([6] + [len(c) + 1 for c in cohorts])
-    lines = ["  load %   " + "".join(f"{c:>{width}}" for c in cohorts) + f"{'all':>{width}}{'prior':>{width}}{'top-1':>{width}}"]
+    lines = ["  load %   " + "".join(f"{name:>{width}}" for name in (*cohorts, "all", "prior", "top-1"))]
     for e, row in enumerate(column):
-        cells = "".join(f"{100 * value:>{width}.1f}" for value in row)
-        lines.append(f"  expert {e:<2}{cells}{100 * total_E[e]:>{width}.1f}{100 * prior_E[e]:>{width}.1f}{100 * top1_E[e]:>{width}.1f}")
+        cells = (*row, total_E[e], prior_E[e], top1_E[e])
+        lines.append(f"  expert {e:<2}" + "".join(f"{100 * value:>{width}.1f}" for value in cells))
     entropy = -(total_E * np.log(total_E + 1e-9)).sum()
     lines.append(
         f"  maximal load {total_E.max():.3f}, entropy {entropy:.3f} of {np.log(len(total_E)):.3f},"

@@ -301,8 +301,9 @@ def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
 
     With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
     (only when the encoder has experts). `control` (index into CONTROLS; traced, so that it costs no compilation where
-    `logits_E` is always given) replaces each utterance's logits by a shuffle of them or by `logits_E`. Where `mel_BNM` is given it is encoded, and `audio_BS`, which may then be
-    None, only says where silence is (a gate that trims it then takes all that is real).
+    `logits_E` is always given) replaces each utterance's logits by a shuffle of them or by `logits_E`. Where `mel_BNM`
+    is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
+    then takes all that is real).
     """
     return jax.jit(_encoder(graphdef, route, mixture, embedding))
 
