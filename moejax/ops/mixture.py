@@ -30,10 +30,3 @@ def _dense(x_BTD, A_EDR, B_ERO, weight_BE):
     h_BTER = (x_BTD @ A_EDR.transpose(1, 0, 2).reshape(D, E * R)).reshape(*x_BTD.shape[:-1], E, R)
     h_BTER = h_BTER * weight_BE[:, None, :, None]
     return h_BTER.reshape(*x_BTD.shape[:-1], E * R) @ B_ERO.reshape(E * R, -1)
-
-
-def merged_delta(A_EDR, B_ERO, weight_E, scale):
-    """The one weight update [D, O] that a fixed route amounts to: sum_e g_e scale A_e B_e (an average of products, not
-    of factors).
-    """
-    return scale * jnp.einsum("E,EDR,ERO->DO", weight_E, A_EDR, B_ERO)
