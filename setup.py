@@ -25,6 +25,7 @@ REQUIRES = [
     "sacrebleu>=2.6",  # BLEU and chrF with signatures
     "deepl>=1.32,<2",  # the official client; its HTTP protocol is what the tests speak
     "ml-collections>=1.1",  # config files
+    "pyyaml>=6.0",  # `moejax config` prints it
     "absl-py>=2.3",  # flags
     "soundfile>=0.14",  # WAV, FLAC, OGG, MP3
     "soxr>=1.0",  # resampling
@@ -38,7 +39,8 @@ REQUIRES = [
 EXTRAS = {
     "quickstart": ["espeakng-loader==0.2.4"],  # GPL speech synthesiser, loaded in its own process only; exact: its voices are data
     "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16"],  # av: m4a and webm are tested too
-    "torch": ["torch==2.13.0"],  # parity tests only; exactly this version has a CPU build that pulls in no CUDA
+    "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
+    "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only
     # Other engines for `moejax bench --peers`, each in a process of its own; imported in bench/peers only
     "peers": [
         "torch==2.13.0",  # as in `torch`; and ratios are stated against one version

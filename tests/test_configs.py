@@ -33,6 +33,8 @@ def test_every_variant_resolves(file):
     for variant in variants(file):
         config = configs.load(f"{file}:{variant}")
         assert config.to_dict() != plain.to_dict()
+        # Nor the same folder of runs/ (`moejax.evaluate`).
+        assert config.name != plain.name and config.name.startswith(plain.name)
         # A variant makes the same job smaller: it has the same systems to compare.
         assert (config.adapters.kinds, config.data.source) == (plain.adapters.kinds, plain.data.source)
         assert config.joint.steps <= plain.joint.steps

@@ -3,6 +3,10 @@ corpus.
 """
 
 import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +17,7 @@ from moejax.data.collate import Collator
 from moejax.data.pipeline import Plan
 from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional, whisper
+from moejax.ops.audio import SAMPLE_RATE
 from moejax.stages import fitting, packed
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus, bucket_samples
@@ -52,20 +57,55 @@ DEFAULTS = {
 }
 
 
+LOCATIONS = ("model.pretrained", "input")
+
+
+def pretrained(cfg) -> str:
+    """The absolute path of `model.pretrained`; "" for none. A relative one is relative to where the command runs."""
+    folder = cfg.model.pretrained
+    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
+
+
+def inputs(cfg) -> str:
+    """A digest that changes when the pretrained weights do: size and time of their files. Errors: no such folder."""
+    folder = pretrained(cfg)
+    if not folder:
+        return ""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"model.pretrained: no folder {folder!r}")
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)]
+    return hashlib.blake2b(json.dumps(seen).encode(), digest_size=16).hexdigest()
+
+
+def content(folder) -> str:
+    """A digest of the bytes of a model folder, wherever it lies (a second for each GB)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in _files(folder):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _files(folder) -> list[Path]:
+    """What makes a Hugging Face folder a model: settings, vocabulary, weights."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".txt", ".safetensors"))
+
+
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
     corpus = Corpus(cfg, work)
-    if cfg.model.pretrained and not (cfg.base.steps or cfg.base.pack.seconds):
-        config, _ = hf_whisper.load(cfg.model.pretrained)
-        write_json(work.path("base", "model.json"), {"path": str(cfg.model.pretrained)})
-        return {"pretrained": str(cfg.model.pretrained), "d_model": config.d_model}
+    published = pretrained(cfg)
+    if published and not (cfg.base.steps or cfg.base.pack.seconds):
+        config, _ = hf_whisper.load(published)
+        write_json(work.path("base", "model.json"), {"path": published})
+        return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
     _check(cfg)
     rows = corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
     if cfg.model.pretrained:
-        config, params = hf_whisper.load(cfg.model.pretrained)
-        tokenizer = Tokenizer.from_hf_folder(cfg.model.pretrained)
+        config, params = hf_whisper.load(published)
+        tokenizer = Tokenizer.from_hf_folder(published)
     else:
         # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
         # theirs.
@@ -84,7 +124,12 @@ def run(cfg, work) -> dict:
         work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer
     )
     write_json(work.path("base", "model.json"), {"path": "base/model"})
-    return {"utterances": len(rows), "readings": len(readings), "parameters": functional.count(params["backbone"])}
+    return {
+        "utterances": len(rows),
+        "readings": len(readings),
+        "parameters": functional.count(params["backbone"]),
+        "content": content(work.path("base", "model")),
+    }
 
 
 def _check(cfg) -> None:
@@ -138,7 +183,7 @@ class _Sources:
     def __init__(self, corpus, rows, readings):
         files, column = corpus.manifest.audio_paths(), corpus.manifest.column
         paths = [path for _, path in readings]
-        self.real = len(rows)
+        self.rows, self.real = rows, len(rows)
         self.cache = AudioCache([files[r] for r in rows] + paths, corpus.cfg.runtime.audio_cache_bytes)
         self.samples = np.concatenate([corpus.samples[rows], _lengths(paths)])
         self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
@@ -153,8 +198,12 @@ class _Material:
         lengths, texts, real = sources.samples, sources.texts, sources.real
         # A slow reading may outlast the largest bucket; real rows may not
         keep = np.flatnonzero(lengths <= self.buckets[-1])
-        if (~np.isin(np.arange(real), keep)).any():
-            raise ValueError(f"model.buckets end at {self.buckets[-1] / 16000} s; the training part is longer")
+        if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
+            name, end = corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
+            raise ValueError(
+                f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
+                f"{long.size} of {real} training utterances are longer"
+            )
         self.index, self.real = keep, int(np.sum(keep < real))
         prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]

@@ -7,7 +7,7 @@ import numpy as np
 
 from moejax.data.pipeline import FILLER, Plan, loader
 from moejax.nn import functional
-from moejax.sharding import shard_batch
+from moejax.sharding import process_shard, shard_batch
 from moejax.stages import mixtures
 from moejax.stages.corpus import Corpus, key_of
 from moejax.tasks import asr
@@ -69,7 +69,7 @@ def train(
     state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
     state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
     step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule)
-    batches = loader(plan, fetch, workers=cfg.runtime.workers)
+    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
     try:
         state = loop.fit(
             state=state, frozen=frozen, step_fn=step_fn, loader=batches, steps=section.steps,

@@ -8,6 +8,7 @@ from moejax.convert import hf_whisper
 from moejax.data.tokenizer import Tokenizer
 from moejax.stages import config as configs
 from moejax.stages import evaluate
+from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, read_json
 from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
@@ -16,9 +17,42 @@ from moejax.train.checkpoint import load_params
 
 
 def open_corpus(path, weights: str = "") -> Corpus:
-    """The corpus of a workdir, by the config that it was run with; `weights` is the format of its backbone instead."""
+    """The corpus of a workdir, by the config that the newest command was given (`W/config.json`); `weights` is the
+    format of its backbone instead.
+    """
     config = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
     return Corpus(config, Work(path, quiet=True), weights)
+
+
+def as_trained(corpus: Corpus, system: str) -> Corpus:
+    """The corpus of a workdir by the config that the stages behind a system were run with, whatever W/config.json says.
+
+    Errors: KeyError for a system that was not trained there, naming those that were; ValueError where one of these
+    stages is not finished, or was made from another result of the stage before it than the one that stands there now.
+    """
+    names, work = graph.closure([stage_of(system)]), corpus.work
+    known = evaluate.known_systems(work)
+    if system not in known:
+        raise KeyError(f"no system {system!r} in this workdir; it has {', '.join(known)}")
+    done = {name: work.finished(name) for name in names}
+    config = configs.resolve(corpus.cfg)
+    for name in names:
+        if done[name] is None:
+            raise ValueError(f"{work.root}: {system} needs stage {name}, which is not finished; run it again")
+        for need in graph.STAGES[name].needs:
+            if done[name]["inputs"].get(f"stage {need}") != graph.passed_on(done[need]):
+                raise ValueError(
+                    f"{work.root}: {system} needs stage {name}, which was made from another {need} than stands there "
+                    f"now; run it again"
+                )
+        config = configs.changed(config, done[name].get("config", {}))
+    return corpus if config.to_dict() == corpus.cfg.to_dict() else Corpus(config, work, corpus.weights)
+
+
+def stage_of(system: str) -> str:
+    """The stage that leaves a system."""
+    known = {"base": "base", "moe_frozen": "experts"}
+    return known.get(system) or ("joint" if system.startswith("moe") else "adapters")
 
 
 def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
@@ -26,6 +60,7 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     corpus = open_corpus(path, weights)
     known = evaluate.known_systems(corpus.work)
     name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
+    corpus = as_trained(corpus, name)
     opened = evaluate.open_system(corpus, name)
     return {
         "graphdef": opened.graphdef,

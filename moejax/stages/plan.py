@@ -15,7 +15,7 @@ from moejax import sharding
 from moejax.convert import hf_whisper
 from moejax.nn import functional, quantize
 from moejax.stages import mixtures
-from moejax.stages.base import from_scratch
+from moejax.stages.base import from_scratch, pretrained
 from moejax.stages.corpus import bucket_samples
 from moejax.tasks import asr
 
@@ -45,10 +45,10 @@ def plan(cfg, devices: int = 1) -> str:
 
 def network(cfg):
     """`(WhisperConfig, where it came from)`: the pretrained folder's, or without one that of model.size."""
-    folder = cfg.model.pretrained
+    folder = pretrained(cfg)
     if folder and Path(folder, "config.json").is_file():
-        return hf_whisper.load_config(folder), str(folder)
-    why = f"{folder} is not there, " if folder else ""
+        return hf_whisper.load_config(folder), cfg.model.pretrained
+    why = f"{cfg.model.pretrained} is not there, " if folder else ""
     return from_scratch(cfg), f"{why}sizes of {cfg.model.size}"
 
 
@@ -92,14 +92,22 @@ def groups(cfg, params) -> list[str]:
 
 
 def trainable(params) -> list[str]:
-    """The leaves that the joint stage trains, one line for equal ones of all layers."""
-    found: dict[tuple, int] = {}
+    """The leaves that the joint stage trains, one line for those of one shape and place in all layers."""
+    counts: dict[tuple, int] = {}
+    layers: dict[tuple, dict] = {}
     for group in ("expert", "gate"):
         for path, leaf in functional.paths(params[group], group).items():
-            key = re.sub(r"/\d+/", "/*/", path), tuple(leaf.shape)
-            found[key] = found.get(key, 0) + 1
-    lines = [f"  {count:>4} x {path} {shape}" for (path, shape), count in found.items()]
-    return [f"joint trains {sum(found.values())} arrays:", *lines]
+            stack, _, inside = re.sub(r"/\d+/", "/*/", path).rpartition("/*/")
+            layer, _, name = inside.rpartition("/experts/")
+            key = (f"{stack}/*/" if stack else "", "/experts/" if layer else "", name, tuple(leaf.shape))
+            counts[key] = counts.get(key, 0) + 1
+            layers.setdefault(key, {})[layer] = None
+    lines = []
+    for key, count in counts.items():
+        stack, between, name, shape = key
+        named = ",".join(layers[key])
+        lines.append(f"  {count:>4} x {stack}{f'{{{named}}}' if ',' in named else named}{between}{name} {shape}")
+    return [f"joint trains {sum(counts.values())} arrays:", *lines]
 
 
 def largest(params, mesh, count: int = 8) -> list[str]:
