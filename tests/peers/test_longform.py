@@ -32,8 +32,11 @@ WEIGHTS = jax.jit(alignment.token_frame_weights)
 CONFIG = WhisperConfig(48, 1, LAYERS, HEADS, HEADS, 32, 32, 51865)
 TEXTS = tuple(" Hello,| world.| it's| 'so'| (well)| -| naïve| 你好|世界。| 🙂| Ja!| | 1,000| no".split("|"))
 
-# The reference leaves its vocabulary file open
-pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in.*tiktoken:pytest.PytestUnraisableExceptionWarning")
+# The reference leaves its vocabulary file open, and takes deviations over nothing in windows of one mel frame
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Exception ignored in.*tiktoken:pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:std_mean.*degrees of freedom:UserWarning"),
+]
 
 
 @pytest.fixture(scope="module")
