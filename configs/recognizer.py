@@ -4,9 +4,10 @@
         --config.model.vocabulary=DATA/whisper_vocab --workdir runs/recognizer
 
 Needs the Free Spoken Digit Dataset with a metadata.csv (file, text, digit, speaker, take) and a folder with the
-published multilingual.tiktoken. About 15 minutes on two CPU cores (processor time of a step, measured: 0.5, 0.65 and
-1.6 s in the three phases). RUN/base/model is then a Hugging Face folder that other recognisers load as well.
-Short windows teach sounds, alignment and all 1501 times, the last phase the 30 s that every decoder will show it.
+published multilingual.tiktoken. Expected 12 to 20 minutes on two CPU cores, an estimate: a step took 0.5, 0.65 to
+1.0 and 1.6 s of processor time in the three phases; the whole was not run yet.
+RUN/base/model is then a Hugging Face folder that other recognisers load as well. Short windows teach sounds,
+alignment and all 1501 times, the last phase the 30 s that every decoder will show it.
 """
 
 from ml_collections import ConfigDict

@@ -97,7 +97,7 @@ def test_another_share_trains_again(job, tmp_path):
         (dict(base__pack__seconds=(1.2, 40.0)), "ascending lengths of at most 30 s"),
         (dict(base__pack__seconds=(1.2, 6.0)), "the model hears 3.0 s"),
         (dict(base__pack__seconds=(0.05, 3.0)), "no utterance is as short as 0.05 s"),
-        (dict(base__pack__seconds=(0.3, 0.5)), "the training part has one of"),
+        (dict(base__pack__seconds=(0.4, 0.5)), "the training part has one of"),
         (dict(base__pack__steps=(1, 2, 3)), "base.pack.steps has 3 entries for 2 window lengths"),
         (dict(base__pack__cut=2.0), "pack.cut is 2.0"),
         (dict(base__ctc=0.3), "base.ctc does not go with base.pack"),
