@@ -345,8 +345,9 @@ def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, mo
     soundfile.write(file, -wave, rate, subtype="PCM_16")
     monkeypatch.chdir(copy)
     moejax.run(tiny_job.config(), "W", "describe", quiet=True)
-    before, after = (read_json(folder / "W" / "describe" / "done.json") for folder in (job, copy))
-    assert before["summary"]["digest"] == after["summary"]["digest"] and before["passes"] != after["passes"]
+    rows = [open_corpus(folder / "W").manifest.digest(without=("audio",)) for folder in (job, copy)]
+    passes = [read_json(folder / "W" / "describe" / "done.json")["passes"] for folder in (job, copy)]
+    assert rows[0] == rows[1] and passes[0] != passes[1]
     reasons = why(copy / "W", graph.configs.resolve(tiny_job.config()), ("describe",))
     assert list(reasons) == [name for name in tiny_job.STAGES if name != "describe"]
 
