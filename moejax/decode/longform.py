@@ -184,7 +184,7 @@ class _Sequential:
         found = yield Hear(window, self._prompt(), self.language)
         reason = self.options.guards.after(found, seconds)
         if reason is not None:
-            self.dropped[reason] += bool(found.text.strip())
+            self.dropped.update([reason] if found.text.strip() else [])
             return
         offset = self.seconds(seek)
         cut = cut_at_timestamps(found, self.tokenizer, seek=seek, offset=offset, seconds=seconds)

@@ -65,7 +65,8 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
     """Cheapest monotonic path through a cost matrix: row indices and column indices, both from 0 to the last.
 
     numpy [L, T]. Sums are kept in float64 (as numba does in the reference, whatever its source seems to say) and ties
-    broken as there: sideways (next column) unless another way is strictly cheaper than both others. Vectorised over the anti-diagonals, on which no cell needs another.
+    broken as there: sideways (next column) unless another way is strictly cheaper than both others. Vectorised over
+    the anti-diagonals, on which no cell needs another.
     """
     cost_LT = np.asarray(cost_LT, np.float64)
     L, T = cost_LT.shape

@@ -31,7 +31,9 @@ def network(tokenizer):
 
     def build():
         model, init = Whisper(config, init=Init(0)), Init(1)
-        inject.add_experts(model, (r"decoder/.*(q|v|fc1)$",), num_experts=3, rank=2, alpha=4.0, init=init)
+        inject.add_experts(
+            model, ("decoder/*/q", "decoder/*/v", "decoder/*/fc1"), num_experts=3, rank=2, alpha=4.0, init=init
+        )
         return model
 
     graphdef, abstract = functional.abstract(build)
@@ -149,8 +151,9 @@ def test_words_are_whole_characters_and_lose_nothing(tokenizer):
     spaced, _ = split_words(tokenizer, ids, "en")
     assert spaced[0] == " Grüße" and "," in spaced and "!" in spaced
     assert "你" in split_words(tokenizer, ids, "zh")[0]
-    broken = tokenizer.encode("你")[:-1]
-    assert sum(split_words(tokenizer, [*broken, tokenizer.eot], "en")[1], []) == [*broken, tokenizer.eot]
+    # Half a character before the end is not kept, as in the reference.
+    broken = tokenizer.encode("an 你")[:-1]
+    assert split_words(tokenizer, [*broken, tokenizer.eot], "en")[0][0] == " an"
 
 
 def timed(*texts, each=0.3):
@@ -188,4 +191,4 @@ def test_a_long_word_is_cut_at_a_sentence_end_and_after_a_pause():
     words[1].start, words[1].end, words[2].start, words[2].end = 9.0, 9.3, 9.3, 9.6
     segments = drafts((8.8, 9.6, [0, 1, 2]))
     add_words(segments, words, eot=100, offset=0.0, last_speech=0.0)
-    assert segments[0].words[0].start == 8.4 == segments[0].start
+    assert segments[0].words[0].start == pytest.approx(8.4) == segments[0].start

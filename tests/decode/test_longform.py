@@ -134,7 +134,7 @@ def test_features_equal_those_of_the_whole_recording(samples, hop):
 
 def test_an_hour_needs_no_more_memory_than_its_audio(tokenizer):
     peaks = []
-    for minutes in (1, 12):
+    for minutes in (2, 14):
         audio_S = ramp(60 * minutes)
         model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, 0.0, "one", 29.0, 29.0))
         tracemalloc.start()
@@ -142,7 +142,7 @@ def test_an_hour_needs_no_more_memory_than_its_audio(tokenizer):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(found.segments) == -(-60 * minutes // 29)
-    assert peaks[1] < peaks[0] + 2**20  # what grows is the script's own record; features would add 20 MB
+    assert peaks[1] < peaks[0] + 5 * 2**20  # some blocks in flight; features of 12 minutes would be 23 MB
 
 
 def test_windows_follow_the_last_finished_segment(tokenizer):

@@ -53,7 +53,10 @@ def their_model(layers, width):
     return model
 
 
-@pytest.fixture(scope="module", params=[(2, 64), (1, 32)], ids=["2 layers", "1 layer"])
+TWO, ONE = (2, 64), (1, 32)  # layers, width
+
+
+@pytest.fixture(scope="module")
 def pair(request, tmp_path_factory):
     """(transformers' model, our search, params, encoder states)."""
     theirs = their_model(*request.param)
@@ -107,7 +110,9 @@ def differ(tokens_BL):
     assert len(set(map(tuple, tokens_BL.tolist()))) > 2 and len(set(lengths.tolist())) > 1
 
 
-@pytest.mark.parametrize("timestamps,suppress", [(False, True), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    "pair,timestamps,suppress", [(TWO, False, True), (TWO, True, True), (ONE, True, False)], indirect=["pair"]
+)
 def test_greedy(pair, timestamps, suppress):
     theirs, search, params, states_BTD = pair
     want_BL = their_tokens(theirs, states_BTD, timestamps, suppress, num_beams=1)
@@ -116,8 +121,15 @@ def test_greedy(pair, timestamps, suppress):
 
 
 @pytest.mark.parametrize(
-    "timestamps,early_stopping,length_penalty",
-    [(False, False, 1.0), (True, False, 1.0), (False, True, 0.5), (True, "never", 2.0), (False, False, -0.5)],
+    "pair,timestamps,early_stopping,length_penalty",
+    [
+        (TWO, False, False, 1.0),
+        (TWO, True, False, 1.0),
+        (TWO, True, "never", 2.0),
+        (ONE, False, True, 0.5),
+        (ONE, False, False, -0.5),
+    ],
+    indirect=["pair"],
 )
 def test_beam_of_five(pair, timestamps, early_stopping, length_penalty):
     theirs, search, params, states_BTD = pair
