@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from moejax.convert import hf_whisper
 from moejax.data.tokenizer import Tokenizer
+from moejax.ops.audio import SAMPLE_RATE
 from moejax.stages import config as configs
 from moejax.stages import evaluate
 from moejax.stages import run as graph
@@ -14,6 +15,8 @@ from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
 from moejax.tasks import translation
 from moejax.train.checkpoint import load_params
+
+WINDOW_SECONDS = 30.0
 
 
 def open_corpus(path, weights: str = "") -> Corpus:
@@ -62,12 +65,15 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
     corpus = as_trained(corpus, name)
     opened = evaluate.open_system(corpus, name)
+    timed = _writes_times(corpus)
     return {
         "graphdef": opened.graphdef,
         "params": opened.params,
         "config": corpus.base[0],
         "tokenizer": corpus.tokenizer,
-        "seconds": corpus.cfg.model.buckets,
+        # A model that hears padding was trained to hear all of its window.
+        "seconds": (WINDOW_SECONDS,) if timed else corpus.cfg.model.buckets,
+        "timestamps": timed,
         "route": opened.route,
         "mixture": opened.mixture,
         "embedding": embedding_options(corpus.cfg),
@@ -76,6 +82,13 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
         "seed": corpus.cfg.seed,
         "heads": hf_whisper.alignment_heads(corpus.base_folder),
     }
+
+
+def _writes_times(corpus) -> bool:
+    """Whether the base was trained on windows like the published ones, with times in their targets."""
+    config = corpus.base[0]
+    window = 2 * config.max_source_positions * config.hop == WINDOW_SECONDS * SAMPLE_RATE
+    return bool(corpus.cfg.base.get("timestamps", False)) and window and not config.mask_padding
 
 
 def open_translator(path) -> tuple[translation.Offline, str]:
