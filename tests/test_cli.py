@@ -121,7 +121,10 @@ def test_plan_prints(capsys):
         (["all", "--config", "TINY", "--workdir", "W", "joint.steps=3"], r"unexpected argument 'joint.steps=3'"),
         (["all", "--config", "TINY", "--workdir", "W", "--steps=3"], r"steps"),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.root=nowhere"], r"no folder 'nowhere'"),
-        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"], r"'data.source' is 'disk'; known: builtin"),
+        (
+            ["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"],
+            r"'data.source' is 'disk'; known: builtin",
+        ),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.split=random"],
          r"'data.split' is 'random'; known: per_speaker"),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.columns.text=words"],

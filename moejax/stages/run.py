@@ -177,7 +177,7 @@ def passed_on(done: dict) -> str:
 
 
 def set_up_jax(config, work) -> None:
-    """Freed memory is kept; persistent compilation cache on: the second start of a run then costs a tenth of the first."""
+    """Freed memory is kept; persistent compilation cache on: a second start then costs a tenth of the first."""
     allocator.keep_pages()
     import jax
 
