@@ -88,6 +88,12 @@ def settings(folder) -> dict:
     return _read_json(pathlib.Path(folder) / "config.json").get("moejax", {})
 
 
+def alignment_heads(folder) -> list | None:
+    """(layer, head) pairs whose attention follows the audio, where generation_config.json names them."""
+    file = pathlib.Path(folder) / "generation_config.json"
+    return _read_json(file).get("alignment_heads") if file.is_file() else None
+
+
 def save(folder, config, params, tokenizer=None, extra=None, *, dtype=None, generation=None):
     """Writes a folder that transformers and `load` read, whole or not at all.
 

@@ -26,6 +26,7 @@ LANGUAGES = tuple(
 )
 TASKS = ("translate", "transcribe")
 EOT, SOT, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
+SOT_PREV = "<|startofprev|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # one token; checkpoints before large-v3 use the second name
 TIMESTAMP_STEP = 0.02  # seconds
 
@@ -51,7 +52,7 @@ class Tokenizer:
         self._specials = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
         self.is_multilingual = multilingual
         self.eot, self.sot, self.no_timestamps = map(self._special, (EOT, SOT, NO_TIMESTAMPS))
-        self.no_speech = self._special(*NO_SPEECH)
+        self.no_speech, self.sot_prev = self._special(*NO_SPEECH), self._special(SOT_PREV)
         self.timestamp_begin = self.no_timestamps + 1
         self.vocab_size = max(backend.get_vocab_size(with_added_tokens=True), max(self._specials.values()) + 1)
         codes = {token[2:-2] for token in self._specials} & set(LANGUAGES)
@@ -89,6 +90,19 @@ class Tokenizer:
         vocab, merges = _bpe_of_ranks(_read_ranks(path))
         specials = special_tokens(LANGUAGES[:num_languages], timestamps_seconds=30)
         return cls(_byte_level(models.BPE(vocab=vocab, merges=merges), specials), multilingual=multilingual)
+
+    @classmethod
+    def published(cls, folder):
+        """Tokenizer of a folder that holds multilingual.tiktoken, or else gpt2.tiktoken (English only), or else the
+        tokenizer of a Hugging Face Whisper.
+        """
+        folder = pathlib.Path(folder)
+        for name, multilingual in (("multilingual.tiktoken", True), ("gpt2.tiktoken", False)):
+            if (folder / name).is_file():
+                return cls.from_tiktoken(folder / name, multilingual=multilingual)
+        if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            return cls.from_hf_folder(folder)
+        raise FileNotFoundError(f"{folder}: no vocabulary; multilingual.tiktoken, gpt2.tiktoken or tokenizer.json")
 
     @classmethod
     def train(cls, texts, vocab_size: int, languages=("en", "de"), timestamps_seconds: float = 0):
@@ -196,7 +210,7 @@ class Tokenizer:
     @functools.cached_property
     def suppress(self) -> tuple[int, ...]:
         """Ids never to be generated: `non_speech` and every control token but the end, languages and timestamps."""
-        names = (SOT, "<|translate|>", "<|transcribe|>", "<|startoflm|>", "<|startofprev|>")
+        names = (SOT, "<|translate|>", "<|transcribe|>", "<|startoflm|>", SOT_PREV)
         control = {self._specials[name] for name in names if name in self._specials}
         return tuple(sorted({*self.non_speech, *control, self.no_speech}))
 
@@ -230,7 +244,7 @@ def special_tokens(languages, timestamps_seconds: float) -> list[str]:
     steps = round(timestamps_seconds / TIMESTAMP_STEP)
     times = [f"<|{i * TIMESTAMP_STEP:.2f}|>" for i in range(steps + 1)] if timestamps_seconds else []
     tasks = [f"<|{task}|>" for task in TASKS]
-    control = ["<|startoflm|>", "<|startofprev|>", NO_SPEECH[0], NO_TIMESTAMPS]
+    control = ["<|startoflm|>", SOT_PREV, NO_SPEECH[0], NO_TIMESTAMPS]
     return [EOT, SOT, *(f"<|{code}|>" for code in languages), *tasks, *control, *times]
 
 

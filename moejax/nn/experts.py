@@ -32,3 +32,12 @@ class LowRankExperts(nnx.Module):
             y_BTO = y_BTO + mixture.apply(x_BTD, self.shared_A[...], self.shared_B[...], always, self.scale)
         return y_BTO
 
+    def fold(self, route: Route) -> mixture.Folded:
+        """The same update for many steps with one route."""
+        folded = mixture.fold(self.A[...], self.B[...], route, self.scale)
+        if self.shared_A is None:
+            return folded
+        rows, gather = route.weight_BX.shape[0], folded.weight_BQ is None
+        always = Route(jnp.ones((rows, 1), jnp.float32), jnp.zeros((rows, 1), jnp.int32))
+        shared = mixture.fold(self.shared_A[...], self.shared_B[...], always, self.scale, gather=gather)
+        return mixture.join(folded, shared)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moejax.nn.variables import Backbone
+from moejax.ops import int8
 from moejax.ops.attention import attend
 
 
@@ -31,7 +32,8 @@ def drop(noise: Noise | None, x):
 class Linear(nnx.Module):
     """x W + b, plus the experts' update when the layer has experts and a route is given.
 
-    Weights are stored [in, out]. `experts` is set by `nn.inject`; without a route the layer is the frozen one.
+    Weights are stored [in, out], as an array or int8 (`nn.quantize`). `experts` is set by `nn.inject`; without a route
+    the layer is the frozen one.
     """
 
     def __init__(self, d_in, d_out, *, bias=True, init, group=Backbone):
@@ -40,7 +42,7 @@ class Linear(nnx.Module):
         self.experts = nnx.data(None)
 
     def __call__(self, x_BTD, route=None, noise=None):
-        y_BTO = x_BTD @ self.kernel[...].astype(x_BTD.dtype)
+        y_BTO = int8.matmul(x_BTD, self.kernel[...])
         if self.bias is not None:
             y_BTO = y_BTO + self.bias[...].astype(x_BTD.dtype)[None, None]
         if self.experts is not None and route is not None:
@@ -139,14 +141,3 @@ class Block(nnx.Module):
             kv = self.cross_attn.keys_values(states_BSD, route, noise)
             x_BTD = self.cross(x_BTD, kv, states_mask_BS, route, noise)
         return self.mlp(x_BTD, route, noise)
-
-    def step(self, x_B1D, cache, cross, position, *, states_mask_BS=None, route=None):
-        """One token: `cache` = (k, v) [B, L, H, K] is written at `position`, `cross` the encoder's keys and values."""
-        h = self.self_attn_norm(x_B1D)
-        new = self.self_attn.keys_values(h, route)
-        write = jax.lax.dynamic_update_slice_in_dim
-        cache = tuple(write(old, one, position, axis=1) for old, one in zip(cache, new, strict=True))
-        seen_BL = jnp.broadcast_to(jnp.arange(cache[0].shape[1]) <= position, cache[0].shape[:2])
-        x_B1D = x_B1D + self.self_attn(h, cache, key_mask_BS=seen_BL, route=route)
-        x_B1D = self.cross(x_B1D, cross, states_mask_BS, route)
-        return self.mlp(x_B1D, route), cache

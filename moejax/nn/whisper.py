@@ -96,11 +96,14 @@ class Decoder(nnx.Module):
         at_LD = jax.lax.dynamic_slice_in_dim(self.positions[...], start, length)
         return (jnp.take(self.embed[...], tokens_BL, axis=0, mode="clip") + at_LD[None]).astype(self.dtype)
 
-    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None):
+    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None, at_BK=None):
+        """With `at_BK` the logits [B, K, V] of these positions only: a large vocabulary costs more than the layers."""
         x = drop(noise, self.inputs(tokens_BL))
         seen = mask_BT if self.mask_padding else None
         for block in self.layers:
             x = block(x, states_BTD, states_mask_BS=seen, causal=True, route=route, noise=noise)
+        if at_BK is not None:
+            x = jnp.take_along_axis(x, at_BK[..., None], axis=1)
         return self.logits(x)
 
 
@@ -123,26 +126,6 @@ class Whisper(nnx.Module):
     def decode(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise=None):
         """Logits [B, L, V] in float32 of every next token (teacher forcing)."""
         return self.decoder(tokens_BL, states_BTD, mask_BT, route, noise)
-
-    def cross_kv(self, states_BTD, route=None):
-        """Keys and values of the encoder states for every decoder layer; computed once per utterance."""
-        return [block.cross_attn.keys_values(states_BTD, route) for block in self.decoder.layers]
-
-    def init_cache(self, batch: int, length: int):
-        """Static key/value cache: per layer two arrays [batch, length, H, K]."""
-        c = self.config
-        shape = (batch, length, c.decoder_heads, c.d_model // c.decoder_heads)
-        return [(jnp.zeros(shape, c.dtype), jnp.zeros(shape, c.dtype)) for _ in range(c.decoder_layers)]
-
-    def decode_step(self, tokens_B1, position, cache, cross, mask_BT=None, route=None):
-        """Logits [B, V] after one more token at `position` (a traced scalar), and the cache with it written."""
-        x = self.decoder.inputs(tokens_B1, position)
-        seen = mask_BT if self.config.mask_padding else None
-        new = []
-        for block, layer_cache, layer_cross in zip(self.decoder.layers, cache, cross, strict=True):
-            x, layer_cache = block.step(x, layer_cache, layer_cross, position, states_mask_BS=seen, route=route)
-            new.append(layer_cache)
-        return self.decoder.logits(x)[:, 0], new
 
 
 def sinusoids(length, channels, max_timescale=10000.0):

@@ -9,8 +9,11 @@ in activation space, after Hu et al. 2021 (LoRA) with per-utterance weights g. T
 * dense: all experts side by side, weights on the rank axis. Chosen by the route when every expert takes part.
 """
 
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 
+from moejax.ops.routing import dense_weights
 from moejax.types import Route
 
 
@@ -32,8 +35,48 @@ def _dense(x_BTD, A_EDR, B_ERO, weight_BE):
     return h_BTER.reshape(*x_BTD.shape[:-1], E * R) @ B_ERO.reshape(E * R, -1)
 
 
-def merged_delta(A_EDR, B_ERO, weight_E, scale):
-    """The one weight update [D, O] that a fixed route amounts to: sum_e g_e scale A_e B_e (an average of products, not
-    of factors).
+class Folded(NamedTuple):
+    """The mixture of one layer under one route, for many steps with the same route (decoding): all that depends on
+    the route alone is done once. Q counts low-rank columns.
     """
-    return scale * jnp.einsum("E,EDR,ERO->DO", weight_E, A_EDR, B_ERO)
+
+    A: Any  # [B, D, Q], or [D, Q] when every utterance uses all experts
+    B: Any  # [B, Q, O] with the weights in it, or [Q, O]
+    weight_BQ: Any  # weights of the columns; None when they are in B
+
+
+def fold(A_EDR, B_ERO, route: Route, scale, *, gather: bool | None = None) -> Folded:
+    """Gathers each utterance's chosen experts, or lays all experts side by side, whichever are fewer bytes to read in
+    every step (`gather` decides otherwise).
+    """
+    E, D, R = A_EDR.shape
+    if gather is None:
+        gather = gathers(E, route)
+    if not gather:
+        weight_BQ = jnp.repeat(dense_weights(route, E) * scale, R, axis=1)
+        return Folded(A_EDR.transpose(1, 0, 2).reshape(D, E * R), B_ERO.reshape(E * R, -1), weight_BQ)
+    B, X = route.index_BX.shape
+    A_BXDR = jnp.take(A_EDR, route.index_BX, axis=0, mode="clip")
+    B_BXRO = jnp.take(B_ERO, route.index_BX, axis=0, mode="clip") * (route.weight_BX * scale)[:, :, None, None]
+    return Folded(A_BXDR.transpose(0, 2, 1, 3).reshape(B, D, X * R), B_BXRO.reshape(B, X * R, -1), None)
+
+
+def gathers(num_experts: int, route: Route) -> bool:
+    """Whether `fold` gathers: not when the batch's choices together are as many as there are experts."""
+    return route.index_BX is not None and route.index_BX.size < num_experts
+
+
+def join(one: Folded, other: Folded) -> Folded:
+    """The sum of two updates of one layer as one; both gathered or neither."""
+    weight = None if one.weight_BQ is None else jnp.concatenate([one.weight_BQ, other.weight_BQ], axis=-1)
+    return Folded(
+        jnp.concatenate([one.A, other.A], axis=-1), jnp.concatenate([one.B, other.B], axis=-2), weight
+    )  # fmt: skip
+
+
+def apply_folded(x_BTD, folded: Folded):
+    """Low-rank update y_BTO: what `apply` gives, from `fold`."""
+    h_BTQ = x_BTD.astype(folded.A.dtype) @ folded.A
+    if folded.weight_BQ is not None:
+        h_BTQ = h_BTQ * folded.weight_BQ[:, None]
+    return h_BTQ @ folded.B

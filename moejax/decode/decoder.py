@@ -1,0 +1,227 @@
+"""Windows in, text out: batching to fixed shapes, language detection, search, fallback.
+
+The one entry to decoding for long audio, the recognizer and word times:
+
+    decoder = tasks.asr.make_decoder(graphdef, params, config, tokenizer, route=..., mixture=..., embedding=...)
+    decodings = decoder.decode(windows, prompts, DecodingOptions(language="en", beam_size=5))
+
+and in two steps, where the encoder's states are wanted afterwards (word alignment) or before (language):
+
+    for encoded in decoder.encode(windows):                     # batches of one fixed shape
+        mine = [prompts[i] for i in encoded.rows]
+        decodings = decoder.search(encoded, mine, options)      # in the order of encoded.rows
+        ... encoded.states_BTD, encoded.mask_BT, encoded.route: row b belongs to windows[encoded.rows[b]]
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax.decode import fallback, rules
+from moejax.decode.options import DecodingOptions
+from moejax.decode.prefix import Start, starts
+from moejax.decode.results import Decoding
+from moejax.decode.search import Plan
+from moejax.ops.audio import SAMPLE_RATE
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """One window whose features were computed elsewhere: `mel_NM` float32 [N, M].
+
+    The reference takes the log-mel of a whole recording, whose maximum sets the floor, and slices it: hand in such
+    slices. A slice may be short; zeros follow it, as in the reference. `audio_S`, the same stretch of audio, is only
+    looked at by gates that trim silence.
+    """
+
+    mel_NM: np.ndarray
+    audio_S: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """One batch of encoded windows, of one fixed shape: rows after `len(rows)` are filler."""
+
+    rows: list[int]  # which window each row is
+    states_BTD: Any
+    mask_BT: Any  # true on encoder frames of real audio
+    route: Any  # types.Route, None without a mixture
+    weight_BE: Any  # experts' weights, None without a mixture
+    keys_B: Any  # random key of each row, from the content of its window
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """Compiled parts of one model, made by `tasks.asr.make_decoder`; shapes and `plan` are static."""
+
+    encode: Callable  # (params, audio_BS, samples_B, label_B, key, mel_BNM=None) -> states, mask, route, weight
+    search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=Plan) -> Decoded
+    detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
+
+
+class Decoder:
+    """Decodes windows with one model. Rows never see each other: batching changes no result, nor does the order."""
+
+    def __init__(
+        self, params, programs: Programs, config, tokenizer, *, samples: Sequence[int], batch_size=8, label=0, seed=0
+    ):
+        """`config` nn.whisper.WhisperConfig; `samples` window lengths, each window is padded to the next that fits
+        (published models: (480000,)); `label` the expert of a known route.
+        """
+        self.params, self.programs, self.config, self.tokenizer = params, programs, config, tokenizer
+        self.samples, self.batch_size, self.label, self.seed = tuple(sorted(samples)), batch_size, label, seed
+
+    def decode(self, windows, prompts=None, options: DecodingOptions | None = None) -> list[Decoding]:
+        """One `Decoding` per window, in order.
+
+        Args:
+          windows: float32 audio [S], 16 kHz, at most the longest window; or `Window`, or its mel [N, M].
+          prompts: per window the token ids of the text before it, without control tokens (None or empty: none); they
+            are cut from the left to half the decoder's context. None: `options.prompt` for all.
+          options: `DecodingOptions`; default: greedy, language detected.
+
+        Errors: ValueError for a window that is too long, an unknown language, a task the vocabulary cannot do.
+        """
+        results: list[Decoding] = [None] * len(windows)
+        for encoded in self.encode(windows):
+            mine = None if prompts is None else [prompts[i] for i in encoded.rows]
+            for i, found in zip(encoded.rows, self.search(encoded, mine, options), strict=True):
+                results[i] = found
+        return results
+
+    def encode(self, windows) -> Iterator[Encoded]:
+        """Batches of `batch_size` rows (one row if there is one window), each made when asked for."""
+        windows = [w if isinstance(w, Window) or np.ndim(w) != 2 else Window(w) for w in windows]
+        places = [(self._length(w), isinstance(w, Window) + (isinstance(w, Window) and w.audio_S is not None))
+                  for w in windows]  # fmt: skip
+        rows = self.batch_size if len(windows) > 1 else 1
+        for place in sorted(set(places)):
+            members = [i for i, other in enumerate(places) if other == place]
+            for at in range(0, len(members), rows):
+                chosen = members[at : at + rows]
+                yield self._encode([windows[i] for i in chosen], chosen, rows, *place)
+
+    def search(self, encoded: Encoded, prompts=None, options: DecodingOptions | None = None) -> list[Decoding]:
+        """One `Decoding` per real row of an encoded batch: language detection, search, fallback."""
+        options = options or DecodingOptions()
+        languages = self._languages(encoded, options)
+        start = starts(
+            self.tokenizer, languages, prompts, options, context=self.config.max_target_positions,
+            rows=encoded.states_BTD.shape[0],
+        )  # fmt: skip
+        rows = len(encoded.rows)
+
+        def decode(temperature, wanted):
+            found = self._search(encoded, start, options, temperature, wanted)
+            return [self._decoding(found, b, languages[b], temperature, encoded) for b in range(rows)]
+
+        return fallback.climb(decode, rows, options)
+
+    def detect_language(self, windows) -> list[dict[str, float]]:
+        """{language: probability} per window, from the step after the start token (the reference's
+        `detect_language`). Errors: ValueError with an English-only vocabulary.
+        """
+        results: list[dict] = [None] * len(windows)
+        for encoded in self.encode(windows):
+            for i, found in zip(encoded.rows, self.detect(encoded), strict=True):
+                results[i] = found
+        return results
+
+    def detect(self, encoded: Encoded) -> list[dict[str, float]]:
+        """{language: probability} per real row of an encoded batch."""
+        codes = self.tokenizer.languages if self.tokenizer.is_multilingual else ()
+        if not codes:
+            raise ValueError("an English-only vocabulary has no languages to choose from")
+        ids = np.asarray([self.tokenizer.language_id(code) for code in codes], np.int32)
+        prob_BC = self.programs.detect(
+            self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, np.int32(self.tokenizer.sot), ids
+        )
+        rows = np.asarray(prob_BC)[: len(encoded.rows)].astype(float)
+        return [dict(zip(codes, row.tolist(), strict=True)) for row in rows]
+
+    def _languages(self, encoded, options):
+        if options.language is not None or not self.tokenizer.is_multilingual:
+            return [options.language or "en"] * len(encoded.rows)
+        return [max(found, key=found.get) for found in self.detect(encoded)]
+
+    def _length(self, window):
+        """Samples of the smallest window length that holds this window."""
+        if isinstance(window, Window):
+            if window.mel_NM.shape[1] != self.config.num_mel_bins:
+                raise ValueError(f"mel [N, M] of shape {window.mel_NM.shape}: M must be {self.config.num_mel_bins}")
+            size = len(window.mel_NM) * self.config.hop
+        else:
+            size = len(window)
+        fitting = [length for length in self.samples if length >= size]
+        if not fitting:
+            longest = self.samples[-1] / SAMPLE_RATE
+            raise ValueError(f"a window of {size / SAMPLE_RATE:.2f} s; the model takes at most {longest:.2f} s")
+        return fitting[0]
+
+    def _encode(self, windows, index, rows, length, kind):
+        """`kind` 0: audio; 1: mel; 2: mel with audio."""
+        hop = self.config.hop
+        audio_BS = np.zeros((rows, length), np.float32) if kind != 1 else None
+        mel_BNM = np.zeros((rows, length // hop, self.config.num_mel_bins), np.float32) if kind else None
+        samples_B, content_B = np.ones(rows, np.int32), np.zeros(rows, np.uint32)
+        for b, window in enumerate(windows):
+            audio_S, mel_NM = (window.audio_S, window.mel_NM) if kind else (window, None)
+            if kind:
+                mel_BNM[b, : len(mel_NM)], samples_B[b] = mel_NM, max(len(mel_NM) * hop, 1)
+            if audio_S is not None:
+                audio_BS[b, : len(audio_S)] = audio_S[:length]
+                samples_B[b] = max(len(audio_S), 1)
+            content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32))
+        label_B = np.full(rows, self.label, np.int32)
+        key = jax.random.key(self.seed)
+        encoded = self.programs.encode(self.params, audio_BS, samples_B, label_B, key, mel_BNM=mel_BNM)
+        return Encoded(index, *encoded, _row_keys(key, content_B))
+
+    def _search(self, encoded, start: Start, options, temperature, wanted):
+        """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""
+        plan = self._plan(options, temperature, start)
+        limit_B = np.where([*wanted, *[False] * (len(start.limit_B) - len(wanted))], start.limit_B, 0)
+        keys_B = jax.vmap(lambda key: jax.random.fold_in(key, round(1000 * temperature)))(encoded.keys_B)
+        found = self.programs.search(
+            self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, start._replace(limit_B=limit_B),
+            rules.make(self.tokenizer, options, self.config), np.float32(temperature), keys_B, plan=plan,
+        )  # fmt: skip
+        return jax.tree.map(np.asarray, found)
+
+    def _plan(self, options, temperature, start):
+        beam = options.beam_size is not None and temperature == 0
+        width = options.beam_size if beam else (options.best_of or 1) if temperature > 0 else 1
+        room = self.config.max_target_positions
+        return Plan(
+            eot=self.tokenizer.eot, no_speech=self.tokenizer.no_speech, beam=beam, width=width,
+            max_tokens=min(options.sample_len or room // 2, room), patience=options.patience if beam else None,
+            length_penalty=options.length_penalty, ranking=options.ranking, early_stopping=options.early_stopping,
+        )  # fmt: skip
+
+    def _decoding(self, found, b, language, temperature, encoded):
+        tokens = found.tokens_BL[b, : found.lengths_B[b]].tolist()
+        text = self.tokenizer.decode(tokens)
+        weight = None if encoded.weight_BE is None else np.asarray(encoded.weight_BE[b]).astype(float).tolist()
+        return Decoding(
+            tokens=tokens,
+            text=text,
+            language=language,
+            avg_logprob=float(found.sum_logprob_B[b]) / (len(tokens) + 1),
+            no_speech_prob=float(found.no_speech_B[b]),
+            temperature=float(temperature),
+            compression_ratio=fallback.compression_ratio(text),
+            route=weight,
+        )
+
+
+@jax.jit
+def _row_keys(key, content_B):
+    """A key for each row from what its window holds, so that neither neighbours nor order change a sample."""
+    return jax.vmap(lambda content: jax.random.fold_in(key, content))(jnp.asarray(content_B))
+
+

@@ -1,0 +1,64 @@
+"""What the decoder has read before a window's first token: previous text, start, language, task, own prefix."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+PROMPT_LENGTHS = (16, 64)  # static lengths of prompts before the longest, so that short ones do not pay for it
+
+
+class Start(NamedTuple):
+    """Where each row begins; prefixes are padded on the left, so that all rows generate at the same column."""
+
+    tokens_BP: np.ndarray  # int32
+    pad_B: np.ndarray  # int32, columns before the row's first token
+    sot_B: np.ndarray  # int32, column of the start-of-transcript token
+    limit_B: np.ndarray  # int32, tokens to generate at most; 0 for rows that are not wanted
+
+
+def shared(prefix, batch: int, limit: int, sot: int = 0) -> Start:
+    """The same prefix for every row, or int [B, P] without padding; `sot` is the column of the start token."""
+    tokens_BP = jnp.asarray(prefix, jnp.int32)
+    if tokens_BP.ndim == 1:
+        tokens_BP = jnp.broadcast_to(tokens_BP[None], (batch, tokens_BP.shape[0]))
+    return Start(tokens_BP, *(np.full(batch, value, np.int32) for value in (0, sot, limit)))
+
+
+def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -> Start:
+    """Prefixes of `rows` rows as the reference's `_get_initial_tokens` makes them, the first `len(languages)` real.
+
+    `prompts`: token ids per real row, or None for `options.prompt`. They are cut from the left to context // 2 - 1.
+    """
+    room = options.sample_len or context // 2
+    own = _ids(tokenizer, options.prefix)
+    if own:
+        own = own[-(context // 2 - room) :]  # with the default room that is all of it, as in the reference
+    said = [_ids(tokenizer, options.prompt)] * len(languages) if prompts is None else prompts
+    if len(said) != len(languages):
+        raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
+    said = [list(ids or ())[-(context // 2 - 1) :] for ids in said]
+    heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) + own for code in languages]
+    full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]
+    longest = len(heads[0]) + _prompt_length(max(map(len, said)), context // 2 - 1)
+    tokens_BP = np.full((rows, longest), tokenizer.eot, np.int32)
+    pad_B, sot_B, limit_B = (np.zeros(rows, np.int32) for _ in range(3))
+    for b, ids in enumerate(full):
+        if len(ids) > context:
+            raise ValueError(f"a prefix of {len(ids)} tokens; the decoder has room for {context}")
+        tokens_BP[b, longest - len(ids) :] = ids
+        pad_B[b], sot_B[b] = longest - len(ids), longest - len(heads[b])
+        limit_B[b] = min(room, context - len(ids) + 1)
+    return Start(tokens_BP, pad_B, sot_B, limit_B)
+
+
+def _prompt_length(longest, most):
+    """Columns for prompts of which the longest has so many tokens, the start-of-previous token included."""
+    if not longest:
+        return 0
+    return 1 + next((length for length in PROMPT_LENGTHS if longest <= length < most), most)
+
+
+def _ids(tokenizer, text):
+    """Ids of an option that is text, ids or None."""
+    return tokenizer.encode(text) if isinstance(text, str) else list(text or ())

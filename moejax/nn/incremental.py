@@ -1,0 +1,142 @@
+"""The decoder for a few tokens at a time: a cache of keys and values, and weights laid out once per search.
+
+One function reads: a prefix in one parallel pass, then one token per hypothesis in every step. Hypotheses of one
+utterance (a beam, several samples) are *queries onto one pool of keys*: a boolean mask says which keys belong to whose
+history. Reordering a beam therefore moves bits of that mask; no key or value is ever copied, neither the encoder's
+nor the prefix's nor the hypotheses' own.
+
+What won on a CPU: queries, keys and values as one matrix product, the query scale in the weights, the embedding
+transposed outside the loop, keys and values of the encoder computed once.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from moejax.ops import mixture
+from moejax.ops.attention import attend_few
+
+
+class Fused(NamedTuple):
+    """Linear layers that read the same input, side by side: one matrix product."""
+
+    kernel: Any  # [D, sum of widths]
+    bias: Any  # [sum of widths]
+    experts: Any  # mixture.Folded or None, per layer
+
+    def __call__(self, x_BTD):
+        """Outputs [B, T, O], one per layer."""
+        y_BTO = x_BTD @ self.kernel + self.bias[None, None]
+        parts = jnp.split(y_BTO, len(self.experts), axis=-1)
+        return [
+            part if folded is None else part + mixture.apply_folded(x_BTD, folded).astype(part.dtype)
+            for part, folded in zip(parts, self.experts, strict=True)
+        ]
+
+
+class Layer(NamedTuple):
+    """One block's layers; norms are the block's own."""
+
+    qkv: Fused
+    out: Fused
+    cross_q: Fused
+    cross_out: Fused
+    fc1: Fused
+    fc2: Fused
+    cross: Any  # keys [B, H, K, T] and values [B, H, T, K] of the encoder states
+
+
+class Reader:
+    """One search's decoder: made inside the trace from a merged model, the encoder's states and the route."""
+
+    def __init__(self, model, states_BTD, mask_BT=None, route=None):
+        self.decoder, self.config = model.decoder, model.config
+        self.batch = states_BTD.shape[0]
+        self.seen_BT = mask_BT if self.config.mask_padding else None
+        self.layers = [self._layer(block, states_BTD, route) for block in self.decoder.layers]
+        self.embed_DV = self.decoder.embed[...].astype(self.config.dtype).T
+
+    def cache(self, length: int):
+        """Zeros: per layer keys [B, H, K, length] and values [B, H, length, K]."""
+        c = self.config
+        width = c.d_model // c.decoder_heads
+        shapes = (self.batch, c.decoder_heads, width, length), (self.batch, c.decoder_heads, length, width)
+        return [tuple(jnp.zeros(shape, c.dtype) for shape in shapes) for _ in self.layers]
+
+    def grow(self, cache, columns: int):
+        """The cache with room for more columns."""
+        none = (0, 0)
+        return [
+            (jnp.pad(k_BHKS, (none, none, none, (0, columns))), jnp.pad(v_BHSK, (none, none, (0, columns), none)))
+            for k_BHKS, v_BHSK in cache
+        ]
+
+    def read(self, tokens_BT, position_BT, cache, column, visible_BTS):
+        """Hidden states [B, T, D] after T more tokens, and the cache with their keys at `column` and after.
+
+        `position_BT` are places in the row's own sequence, `visible_BTS` says which columns of the cache each token
+        may look at, its own included.
+        """
+        x = jnp.take(self.decoder.embed[...], tokens_BT, axis=0, mode="clip")
+        x = (x + jnp.take(self.decoder.positions[...], position_BT, axis=0, mode="clip")).astype(self.config.dtype)
+        new = []
+        for block, layer, layer_cache in zip(self.decoder.layers, self.layers, cache, strict=True):
+            x, layer_cache = self._block(block, layer, x, layer_cache, column, visible_BTS)
+            new.append(layer_cache)
+        return x, new
+
+    def logits(self, x_BTD):
+        """float32 logits [B, T, V] of hidden states."""
+        return jnp.matmul(self.decoder.norm(x_BTD), self.embed_DV, preferred_element_type=jnp.float32)
+
+    def _block(self, block, layer, x, cache, column, visible_BTS):
+        q, k, v = (self._heads(part) for part in layer.qkv(block.self_attn_norm(x)))
+        write = jax.lax.dynamic_update_slice_in_dim
+        cache = (write(cache[0], k.swapaxes(2, 3), column, axis=3), write(cache[1], v, column, axis=2))
+        x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)))[0]
+        (q,) = layer.cross_q(block.cross_attn_norm(x))
+        seen = None if self.seen_BT is None else self.seen_BT[:, None]
+        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)))[0]
+        (h_BTF,) = layer.fc1(block.mlp_norm(x))
+        return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False))[0], cache
+
+    def _layer(self, block, states_BTD, route):
+        own, cross, dtype = block.self_attn, block.cross_attn, self.config.dtype
+        scale = (self.config.d_model // self.config.decoder_heads) ** -0.5
+        keys, values = cross.keys_values(states_BTD, route)
+        return Layer(
+            qkv=_fuse(dtype, route, (own.q, scale), (own.k, 1), (own.v, 1)),
+            out=_fuse(dtype, route, (own.out, 1)),
+            cross_q=_fuse(dtype, route, (cross.q, scale)),
+            cross_out=_fuse(dtype, route, (cross.out, 1)),
+            fc1=_fuse(dtype, route, (block.fc1, 1)),
+            fc2=_fuse(dtype, route, (block.fc2, 1)),
+            cross=(keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)),
+        )
+
+    def _heads(self, x_BTD):
+        """[B, H, T, K]"""
+        return x_BTD.reshape(*x_BTD.shape[:2], self.config.decoder_heads, -1).swapaxes(1, 2)
+
+    def _flat(self, x_BHTK):
+        B, _, T, _ = x_BHTK.shape
+        return x_BHTK.swapaxes(1, 2).reshape(B, T, -1)
+
+
+def _fuse(dtype, route, *layers):
+    """`Fused` of (linear layer, scale of its output)."""
+    kernels, biases, experts = [], [], []
+    for linear, scale in layers:
+        kernel = linear.kernel[...].astype(dtype)
+        bias = jnp.zeros(kernel.shape[1:], dtype) if linear.bias is None else linear.bias[...].astype(dtype)
+        folded = linear.experts.fold(route) if linear.experts is not None and route is not None else None
+        if scale != 1:
+            kernel, bias = kernel * scale, bias * scale
+            folded = None if folded is None else folded._replace(B=folded.B * scale)
+        kernels.append(kernel)
+        biases.append(bias)
+        experts.append(folded)
+    if len(layers) == 1:
+        return Fused(kernels[0], biases[0], experts)
+    return Fused(jnp.concatenate(kernels, axis=1), jnp.concatenate(biases), experts)
