@@ -1,7 +1,7 @@
 """The whole job on the embedded corpus: synthesised speakers, six kinds of atypical speech, English with German
 references.
 
-    bash launch/quickstart.sh            (this file: 10 minutes on 2 cores; the aim is 8)
+    bash launch/quickstart.sh            (this file: at most 8 minutes on 2 cores)
     bash launch/quickstart.sh --fast     (configs/quickstart.py:fast, at most 3 minutes: a smaller network on fewer
     utterances)
 

@@ -40,9 +40,7 @@ class _Beam(NamedTuple):
     steps_B: Any  # tokens of the running hypotheses when the utterance was done
 
 
-def beam_search(
-    model, states_BTD, start: Start, rules: Rules, *, plan: Plan, mask_BT=None, route=None
-) -> Decoded:
+def beam_search(model, states_BTD, start: Start, rules: Rules, *, plan: Plan, mask_BT=None, route=None) -> Decoded:
     """The best hypothesis of each utterance; arguments as in `search.sample`.
 
     "openai": `BeamSearchDecoder` and `MaximumLikelihoodRanker` of the reference. "transformers": `_beam_search` of its

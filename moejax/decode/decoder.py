@@ -223,5 +223,3 @@ class Decoder:
 def _row_keys(key, content_B):
     """A key for each row from what its window holds, so that neither neighbours nor order change a sample."""
     return jax.vmap(lambda content: jax.random.fold_in(key, content))(jnp.asarray(content_B))
-
-

@@ -1,6 +1,5 @@
 """Greedy decoding of a plain prefix: what training's validation, evaluation and the text translator need."""
 
-
 from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules, mask
 from moejax.decode.search import Decoded, Plan, sample

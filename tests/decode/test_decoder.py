@@ -1,6 +1,7 @@
 """The host class on a small network with a gate: batches, ladder, languages, features, routes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +17,15 @@ from moejax.ops.audio import log_mel
 from moejax.tasks import asr
 
 TEXTS = ["the cat sat on the mat", "it's 12 o'clock, (well)"] * 3
+LANGUAGES = ("en", "de", "fr", "es", "it")
 SHORT, LONG = 6400, 12800
+LOUDER = {"decoder/layers/0/cross_attn/out/kernel": 8.0, "decoder/norm/bias": 0.1, "encoder/norm/scale": 3.0}
 EMBEDDING = asr.Embedding((-1,), "mean", True)
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return Tokenizer.train(TEXTS, 420, timestamps_seconds=1)
+    return Tokenizer.train(TEXTS, 420, LANGUAGES, timestamps_seconds=1)
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +36,17 @@ def parts(tokenizer):
         mask_padding=True,
     )  # fmt: skip
     mixture = asr.Mixture(("decoder/*",), num_experts=3, rank=2, alpha=4.0)
-    gate = {"mean": np.zeros(16), "matrix": np.eye(16), "hidden": 0, "zero_start": False}
+    gate = {"mean": np.zeros(16), "matrix": 5 * np.eye(16), "hidden": 0, "zero_start": False}
     graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=gate))
     rng = np.random.default_rng(0)
     params = {
         **jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), jnp.float32), params),
         "buffer": params["buffer"],
     }
+    for path, scale in LOUDER.items():  # so that what is heard matters more than what was said
+        *parents, last = path.split("/")
+        node = functools.reduce(dict.__getitem__, parents, params["backbone"])
+        node[last] = scale * node[last]
     return graphdef, params, config, {"route": "gate", "mixture": mixture, "embedding": EMBEDDING}
 
 
@@ -50,8 +57,10 @@ def decoder(parts, tokenizer):
 
 
 def waves(sizes=(4000, 12800, 6400, 9000, 12000, 5000)):
+    """Tones of rising pitch over noise."""
     rng = np.random.default_rng(1)
-    return [(0.2 * rng.normal(size=size)).astype(np.float32) for size in sizes]
+    tones = [0.3 * np.sin(0.05 * (3 * i + 1) * np.arange(size)) for i, size in enumerate(sizes)]
+    return [(tone + 0.01 * rng.normal(size=len(tone))).astype(np.float32) for tone in tones]
 
 
 SAID = [[], [5, 6, 7], None, list(range(60)), [9], []]
@@ -63,7 +72,7 @@ def close(one, other):
     )  # fmt: skip
     for name in ("avg_logprob", "no_speech_prob", "compression_ratio"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5)
-    np.testing.assert_allclose(one.route, other.route, atol=1e-6)
+    np.testing.assert_allclose(one.route, other.route, atol=1e-5)
 
 
 def test_batches_and_order_change_nothing_not_even_draws(decoder):
@@ -123,11 +132,11 @@ def test_features_computed_elsewhere(decoder, parts):
 def test_languages_are_detected_per_window(decoder):
     found = decoder.detect_language(waves())
     for probabilities in found:
-        assert list(probabilities) == ["en", "de"]
+        assert tuple(probabilities) == LANGUAGES
         np.testing.assert_allclose(sum(probabilities.values()), 1, atol=1e-5)
     best = [max(one, key=one.get) for one in found]
     decoded = decoder.decode(waves(), None, DecodingOptions(sample_len=4))
-    assert [one.language for one in decoded] == best and len(set(best)) == 2
+    assert [one.language for one in decoded] == best and len(set(best)) > 1
 
 
 def test_prefixes_are_the_reference_ones(tokenizer):

@@ -182,10 +182,10 @@ def test_reading_with_a_route_equals_training(kind):
 
 def test_a_beam_carries_its_route():
     route = ROUTES["side by side"]
-    found = run(BEAM, start(range(3)), states(3), route=route)
+    found = run(BEAM, start(range(3)), states(3), rules=RULES, route=route)
     for b in range(3):
         one = jax.tree.map(lambda x, b=b: x[b : b + 1], route)
-        alone = run(BEAM, start([b], pad=3 - b), states(3)[b : b + 1], route=one)
+        alone = run(BEAM, start([b], pad=3 - b), states(3)[b : b + 1], rules=RULES, route=one)
         np.testing.assert_array_equal(found.tokens_BL[b], alone.tokens_BL[0])
     other = jax.tree.map(lambda x: x[::-1], route)
-    assert (run(BEAM, start(range(3)), states(3), route=other).tokens_BL != found.tokens_BL).any()
+    assert (run(BEAM, start(range(3)), states(3), rules=RULES, route=other).tokens_BL != found.tokens_BL).any()

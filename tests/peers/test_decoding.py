@@ -152,7 +152,7 @@ def test_language(pair):
         assert one.keys() == other.keys()
         np.testing.assert_allclose(list(one.values()), [other[code] for code in one], atol=1e-5)
     found = decoder.decode(windows(mel_BMN), None, DecodingOptions(sample_len=9, task="translate"))
-    for one, other in zip(found, theirs.decode(mel_BMN, TheirOptions(fp16=False, sample_len=9, task="translate"))):
+    for one, other in zip(found, theirs.decode(mel_BMN, TheirOptions(fp16=False, sample_len=9, task="translate")), strict=True):
         same(one, other)
 
 
@@ -191,7 +191,9 @@ def test_ladder_is_climbed_alike(pair):
     for temperature in likelihoods:
         for seed in range(6):
             torch.manual_seed(seed)
-            want = theirs.decode(mel_BMN, TheirOptions(fp16=False, language="en", temperature=temperature, sample_len=20))
+            want = theirs.decode(
+                mel_BMN, TheirOptions(fp16=False, language="en", temperature=temperature, sample_len=20)
+            )
             decoder.seed = seed
             one = decoder.decode(
                 windows(mel_BMN), None, dataclasses.replace(options, temperature=temperature, logprob_threshold=None)
