@@ -25,6 +25,7 @@ REQUIRES = [
     "sacrebleu>=2.6",  # BLEU and chrF with signatures
     "deepl>=1.32,<2",  # the official client; its HTTP protocol is what the tests speak
     "ml-collections>=1.1",  # config files
+    "pyyaml>=6.0",  # `moejax config` prints it
     "absl-py>=2.3",  # flags
     "soundfile>=0.14",  # WAV, FLAC, OGG, MP3
     "soxr>=1.0",  # resampling
@@ -37,9 +38,19 @@ REQUIRES = [
 
 EXTRAS = {
     "quickstart": ["espeakng-loader==0.2.4"],  # GPL speech synthesiser, loaded in its own process only; exact: its voices are data
-    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14"],
-    "torch": ["torch==2.13.0"],  # parity tests only; exactly this version has a CPU build that pulls in no CUDA
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16"],  # av: m4a and webm are tested too
+    "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
+    "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only
+    # Other engines for `moejax bench --peers`, each in a process of its own; imported in bench/peers only
+    "peers": [
+        "torch==2.13.0",  # as in `torch`; and ratios are stated against one version
+        "openai-whisper>=20250625",  # the reference; it requires triton (a GPU compiler, 200 MB) on Linux
+        "peft>=0.21,<0.22",  # LoRA's names and folders are compared with this line
+        "faster-whisper>=1.2",  # brings ctranslate2, the engine that is timed
+        "ctranslate2>=4.8",  # its converter reads folders that transformers 5 writes
+    ],
     "media": ["av>=16"],  # m4a, webm
+    "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
 }
 

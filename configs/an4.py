@@ -28,12 +28,14 @@ def get_config(variant=""):
         size="micro",
         sizes=dict(d_model=128, encoder_layers=3, encoder_ffn=512, decoder_ffn=512),
         vocab_size=800,
-        buckets=(3.2, 6.6),
+        buckets=(1.6, 3.2, 6.6),
     )
+    # Short strings first: 1,500 steps on whole sentences from the start left 80 % WER (and 71 % on the training part);
+    # word classes are learnt in cheap steps on what lasts at most 1.6 s, and attention then has something to find.
+    # No dropout, no SpecAugment: with them 3,000 steps underfit (72 % WER instead of 61 %).
     c.base = dict(
-        steps=1500, batch_size=24, learning_rate=2e-3, warmup=150, weight_decay=0.01, ctc=0.3,
-        readings=6000, word_strings=3000, repeat=4,
-        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
+        short_steps=1200, steps=2200, batch_size=48, learning_rate=3e-3, warmup=100, weight_decay=0.01,
+        readings=9000, word_strings=7500, string_words=(1, 4), repeat=3,
         warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
     c.runtime = dict(cpu_devices=2)
@@ -50,6 +52,6 @@ def get_config(variant=""):
     c.joint = dict(steps=80, learning_rate=2e-3, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort"), **noise)
     if variant == "smoke":
-        c.base.steps = c.experts.steps = c.joint.steps = 3
-        c.base.readings, c.base.word_strings = 20, 10
+        c.base.short_steps = c.base.steps = c.experts.steps = c.joint.steps = 3
+        c.base.readings, c.base.word_strings = 20, 15
     return c

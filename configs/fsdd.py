@@ -2,6 +2,8 @@
 
     moejax all --config configs/fsdd.py --config.data.root=DATA/fsdd --workdir runs/fsdd
 
+14 minutes on 2 cores. WER on 360 test utterances: 26.7 % for the base, 5.5 % for one LoRA, 3.5 % for one LoRA of the
+mixture's size, 3.6 % for the mixture (intervals in README.md).
 Needs the Free Spoken Digit Dataset with a metadata.csv (file, text, digit, speaker, take).
 """
 
@@ -39,8 +41,9 @@ def get_config(variant=""):
         spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1
     )
     c.experts = dict(steps=100, learning_rate=5e-3, part="train", **noise)
-    c.joint = dict(steps=600, learning_rate=5e-3, **noise)
+    c.joint = dict(steps=900, learning_rate=5e-3, **noise)
     c.adapters = dict(learning_rate=5e-3, **noise)
+    c.report = dict(typical="A")
     if variant == "smoke":
         c.base.steps = c.experts.steps = c.joint.steps = 3
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)

@@ -7,12 +7,20 @@
 #SBATCH --time=24:00:00
 #SBATCH --signal=B:TERM@120
 #SBATCH --requeue
-#SBATCH --output=runs/slurm-%j.log
-# One node of a SLURM cluster:
+#SBATCH --output=slurm-%j.log
+# One node of a SLURM cluster, submitted from the root of the repository:
 #   sbatch launch/slurm.sh configs/whisper_large_v2.py runs/large --config.data.root=DATA --config.model.pretrained=WEIGHTS
-# The batch shell gets SIGTERM two minutes before the limit and hands it on; moejax saves, leaves with code 75, and the job is queued again.
+# Makes .venv on first use; where compute nodes have no network, run `bash launch/setup_env.sh quickstart,cuda` on a login node first.
+# The batch shell gets SIGTERM two minutes before the limit and hands it on; moejax leaves with code 75, and the job is queued again.
+# Training saves before it leaves and resumes where it was; another stage begins again, so it has to fit into the limit.
 # A job killed without warning loses what came after its newest checkpoint, nothing else: submit the same line again.
+if [ "$#" -lt 2 ]; then
+  echo "usage: sbatch launch/slurm.sh CONFIG WORKDIR [--config.KEY=VALUE ...]" >&2
+  exit 2
+fi
 cd "${SLURM_SUBMIT_DIR:-.}"
+source launch/setup_env.sh "${EXTRAS:-quickstart,cuda}"
+set +e # the exit codes below are read, not fatal
 config="$1" workdir="$2"
 shift 2
 srun .venv/bin/python -m moejax all --config "$config" --workdir "$workdir" "$@" &

@@ -1,7 +1,13 @@
 """The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
 
+import contextlib
+import dis
 import logging
+import os
+import signal
 import sys
+import threading
+from pathlib import Path
 
 from moejax import __version__
 
@@ -10,8 +16,11 @@ USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and ev
 usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
-  moejax transcribe AUDIO... --model PATH                      text of audio files by a workdir or a Hugging Face folder
+  moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings; --help shows examples
+                                                               NAME: a row of the workdir's table, moe if not given
+  moejax export     --workdir W --to FORMAT --output D         hf, openai, ctranslate2, peft: see moejax export --help
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
+  moejax bench      mel|encode|train|decode [--peers]          speed beside other engines; --help lists the options
 
 stages:
 {stages}
@@ -19,26 +28,43 @@ stages:
 any key of the config can be changed from the command line:
   moejax all --config configs/quickstart.py --workdir runs/q --config.gate.num_experts=4 --config.joint.steps=300
 
-`moejax config --config FILE.py` prints every key with its value.
-exit codes: 0 done, 1 refused or failed (one line says why), 2 usage,
-75 stopped by a signal after saving (run again to resume).
+`moejax config --config FILE.py` prints every key with its value, as YAML.
+--traceback shows where a refusal came from; what moejax did not foresee shows it always.
+exit codes: 0 done, 1 refused or failed (one line says why), 2 called without a command,
+75 stopped by SIGTERM (run again: training resumes, other stages begin again),
+141 the reader of the output went away.
 """
+EXIT_BROKEN_PIPE = 141  # as if SIGPIPE had ended the process, which is what shells know
 EXIT_PREEMPTED = 75  # the value of train.loop.EXIT_PREEMPTED, which cannot be imported before JAX is wanted
 
 
 def main(argv=None) -> None:
     """Runs a command and leaves the process with its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            code = command(argv)
+        except SystemExit as stop:  # argparse, after --help
+            code = stop.code
+        sys.stdout.flush()  # or a reader that went away is noticed only when the interpreter ends
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered goes nowhere
+        code = EXIT_BROKEN_PIPE
+    sys.exit(code)
+
+
+def command(argv) -> int:
+    """Exit code of a command line."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())
-        sys.exit(0 if argv else 2)
+        return 0 if argv else 2
     if argv[0] == "--version":
         print(__version__)
-        sys.exit(0)
+        return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("moejax").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    sys.exit(guarded(argv))
+    return guarded(argv)
 
 
 def guarded(argv) -> int:
@@ -46,19 +72,68 @@ def guarded(argv) -> int:
     command, rest = argv[0], argv[1:]
     try:
         if command == "transcribe":
-            return transcribe(rest)
+            from moejax.commands.transcribe import main as transcribe
+
+            return transcribe([arg for arg in rest if arg != "--traceback"])
+        if command == "bench":
+            from moejax.bench.run import main as bench
+
+            return bench(rest)
+        if command == "export":
+            from moejax.commands.export import main as export
+
+            return export([arg for arg in rest if arg != "--traceback"])
         return staged(command, rest)
-    except (ValueError, KeyError, FileNotFoundError, NotADirectoryError, TypeError, PermissionError) as error:
-        if "--traceback" in argv:
-            raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        print(f"moejax {command}: {' '.join(str(text).split())}", file=sys.stderr)
-        return 1
     except Exception as error:
         if type(error).__name__ == "Preempted":
             print(f"moejax {command}: {error}", file=sys.stderr)
             return EXIT_PREEMPTED
-        raise
+        if "--traceback" in argv or not foreseen(error):
+            raise
+        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
+        print(f"moejax {command}: {' '.join(str(text).split())}", file=sys.stderr)
+        return 1
+
+
+def foreseen(error: BaseException) -> bool:
+    """Whether moejax refused something: the error was raised by a `raise` of its own code, or the file system said no.
+
+    A bug's error comes out of an expression, or of somebody else's library; the bytecode at the innermost frame of the
+    traceback tells one from the other whatever the error's type.
+    """
+    if isinstance(error, BrokenPipeError | AssertionError):
+        return False
+    if isinstance(error, OSError) and error.filename is not None:
+        return True
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    ours = Path(code.co_filename).resolve().is_relative_to(Path(__file__).resolve().parent)
+    return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+
+
+@contextlib.contextmanager
+def stoppable(command: str):
+    """SIGTERM ends the process with code 75, through all `finally`s; training, which saves first, answers it itself."""
+    process = os.getpid()
+
+    def stop(number, frame):
+        if os.getpid() != process:  # a child that was forked: as if nobody had listened
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        os.write(2, f"moejax {command}: stopped on request; run it again to go on\n".encode())  # print may be at work
+        sys.exit(EXIT_PREEMPTED)
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:
@@ -73,7 +148,7 @@ def staged(command: str, argv: list[str]) -> int:
     from moejax.stages import run as graph
 
     if command not in ("all", "config", "plan", *graph.STAGES):
-        known = ", ".join(["all", "config", "plan", "transcribe", *graph.STAGES])
+        known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *graph.STAGES])
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
@@ -86,7 +161,9 @@ def staged(command: str, argv: list[str]) -> int:
         raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
     config = overridden(path, argv)
     if command == "config":
-        print(config)
+        from moejax.stages.config import text
+
+        print(text(config), end="")
         return 0
     if command == "plan":
         from moejax.stages.plan import plan
@@ -95,7 +172,8 @@ def staged(command: str, argv: list[str]) -> int:
         return 0
     if workdir is None:
         raise ValueError("--workdir W is missing: the folder that the run writes to")
-    work = graph.run(config, workdir, None if command == "all" else command)
+    with stoppable(command):
+        work = graph.run(config, workdir, None if command == "all" else command)
     if command == "all":
         from moejax.stages.report import console_summary
 
@@ -145,31 +223,6 @@ def overridden(path: str, argv: list[str]):
     if left:
         raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
     return values["config"].value
-
-
-def transcribe(argv: list[str]) -> int:
-    """Prints the text of each file; a file that cannot be read is named on stderr and makes the exit code 1."""
-    from moejax.recognizer import load
-
-    path, argv = take(argv, "--model")
-    system, argv = take(argv, "--system")
-    files = [arg for arg in argv if not arg.startswith("-")]
-    unknown = [arg for arg in argv if arg.startswith("-")]
-    if unknown:
-        raise ValueError(f"transcribe has no option {unknown[0]!r}; it has --model PATH and --system NAME")
-    if path is None or not files:
-        raise ValueError("usage: moejax transcribe AUDIO... --model PATH [--system moe]")
-    recognizer = load(path, system=system)
-    failed = 0
-    for file in files:
-        try:
-            transcript = recognizer.transcribe(file)
-        except (ValueError, FileNotFoundError) as error:
-            print(f"moejax transcribe: {file}: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -1,50 +1,104 @@
 """The public face: load a model, give it audio, get text. Numpy in, numpy out."""
 
+import copy
 import functools
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from moejax.convert import hf_whisper
+from moejax.convert import hf_whisper, openai_whisper
 from moejax.data import audio as audio_io
 from moejax.data.tokenizer import Tokenizer
+from moejax.decode.alignment import Aligner
+from moejax.decode.alignment_heads import PUBLISHED
+from moejax.decode.chunked import transcribe_chunked
+from moejax.decode.longform import Progress, transcribe_sequential
+from moejax.decode.pieces import transcribe_pieces
+from moejax.decode.request import Request, request
 from moejax.nn import functional
+from moejax.nn.quantize import quantize
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.tasks import asr
-from moejax.transcript import Segment, Transcript
+from moejax.transcript import Transcript
+
+PUBLISHED_SECONDS = 30.0
 
 
-def load(path, system: str | None = None) -> "Recognizer":
-    """Recognizer from a moejax workdir or a Hugging Face Whisper folder.
+def load(path, system: str | None = None, weights: str = "", vocabulary=None) -> "Recognizer":
+    """Recognizer from a moejax workdir, a Hugging Face Whisper folder or cached id, or an OpenAI checkpoint (.pt).
 
-    `system` names a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there
-    is: `moe`, then `moe_frozen`, then `base`. Errors: FileNotFoundError for a path that is neither; KeyError for an
-    unknown system.
+    Args:
+      path: an id such as "openai/whisper-tiny" is looked up in the local Hugging Face cache; nothing is downloaded.
+      system: a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there is:
+        `moe`, then `moe_frozen`, then `base`.
+      weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
+      vocabulary: of an OpenAI checkpoint, which has none in it: a tiktoken file, or a folder with one or with
+        tokenizer.json; None looks beside it and in an installed openai-whisper.
+
+    Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
     """
-    path = Path(path)
-    if (path / "base" / "model.json").is_file() and (path / "config.json").is_file():
-        return _from_workdir(path, system)
-    if not (path / "config.json").is_file():
-        raise FileNotFoundError(
-            f"{path} is neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json)"
-        )
+    place = Path(path).expanduser()
+    if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
+        return _from_workdir(place, system, weights)
+    if not place.exists():
+        place = _cached(str(path))
+    if place.is_dir() and not (place / "config.json").is_file():
+        raise FileNotFoundError(f"{path} is {_NEITHER}")
     if system not in (None, "base"):
-        raise KeyError(f"a Hugging Face folder has no system {system!r}; it has base")
-    config, params = hf_whisper.load(path)
-    graphdef, params = asr.init(asr.build(config), params)
-    longest = min(30.0, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
+        raise KeyError(f"a published model has no system {system!r}; it has base")
+    if place.is_file():
+        config, params = openai_whisper.load(place)
+        tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
+        return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
+    config, params = hf_whisper.load(place)
+    writes_times = hf_whisper.settings(place).get("timestamps", True)
+    heads, tokenizer = hf_whisper.alignment_heads(place), Tokenizer.from_hf_folder(place)
+    return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
+
+
+_NEITHER = (
+    "neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json) nor an OpenAI checkpoint (.pt)"
+)
+
+
+def _cached(name: str) -> Path:
+    """The folder of a Hugging Face id in the local cache."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise FileNotFoundError(f"{name} is {_NEITHER}")
+    # Takes half a second, and only ids need it.
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        looked = f"nor does the Hugging Face cache {constants.HF_HUB_CACHE} have its snapshot"
+        raise FileNotFoundError(f"{name} is {_NEITHER}, {looked}; fetch it with: hf download {name}") from error
+
+
+def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":
+    graphdef, params = asr.init(asr.build(config), quantize(params, weights))
+    longest = min(PUBLISHED_SECONDS, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
     shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
-    seconds = (*shorter, longest)
-    return Recognizer(graphdef, params, config, Tokenizer.from_hf_folder(path), seconds=seconds)
+    timed = writes_times and _has_times(config, tokenizer) and longest == PUBLISHED_SECONDS and not config.mask_padding
+    return Recognizer(
+        graphdef, params, config, tokenizer, seconds=(*shorter, longest), language=None if timed else "en",
+        timestamps=timed, heads=heads,
+    )  # fmt: skip
 
 
-def _from_workdir(path: Path, system: str | None) -> "Recognizer":
+def _has_times(config, tokenizer) -> bool:
+    return config.vocab_size > tokenizer.timestamp_begin
+
+
+def _from_workdir(path: Path, system: str | None, weights: str) -> "Recognizer":
     # Imported here: the stages lie above this module and only a workdir needs them.
     from moejax.stages.opening import open_workdir
 
-    opened = open_workdir(path, system)
-    return Recognizer(**opened)
+    return Recognizer(**open_workdir(path, system, weights))
 
 
 class Recognizer:
@@ -54,31 +108,94 @@ class Recognizer:
 
     def __init__(
         self, graphdef, params, config, tokenizer, *, seconds, route="none", mixture=None, embedding=None, label=0,
-        language="en", batch_size=8, seed=0,
+        language="en", batch_size=8, seed=0, timestamps=False, heads=None,
     ):  # fmt: skip
+        """`seconds`: window lengths. `language`: the default, None detects it. `timestamps`: the model writes them and
+        hears 30 s, so long audio is read as the reference reads it. `heads`: (layer, head) pairs for word times.
+        """
         self.graphdef, self.params, self.config, self.tokenizer = graphdef, params, config, tokenizer
         self.seconds = tuple(sorted(seconds))
         self.route, self.mixture, self.embedding, self.label = route, mixture, embedding, label
         self.language, self.batch_size, self.seed = language, batch_size, seed
+        self.timestamps, self.heads = timestamps, heads
 
-    def transcribe(self, audio, *, rate: int = SAMPLE_RATE, language: str | None = None, batch_size: int | None = None):
-        """Transcript of a path or an array [S] at `rate` Hz, or a list of Transcripts of a list of them.
+    def transcribe(self, audio, *, rate: int = SAMPLE_RATE, progress: Progress | None = None, **options):
+        """Transcript of a path or an array [S] or [S, channels] at `rate` Hz, or a list of Transcripts of a list.
 
-        Integer arrays are scaled by their type; longer recordings than the largest window are cut at silences. Audio in
-        which nothing can be heard gives empty text. Errors: ValueError naming what is wrong (unreadable, NaN, wrong
-        scale).
+        Integer arrays are scaled by their type. Audio in which nothing can be heard gives empty text. `progress` is
+        called with (place in the list, seconds done, seconds in all).
+
+        Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language, task,
+        beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps, initial_prompt,
+        condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"), batch_size, guards.
+
+        Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale, unknown language); TypeError for an
+        unknown option; FileNotFoundError.
         """
         single = not isinstance(audio, list | tuple)
-        language = language or self.language
-        waves = [self._read(item, rate) for item in ([audio] if single else audio)]
-        pieces = [(i, start, stop) for i, wave in enumerate(waves) for start, stop in self._spans(wave)]
-        cut = [waves[i][start:stop] for i, start, stop in pieces]
-        texts = self._decode(cut, language, batch_size or self.batch_size)
-        found = [[] for _ in waves]
-        for (i, start, stop), (text, route) in zip(pieces, texts, strict=True):
-            found[i].append(Segment(start / SAMPLE_RATE, stop / SAMPLE_RATE, text, route))
-        transcripts = [_join(segments, language) for segments in found]
-        return transcripts[0] if single else transcripts
+        items = [audio] if single else audio
+        self.check(**options)
+        waves = (self.read(item, rate) for item in items)
+        if any(not isinstance(item, str | Path) for item in items):
+            waves = iter(list(waves))  # a wrong array is a bug of the caller's: found before work starts
+        found: list[Transcript] = [None] * len(items)
+        for place, transcript in self.stream(waves, progress=progress, **options):
+            found[place] = transcript
+        return found[0] if single else found
+
+    def stream(
+        self, waves: Iterable[np.ndarray], *, progress: Progress | None = None, **options
+    ) -> Iterator[tuple[int, Transcript]]:
+        """(place, Transcript) of each wave as it is finished; waves are what `read` gives, options those of
+        `transcribe`.
+
+        The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory.
+        """
+        asked = self.check(**options)
+        decoder = copy.copy(self.decoder)  # the compiled programs are shared
+        decoder.batch_size = asked.batch_size or self.batch_size
+        align = self._aligner(asked.decoding.task) if asked.longform.word_timestamps else None
+        common = {"decoding": asked.decoding, "options": asked.longform, "align": align, "progress": progress}
+        common["window_seconds"] = self.samples[-1] / SAMPLE_RATE
+        arguments = (waves, decoder, self.tokenizer, self.config)
+        if asked.algorithm == "sequential":
+            return transcribe_sequential(*arguments, **common)
+        if asked.algorithm == "chunked":
+            return transcribe_chunked(*arguments, cut=_cut, **common)
+        return transcribe_pieces(*arguments, cut=_cut, **{**common, "window_seconds": self.seconds[-1]})
+
+    def check(self, **options) -> Request:
+        """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""
+        asked = request(
+            options, timed=self.timestamps, can_time=_has_times(self.config, self.tokenizer), language=self.language,
+            context=self.config.max_target_positions,
+        )  # fmt: skip
+        language = asked.decoding.language or ("en" if not self.tokenizer.languages else self.tokenizer.languages[0])
+        self.tokenizer.prefix(language, asked.decoding.task)
+        asked.longform.clips(0, self.config.hop)
+        if asked.longform.hallucination_silence_threshold is not None and not asked.longform.word_timestamps:
+            raise ValueError("hallucination_silence_threshold needs word_timestamps")
+        return asked
+
+    def read(self, item, rate: int = SAMPLE_RATE) -> np.ndarray:
+        """Mono samples [S] at 16 kHz of a path, of a file's bytes or of an array at `rate`; none where it is silent.
+
+        Errors: FileNotFoundError; `data.audio.Rejected`, a ValueError, for what cannot be used.
+        """
+        if isinstance(item, str | Path):
+            if not Path(item).is_file():
+                raise FileNotFoundError(f"no audio file {item}")
+            samples, rate = audio_io.read(item)
+        elif isinstance(item, bytes):
+            samples, rate = audio_io.read(item)
+        else:
+            samples = np.asarray(item)
+        try:
+            return audio_io.gate(samples, rate, min_seconds=0.0, max_seconds=float("inf")).samples
+        except audio_io.Rejected as rejected:
+            if rejected.reason in ("silent", "empty", "too_short"):
+                return np.zeros(0, np.float32)
+            raise
 
     def encode(self, mel_BMN) -> np.ndarray:
         """Encoder states [B, T, D] of the *base* for log-mel features [B, M, N] (Hugging Face's layout), float32."""
@@ -92,6 +209,25 @@ class Recognizer:
         mel_BNM = np.asarray(mel_BMN, np.float32).transpose(0, 2, 1)
         return np.asarray(self._logits(self.params, mel_BNM, np.asarray(tokens_BL, np.int32)), np.float32)
 
+    @property
+    def samples(self):
+        """Window lengths in samples, whole encoder frames."""
+        step = 2 * self.config.hop
+        return tuple(-(-round(s * SAMPLE_RATE) // step) * step for s in self.seconds)
+
+    @functools.cached_property
+    def decoder(self):
+        """The `decode.decoder.Decoder` of this system, for windows of audio or of features."""
+        return asr.make_decoder(
+            self.graphdef, self.params, self.config, self.tokenizer, samples=self.samples, route=self.route,
+            mixture=self.mixture, embedding=self.embedding, batch_size=self.batch_size, label=self.label,
+            seed=self.seed,
+        )  # fmt: skip
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - a recognizer lives as long as the program
+    def _aligner(self, task):
+        return Aligner(self.graphdef, self.params, self.config, self.tokenizer, heads=self.heads, task=task)
+
     @functools.cached_property
     def _encode(self):
         return jax.jit(lambda params, mel_BNM: functional.merge(self.graphdef, params).encode(mel_BNM))
@@ -102,66 +238,7 @@ class Recognizer:
             self.graphdef, route=self.route, mixture=self.mixture, embedding=self.embedding, label=self.label
         )
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - a recognizer lives as long as the program
-    def _predict(self, language):
-        prefix = self.tokenizer.prefix(language)
-        room = self.config.max_target_positions
-        return asr.make_predict(
-            self.graphdef, prefix=prefix, eot=self.tokenizer.eot, route=self.route, mixture=self.mixture,
-            embedding=self.embedding, max_tokens=(room // 2 if room > 128 else room) - len(prefix) + 1,
-        )  # fmt: skip
 
-    def _read(self, item, rate):
-        if isinstance(item, str | Path):
-            if not Path(item).is_file():
-                raise FileNotFoundError(f"no audio file {item}")
-            samples, rate = audio_io.read(item)
-        else:
-            samples = np.asarray(item)
-        try:
-            return audio_io.gate(samples, rate, min_seconds=0.0, max_seconds=float("inf")).samples
-        except audio_io.Rejected as rejected:
-            if rejected.reason in ("silent", "empty", "too_short"):
-                return np.zeros(0, np.float32)
-            raise
-
-    def _spans(self, wave):
-        return audio_io.chunks(wave, self.seconds[-1]) if len(wave) else []
-
-    def _decode(self, waves, language, batch_size):
-        """(text, route) of each wave; waves are batched by window length, results come back in order."""
-        windows = [next(s for s in self.samples if len(wave) <= s) for wave in waves]
-        results: list[tuple[str, list[float] | None] | None] = [None] * len(waves)
-        for window in sorted(set(windows)):
-            members = [i for i, w in enumerate(windows) if w == window]
-            for at in range(0, len(members), batch_size):
-                rows = members[at : at + batch_size]
-                batch = self._batch([waves[i] for i in rows], window, language, batch_size)
-                for i, result in zip(rows, batch, strict=True):
-                    results[i] = result
-        return results
-
-    @property
-    def samples(self):
-        """Window lengths in samples, whole encoder frames."""
-        step = 2 * self.config.hop
-        return tuple(-(-round(s * SAMPLE_RATE) // step) * step for s in self.seconds)
-
-    def _batch(self, waves, window, language, batch_size):
-        rows = batch_size if len(waves) > 1 else 1
-        audio_BS, samples_B = np.zeros((rows, window), np.float32), np.ones(rows, np.int32)
-        for b, wave in enumerate(waves):
-            audio_BS[b, : len(wave)], samples_B[b] = wave, len(wave)
-        label_B = np.full(rows, self.label, np.int32)
-        predict, key = self._predict(language), jax.random.key(self.seed)
-        decoded, weight_BE = predict(self.params, audio_BS, samples_B, label_B, key)
-        tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
-        texts = [self.tokenizer.decode(tokens_BL[b, : lengths_B[b]]) for b in range(len(waves))]
-        weights = [None] * len(waves) if weight_BE is None else np.asarray(weight_BE).astype(float).tolist()
-        return list(zip(texts, weights, strict=False))  # weights of filler rows are left over
-
-
-def _join(segments, language) -> Transcript:
-    text = " ".join(segment.text for segment in segments if segment.text)
-    routes = [segment.route for segment in segments if segment.route is not None]
-    return Transcript(text, segments, language, np.mean(routes, axis=0).tolist() if routes else None)
+def _cut(audio_S, seconds):
+    """Pieces at silences; none of nothing."""
+    return audio_io.chunks(audio_S, seconds) if len(audio_S) else []

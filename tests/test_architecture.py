@@ -20,7 +20,7 @@ MAY = {
     "allocator": (),
     "ops": ("types",),
     "nn": ("types", "ops"),
-    "decode": ("types", "ops", "nn"),
+    "decode": ("types", "ops", "nn", "transcript"),
     "convert": ("types", "ops", "nn"),
     "data": ("types", "ops"),
     "train": ("types", "sharding"),
@@ -32,9 +32,10 @@ MAY = {
 }
 MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding", "allocator")
 MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
+MAY["commands"] = (*MAY["recognizer"], "recognizer", "writers")
 MAY["__init__"] = ("recognizer", "stages", "transcript")
 MAY["bench"] = (*MAY["recognizer"], "recognizer")
-MAY["__main__"] = (*MAY["recognizer"], "recognizer", "writers", "bench", "__init__")
+MAY["__main__"] = (*MAY["recognizer"], "recognizer", "commands", "bench", "__init__")
 # Libraries that move have one home each; None stands for nowhere.
 HOMES = {
     "flax": ("nn",),

@@ -1,16 +1,25 @@
 """The command line: help that lists what there is, and one line on stderr for everything that a user can get wrong."""
 
+import importlib.util
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_job
+import yaml
+from ml_collections import ConfigDict
 
 from moejax import __main__ as cli
 from moejax import __version__
+from moejax.data import espeak
+from moejax.stages import config as configs
+from moejax.stages import describe
 from moejax.stages import run as graph
 from moejax.stages.artifacts import read_json
 
@@ -57,7 +66,8 @@ def test_help_lists_every_stage_and_command(capsys):
         code, out, err = call(capsys, *argv)
         assert code == 0 and not err
         assert all(f"\n  {name} " in out for name in graph.STAGES)
-        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe"))
+        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe", "export", "bench"))
+        assert "--system NAME" in out and "--traceback" in out
     assert call(capsys, "--version")[1].strip() == __version__
     assert call(capsys)[0] == 2
 
@@ -68,6 +78,14 @@ def test_config_prints_every_key(capsys):
     keys = {line.split(":")[0].strip() for line in out.splitlines()}
     assert {"joint", "num_experts", "buckets", "targets", "balance", "max_skipped_share"} <= keys
     assert re.search(r"joint:(\n  .*)*\n  steps: 17\n", out)
+
+
+@pytest.mark.parametrize("file", ["quickstart.py:fast", "fsdd.py", "whisper_large_v2.py"])
+def test_what_config_prints_is_plain_yaml_and_the_same_config(capsys, file):
+    code, out, _ = call(capsys, "config", "--config", ROOT / "configs" / file)
+    assert code == 0 and "!!" not in out and "&id" not in out
+    again = configs.resolve(ConfigDict(yaml.safe_load(out)))
+    assert again.to_dict() == configs.load(str(ROOT / "configs" / file)).to_dict()
 
 
 def test_a_key_of_an_open_section_can_be_added(capsys):
@@ -89,7 +107,7 @@ def test_plan_prints(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train"], r"unknown command 'train'; known: all, config, plan, transcribe, describe, .*report"),
+        (["train"], r"unknown command 'train'; known: all, bench, config, export, plan, transcribe, .*report"),
         (["all", "--workdir", "W"], r"--config FILE.py is missing"),
         (["all", "--config"], r"--config wants a value"),
         (["all", "--config", "TINY"], r"--workdir W is missing"),
@@ -103,13 +121,16 @@ def test_plan_prints(capsys):
         (["all", "--config", "TINY", "--workdir", "W", "joint.steps=3"], r"unexpected argument 'joint.steps=3'"),
         (["all", "--config", "TINY", "--workdir", "W", "--steps=3"], r"steps"),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.root=nowhere"], r"no folder 'nowhere'"),
-        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"], r"unknown 'disk'; known: .*"),
+        (
+            ["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"],
+            r"'data.source' is 'disk'; known: builtin",
+        ),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.split=random"],
-         r"unknown scheme 'random'; known: per_speaker"),
+         r"'data.split' is 'random'; known: per_speaker"),
         (["describe", "--config", "TINY", "--workdir", "W", "--config.data.columns.text=words"],
          r"no column 'words' \(data.columns.text\); it has file, text"),
         (["transcribe", "a.wav"], r"usage: moejax transcribe"),
-        (["transcribe", "a.wav", "--model", "nowhere"], r"nowhere is neither a moejax workdir"),
+        (["transcribe", "a.wav", "--model", "nowhere"], r"a.wav: no such file"),
         (["transcribe", "a.wav", "--model", "nowhere", "--beams", "3"], r"no option '--beams'"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
@@ -206,3 +227,85 @@ def test_a_real_process_answers_with_one_line_and_its_code(corpus):
     done = subprocess.run(argv, capture_output=True, text=True, env=environment)
     assert done.returncode == 1 and not done.stdout
     assert re.fullmatch(r"moejax all: config has no key 'gate.hiden'; did you mean gate.hidden\?.*\n", done.stderr)
+
+
+def test_a_file_in_place_of_the_workdir(capsys, corpus):
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    Path("W").write_text("notes")
+    for workdir in ("W", "W/below"):
+        assert "W is a file" in refused(capsys, "describe", "--config", config, "--workdir", workdir)
+    assert Path("W").read_text() == "notes"
+
+
+def test_a_folder_that_is_not_there_leaves_no_workdir(capsys, corpus):
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    refused(capsys, "describe", "--config", config, "--workdir", "W", "--config.data.root=nowhere")
+    assert not Path("W").exists()
+
+
+def test_without_the_synthesiser_nothing_is_begun(capsys, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "espeakng_loader" else find(name))
+    argv = ("--config", ROOT / "configs/quickstart.py:fast", f"--config.data.cache_dir={tmp_path / 'cache'}")
+    line = refused(capsys, "describe", *argv, "--workdir", tmp_path / "W")
+    assert espeak.MISSING.split(";")[0] in line
+    assert [p.name for p in (tmp_path / "W").rglob("*")] == ["log.txt"]
+
+
+@pytest.mark.parametrize(
+    "bug", [lambda _: int("x"), lambda _: {}["x"], lambda _: len(3), lambda _: np.zeros(2) + np.zeros(3)]
+)
+def test_a_bug_keeps_its_traceback_whatever_its_type(capsys, monkeypatch, bug):
+    monkeypatch.setattr(graph, "closure", bug)
+    config = ROOT / "configs/quickstart.py"
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        cli.main(["describe", "--config", str(config), "--workdir", "W"])
+
+
+def test_traceback_shows_where_a_refusal_came_from():
+    with pytest.raises(FileNotFoundError, match="nowhere.py"):
+        cli.main(["all", "--config", "nowhere.py", "--workdir", "W", "--traceback"])
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly():
+    argv = [sys.executable, "-m", "moejax", "config", "--config", str(ROOT / "configs/quickstart.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_sigterm_outside_training_asks_to_be_run_again(capsys, corpus, monkeypatch):
+    """As in training: code 75, which launch/slurm.sh answers by queueing the job again; nothing is marked as begun."""
+    config = tiny_job.write_config(corpus.parent / "tiny.py")
+    monkeypatch.setattr(describe, "run", lambda cfg, work: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.getsignal(signal.SIGTERM)
+    code, _, _ = call(capsys, "describe", "--config", config, "--workdir", "W")
+    assert code == 75 and signal.getsignal(signal.SIGTERM) is before
+    unfinished("W")
+    assert not Path("W/describe").exists()
+
+
+def test_the_plan_of_many_layers_is_short(capsys):
+    _, out, _ = call(capsys, "plan", "--config", ROOT / "configs/fsdd.py")
+    lines = out.split("arrays:\n")[1].split("\n\n")[0].splitlines()
+    total = int(re.search(r"joint trains (\d+) arrays", out)[1])
+    assert len(lines) < 30 and sum(int(line.split(" x ")[0]) for line in lines) == total
+    assert any("self_attn/q" in line and "cross_attn/out" in line for line in lines)
+
+
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh"])
+def test_a_launch_script_without_arguments_says_how_it_is_called(tmp_path, script):
+    (tmp_path / "launch").mkdir()
+    for file in (ROOT / "launch").iterdir():
+        shutil.copy(file, tmp_path / "launch")
+    done = subprocess.run(["bash", f"launch/{script}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.startswith("usage: ") and not done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["launch"]
+
+
+def test_slurm_jobs_write_where_a_fresh_clone_has_a_folder():
+    output = re.search(r"--output=(\S+)", (ROOT / "launch" / "slurm.sh").read_text())[1]
+    assert "/" not in output and f"{output.replace('%j', '*')}" in (ROOT / ".gitignore").read_text().split()

@@ -33,6 +33,8 @@ def test_every_variant_resolves(file):
     for variant in variants(file):
         config = configs.load(f"{file}:{variant}")
         assert config.to_dict() != plain.to_dict()
+        # Nor the same folder of runs/ (`moejax.evaluate`).
+        assert config.name != plain.name and config.name.startswith(plain.name)
         # A variant makes the same job smaller: it has the same systems to compare.
         assert (config.adapters.kinds, config.data.source) == (plain.adapters.kinds, plain.data.source)
         assert config.joint.steps <= plain.joint.steps
@@ -50,7 +52,7 @@ def test_a_config_opens_with_its_command_and_imports_nothing_of_ours(file):
 def test_every_section_has_one_home_and_is_read_by_a_stage():
     read = {section.split(".")[0] for stage in graph.STAGES.values() for section in stage.sections}
     sections = {key for module in graph.stage_modules() for key in module.DEFAULTS}
-    assert sections - read == {"mesh", "runtime"}, "a section that no stage depends on never makes one run again"
+    assert sections - read == {"mesh", "runtime", "export"}, "one that no stage reads never makes one run again"
 
 
 def test_resolving_twice_changes_nothing():

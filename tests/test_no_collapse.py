@@ -172,7 +172,7 @@ def joint_run(balance, prior, start, steps=120):
     monitor, rng = LoadMonitor(E, "ABCD", prior), np.random.default_rng(1)
     for n in range(steps):
         now, metrics = step(now, frozen, made(tiny.BUCKET, rng.choice(len(cohort), 32, replace=False)))
-        alarms = monitor(n, {"load_EC": np.asarray(metrics["load_EC"])})
+        alarms = monitor(n, {name: np.asarray(metrics[name]) for name in ("load_EC", "top1_E")})
     unseen, cohort = planted(prior, seed=7)
     choice = np.asarray(asr.make_gate(graphdef)({**frozen, **now.params}, unseen.gate_in)).argmax(1)
     purity = sum(np.bincount(cohort[choice == e]).max() for e in set(choice)) / len(cohort)
@@ -193,16 +193,26 @@ def test_4_without_the_balance_loss_a_collapsed_gate_stays_so_and_the_alarm_fire
     monitor, alarms, purity, load_E, _ = joint_run(0.0, UNIFORM, "collapsed")
     assert purity < 0.7 and (load_E == 0).any()
     dead = [e for e in range(E) if monitor.load()[e] < 0.1 / E]
-    assert dead and [alarm.split(" has ")[0] for alarm in alarms] == [f"ALARM: expert {e}" for e in dead]
+    dying = [alarm.split(" has ")[0] for alarm in alarms if "dying" in alarm]
+    assert dead and dying == [f"ALARM: expert {e}" for e in dead]
+    assert monitor.top1() @ (load_E == 0) < 0.05 and monitor.said is not None
 
 
 def test_4_alarm_waits_for_a_full_window_and_forgets_what_has_left_it():
     monitor = LoadMonitor(2, ["A"], [0.5, 0.5], window=3)
     dead, alive = np.array([[8.0], [0.0]]), np.array([[4.0], [4.0]])
-    assert [len(monitor(n, {"load_EC": x})) for n, x in enumerate([dead, dead, dead, alive, dead, dead, dead])] == [
-        0, 0, 1, 0, 0, 0, 1
-    ]  # fmt: skip
+    even = np.array([4.0, 4.0])
+    seen = [dead, dead, dead, alive, dead, dead, dead]
+    assert [len(monitor(n, {"load_EC": x, "top1_E": even})) for n, x in enumerate(seen)] == [0, 0, 1, 0, 0, 0, 1]
     assert monitor(9, {"loss": 1.0}) == [] and "expert 1" in monitor.table()
+
+
+def test_4_alarm_sees_a_collapsed_choice_behind_even_weights_and_says_it_once():
+    monitor = LoadMonitor(2, ["A"], [0.5, 0.5], window=2)
+    even, one, other = np.array([[4.2], [3.8]]), np.array([8.0, 0.0]), np.array([4.0, 4.0])
+    said = [monitor(n, {"load_EC": even, "top1_E": x}) for n, x in enumerate([one, one, one, other, other, one, one])]
+    assert [len(lines) for lines in said] == [0, 1, 0, 0, 0, 0, 1]
+    assert "expert 0 is the top of 100.0 % of the utterances (prior 50.0 %); (almost) never: 1" in said[1][0]
 
 
 def test_5_a_model_overfitted_to_two_tokens_stops_after_them():

@@ -25,6 +25,7 @@ from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import HOP, N_FFT, SAMPLE_RATE, STRIDE
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = ("float32", "float16", "bfloat16")
 _FIELDS = {  # ours: theirs
     "d_model": "d_model",
     "encoder_layers": "encoder_layers",
@@ -54,11 +55,11 @@ def load(folder, *, dtype="float32"):
     places = key_map(config)
     with contextlib.ExitStack() as stack:
         readers = _open_weights(folder, stack)
-        _check_keys(folder, {key: tuple(r.get_slice(name).get_shape()) for key, (r, name) in readers.items()}, places)
+        check_keys(folder, {key: tuple(r.get_slice(name).get_shape()) for key, (r, name) in readers.items()}, places)
         flat = {}
         for key, (path, _) in places.items():
             reader, name = readers[key]
-            flat[path] = np.ascontiguousarray(_turn(path, reader.get_tensor(name)), dtype=dtype)
+            flat[path] = np.ascontiguousarray(turn(path, reader.get_tensor(name)), dtype=dtype)
         if _TIED in readers:
             reader, name = readers[_TIED]
             if not np.array_equal(reader.get_tensor(name).astype(dtype), flat["backbone/decoder/embed"]):
@@ -87,7 +88,13 @@ def settings(folder) -> dict:
     return _read_json(pathlib.Path(folder) / "config.json").get("moejax", {})
 
 
-def save(folder, config, params, tokenizer=None, extra=None):
+def alignment_heads(folder) -> list | None:
+    """(layer, head) pairs whose attention follows the audio, where generation_config.json names them."""
+    file = pathlib.Path(folder) / "generation_config.json"
+    return _read_json(file).get("alignment_heads") if file.is_file() else None
+
+
+def save(folder, config, params, tokenizer=None, extra=None, *, dtype=None, generation=None):
     """Writes a folder that transformers and `load` read, whole or not at all.
 
     Args:
@@ -96,9 +103,13 @@ def save(folder, config, params, tokenizer=None, extra=None):
       params: {"backbone": ..., "buffer": ...}; experts, gates and heads have no place in this format and are an error.
       tokenizer: data.tokenizer.Tokenizer; gives the control-token ids and is saved along.
       extra: JSON-able entries for "moejax" in config.json.
+      dtype: of the stored weights (float32, float16, bfloat16); None keeps that of `params`.
+      generation: entries of generation_config.json that win over those derived here (alignment heads, a language).
     """
     folder = pathlib.Path(folder).absolute()
     tensors = to_hf(config, params)
+    if dtype is not None:
+        tensors = {key: narrowed(key, tensor, dtype) for key, tensor in tensors.items()}
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
@@ -106,7 +117,7 @@ def save(folder, config, params, tokenizer=None, extra=None):
     try:
         safetensors.numpy.save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         _write_json(new / "config.json", _config_json(config, tokenizer, str(tensors[_EMBED].dtype), extra or {}))
-        _write_json(new / "generation_config.json", _generation_json(config, tokenizer))
+        _write_json(new / "generation_config.json", _generation_json(config, tokenizer) | (generation or {}))
         _write_json(new / "preprocessor_config.json", _preprocessor_json(config))
         if tokenizer is not None:
             tokenizer.save(new)
@@ -127,13 +138,24 @@ def to_hf(config, params) -> dict:
         raise ValueError(f"no place in a Hugging Face Whisper for {_some(unknown)}")
     if missing:
         raise ValueError(f"params lack {_some(missing)}")
-    tensors = {key: np.ascontiguousarray(_turn(path, np.asarray(flat[path]))) for key, (path, _) in places.items()}
+    tensors = {key: np.ascontiguousarray(turn(path, np.asarray(flat[path]))) for key, (path, _) in places.items()}
     wrong = [
         f"{key} {tensors[key].shape}, want {shape}" for key, (_, shape) in places.items() if tensors[key].shape != shape
     ]
     if wrong:
         raise ValueError(f"wrong shapes for this config: {_some(wrong)}")
     return tensors
+
+
+def narrowed(name, array, dtype):
+    """The array in float32, float16 or bfloat16. Errors: a ValueError naming it, where a number becomes infinite."""
+    if str(dtype) not in DTYPES:
+        raise ValueError(f"unknown weight type {dtype!r}; known: {', '.join(DTYPES)}")
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(array).astype(dtype, copy=False)
+    if str(dtype) == "float16" and (np.isinf(narrow) & np.isfinite(array)).any():
+        raise ValueError(f"{name} has numbers beyond float16's 65504; choose bfloat16 or float32")
+    return narrow
 
 
 def key_map(config) -> dict:
@@ -178,8 +200,10 @@ def _norm(theirs, ours, width):
     return {f"model.{theirs}.{their}": (f"backbone/{ours}/{mine}", (width,)) for their, mine in pairs}
 
 
-def _turn(path, array):
-    """Kernels are [..., in, out] here and [out, in, ...] there: reversing the axes goes both ways."""
+def turn(path, array):
+    """An array in the other layout: kernels are [..., in, out] here and [out, in, ...] there, so reversing the axes
+    goes both ways.
+    """
     return array.T if path.endswith("/kernel") else array
 
 
@@ -205,7 +229,8 @@ def _open_weights(folder, stack):
     return found
 
 
-def _check_keys(folder, shapes, places):
+def check_keys(folder, shapes, places):
+    """Raises a one-line ValueError unless the {key: shape} of a file are exactly those of `places` (see `key_map`)."""
     unknown = sorted(shapes.keys() - places.keys() - {_TIED})
     missing = sorted(places.keys() - shapes.keys())
     if unknown:

@@ -17,6 +17,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from moejax.data import media
+
 REASONS = (
     *("unreadable", "truncated", "empty", "wrong_shape", "wrong_scale", "nan", "silent", "too_short", "too_long"),
     "no_text",
@@ -50,7 +52,8 @@ class Checked:
 def read(source: str | Path | bytes | Callable[[], tuple[np.ndarray, int]]) -> tuple[np.ndarray, int]:
     """(samples [S] or [S, channels], rate) of a file, of a file's bytes, or of a function that gives them.
 
-    Integer formats arrive scaled to [-1, 1]. Raises `Rejected("unreadable" | "truncated")` for files; a function may
+    WAV, FLAC, MP3, OGG and what else libsndfile knows; MP4 (m4a), WebM and the like with the extra `media`. Integer
+    formats arrive scaled to [-1, 1]. Raises `Rejected("unreadable" | "truncated")` for files; a function may
     return anything (the gate looks at it) and its own `Rejected` passes through.
     """
     if callable(source):
@@ -69,6 +72,13 @@ def _decode(stream: BinaryIO, name: str) -> tuple[np.ndarray, int]:
     if present < promised:
         raise Rejected("truncated", f"{name}: the header promises {promised} bytes of samples, the file has {present}")
     stream.seek(0)
+    container = media.kind(stream.read(16))
+    stream.seek(0)
+    if container is not None:
+        try:
+            return media.decode(stream, container)
+        except media.Undecodable as error:
+            raise Rejected(error.reason, f"{name}: {error.detail}") from error
     try:
         file = soundfile.SoundFile(stream)
     except soundfile.SoundFileError as error:

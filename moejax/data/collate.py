@@ -1,5 +1,7 @@
 """From manifest rows to fixed-shape batches."""
 
+import dataclasses
+
 import numpy as np
 
 from moejax.types import Batch
@@ -33,32 +35,47 @@ class Collator:
         return lengths
 
     def __call__(self, bucket: int, rows) -> Batch:
-        B, L = len(rows), self.lengths[bucket]
-        audio_BS = np.zeros((B, bucket), np.float32)
-        samples_B = np.ones(B, np.int32)  # a filler row has one sample: no mask is ever empty
-        tokens_BL = np.full((B, L), self.eot, np.int32)
-        targets_BL = np.full((B, L), self.eot, np.int32)
-        score_BL = np.zeros((B, L), bool)
-        real_B = np.asarray(rows) >= 0
-        for b, row in enumerate(rows):
-            if row < 0:
-                continue
-            wave = self.audio(row)
-            ids = self.tokens[row]
-            audio_BS[b, : len(wave)] = wave
-            samples_B[b] = len(wave)
-            tokens_BL[b, : len(ids) - 1] = ids[:-1]
-            targets_BL[b, : len(ids) - 1] = ids[1:]
-            score_BL[b, self.prefix - 1 : len(ids) - 1] = True
-        pick = np.where(real_B, rows, 0)
-        return Batch(
-            audio_BS=audio_BS,
-            samples_B=samples_B,
-            tokens_BL=tokens_BL,
-            targets_BL=targets_BL,
-            score_BL=score_BL,
+        real_B, pick = np.asarray(rows) >= 0, np.maximum(rows, 0)
+        batch = assemble(
+            [None if row < 0 else self.audio(row) for row in rows], [self.tokens[row] for row in pick],
+            [self.prefix] * len(rows), samples=bucket, length=self.lengths[bucket], eot=self.eot,
+        )  # fmt: skip
+        return dataclasses.replace(
+            batch,
             label_B=np.where(real_B, self.labels[pick], -1).astype(np.int32),
             gate_in_BU=self.gate_in[pick] * real_B[:, None],
             cohort_B=self.cohorts[pick].astype(np.int32),
-            real_B=real_B,
         )
+
+
+def assemble(waves, ids, given, *, samples, length, eot) -> Batch:
+    """A `Batch` of waveforms and their tokens; a waveform None is filler. Label -1, cohort 0, no gate input.
+
+    waves: float32 [S], S <= samples. ids: prefix, text and end token, at most length + 1. given: how many of each row's
+    ids are input only; every later one is scored.
+    """
+    B = len(waves)
+    audio_BS = np.zeros((B, samples), np.float32)
+    samples_B = np.ones(B, np.int32)  # a filler row has one sample: no mask is ever empty
+    tokens_BL = np.full((B, length), eot, np.int32)
+    targets_BL = np.full((B, length), eot, np.int32)
+    score_BL = np.zeros((B, length), bool)
+    for b, (wave, row, first) in enumerate(zip(waves, ids, given, strict=True)):
+        if wave is None:
+            continue
+        audio_BS[b, : len(wave)] = wave
+        samples_B[b] = len(wave)
+        tokens_BL[b, : len(row) - 1] = row[:-1]
+        targets_BL[b, : len(row) - 1] = row[1:]
+        score_BL[b, first - 1 : len(row) - 1] = True
+    return Batch(
+        audio_BS=audio_BS,
+        samples_B=samples_B,
+        tokens_BL=tokens_BL,
+        targets_BL=targets_BL,
+        score_BL=score_BL,
+        label_B=np.full(B, -1, np.int32),
+        gate_in_BU=np.zeros((B, 0), np.float32),
+        cohort_B=np.zeros(B, np.int32),
+        real_B=np.array([wave is not None for wave in waves]),
+    )

@@ -142,10 +142,15 @@ class Manifest:
         """The rows that `indices(**equal)` finds."""
         return self.take(self.indices(**equal))
 
-    def digest(self) -> str:
-        """A hexadecimal digest of every value in order; independent of `root` and of how parquet packed the rows."""
+    def digest(self, without: Sequence[str] = ()) -> str:
+        """A hexadecimal digest of every value in order; independent of `root` and of how parquet packed the rows.
+
+        Columns in `without` are left out.
+        """
         digest = hashlib.blake2b(digest_size=16)
         for name, kind in COLUMNS.items():
+            if name in without:
+                continue
             digest.update(name.encode())
             if pa.types.is_string(kind):
                 values = self.table.column(name)

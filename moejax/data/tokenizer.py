@@ -92,6 +92,19 @@ class Tokenizer:
         return cls(_byte_level(models.BPE(vocab=vocab, merges=merges), specials), multilingual=multilingual)
 
     @classmethod
+    def published(cls, folder):
+        """Tokenizer of a folder that holds multilingual.tiktoken, or else gpt2.tiktoken (English only), or else the
+        tokenizer of a Hugging Face Whisper.
+        """
+        folder = pathlib.Path(folder)
+        for name, multilingual in (("multilingual.tiktoken", True), ("gpt2.tiktoken", False)):
+            if (folder / name).is_file():
+                return cls.from_tiktoken(folder / name, multilingual=multilingual)
+        if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+            return cls.from_hf_folder(folder)
+        raise FileNotFoundError(f"{folder}: no vocabulary; multilingual.tiktoken, gpt2.tiktoken or tokenizer.json")
+
+    @classmethod
     def train(cls, texts, vocab_size: int, languages=("en", "de"), timestamps_seconds: float = 0):
         """Byte-level BPE learnt from texts, for the micro family; the same texts give the same ids.
 

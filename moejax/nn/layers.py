@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moejax.nn.variables import Backbone
+from moejax.ops import int8
 from moejax.ops.attention import attend
 
 
@@ -31,7 +32,8 @@ def drop(noise: Noise | None, x):
 class Linear(nnx.Module):
     """x W + b, plus the experts' update when the layer has experts and a route is given.
 
-    Weights are stored [in, out]. `experts` is set by `nn.inject`; without a route the layer is the frozen one.
+    Weights are stored [in, out], as an array or int8 (`nn.quantize`). `experts` is set by `nn.inject`; without a route
+    the layer is the frozen one.
     """
 
     def __init__(self, d_in, d_out, *, bias=True, init, group=Backbone):
@@ -40,7 +42,7 @@ class Linear(nnx.Module):
         self.experts = nnx.data(None)
 
     def __call__(self, x_BTD, route=None, noise=None):
-        y_BTO = x_BTD @ self.kernel[...].astype(x_BTD.dtype)
+        y_BTO = int8.matmul(x_BTD, self.kernel[...])
         if self.bias is not None:
             y_BTO = y_BTO + self.bias[...].astype(x_BTD.dtype)[None, None]
         if self.experts is not None and route is not None:

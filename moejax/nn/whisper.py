@@ -96,11 +96,14 @@ class Decoder(nnx.Module):
         at_LD = jax.lax.dynamic_slice_in_dim(self.positions[...], start, length)
         return (jnp.take(self.embed[...], tokens_BL, axis=0, mode="clip") + at_LD[None]).astype(self.dtype)
 
-    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None):
+    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None, at_BK=None):
+        """With `at_BK` the logits [B, K, V] of these positions only: a large vocabulary costs more than the layers."""
         x = drop(noise, self.inputs(tokens_BL))
         seen = mask_BT if self.mask_padding else None
         for block in self.layers:
             x = block(x, states_BTD, states_mask_BS=seen, causal=True, route=route, noise=noise)
+        if at_BK is not None:
+            x = jnp.take_along_axis(x, at_BK[..., None], axis=1)
         return self.logits(x)
 
 

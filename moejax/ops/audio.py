@@ -75,21 +75,33 @@ def _in_turns(function, x_BS, *, turns):
 
 def _log_mel_one(audio_S, *, n_mels, hop):
     """log_mel of one utterance: [S] -> [S // hop, n_mels]."""
-    count = audio_S.shape[0] // hop
     half = N_FFT // 2
     padded = jnp.concatenate([audio_S[half:0:-1], audio_S, audio_S[-2 : -half - 2 : -1]])
+    log_NM = log_power(padded, audio_S.shape[0] // hop, n_mels=n_mels, hop=hop)
+    return floored(log_NM, log_NM.max())
+
+
+def floored(log_NM, loudest):
+    """Whisper's features of log10 mel power: at most 8 decades under the loudest of the recording, shifted, scaled."""
+    return (jnp.maximum(log_NM, loudest - 8.0) + 4.0) / 4.0
+
+
+def log_power(padded_S, count, *, n_mels, hop):
+    """log10 of the mel power [count, n_mels] of the windows that begin at samples 0, hop, 2 hop ... of `padded_S`.
+
+    Needs (count - 1 + ceil(400 / hop)) * hop samples. The first 200 stand before the first frame's time.
+    """
     # Frames overlap, but cut into hops the signal is a matrix: a frame is a row, the next rows and a piece of the last.
     # That is slices and one concatenation, where a gather would read 400 indices per frame.
     rows = -(-N_FFT // hop)
-    hops = padded[: (count - 1 + rows) * hop].reshape(count - 1 + rows, hop)
+    hops = padded_S[: (count - 1 + rows) * hop].reshape(count - 1 + rows, hop)
     pieces = [hops[i : i + count, : min(hop, N_FFT - i * hop)] for i in range(rows)]
     frames_NF = jnp.concatenate(pieces, axis=1) * _window()[None, :]
     spectrum_NF = jnp.fft.rfft(frames_NF, axis=1)
     power_NF = jnp.square(spectrum_NF.real) + jnp.square(spectrum_NF.imag)
     # HIGHEST: the default of an accelerator (bfloat16 or TF32 products) would show in the quiet bands.
     mel_NM = jnp.dot(power_NF, mel_filters(n_mels).T, precision=jax.lax.Precision.HIGHEST)
-    log_NM = jnp.log10(jnp.maximum(mel_NM, 1e-10))
-    return (jnp.maximum(log_NM, log_NM.max() - 8.0) + 4.0) / 4.0
+    return jnp.log10(jnp.maximum(mel_NM, 1e-10))
 
 
 @functools.cache

@@ -80,10 +80,3 @@ def apply_folded(x_BTD, folded: Folded):
     if folded.weight_BQ is not None:
         h_BTQ = h_BTQ * folded.weight_BQ[:, None]
     return h_BTQ @ folded.B
-
-
-def merged_delta(A_EDR, B_ERO, weight_E, scale):
-    """The one weight update [D, O] that a fixed route amounts to: sum_e g_e scale A_e B_e (an average of products, not
-    of factors).
-    """
-    return scale * jnp.einsum("E,EDR,ERO->DO", weight_E, A_EDR, B_ERO)

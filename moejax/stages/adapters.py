@@ -18,6 +18,7 @@ from moejax.train.checkpoint import save_params
 DEFAULTS = {
     "adapters": {
         **fitting.TRAIN,
+        **fitting.DEV,  # for the kinds lora and lora_total
         "steps": 0,  # 0: as many as experts and joint together
         "kinds": ("lora", "lora_total", "cohort", "speaker"),
         "total_learning_rate": 0.0,  # of lora_total; 0: the same as learning_rate
@@ -62,9 +63,12 @@ def _train(corpus, kind, rows, labels, mixture):
     graphdef, params = mixtures.with_experts(corpus, mixture)
     row = asr.Row(route="label", **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(corpus.cohorts))
+    single = np.zeros(len(corpus.manifest), np.int64) if kind in ("lora", "lora_total") else None
+    dev = None if single is None else fitting.dev_loss(corpus, graphdef, mixture, "label", section, single)
     return fitting.train(
         corpus, "adapters", loss_fn, params, ("expert",), section,
         plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, labels), sub=(kind,),
+        eval_fn=dev,
     )  # fmt: skip
 
 

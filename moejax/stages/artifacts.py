@@ -1,8 +1,9 @@
 """The workdir: files that are whole or absent, and stages that know whether they are finished.
 
 A stage is finished when its `done.json` stands and the digest in it equals the digest of what the stage depends on now:
-its config sections, the seed, and the digests of the stages before it. `started.json` carries the same digest while a
-stage runs, so that half-trained checkpoints are resumed only by the run that they belong to.
+its config sections, the seed, what it reads from outside, and what the stages before it pass on (`stages/run.py`).
+`started.json` carries the same digest while a stage runs, so that half-trained checkpoints are resumed only by the run
+that they belong to.
 """
 
 import hashlib
@@ -48,11 +49,16 @@ def flatten(tree: dict, prefix: str = "") -> dict:
 
 
 class Work:
-    """One run's folder, its log and its progress bars."""
+    """One run's folder, its log and its progress bars. The folder is made by what is first written to it.
+
+    Errors: NotADirectoryError where a file stands.
+    """
 
     def __init__(self, root, quiet: bool = False):
         self.root = Path(root)
-        self.root.mkdir(parents=True, exist_ok=True)
+        for place in (self.root, *self.root.parents):
+            if place.exists() and not place.is_dir():
+                raise NotADirectoryError(f"workdir {self.root}: {place} is a file; a workdir is a folder, or not there")
         self.quiet = quiet
 
     def path(self, *parts) -> Path:
@@ -63,6 +69,7 @@ class Work:
         if not self.quiet:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
+        self.root.mkdir(parents=True, exist_ok=True)
         with open(self.path("log.txt"), "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
@@ -94,10 +101,16 @@ class Work:
         (folder / "done.json").unlink(missing_ok=True)
         write_json(started, {"digest": digest(inputs)})
 
-    def finish(self, stage: str, inputs: dict, seconds: float, summary: dict) -> None:
+    def abandon(self, stage: str) -> None:
+        """Takes the mark of `begin` back when the stage has left nothing else."""
+        folder = self.path(stage)
+        if folder.is_dir() and [file.name for file in folder.iterdir()] == ["started.json"]:
+            shutil.rmtree(folder)
+
+    def finish(self, stage: str, inputs: dict, seconds: float, summary: dict, **more) -> None:
         write_json(
             self.path(stage, "done.json"),
-            {"digest": digest(inputs), "seconds": round(seconds, 2), "summary": summary, "inputs": inputs},
+            {"digest": digest(inputs), "seconds": round(seconds, 2), "summary": summary, "inputs": inputs, **more},
         )
 
 

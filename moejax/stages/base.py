@@ -3,6 +3,10 @@ corpus.
 """
 
 import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +17,8 @@ from moejax.data.collate import Collator
 from moejax.data.pipeline import Plan
 from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional, whisper
-from moejax.stages import fitting
+from moejax.ops.audio import SAMPLE_RATE
+from moejax.stages import fitting, packed
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus, bucket_samples
 from moejax.tasks import asr
@@ -23,8 +28,12 @@ DEFAULTS = {
         "pretrained": "",  # Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch
         "size": "micro",  # a key of moejax.nn.whisper.SIZES, used without `pretrained`
         "sizes": {},  # what to change in that size, such as {"encoder_layers": 4, "hop": 160}
+        "vocabulary": "",  # folder of a published vocabulary (multilingual.tiktoken); "" learns one from the corpus
         "vocab_size": 600,  # upper limit of the vocabulary learnt from the corpus
         "dtype": "float32",  # activations of the backbone; bfloat16 on accelerators
+        # How the frozen backbone is kept from `embed` on: float32, bfloat16 or int8; "" is dtype. The base stage itself
+        # trains and writes float32.
+        "weights": "",
         "buckets": (2.0, 4.0, 6.0),  # audio lengths in seconds: one compilation each. Pretrained: (30.0,)
     },
     "base": {
@@ -42,38 +51,93 @@ DEFAULTS = {
         # them, in cheap steps
         "short_steps": 0,
         "finetune_steps": 0,  # steps on the real part alone, after `steps` on the mix, at a tenth of the learning rate
+        "timestamps": False,  # targets with times; needs windows (pack.seconds)
+        "pack": packed.DEFAULTS,  # utterances joined into windows as published models hear them
     },
 }
+
+
+LOCATIONS = ("model.pretrained", "input")
+
+
+def pretrained(cfg) -> str:
+    """The absolute path of `model.pretrained`; "" for none. A relative one is relative to where the command runs."""
+    folder = cfg.model.pretrained
+    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
+
+
+def inputs(cfg) -> str:
+    """A digest that changes when the pretrained weights do: size and time of their files. Errors: no such folder."""
+    folder = pretrained(cfg)
+    if not folder:
+        return ""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"model.pretrained: no folder {folder!r}")
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)]
+    return hashlib.blake2b(json.dumps(seen).encode(), digest_size=16).hexdigest()
+
+
+def content(folder) -> str:
+    """A digest of the bytes of a model folder, wherever it lies (a second for each GB)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in _files(folder):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _files(folder) -> list[Path]:
+    """What makes a Hugging Face folder a model: settings, vocabulary, weights."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".txt", ".safetensors"))
 
 
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
     corpus = Corpus(cfg, work)
-    if cfg.model.pretrained and not cfg.base.steps:
-        config, _ = hf_whisper.load(cfg.model.pretrained)
-        write_json(work.path("base", "model.json"), {"path": str(cfg.model.pretrained)})
-        return {"pretrained": str(cfg.model.pretrained), "d_model": config.d_model}
+    published = pretrained(cfg)
+    if published and not (cfg.base.steps or cfg.base.pack.seconds):
+        config, _ = hf_whisper.load(published)
+        write_json(work.path("base", "model.json"), {"path": published})
+        return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
+    _check(cfg)
     rows = corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
     if cfg.model.pretrained:
-        config, params = hf_whisper.load(cfg.model.pretrained)
-        tokenizer = Tokenizer.from_hf_folder(cfg.model.pretrained)
+        config, params = hf_whisper.load(published)
+        tokenizer = Tokenizer.from_hf_folder(published)
     else:
         # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
         # theirs.
         known = [str(t) for t in corpus.manifest.column("text")[corpus.rows("train")]]
-        tokenizer = Tokenizer.train(known, cfg.model.vocab_size, languages=(cfg.data.language,))
+        tokenizer = _vocabulary(cfg, known)
         config, params = from_scratch(cfg), {}
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
-    material = _Material(corpus, config, tokenizer, rows, readings)
-    params = _fit(corpus, config, params, material)
+    sources = _Sources(corpus, rows, readings)
+    if cfg.base.pack.seconds:
+        packed.check(cfg, config)
+        params = packed.fit(corpus, config, params, tokenizer, sources)
+    else:
+        params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
     hf_whisper.save(
         work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer
     )
     write_json(work.path("base", "model.json"), {"path": "base/model"})
-    return {"utterances": len(rows), "readings": len(readings), "parameters": functional.count(params["backbone"])}
+    return {
+        "utterances": len(rows),
+        "readings": len(readings),
+        "parameters": functional.count(params["backbone"]),
+        "content": content(work.path("base", "model")),
+    }
+
+
+def _check(cfg) -> None:
+    """Errors: keys that say nothing together."""
+    if cfg.base.timestamps and not cfg.base.pack.seconds:
+        raise ValueError("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
+    if cfg.model.vocabulary and cfg.model.pretrained:
+        raise ValueError("model.vocabulary is for a base from scratch; model.pretrained brings its own")
 
 
 def from_scratch(cfg) -> whisper.WhisperConfig:
@@ -105,26 +169,47 @@ def _readings(cfg, work, texts) -> list[tuple[str, str]]:
     return [(text, str(path)) for text, path in synthetic.readings(wanted, len(wanted), cfg.seed, cache)]
 
 
-class _Material:
-    """Real utterances and readings behind one index: first the real ones, then the readings."""
+def _vocabulary(cfg, texts) -> Tokenizer:
+    """The published vocabulary of `model.vocabulary`, or one learnt from the texts, with times if targets have any."""
+    if cfg.model.vocabulary:
+        return Tokenizer.published(cfg.model.vocabulary)
+    times = 30.0 if cfg.base.timestamps else 0.0
+    return Tokenizer.train(texts, cfg.model.vocab_size, languages=(cfg.data.language,), timestamps_seconds=times)
 
-    def __init__(self, corpus, config, tokenizer, rows, readings):
+
+class _Sources:
+    """Real utterances, then readings: `cache[i]` the audio, `samples`, `texts`, `speakers` ("" for readings)."""
+
+    def __init__(self, corpus, rows, readings):
+        files, column = corpus.manifest.audio_paths(), corpus.manifest.column
+        paths = [path for _, path in readings]
+        self.rows, self.real = rows, len(rows)
+        self.cache = AudioCache([files[r] for r in rows] + paths, corpus.cfg.runtime.audio_cache_bytes)
+        self.samples = np.concatenate([corpus.samples[rows], _lengths(paths)])
+        self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
+        self.speakers = [str(name) for name in column("speaker")[rows]] + [""] * len(readings)
+
+
+class _Material:
+    """Utterances one by one, behind one index: first the real ones, then the readings."""
+
+    def __init__(self, corpus, config, tokenizer, sources):
         self.buckets = bucket_samples(corpus.cfg.model.buckets, config.hop)
-        files = corpus.manifest.audio_paths()
-        paths = [files[r] for r in rows] + [path for _, path in readings]
-        texts = [str(corpus.manifest.column("text")[r]) for r in rows] + [text for text, _ in readings]
-        self.cache = AudioCache(paths, corpus.cfg.runtime.audio_cache_bytes)
-        lengths = np.concatenate([corpus.samples[rows], _lengths([path for _, path in readings])])
+        lengths, texts, real = sources.samples, sources.texts, sources.real
         # A slow reading may outlast the largest bucket; real rows may not
         keep = np.flatnonzero(lengths <= self.buckets[-1])
-        if (~np.isin(np.arange(len(rows)), keep)).any():
-            raise ValueError(f"model.buckets end at {self.buckets[-1] / 16000} s; the training part is longer")
-        self.index, self.real = keep, int(np.sum(keep < len(rows)))
+        if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
+            name, end = corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
+            raise ValueError(
+                f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
+                f"{long.size} of {real} training utterances are longer"
+            )
+        self.index, self.real = keep, int(np.sum(keep < real))
         prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
         self.samples = lengths[keep]
         self.collate = Collator(
-            audio=_Indexed(self.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
+            audio=packed.Picked(sources.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
             eot=tokenizer.eot, buckets=self.buckets,
         )  # fmt: skip
 
@@ -132,15 +217,6 @@ class _Material:
         """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
         real = np.arange(self.real)
         return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Indexed:
-    cache: AudioCache
-    index: np.ndarray
-
-    def __call__(self, i):
-        return self.cache[int(self.index[i])]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,9 +250,11 @@ def _fit(corpus, config, params, material):
         short = mixed[material.samples[mixed] <= material.buckets[0]]
         if not len(short):
             raise ValueError(f"base.short_steps: nothing is as short as {material.buckets[0] / 16000} s")
-        phases.insert(0, (("short",), _changed(section, steps=section.short_steps), short))
+        phases.insert(0, (("short",), packed.changed(section, steps=section.short_steps), short))
     if section.finetune_steps:
-        options = _changed(section, steps=section.finetune_steps, learning_rate=section.learning_rate * 0.1, warmup=0)
+        options = packed.changed(
+            section, steps=section.finetune_steps, learning_rate=section.learning_rate * 0.1, warmup=0
+        )
         phases.append((("finetune",), options, material.order(0)))
     for sub, options, order in phases:
         plan = Plan(
@@ -188,10 +266,3 @@ def _fit(corpus, config, params, material):
             plan=plan, fetch=_Reordered(material.collate, order), sub=sub,
         )  # fmt: skip
     return params
-
-
-def _changed(section, **values):
-    other = section.copy_and_resolve_references()
-    with other.unlocked():
-        other.update(values)
-    return other

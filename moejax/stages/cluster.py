@@ -43,6 +43,16 @@ DEFAULTS = {
     }
 }
 
+# Values of the keys that take one of a few; here and not beside the code, which takes seconds to import.
+CHOICES = {
+    "level": ("speaker", "utterance"),
+    "method": ("hdbscan", "gmm", "kmeans", "ward"),
+    "match": ("split", "shrink"),
+    "noise": ("drop", "soft", "uniform", "nearest"),
+    "assign": ("speaker", "sound"),
+    "discriminant": ("speaker", "cluster", "none"),
+    "map": ("pca", "lda", "tsne"),
+}
 CLASSES = ("speaker", "cohort", "etiology", "accent", "gender", "text", "prompt")
 MEASURES = ("seconds", "silence")
 NUISANCES = ("seconds", "silence")

@@ -27,14 +27,23 @@ def write_map(
     """Draws `points_NK` in a plane once per entry of `groups` (title: label of each point) and writes a PNG, whole or
     not.
 
-    Integer labels below 0 are noise and drawn grey; "" is drawn as "unknown".
+    Integer labels below 0 are noise and drawn grey; "" is drawn as "unknown". A grouping with more groups than colours
+    gets a panel as wide as the picture, which names the groups' centres.
     """
     xy_N2, axis = plane(points_NK, how, next(iter(groups.values())), seed)
-    figure = Figure(figsize=(5.4 * len(groups), 6.4), dpi=120, layout="constrained")
+    many = [title for title, labels_N in groups.items() if len(set(np.asarray(labels_N).tolist())) > len(COLOURS) + 1]
+    few = [title for title in groups if title not in many]
+    rows = [few] * bool(few) + [[title] for title in many]
+    across = max(len(row) for row in rows)
+    figure = Figure(figsize=(5.4 * across, 6.2 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    for axes, (title, labels_N) in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True):
-        draw(axes, xy_N2, np.asarray(labels_N))
-        axes.set_title(f"by {title}")
+    parts = np.atleast_1d(figure.subfigures(len(rows), 1))
+    grids = [part.subplots(1, len(row), squeeze=False) for part, row in zip(parts, rows, strict=True)]
+    panels = [axes for grid in grids for axes in grid[0]]
+    for axes, title in zip(panels, [title for row in rows for title in row], strict=True):
+        labels_N = np.asarray(groups[title])
+        draw_centres(axes, xy_N2, labels_N) if title in many else draw(axes, xy_N2, labels_N)
+        axes.set_title(f"by {title}" + (": the mean of each" if title in many else ""))
         axes.set_xlabel(f"{axis} 1")
         axes.set_ylabel(f"{axis} 2")
     path = Path(path)
@@ -48,7 +57,7 @@ def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
     """One panel with its legend below; it names at most `MOST_IN_LEGEND` groups and counts the rest."""
     names = sorted(set(labels_N.tolist()), key=lambda name: (isinstance(name, str), name))
     noise = [name for name in names if not isinstance(name, str) and name < 0]
-    size = float(np.clip(4000 / max(len(labels_N), 1), 6, 36))
+    size = float(np.clip(16000 / max(len(labels_N), 1), 12, 36))
     for name in noise:
         rows_N = labels_N == name
         axes.scatter(*xy_N2[rows_N].T, s=0.7 * size, c=NOISE_COLOUR, marker=".", label="noise", linewidths=0)
@@ -78,6 +87,34 @@ def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
         handletextpad=0.2,
         columnspacing=0.8,
     )
+
+
+def draw_centres(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
+    """Every point pale, and over them the mean of each group with its name; the `MOST_IN_LEGEND` largest are named."""
+    axes.scatter(*xy_N2.T, s=8, c=NOISE_COLOUR, alpha=0.5, linewidths=0)
+    names, counts = np.unique(labels_N, return_counts=True)
+    names = sorted(names[np.argsort(-counts, kind="stable")][:MOST_IN_LEGEND].tolist(), key=str)
+    centres = np.array([xy_N2[labels_N == name].mean(axis=0) for name in names])
+    low_2, high_2 = centres.min(axis=0), centres.max(axis=0)
+    spread_2 = 1.3 * np.maximum(high_2 - low_2, 1e-9)  # of the panel: the means and room for their names
+    axes.set_xlim(low_2[0] - 0.1 * spread_2[0], low_2[0] + 0.95 * spread_2[0])
+    axes.set_ylim(low_2[1] - 0.1 * spread_2[1], low_2[1] + 0.95 * spread_2[1])
+    taken = list(centres + spread_2 * (-0.05, 0.0))  # no name lies on another's mark
+    for index in np.argsort(centres[:, 1]):
+        name, centre = str(names[index]) or "unknown", centres[index]
+        colour = COLOURS[index % len(COLOURS)]
+        marker = MARKERS[index // len(COLOURS) % len(MARKERS)]
+        axes.scatter(*centre, s=60, c=colour, marker=marker, edgecolors="white", linewidths=0.7, zorder=3)
+        place = centre + (0.012 * spread_2[0], 0.0)
+        room_2 = spread_2 * (0.011 * len(name), 0.028)  # a line of text as it is drawn in this panel
+        while any((np.abs(place - other) < room_2).all() for other in taken):
+            place = place + (0.0, 0.014 * spread_2[1])
+        taken.append(place)
+        axes.annotate(
+            name, centre, place, fontsize=8, color="#222222", va="center", zorder=4,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5},
+        )  # fmt: skip
 
 
 def plane(points_NK: np.ndarray, how: str, labels_N: np.ndarray, seed: int) -> tuple[np.ndarray, str]:

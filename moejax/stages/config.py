@@ -10,6 +10,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
+import yaml
 from ml_collections import ConfigDict
 
 # Sections whose keys are the user's own (column maps, loader options): anything goes below them.
@@ -37,9 +38,22 @@ def defaults() -> ConfigDict:
 
 
 def resolve(user: ConfigDict) -> ConfigDict:
-    """Defaults with the user's values on top, locked. Errors: an unknown key, a value of another type."""
+    """Defaults with the user's values on top, locked.
+
+    Errors: an unknown key, a value of another type, or one that is not among the few known.
+    """
+    from moejax.stages import choices
+
     config = defaults()
     _lay_over(config, user, "")
+    choices.check(config)
+    return config.lock()
+
+
+def changed(config: ConfigDict, values: dict) -> ConfigDict:
+    """The config with some sections or keys replaced by those of a nested dict, locked. Errors as `resolve`."""
+    config = ConfigDict(config.to_dict())
+    _lay_over(config, ConfigDict(values), "")
     return config.lock()
 
 
@@ -58,9 +72,32 @@ def load(path: str) -> ConfigDict:
         raise ValueError(f"config file {file!r} defines no get_config()")
     try:
         user = module.get_config(variant) if variant else module.get_config()
-    except (TypeError, KeyError) as error:
+    except Exception as error:  # as above
         raise ValueError(f"config {path!r}: get_config({variant!r}) failed: {error}") from error
-    return resolve(user)
+    config = resolve(user)
+    if variant and variant not in config.name:  # or two variants would share a folder of runs/
+        with config.unlocked():
+            config.name = f"{config.name}-{variant}"
+    return config
+
+
+class _Plain(yaml.SafeDumper):
+    """Lists in brackets, and tuples as lists."""
+
+    def ignore_aliases(self, data):
+        return True
+
+    def sequence(self, data):
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+_Plain.add_representer(list, _Plain.sequence)
+_Plain.add_representer(tuple, _Plain.sequence)
+
+
+def text(config: ConfigDict) -> str:
+    """The config as plain YAML: `resolve(ConfigDict(yaml.safe_load(text)))` is the same config."""
+    return yaml.dump(config.to_dict(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _lay_over(config: ConfigDict, user, prefix: str) -> None:

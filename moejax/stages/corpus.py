@@ -12,15 +12,20 @@ from moejax.data.cache import AudioCache
 from moejax.data.collate import Collator
 from moejax.data.manifest import Manifest
 from moejax.data.tokenizer import Tokenizer
+from moejax.nn.quantize import quantize
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.stages.artifacts import read_json
 
 
 class Corpus:
-    """One run's data and base, read lazily: `cfg` is the resolved config, `work` the workdir."""
+    """One run's data and base, read lazily: `cfg` is the resolved config, `work` the workdir.
 
-    def __init__(self, cfg, work):
+    `weights` is the format of the frozen backbone, model.weights unless given.
+    """
+
+    def __init__(self, cfg, work, weights: str = ""):
         self.cfg, self.work = cfg, work
+        self.weights = weights or cfg.model.weights
 
     @functools.cached_property
     def manifest(self) -> Manifest:
@@ -34,9 +39,10 @@ class Corpus:
 
     @functools.cached_property
     def base(self):
-        """`(WhisperConfig, params)`; activations in the configured type."""
-        config, params = hf_whisper.load(self.base_folder, dtype=self.cfg.model.dtype)
-        return dataclasses.replace(config, dtype=self.cfg.model.dtype), params
+        """`(WhisperConfig, params)`; activations and weights in the configured types."""
+        dtype = self.cfg.model.dtype
+        config, params = hf_whisper.load(self.base_folder, dtype="float32" if self.weights else dtype)
+        return dataclasses.replace(config, dtype=dtype), quantize(params, self.weights, others=dtype)
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer:

@@ -45,6 +45,8 @@ DEFAULTS = {
         "shown_groups": 40,  # lines of a table that are printed; the files have all
     },
 }
+NOT_RESULTS = ("describe.*", "data.options.workers")
+LOCATIONS = ("data.root", "data.cache_dir", "input")
 _FIELDS = (
     "translation",
     "translation_source",
@@ -81,7 +83,8 @@ def run(cfg, work) -> dict:
     shutil.rmtree(final, ignore_errors=True)
     if fresh.exists():
         os.replace(fresh, final)
-    summary = summarise(manifest, skipped, fixes, [entry["recording"] for entry in kept])
+    recordings = [entry["recording"] for entry in kept]
+    summary = summarise(manifest, skipped, fixes, recordings)
     write_text(work.path("describe", "skipped.csv"), _csv(skipped))
     write_json(work.path("describe", "summary.json"), summary)
     write_text(work.path("describe", "summary.md"), "\n".join(markdown(summary)) + "\n")
@@ -90,7 +93,14 @@ def run(cfg, work) -> dict:
     for line in [*markdown(summary, cfg.describe.shown_groups), "", *leakage_markdown(summary["leakage"])]:
         work.log(line)
     counts = {name: summary[name] for name in ("utterances", "hours", "skipped", "fixes")}
-    return {**counts, "digest": manifest.digest()}
+    return {**counts, "digest": manifest.digest(), "content": content(manifest, recordings)}
+
+
+def content(manifest: Manifest, recordings: list[str]) -> str:
+    """A digest of every row and of what was heard in it, wherever its audio lies."""
+    digest = hashlib.blake2b(manifest.digest(without=("audio",)).encode(), digest_size=16)
+    digest.update("".join(recordings).encode())
+    return digest.hexdigest()
 
 
 def load(cfg) -> list[Utterance]:

@@ -12,7 +12,7 @@ from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.sharding import shard_batch
-from moejax.stages import mixtures
+from moejax.stages import mixtures, probe
 from moejax.stages.artifacts import read_json, write_json, write_text
 from moejax.stages.corpus import Corpus, key_of
 from moejax.stages.embed import options as embedding_options
@@ -25,9 +25,15 @@ DEFAULTS = {
         "split": "test",
         "batch_size": 32,
         "systems": (),  # names or kinds to decode; () for all that were trained
+        "weights": "",  # format of the backbone in decoding: float32, bfloat16 or int8; "" is model.weights
         "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
     },
 }
+
+
+# The mixture with its gate put out of work. The mean route is the control that says what routing is worth; a shuffled
+# one also mixes up the scales at which the experts were trained, and so errs more than not routing at all would.
+CONTROLLED = {"moe_mean_gate": "constant", "moe_random_gate": "shuffled"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,12 +47,13 @@ class System:
     mixture: asr.Mixture | None = None
     label: int = 0
     trainable: int = 0
-    shuffle: bool = False  # draw each utterance's route at random: the control of the gate
+    control: str = "none"  # of tasks.asr.CONTROLS: what is done to the gate to see what it is worth
+    logits_E: np.ndarray | None = None  # what control "constant" replaces the gate's logits by
 
 
 def run(cfg, work) -> dict:
     """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, cfg.evaluate.weights)
     rows = corpus.rows(cfg.evaluate.split)
     index, words = {}, {}
     for name in chosen(cfg, work):
@@ -66,7 +73,7 @@ def run(cfg, work) -> dict:
         }
         words[name] = len(records)
         if name == "moe":
-            write_json(work.path("evaluate", "routing.json"), routing_summary(corpus, scope, records, work))
+            write_json(work.path("evaluate", "routing.json"), routing_summary(corpus, system, scope, records, work))
     write_json(work.path("evaluate", "systems.json"), index)
     return {"systems": len(index), "utterances": len(rows)}
 
@@ -76,7 +83,7 @@ def known_systems(work) -> list[str]:
     names = ["base"]
     if work.path("adapters", "index.json").exists():
         names += list(read_json(work.path("adapters", "index.json")))
-    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", "moe_random_gate"])):
+    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", *CONTROLLED])):
         if work.path(stage, "params.safetensors").exists():
             names += more
     return names
@@ -107,7 +114,9 @@ def open_system(corpus: Corpus, name: str) -> System:
         graphdef, params, mixture, _ = mixtures.with_gate(corpus, stage)
         groups = ("expert",) if name == "moe_frozen" else ("expert", "gate")
         count = sum(functional.count(params[group]) for group in groups)
-        return System(name, "gate", graphdef, params, mixture, trainable=count, shuffle=name == "moe_random_gate")
+        logits_E = mixtures.mean_logits(corpus, graphdef, params, mixture) if name == "moe_mean_gate" else None
+        control = CONTROLLED.get(name, "none")
+        return System(name, "gate", graphdef, params, mixture, trainable=count, control=control, logits_E=logits_E)
     index = read_json(work.path("adapters", "index.json"))
     entry = index[name]
     family = [other for other, its in index.items() if its["rank"] == entry["rank"]]
@@ -149,6 +158,11 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
     )  # fmt: skip
     collate = corpus.collator(rows, labels=np.full(len(rows), system.label))
     batches = eval_batches(corpus.samples[rows], corpus.buckets, cfg.evaluate.batch_size, multiple=corpus.multiple)
+    # Every system with a gate passes both, so that all of them share one compilation.
+    control = {"control": asr.CONTROLS.index(system.control)}
+    if system.route == "gate":
+        idle_E = np.zeros(system.mixture.num_experts, np.float32)
+        control["logits_E"] = idle_E if system.logits_E is None else system.logits_E
     records: list[dict | None] = [None] * len(rows)
     stream = loader(batches, collate, workers=cfg.runtime.workers)
     shown = corpus.work.progress(stream, total=len(batches), desc=system.name)
@@ -156,9 +170,7 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
-        decoded, weight_BE = predict(
-            system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, system.shuffle
-        )
+        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
@@ -182,8 +194,12 @@ def _record(corpus, row, hypothesis, route, seconds) -> dict:
     }
 
 
-def routing_summary(corpus, rows, records, work) -> dict:
-    """Load of every expert by cohort on the test part, and the gate's accuracy; printed and kept for the report."""
+def routing_summary(corpus, system, rows, records, work) -> dict:
+    """Load of every expert by cohort on the decoded part, and the gate's accuracy; printed and kept for the report.
+
+    `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate
+    stage, `gate_accuracy_joint` that of the gate as `moe` uses it, on the same rows.
+    """
     weight_NE = np.array([record["route"] for record in records], np.float32)
     share_NE = np.asarray(routing.shares(weight_NE))
     cohort_NC = np.eye(len(corpus.cohorts))[corpus.cohort_index(rows)]
@@ -191,18 +207,31 @@ def routing_summary(corpus, rows, records, work) -> dict:
     meta = mixtures.gate_of(work)["meta"]
     load_E = share_NE.mean(0)
     prior_E = np.asarray(meta["prior"])
-    work.log(load_table(load_EC, corpus.cohorts, prior_E))
     top = np.bincount(weight_NE.argmax(1), minlength=len(prior_E)) / len(weight_NE)
+    work.log(load_table(load_EC, corpus.cohorts, prior_E, top))
+    clusters = mixtures.clusters_of(corpus)
+    fit_rows = np.flatnonzero(corpus.manifest.column("sample") & clusters["keep"])
+    embedding = mixtures.gate_inputs(corpus, np.arange(len(corpus.manifest)))
+    scores = probe.gate_scores(corpus, system.graphdef, system.params, embedding, clusters["label"], fit_rows)
+    work.log(
+        f"  gate accuracy after joint training {scores['gate_accuracy']:.3f} (after the gate stage"
+        f" {meta['gate_accuracy']:.3f}, majority {scores['majority']:.3f})"
+    )
     return {
         "experts": len(prior_E),
         "cohorts": corpus.cohorts,
         "load": (load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)).tolist(),
         "load_total": load_E.tolist(),
         "top1": top.tolist(),
+        "max_top1": float(top.max()),
         "max_load": float(load_E.max()),
         "max_load_over_prior": float((load_E / prior_E).max()),
         "prior": prior_E.tolist(),
         "entropy": float(-(load_E * np.log(load_E + 1e-9)).sum()),
         "utterance_entropy": float(-(share_NE * np.log(share_NE + 1e-9)).sum(1).mean()),
-        **{name: meta[name] for name in ("gate_accuracy", "majority", "nuisance")},
+        "gate_accuracy": meta["gate_accuracy"],
+        "gate_accuracy_joint": scores["gate_accuracy"],
+        "gate_rows": scores["rows"],
+        "majority": scores["majority"],
+        "nuisance": scores["nuisance"],
     }

@@ -16,10 +16,13 @@ LOOKS = {
     "own_speaker": ("#8abf3f", "v"),
     "moe_frozen": ("#eda04f", "P"),
     "moe": ("#c8324a", "o"),
-    "moe_random_gate": ("#8d6a9f", "X"),
+    "moe_mean_gate": ("#5b3f8c", "h"),
+    "moe_random_gate": ("#b79cc6", "X"),
 }
 BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
 WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading
+PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}  # behind numbers on lines
+CLIP = 110  # percent: a system that loops has 300 % and more, and would press all others against the axis
 
 
 def by_cohort(table: Table, systems: list[str]) -> bytes:
@@ -38,14 +41,18 @@ def by_cohort(table: Table, systems: list[str]) -> bytes:
             y = g - 0.4 + (i + 0.5) * step
             colour, marker = _look(system)
             if not math.isnan(row["wer_low"]):
-                axes.plot([100 * row["wer_low"], 100 * row["wer_high"]], [y, y], color=colour, lw=1.4, zorder=2)
-            axes.plot(100 * row["wer"], y, marker, color=colour, ms=6.5, mec="white", mew=0.6, zorder=3)
+                bounds = [min(100 * row["wer_low"], CLIP), min(100 * row["wer_high"], CLIP)]
+                axes.plot(bounds, [y, y], color=colour, lw=1.4, zorder=2)
+            if 100 * row["wer"] > CLIP:
+                _beyond(axes, y, 100 * row["wer"], colour)
+            else:
+                axes.plot(100 * row["wer"], y, marker, color=colour, ms=6.5, mec="white", mew=0.6, zorder=3)
     for system in systems:
         colour, marker = _look(system)
         axes.plot([], [], marker, color=colour, ms=6, label=system)
     axes.set_yticks(range(len(groups)), [f"{name}\n({table.sizes[kind, name]})" for kind, name in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlim(left=0)
+    _wer_axis(axes)
     axes.set_xlabel("WER in percent, 95 % interval; in brackets: utterances")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
     _legend_above(figure, axes, len(systems))
@@ -63,11 +70,16 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     for y, speaker in enumerate(speakers):
         start, end = (100 * table.row(s, "speaker", speaker)["wer"] for s in (before, after))
         colour = BETTER if end < start else WORSE if end > start else NEUTRAL
-        axes.plot([start, end], [y, y], color=colour, lw=2, alpha=0.55, zorder=2)
-        axes.plot(start, y, "o", mfc="white", mec=_look(before)[0], ms=6, mew=1.5, zorder=3)
-        axes.plot(end, y, "o", color=_look(after)[0], ms=6, zorder=4)
+        axes.plot([min(start, CLIP), min(end, CLIP)], [y, y], color=colour, lw=2, alpha=0.55, zorder=2)
+        shown = [(start, before, {"marker": "o", "mfc": "white", "ms": 6, "mew": 1.5, "zorder": 3})]
+        shown.append((end, after, {"marker": "o", "ms": 6, "zorder": 4}))
         if between and (row := table.row(between, "speaker", speaker)):
-            axes.plot(100 * row["wer"], y, "|", color=_look(between)[0], ms=12, mew=2, zorder=5)
+            shown.append((100 * row["wer"], between, {"marker": "|", "ms": 12, "mew": 2, "zorder": 5}))
+        for value, system, look in shown:
+            if value <= CLIP:
+                axes.plot(value, y, color=_look(system)[0], **look)
+        if beyond := [(value, system) for value, system, _ in shown if value > CLIP]:
+            _beyond(axes, y, max(beyond)[0], _look(max(beyond)[1])[0])
         new = " *" if heard and speaker not in heard else ""
         labels.append(f"{speaker}{new} ({table.sizes['speaker', speaker]})")
         cohort = table.cohort_of.get(speaker)
@@ -75,7 +87,7 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
             if y:
                 axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
             axes.text(
-                1.01, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
+                1.03, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
             )
             last = cohort
     axes.plot([], [], "o", mfc="white", mec=_look(before)[0], mew=1.5, label=before)
@@ -86,7 +98,7 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     axes.plot([], [], color=WORSE, lw=2, alpha=0.55, label="worse")
     axes.set_yticks(range(len(speakers)), labels)
     axes.set_ylim(len(speakers) - 0.4, -0.6)
-    axes.set_xlim(left=0)
+    _wer_axis(axes)
     star = "; * speaker not heard in training" if any(" *" in label for label in labels) else ""
     axes.set_xlabel(f"WER in percent; in brackets: utterances{star}")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
@@ -109,13 +121,16 @@ def load(routing: dict) -> bytes:
     left.set_yticks(range(experts), [f"expert {e}" for e in range(experts)])
     left.set_title(unit, fontsize=10, loc="left")
     left.tick_params(length=0)
-    right.barh(range(experts), 100 * total_E, color="#6fa8d6", height=0.6, label="load")
+    right.barh(range(experts), 100 * total_E, color="#6fa8d6", height=0.6, label="routing weight")
+    if routing.get("top1"):
+        right.plot(100 * np.asarray(routing["top1"]), range(experts), "D", color="#c8324a", ms=5, label="top expert of")
     if routing.get("prior") is not None:
         prior_E = 100 * np.asarray(routing["prior"], np.float64)
-        right.vlines(prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color="#222", lw=2, label="prior")
-        right.vlines(2 * prior_E, np.arange(experts) - 0.38, np.arange(experts) + 0.38, color=WORSE, label="2 x prior")
+        ends = np.arange(experts) - 0.38, np.arange(experts) + 0.38
+        right.vlines(prior_E, *ends, color="#222", lw=2, label="prior")
+        right.vlines(2 * prior_E, *ends, color=WORSE, label="2 x prior", ls=":")
     right.set_xlim(left=0)
-    right.set_title("% of all utterances", fontsize=10, loc="left")
+    right.set_title("% of all weight" + (", of utterances" if routing.get("top1") else ""), fontsize=10, loc="left")
     right.grid(axis="x", color="#d9dce0", lw=0.6)
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12))
     return _png(figure)
@@ -124,12 +139,12 @@ def load(routing: dict) -> bytes:
 def load_unit(load_EC: np.ndarray) -> str:
     """What the shares of a load matrix are shares of, read off their sums."""
     if np.allclose(load_EC.sum(0)[load_EC.sum(0) > 0], 1, atol=0.02):
-        return "% of each cohort's routing"
-    return "% of all routing" if np.isclose(load_EC.sum(), 1, atol=0.02) else "routed share, in %"
+        return "% of each cohort's routing weight"
+    return "% of all routing weight" if np.isclose(load_EC.sum(), 1, atol=0.02) else "routed share, in %"
 
 
 def expert_load(load, cohorts: list[str], sizes: dict[str, int]) -> np.ndarray:
-    """Each expert's share of all utterances [E] from the matrix [E, C] and the utterances of every cohort.
+    """Each expert's share of all routing weight [E] from the matrix [E, C] and the utterances of every cohort.
 
     Shares within cohorts are weighted by the cohorts' sizes (a cohort without a size counts as one utterance); a matrix
     of shares of the whole is just summed.
@@ -141,18 +156,27 @@ def expert_load(load, cohorts: list[str], sizes: dict[str, int]) -> np.ndarray:
 
 
 def learning_curves(records: dict[str, list[dict]]) -> bytes:
-    """Cross-entropy against steps, one small panel per trained stage; training thin, dev (`eval/`) with points."""
+    """Cross-entropy against steps, one small panel per trained stage; dev (`eval/`) with points.
+
+    A logged value is that of one batch, and batches of long and of short utterances differ: thin; the line to read is
+    its running mean.
+    """
     columns = min(2, len(records))
     lines = math.ceil(len(records) / columns)
     figure, grid = _panels(lines, columns, 0.5 + 2.0 * lines)
     for axes, (stage, points) in zip(grid.flat, records.items(), strict=False):
         for key in ("ce", "loss"):
             if any(_number(p.get(key)) for p in points):
-                axes.plot(*_series(points, key), color="#1f5fa8", lw=1.2, label=f"training {key}")
+                steps, values = _series(points, key)
+                width = int(np.clip(round(len(values) / 8), 1, 6))
+                axes.plot(steps, values, color="#1f5fa8", lw=0.7, alpha=0.35)
+                label = f"training, mean of {2 * width + 1} batches"
+                axes.plot(steps, running_mean(values, width), color="#1f5fa8", lw=1.6, label=label)
                 if any(_number(p.get(f"eval/{key}")) for p in points):
-                    axes.plot(*_series(points, f"eval/{key}"), "o-", color="#c8324a", ms=3, lw=1, label=f"dev {key}")
+                    axes.plot(*_series(points, f"eval/{key}"), "o-", color="#c8324a", ms=3, lw=1, label="dev")
+                axes.set_ylabel("nats per token" if key == "ce" else "nats per utterance", fontsize=9)
                 break
-        axes.set_title(stage, fontsize=10, loc="left")
+        axes.set_title(f"{stage}: cross-entropy", fontsize=10, loc="left")
         axes.set_ylim(bottom=0)
         axes.grid(color="#e3e5e8", lw=0.6)
         axes.legend(frameon=False, fontsize=8)
@@ -160,6 +184,25 @@ def learning_curves(records: dict[str, list[dict]]) -> bytes:
     for axes in list(grid.flat)[len(records) :]:
         axes.set_axis_off()
     return _png(figure)
+
+
+def running_mean(values: list[float], width: int) -> list[float]:
+    """The mean of each value and its `width` neighbours on either side, as many of them as there are."""
+    array = np.asarray(values, np.float64)
+    return [float(array[max(0, i - width) : i + width + 1].mean()) for i in range(len(array))]
+
+
+def _beyond(axes, y: float, value: float, colour: str) -> None:
+    """A value outside the axis: an arrow at its end, and the number."""
+    axes.plot(CLIP, y, ">", color=colour, ms=6, mec="white", mew=0.5, zorder=6, clip_on=False)
+    axes.text(CLIP - 2, y, f"{value:.0f}", ha="right", va="center", fontsize=7, color=colour, zorder=6, bbox=PLATE)
+
+
+def _wer_axis(axes) -> None:
+    """From 0 to what is drawn, at most `CLIP`; the ticks end at 100."""
+    axes.set_xlim(0, min(axes.get_xlim()[1], CLIP))
+    if axes.get_xlim()[1] == CLIP:
+        axes.set_xticks(range(0, CLIP, 20))
 
 
 def _series(points: list[dict], key: str) -> tuple[list, list]:

@@ -1,14 +1,21 @@
 """From a row of the training table to trained parameters: the one way in which stages call the one loop."""
 
-from moejax.data.pipeline import Plan, loader
+import dataclasses
+
+import jax
+import numpy as np
+
+from moejax.data.pipeline import FILLER, Plan, loader
 from moejax.nn import functional
-from moejax.sharding import shard_batch
+from moejax.sharding import process_shard, shard_batch
+from moejax.stages import mixtures
 from moejax.stages.corpus import Corpus, key_of
+from moejax.tasks import asr
 from moejax.train import loop, optim
 from moejax.train.state import init_state, make_step, place
 
 # Keys that every training section has.
-TRAIN = {
+PLAIN = {
     "steps": 0,
     "batch_size": 32,
     "learning_rate": 3e-3,
@@ -17,10 +24,11 @@ TRAIN = {
     "weight_decay": 0.0,
     "clip": 1.0,
     "b2": 0.98,  # of Adam; 0.999 remembers longer than these runs last
-    "gate_scale": 1.0,  # the gate's learning rate as a multiple of learning_rate
     "checkpoint_every": 100,
     "log_every": 10,
-    # Noise in training (0 turns each off).
+}
+# Those of sections that train on speech: noise in training (0 turns each off).
+NOISES = {
     "dropout": 0.0,
     "smoothing": 0.0,
     "spec": False,  # SpecAugment
@@ -32,15 +40,13 @@ TRAIN = {
     "warp_freq": 0.0,  # vocal-tract length within 1 +- this
     "level": 0.0,  # gain and spectral slope in log-mel units
 }
-NOISE = (
-    *("dropout", "smoothing", "spec", "time_masks", "time_width", "freq_masks", "freq_width"),
-    *("warp_time", "warp_freq", "level"),
-)
+TRAIN = {**PLAIN, **NOISES}
+DEV = {"evals": 4}  # how often in a stage the loss on one batch of dev is computed and logged; 0: never
 
 
 def row_options(section) -> dict:
     """The noise keys of a training section, for `tasks.asr.Row`."""
-    return {name: section[name] for name in NOISE}
+    return {name: section[name] for name in NOISES}
 
 
 def train(
@@ -56,24 +62,47 @@ def train(
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
         schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip, b2=section.b2,
-        group_scale={"gate": section.gate_scale} if "gate" in trainable and section.gate_scale != 1.0 else None,
+        group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
     )  # fmt: skip
     for line in summary_of(params, trainable):
         work.log(f"  trains {line}")
     state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
     state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
     step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule)
-    batches = loader(plan, fetch, workers=cfg.runtime.workers)
+    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
     try:
         state = loop.fit(
             state=state, frozen=frozen, step_fn=step_fn, loader=batches, steps=section.steps,
             dir=work.path(name, *sub), checkpoint_every=section.checkpoint_every, log_every=section.log_every,
             on_metrics=on_metrics, place=lambda batch: shard_batch(batch, corpus.mesh), desc="/".join((name, *sub)),
-            eval_fn=eval_fn, progress=not work.quiet,
+            eval_fn=eval_fn, eval_every=-(-section.steps // section.evals) if eval_fn else 0, progress=not work.quiet,
         )  # fmt: skip
     finally:
         batches.close()
     return {**frozen, **state.params}
+
+
+def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=None):
+    """`eval_fn` of `train`: {"ce"} without noise on one batch of utterances spread evenly over dev, or None where there
+    is no dev part or `section.evals` is 0.
+
+    All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
+    few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
+    """
+    rows = corpus.manifest.indices(split="dev")
+    if not section.evals or not len(rows):
+        return None
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
+    gate_in = mixtures.gate_inputs(corpus, rows) if route == "gate" else None
+    collate = corpus.collator(rows, None if labels_N is None else labels_N[rows], gate_in)
+    bucket = corpus.buckets[-1]
+    collate.lengths = {bucket: max(collate.lengths.values())}
+    filler = np.full(-len(rows) % corpus.multiple, FILLER)
+    batch = shard_batch(collate(bucket, np.concatenate([np.arange(len(rows)), filler])), corpus.mesh)
+    calm = dataclasses.replace(mixture, expert_dropout=0.0)
+    loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
+    cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
+    return lambda state, frozen: {"ce": np.asarray(cross_entropy({**frozen, **state.params}, batch))}
 
 
 def speech_plan(corpus: Corpus, rows, section) -> Plan:

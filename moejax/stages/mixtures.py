@@ -3,6 +3,7 @@
 import numpy as np
 
 from moejax.nn import functional
+from moejax.ops import routing
 from moejax.stages.corpus import Corpus, embeddings
 from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
@@ -51,6 +52,18 @@ def with_gate(corpus: Corpus, stage: str | None = None):
     return graphdef, params, mixture, gate["meta"]
 
 
+def mean_logits(corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
+    """logits_E that give every utterance the mean route of the training part.
+
+    With dense routing exactly that route; with top-k the k largest of its weights, renormalised as the mixture itself
+    does it.
+    """
+    embedding_NU = gate_inputs(corpus, corpus.rows("train"))
+    route = mixture.route(asr.make_gate(graphdef)(params, embedding_NU))
+    share_E = np.asarray(routing.shares(routing.dense_weights(route, mixture.num_experts))).mean(0)
+    return np.log(np.maximum(share_E, 1e-9)).astype(np.float32)
+
+
 def with_experts(corpus: Corpus, mixture: asr.Mixture, saved=None):
     """`(graphdef, params)`: base + experts without a gate (adapters), fresh or the `saved` groups."""
     config, base = corpus.base
@@ -62,6 +75,18 @@ def merge_groups(base: dict, more: dict) -> dict:
     """Union of two trees of groups, leaf by leaf; the second wins."""
     flat = functional.paths(base) | functional.paths(more)
     return functional.nest(flat)
+
+
+def clusters_of(corpus: Corpus) -> dict[str, np.ndarray]:
+    """The arrays of the cluster stage that have one entry per utterance, in the order of the manifest's rows, and the
+    others as they are.
+    """
+    with np.load(corpus.work.path("cluster", "clusters.npz")) as file:
+        found = dict(file)
+    order = {name: i for i, name in enumerate(found["id"])}
+    at = np.array([order[name] for name in corpus.manifest.column("id")])
+    per_row = ("id", "label", "membership", "keep", "probability", "by")
+    return {name: array[at] if name in per_row else array for name, array in found.items()}
 
 
 def gate_inputs(corpus: Corpus, rows) -> np.ndarray:

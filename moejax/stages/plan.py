@@ -13,9 +13,9 @@ import numpy as np
 
 from moejax import sharding
 from moejax.convert import hf_whisper
-from moejax.nn import functional
+from moejax.nn import functional, quantize
 from moejax.stages import mixtures
-from moejax.stages.base import from_scratch
+from moejax.stages.base import from_scratch, pretrained
 from moejax.stages.corpus import bucket_samples
 from moejax.tasks import asr
 
@@ -45,10 +45,10 @@ def plan(cfg, devices: int = 1) -> str:
 
 def network(cfg):
     """`(WhisperConfig, where it came from)`: the pretrained folder's, or without one that of model.size."""
-    folder = cfg.model.pretrained
+    folder = pretrained(cfg)
     if folder and Path(folder, "config.json").is_file():
-        return hf_whisper.load_config(folder), str(folder)
-    why = f"{folder} is not there, " if folder else ""
+        return hf_whisper.load_config(folder), cfg.model.pretrained
+    why = f"{cfg.model.pretrained} is not there, " if folder else ""
     return from_scratch(cfg), f"{why}sizes of {cfg.model.size}"
 
 
@@ -78,7 +78,7 @@ def rows_per_device(cfg, mesh) -> dict[str, int]:
 
 def groups(cfg, params) -> list[str]:
     """Arrays and scalars of each group, and the stages that train it."""
-    who = {"backbone": ["base"] if cfg.base.steps else []}
+    who = {"backbone": ["base"] if cfg.base.steps or cfg.base.pack.seconds else []}
     for stage, trained in STAGES:
         for group in trained:
             who.setdefault(group, []).append(stage)
@@ -92,14 +92,22 @@ def groups(cfg, params) -> list[str]:
 
 
 def trainable(params) -> list[str]:
-    """The leaves that the joint stage trains, one line for equal ones of all layers."""
-    found: dict[tuple, int] = {}
+    """The leaves that the joint stage trains, one line for those of one shape and place in all layers."""
+    counts: dict[tuple, int] = {}
+    layers: dict[tuple, dict] = {}
     for group in ("expert", "gate"):
         for path, leaf in functional.paths(params[group], group).items():
-            key = re.sub(r"/\d+/", "/*/", path), tuple(leaf.shape)
-            found[key] = found.get(key, 0) + 1
-    lines = [f"  {count:>4} x {path} {shape}" for (path, shape), count in found.items()]
-    return [f"joint trains {sum(found.values())} arrays:", *lines]
+            stack, _, inside = re.sub(r"/\d+/", "/*/", path).rpartition("/*/")
+            layer, _, name = inside.rpartition("/experts/")
+            key = (f"{stack}/*/" if stack else "", "/experts/" if layer else "", name, tuple(leaf.shape))
+            counts[key] = counts.get(key, 0) + 1
+            layers.setdefault(key, {})[layer] = None
+    lines = []
+    for key, count in counts.items():
+        stack, between, name, shape = key
+        named = ",".join(layers[key])
+        lines.append(f"  {count:>4} x {stack}{f'{{{named}}}' if ',' in named else named}{between}{name} {shape}")
+    return [f"joint trains {sum(counts.values())} arrays:", *lines]
 
 
 def largest(params, mesh, count: int = 8) -> list[str]:
@@ -132,6 +140,17 @@ def per_device(params, mesh, groups, itemsize) -> int:
     return sum(math.prod(shard(path, leaf.shape, mesh)) for path, leaf in flat.items()) * itemsize
 
 
+def base_bytes(cfg, params, mesh) -> int:
+    """Bytes of backbone and constants on one device; with int8 weights a byte for each number of a linear kernel."""
+    kind, dtype = cfg.model.weights or cfg.model.dtype, cfg.model.dtype
+    if kind != "int8":
+        return per_device(params, mesh, ("backbone", "buffer"), jnp.dtype(kind).itemsize)
+    item = jnp.dtype(dtype).itemsize
+    kernels = {path: leaf for path, leaf in functional.paths(params["backbone"]).items() if quantize.linear(path, leaf)}
+    linear = per_device({"backbone": functional.nest(kernels)}, mesh, ("backbone",), 1)
+    return per_device(params, mesh, ("backbone", "buffer"), item) - (item - 1) * linear
+
+
 def budget(cfg, config, params, mesh, rows) -> list[str]:
     """Bytes of each kind on one device."""
     item = jnp.dtype(cfg.model.dtype).itemsize
@@ -144,7 +163,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     mel = config.num_mel_bins * samples // config.hop
     encoder = any(path.startswith("encoder") for path in functional.paths(params["expert"]))
     entries = [
-        ("base and constants", per_device(params, mesh, ("backbone", "buffer"), item), f"{cfg.model.dtype}, read only"),
+        ("base and constants", base_bytes(cfg, params, mesh), f"{cfg.model.weights or cfg.model.dtype}, read only"),
         ("experts and gate", trained, "float32"),
         ("their gradient", trained, "float32, during a step"),
         ("optimizer state", MOMENTS * trained, "float32, two moments of Adam"),

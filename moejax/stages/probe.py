@@ -9,16 +9,17 @@ from moejax.tasks import asr
 
 
 def gate_scores(corpus, graphdef, params, embedding, label, fit_rows) -> dict:
-    """Accuracies against the out-of-sample cluster labels, on all rows outside the sample (noise labels left out).
+    """Accuracies against the out-of-sample cluster labels, on dev and test (noise labels left out).
 
+    Rows of train are no test: their label is their speaker's cluster, and the gate was fitted on that speaker. Speakers
+    of dev and test may have been heard in training, as the split has it.
     gate_accuracy: argmax of the gate. majority: always the sample's largest cluster. nuisance: logistic regression that
     sees only duration and silence share. A gate no better than the last encodes how long people speak, not how.
     """
-    held = np.setdiff1d(np.arange(len(label)), np.flatnonzero(corpus.manifest.column("sample")))
-    held = held[label[held] >= 0]
+    held = np.flatnonzero((corpus.manifest.column("split") != "train") & (label >= 0))
     known = fit_rows[label[fit_rows] >= 0]
     if not len(held):
-        raise ValueError("no utterance outside the sample to test the gate on; lower data.sample_share")
+        raise ValueError("no utterance of dev or test is in a cluster, so there is none to test the gate on")
     logits_NE = np.asarray(asr.make_gate(graphdef)(params, embedding[held]))
     majority = np.bincount(label[known]).argmax()
     return {

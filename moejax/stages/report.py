@@ -6,8 +6,10 @@ report.html and figures/*.png.
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import time
 
 from moejax.score import normalize, tables
 from moejax.stages import figures, report_errors, report_html
@@ -20,20 +22,25 @@ DEFAULTS = {
         "normalizer": "lower",  # none, lower, basic, english: what reference and hypothesis may differ in
         "spelling": "",  # JSON file of British to American words, for english
         "draws": 1000,  # bootstrap samples behind every interval
-        "typical": "typical",  # name of the cohort that is not atypical; "" for none
-        "main": ("base", "lora", "lora_total", "moe_frozen", "moe", "moe_random_gate"),  # systems in figures and on top
+        "typical": "typical",  # name of the cohort that is not atypical; "" for none (no atypical rate is given then)
+        # Systems in figures and on top
+        "main": ("base", "lora", "lora_total", "moe_frozen", "moe", "moe_mean_gate", "moe_random_gate"),
         "against": ("lora_total", "lora"),  # every system is compared with these, with intervals
         "worst": 15,  # utterances listed in the error analysis
         "figures": True,
     }
 }
 __all__ = ["DEFAULTS", "console_summary", "run"]
+ROUTING = (
+    *("experts", "cohorts", "load", "max_load", "max_load_over_prior", "top1", "max_top1", "entropy"),
+    *("utterance_entropy", "gate_accuracy", "gate_accuracy_joint", "gate_rows", "majority", "nuisance", "prior"),
+)  # what summary.json has of routing.json
 PACKAGES = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
 
 
 def run(cfg, work) -> dict:
     """Writes W/report, returns WER by system. FileNotFoundError without W/evaluate; what else lacks is logged."""
-    options = cfg.report
+    options, start = cfg.report, time.perf_counter()
     found = evaluation(work, normalizer(options), options.typical)
     table = tables.build(
         found.rows,
@@ -45,6 +52,8 @@ def run(cfg, work) -> dict:
     )
     main = main_systems(table, tuple(options.main), found.derived)
     routing = _routing(optional_json(work.path("evaluate", "routing.json")), table)
+    if routing and (worth := gate_worth(found, draws=options.draws, seed=cfg.seed)):
+        routing["gate_worth"] = worth
     translation = optional_json(work.path("translate", "summary.json"))
     for absent in [*found.missing, *_absent(work)]:
         work.log(f"report: without {absent}")
@@ -63,6 +72,7 @@ def run(cfg, work) -> dict:
         figures=drawn | cluster_figures(work), errors=errors, notes=_notes(work), derived=found.derived,
     )  # fmt: skip
     write_text(folder / "report.html", page)
+    summary["stages"]["report"] = round(time.perf_counter() - start, 1)  # its own done.json comes after this
     write_json(folder / "summary.json", summary)
     return {"systems": {name: s["wer"] for name, s in summary["systems"].items()}}
 
@@ -110,6 +120,7 @@ def summarise(work, found: Evaluation, table, routing: dict, translation: dict |
         "differences": table.select(list(found.systems)).to_dict()["differences"],
         "interval": f"95 %, bootstrap over {table.unit}",
         "routing": routing,
+        "clusters": _clusters(optional_json(work.path("cluster", "agreement.json"))),
         "translation": {name: t for name, t in (translation or {}).items() if isinstance(t, dict) and "bleu" in t},
         "versions": versions(),
         "config_digest": config.get("digest"),
@@ -185,8 +196,7 @@ def _routing(routing: dict | None, table: tables.Table) -> dict:
     """The routing figures as summary.json has them, with each expert's share of all utterances as `expert_load`."""
     if not routing:
         return {}
-    keys = ("experts", "cohorts", "load", "max_load", "entropy", "gate_accuracy", "majority", "nuisance", "prior")
-    found = {key: routing.get(key) for key in keys}
+    found = {key: routing.get(key) for key in ROUTING}
     if found["load"]:
         sizes = {name: table.sizes["cohort", name] for name in table.names("cohort")}
         total_E = figures.expert_load(found["load"], found["cohorts"], sizes)
@@ -194,8 +204,26 @@ def _routing(routing: dict | None, table: tables.Table) -> dict:
     return found
 
 
+def gate_worth(found: Evaluation, *, draws: int, seed: int) -> dict | None:
+    """What the gate is worth: `moe` against itself with the same mean route for every utterance, paired."""
+    routed, constant = found.of("moe"), found.of("moe_mean_gate")
+    if not routed or not constant:
+        return None
+    gap = tables.compare(routed, constant, draws=draws, seed=seed)
+    shown = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in gap.items()}
+    return {"against": "moe_mean_gate", **shown}
+
+
+def _clusters(agreement: dict | None) -> dict:
+    """How the experts came about: clusters found, what was done to get as many as experts, noise."""
+    keys = ("method", "level", "found", "num_experts", "match", "noise_share", "noise_policy", "stability")
+    return {key: agreement.get(key) for key in keys} if agreement else {}
+
+
 def _atypical(rows: list[dict], typical: str) -> float | None:
-    """Corpus WER over the cohorts other than the typical one; None where there is none."""
+    """Corpus WER over the cohorts other than the typical one; None where there is no typical one, or no other."""
+    if not any(r["cohort"] == typical for r in rows if r["cohort"]):
+        return None
     rows = [r for r in rows if r["cohort"] and r["cohort"] != typical]
     words = sum(r["words"] for r in rows)
     return sum(r["errors"] for r in rows) / words if words else None

@@ -4,6 +4,7 @@ import csv
 
 from moejax.score import tables
 from moejax.stages.artifacts import read_json
+from moejax.stages.report_html import routing_text
 
 MOST_PARTIAL = 6  # so many single-speaker adapters are listed, more are counted
 
@@ -36,6 +37,7 @@ def console_summary(work) -> str:
             )
             lines.append(f"moe against {d['against']}: {interval}, {tables.verdict(d)}")
     lines += _routing_lines(summary["routing"])
+    lines += routing_text(summary["routing"], summary["clusters"])
     for name, t in summary["translation"].items():
         lines.append(f"translation {name}: BLEU {t['bleu']:.1f}, chrF {t['chrf']:.1f}")
     return "\n".join([*lines, f"report: {work.path('report', 'report.html')}"])
@@ -44,7 +46,9 @@ def console_summary(work) -> str:
 def _routing_lines(routing: dict) -> list[str]:
     if not routing.get("expert_load"):
         return []
-    lines = ["load per expert: " + " ".join(f"{x:.2f}" for x in routing["expert_load"])]
+    lines = ["share of the routing weight, by expert: " + " ".join(f"{x:.2f}" for x in routing["expert_load"])]
+    if routing.get("top1"):
+        lines.append("share of utterances with it on top:     " + " ".join(f"{x:.2f}" for x in routing["top1"]))
     text = "routing:"
     if routing.get("max_load") is not None:
         text += f" largest load {routing['max_load']:.2f}"
@@ -54,7 +58,10 @@ def _routing_lines(routing: dict) -> list[str]:
         text += f", entropy {routing['entropy']:.2f}"
     if routing.get("gate_accuracy") is not None:
         others = [f"{k} {routing[k]:.2f}" for k in ("majority", "nuisance") if routing.get(k) is not None]
-        text += f", gate accuracy {routing['gate_accuracy']:.2f}" + (f" against {', '.join(others)}" if others else "")
+        text += f", gate accuracy {routing['gate_accuracy']:.2f} after the gate stage"
+        if routing.get("gate_accuracy_joint") is not None:
+            text += f", {routing['gate_accuracy_joint']:.2f} after joint training"
+        text += f" against {', '.join(others)}" if others else ""
     return [*lines, text]
 
 

@@ -92,7 +92,36 @@ def kinds(found: Evaluation, main: list[str]) -> list[str]:
             rows = [[r for r in found.of(s) if r["cohort"] == cohort] for s in main]
             body.append([cohort, *(f"{_share(r, 'deletions')} / {_share(r, 'insertions')}" for r in rows)])
         lines += ["", "Deletions and insertions by cohort:", "", *tables.pipe(head, body)]
+        lines += invented(found, main)
     return lines
+
+
+def invented(found: Evaluation, main: list[str]) -> list[str]:
+    """By cohort: which part of the errors are words that were never said, and what a decoder that runs on adds to them.
+
+    A cohort in which a baseline runs on makes every other system look good: the rate over the rest says how good.
+    """
+    body = []
+    for cohort in [None, *found.cohorts]:
+        cells = []
+        for system in main:
+            rows = [r for r in found.of(system) if cohort in (None, r["cohort"])]
+            errors = sum(r["errors"] for r in rows)
+            if not errors:
+                cells.append("-")
+                continue
+            shares = (100 * sum(r[key] for r in rows) / errors for key in ("insertions", "runaway_errors"))
+            calm = _percent([r for r in rows if not r["runaway_errors"]])
+            cells.append(" / ".join([*(f"{share:.0f}" for share in shares), calm]))
+        body.append(["all" if cohort is None else cohort, *cells])
+    return [
+        "",
+        "Invented words: percent of the errors that are insertions / percent of the errors in utterances on which the "
+        "decoder runs on (a repetition loop of up to 4 words, or over twice as many words as were said) / WER over the "
+        "other utterances:",
+        "",
+        *tables.pipe(["cohort", *main], body),
+    ]
 
 
 def words(found: Evaluation, main: list[str], most: int = 8) -> list[str]:

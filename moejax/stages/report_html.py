@@ -11,8 +11,10 @@ CAPTIONS = {
     "own_speaker: every utterance recognised by its own cohort's or speaker's adapter.",
     "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
     "one LoRA with as many parameters as the whole mixture.",
-    "load": "Where the gate sends whom: share of the experts, by cohort, and in all against the prior.",
-    "learning_curves": "Learning curves of the trained stages.",
+    "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
+    "against the prior, and the share of utterances in which its weight is the largest. Even weights can hide that "
+    "one expert is always the largest.",
+    "learning_curves": "Cross-entropy of the trained stages: single batches thin, their running mean thick.",
 }
 STYLE = """
 :root{color-scheme:light;--ink:#1d2126;--soft:#5c646e;--line:#dfe3e7;--accent:#c8324a}
@@ -48,7 +50,7 @@ def page(*, title, table, main, summary, headline, figures, errors, notes, deriv
         f'<p class="lead">{html.escape(headline)}</p>',
         _section("Word error rate", _results(table, main, rest, summary, derived) + _figure(figures, "wer_by_cohort")),
         _section("Speaker by speaker", _figure(figures, "wer_by_speaker") + _speakers(table, main)),
-        _section("Routing", _routing(summary["routing"]) + _figure(figures, "load")),
+        _section("Routing", _routing(summary["routing"], summary["clusters"]) + _figure(figures, "load")),
         _section("Translation", _translation(summary["translation"])),
         _section("Learning", _figure(figures, "learning_curves")),
         _section("Errors", markdown(errors, level=2, skip_title=True)),
@@ -175,15 +177,53 @@ def _speakers(table, main) -> str:
     return f"<details><summary>Table of {len(names)} speakers</summary>{markdown(chr(10).join(lines))}</details>"
 
 
-def _routing(routing: dict) -> str:
+def _routing(routing: dict, clusters: dict) -> str:
     names = {
-        "max_load": "largest share of one expert", "entropy": "entropy of the routing",
-        "gate_accuracy": "gate accuracy on the clusters", "majority": "the majority class would have",
-        "nuisance": "duration and silence alone would have",
+        "max_load": "largest share of one expert in the routing weight",
+        "max_load_over_prior": "largest share of the weight, as a multiple of the expert's prior",
+        "max_top1": "largest share of utterances with the same top expert",
+        "entropy": "entropy of the load (nats)", "utterance_entropy": "mean entropy of one utterance's route (nats)",
+        "gate_accuracy": "accuracy of the gate on the clusters, after the gate stage",
+        "gate_accuracy_joint": "the same after joint training, as moe uses it",
+        "majority": "the majority class would have", "nuisance": "duration and silence alone would have",
     }  # fmt: skip
     found = [(label, routing[key]) for key, label in names.items() if isinstance(routing.get(key), int | float)]
     rows = "".join(f"<tr><td>{label}</td><td>{value:.3f}</td></tr>" for label, value in found)
-    return f'<div class="wide"><table>{rows}</table></div>' if rows else ""
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in routing_text(routing, clusters))
+    if routing.get("gate_rows"):
+        text += f'<p class="soft">Accuracies on the {routing["gate_rows"]} utterances of dev and test that are in a '
+        text += "cluster; nothing of them was in training, but their speakers may have been.</p>"
+    return text + (f'<div class="wide"><table>{rows}</table></div>' if rows else "")
+
+
+def routing_text(routing: dict, clusters: dict) -> list[str]:
+    """In plain words: how clusters became experts, what the gate is worth, and whether its choice has collapsed."""
+    lines = []
+    if clusters:
+        made = {
+            "none": "one expert each",
+            "split": "the largest were split",
+            "merge": "the nearest were merged",
+            "shrink": "no more experts than clusters",
+        }
+        action = (clusters["match"] or {}).get("action", "none")
+        lines.append(
+            f"{clusters['method']} found {clusters['found']} clusters of {clusters['level']}s in the sample, with "
+            f"{100 * clusters['noise_share']:.1f} % of its utterances in none of them (noise policy: "
+            f"{clusters['noise_policy']}); from them come {clusters['num_experts']} experts: {made[action]}."
+        )
+    if (worth := routing.get("gate_worth")) and worth["low"] is not None:
+        interval = f"[{tables.points(worth['low'])}, {tables.points(worth['high'])}]"
+        lines.append(
+            f"What routing is worth: moe against itself with the mean route of the training part for everybody "
+            f"(moe_mean_gate): {tables.points(worth['difference'])} points {interval}: {tables.verdict(worth)}."
+        )
+    if top_E := routing.get("top1"):
+        first = max(range(len(top_E)), key=top_E.__getitem__)
+        never = [str(e) for e, share in enumerate(top_E) if share == 0]
+        text = f"Expert {first} has the largest weight in {100 * top_E[first]:.1f} % of the utterances"
+        lines.append(text + (f"; never: {', '.join(never)}." if never else "."))
+    return lines
 
 
 def _translation(translation: dict) -> str:

@@ -132,6 +132,7 @@ def score(spoken: list[dict], system: str, known: dict[str, dict], normalizer: n
             "deletions": w.deletions,
             "insertions": w.insertions,
             "length_ratio": w.length_ratio,
+            "runaway_errors": w.errors if runs_on(reference, hypothesis) else 0,
             "clipped_errors": k.errors,
             "clipped_words": k.words,
             "reference": reference,
@@ -141,6 +142,26 @@ def score(spoken: list[dict], system: str, known: dict[str, dict], normalizer: n
         }
         for u, w, c, k, reference, hypothesis in zip(spoken, words, chars, clipped, references, hypotheses, strict=True)
     ]
+
+
+def runs_on(reference: str, hypothesis: str, longest: int = 4, times: int = 4) -> bool:
+    """Whether the decoder did not find the end: more than twice as many words as were said and `times` more, or up to
+    `longest` words `times` times or more in a row, and more often so than in the reference.
+    """
+    said, found = reference.split(), hypothesis.split()
+    repeats = _repeats(found, longest)
+    return len(found) > 2 * len(said) + times or (repeats >= times and repeats > _repeats(said, longest))
+
+
+def _repeats(words: list[str], longest: int) -> int:
+    """How often in a row the same up to `longest` words stand at most; 1 where nothing repeats."""
+    most = 1
+    for n in range(1, longest + 1):
+        run = 0  # words that equal the one n places before
+        for one, other in zip(words, words[n:], strict=False):
+            run = run + 1 if one == other else 0
+            most = max(most, 1 + run // n)
+    return most
 
 
 def _own(rows: list[dict], kind: str) -> list[dict]:

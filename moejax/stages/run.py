@@ -1,6 +1,16 @@
-"""The graph of stages, and running it: finished stages are skipped, changed ones run again and say why."""
+"""The graph of stages, and running it: finished stages are skipped, changed ones run again and say why.
+
+What a stage depends on (`stage_inputs`): the seed, its config sections, what it reads from outside the workdir
+(`inputs(config)` of its module), and what the stages before it pass on. Two constants of a stage module refine this:
+
+    NOT_RESULTS  patterns of config keys that change no result (threads, how often something is logged); never counted
+    LOCATIONS    inputs that say where something lies and when it was written. They make the stage itself run again; to
+                 the stages after it, the `content` in its summary stands for them, so that a corpus that was copied
+                 or touched is described once more and nothing is trained anew
+"""
 
 import dataclasses
+import fnmatch
 import functools
 import importlib
 import importlib.metadata
@@ -21,6 +31,7 @@ class Stage:
     needs: tuple[str, ...]
     sections: tuple[str, ...]
     about: str
+    without: tuple[str, ...] = ()  # keys of those sections that it does not read
 
 
 # Adapters train as long as experts and joint together unless adapters.steps says otherwise.
@@ -30,9 +41,12 @@ STAGES = {
         "describe:run", (), ("data", "describe"), "gate the audio, write manifest and splits, print hours and leakage"
     ),
     "base": Stage(
-        "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder"
+        "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder",
+        without=("model.weights",),
     ),
-    "embed": Stage("embed:run", ("describe", "base"), ("embed",), "pool encoder states of every utterance"),
+    "embed": Stage(
+        "embed:run", ("describe", "base"), ("model.weights", "embed"), "pool encoder states of every utterance"
+    ),
     "cluster": Stage(
         "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
     ),
@@ -40,7 +54,7 @@ STAGES = {
     "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
     "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
     "adapters": Stage(
-        "adapters:run", ("describe", "base", "gate"), ("mixture", "gate", "adapters", *BUDGET),
+        "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
         "train the baselines of the table",
     ),
     "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
@@ -50,8 +64,8 @@ STAGES = {
 
 
 def stage_modules():
-    """The modules of all stages, and those that declare shared sections."""
-    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared"])
+    """The modules of all stages, and those that declare other sections."""
+    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export"])
     return [importlib.import_module(f"moejax.stages.{name}") for name in names]
 
 
@@ -59,19 +73,22 @@ def run(config, workdir, stages=None, quiet: bool = False) -> Work:
     """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
-    are not finished. Errors: unknown config keys or stages, before any work starts.
+    are not finished. Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is
+    written.
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
     wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
-    work = Work(workdir, quiet)
+    names = closure(wanted)
+    work, outside = Work(workdir, quiet), {name: outside_inputs(name, config) for name in names}
     set_up_jax(config, work)
-    write_config(config, work)
-    digests: dict[str, str] = {}
-    for name in closure(wanted):
-        run_stage(name, config, work, digests)
+    passed: dict[str, str] = {}
+    for number, name in enumerate(names):
+        run_stage(name, config, work, passed, outside[name])
+        if number == 0:  # not before: a workdir without any result is no workdir
+            write_config(config, work)
     return work
 
 
@@ -86,40 +103,81 @@ def closure(wanted) -> list[str]:
     return [name for name in STAGES if name in keep]
 
 
-def run_stage(name: str, config, work: Work, digests: dict) -> None:
-    """Runs one stage unless it is finished for exactly these inputs; records its digest for those after it."""
-    module_name, function = STAGES[name].entry.split(":")
-    module = importlib.import_module(f"moejax.stages.{module_name}")
-    inputs = stage_inputs(name, config, digests)
-    if hasattr(module, "inputs"):
-        inputs["input"] = module.inputs(config)
-    digests[name] = digest(inputs)
+def module_of(name: str):
+    """`(module, function)` of a stage."""
+    module, function = STAGES[name].entry.split(":")
+    module = importlib.import_module(f"moejax.stages.{module}")
+    return module, getattr(module, function)
+
+
+def outside_inputs(name: str, config) -> dict:
+    """{"input": digest} of what the stage reads from outside the workdir; {} for nothing."""
+    module, _ = module_of(name)
+    return {"input": module.inputs(config)} if hasattr(module, "inputs") else {}
+
+
+def run_stage(name: str, config, work: Work, passed: dict, outside: dict) -> None:
+    """Runs one stage unless it is finished for exactly these inputs; records in `passed` what it passes on."""
+    _, function = module_of(name)
+    inputs = stage_inputs(name, config, passed) | outside
     reason = work.why_run(name, inputs)
     if reason is None:
         work.log(f"[{name}] finished before, skipped")
+        passed[name] = passed_on(work.finished(name))
         return
     work.log(f"[{name}] {STAGES[name].about} ({reason})")
     work.begin(name, inputs)
     start = time.perf_counter()
-    summary = getattr(module, function)(config, work)
+    try:
+        summary = function(config, work) or {}
+    except BaseException:
+        work.abandon(name)
+        raise
     seconds = time.perf_counter() - start
-    work.finish(name, inputs, seconds, summary or {})
+    passed[name] = passing(name, inputs, summary)
+    work.finish(name, inputs, seconds, summary, passes=passed[name], config=sections_of(name, config))
     work.log(f"[{name}] done in {seconds:.1f} s")
 
 
-def stage_inputs(name: str, config, digests: dict) -> dict:
-    """What the stage depends on, flat, so that a change can be named."""
-    inputs = {"seed": config.seed}
+def sections_of(name: str, config) -> dict:
+    """The part of the config that the stage reads, nested as the config is."""
+    found: dict = {"seed": config.seed}
     for section in STAGES[name].sections:
+        *above, key = section.split(".")
+        node = found
+        for part in above:
+            node = node.setdefault(part, {})
         value = functools.reduce(lambda node, key: node[key], section.split("."), config)
-        inputs.update(flatten({section: value.to_dict() if hasattr(value, "to_dict") else value}))
-    inputs.update({f"stage {need}": digests[need] for need in STAGES[name].needs})
+        node[key] = value.to_dict() if hasattr(value, "to_dict") else value
+    return found
+
+
+def stage_inputs(name: str, config, passed: dict) -> dict:
+    """What the stage depends on, flat, so that a change can be named; without what it reads from outside."""
+    inputs = flatten(sections_of(name, config))
+    ignored = [pattern for module in stage_modules() for pattern in getattr(module, "NOT_RESULTS", ())]
+    ignored += STAGES[name].without
+    inputs = {key: value for key, value in inputs.items() if not any(fnmatch.fnmatch(key, p) for p in ignored)}
+    inputs.update({f"stage {need}": passed[need] for need in STAGES[name].needs})
     return inputs
 
 
+def passing(name: str, inputs: dict, summary: dict) -> str:
+    """The digest by which later stages know this one: of its inputs, with its content in place of its locations."""
+    module, _ = module_of(name)
+    if "content" not in summary:
+        return digest(inputs)
+    kept = {key: value for key, value in inputs.items() if key not in module.LOCATIONS}
+    return digest({**kept, "content": summary["content"]})
+
+
+def passed_on(done: dict) -> str:
+    """What a finished stage passes on; before there were contents, the digest of its inputs."""
+    return done.get("passes", done["digest"])
+
+
 def set_up_jax(config, work) -> None:
-    """Freed memory is kept; persistent compilation cache on: the second start of a run then costs a tenth of the first.
-    """
+    """Freed memory is kept; persistent compilation cache on: a second start then costs a tenth of the first."""
     allocator.keep_pages()
     import jax
 

@@ -1,4 +1,6 @@
-"""Config sections that several stages read."""
+"""Config sections that several stages read, and keys of all stages' sections that change no result."""
+
+NOT_RESULTS = ("*.log_every", "*.checkpoint_every")
 
 DEFAULTS = {
     "mixture": {

@@ -6,26 +6,29 @@ from moejax.score import tables
 from moejax.stages import evaluate as evaluation
 from moejax.stages import report, report_load
 from moejax.stages import run as graph
-from moejax.stages.opening import open_corpus
+from moejax.stages.opening import as_trained, open_corpus, stage_of
 
 
 def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Table:
     """Word error rates of a workdir's systems on one split: `.rows`, `.to_markdown()`, `.to_csv()`, `.to_dict()`.
 
     A config (a path such as `configs/quickstart.py:fast`, or a ConfigDict) is first run up to its adapters in
-    runs/<name>. `systems` are names, by default those that the report has. Everything is decoded anew and nothing is
-    written. Errors: KeyError for a system that was not trained, ValueError for an empty split; both name what there is.
+    runs/<name>; a variant's name is <name>-<variant>. `systems` are names, by default those that the report has.
+    Everything is decoded anew and nothing is written. Errors: KeyError for a system that was not trained, ValueError
+    for an empty split or a system that no longer fits the stages before it; all name what there is.
     """
     corpus = open_corpus(_workdir(workdir_or_config))
     cfg, work = corpus.cfg, corpus.work
     names = [systems] if isinstance(systems, str) else list(systems or evaluation.chosen(cfg, work))
     known, normalizer = report_load.utterances(work), report.normalizer(cfg.report)
-    rows, scored, found = corpus.rows(split), [], []
+    rows, scored, found, opened = corpus.rows(split), [], [], {}
     for name in names:
-        system = evaluation.open_system(corpus, name)
-        scope = evaluation.own_rows(corpus, rows, name)
+        stage = stage_of(name)
+        trained = opened[stage] = opened.get(stage) or as_trained(corpus, name)
+        system = evaluation.open_system(trained, name)
+        scope = evaluation.own_rows(trained, rows, name)
         if len(scope):  # a speaker's adapter decodes its own speaker only, who may have nothing in this split
-            scored += report_load.score(evaluation.decode(corpus, system, scope), name, known, normalizer)
+            scored += report_load.score(evaluation.decode(trained, system, scope), name, known, normalizer)
             found.append(name)
     if not scored:
         raise ValueError(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")

@@ -19,7 +19,7 @@ from moejax.train.checkpoint import save_params
 
 DEFAULTS = {
     "gate": {
-        **fitting.TRAIN,
+        **fitting.PLAIN,
         "steps": 300,
         "batch_size": 64,
         "learning_rate": 1e-3,
@@ -34,21 +34,27 @@ DEFAULTS = {
     },
     "experts": {
         **fitting.TRAIN,
+        **fitting.DEV,
         "steps": 200,
         "route": "gate",  # gate: the frozen gate's route; label: each utterance trains its own cluster's expert
         "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
     },
-    "joint": {**fitting.TRAIN, "steps": 200, "balance": 0.01, "z": 1e-3, "gate_scale": 0.1},
+    "joint": {
+        **fitting.TRAIN,
+        **fitting.DEV,
+        "steps": 200,
+        "balance": 0.01,
+        "z": 1e-3,
+        "gate_scale": 0.1,  # the gate's learning rate as a multiple of learning_rate
+    },
 }
 
 
 def gate(cfg, work) -> dict:
-    """Trains the gate on the clustered sample; tests it on rows that no clustering and no gate has seen."""
+    """Trains the gate on the clustered sample; tests it on dev and test (whose speakers it may have heard)."""
     corpus = Corpus(cfg, work)
-    clusters = dict(np.load(work.path("cluster", "clusters.npz")))
-    order = {name: i for i, name in enumerate(clusters["id"])}
-    at = np.array([order[name] for name in corpus.manifest.column("id")])
-    label, membership, keep = (clusters[name][at] for name in ("label", "membership", "keep"))
+    clusters = mixtures.clusters_of(corpus)
+    label, membership, keep = (clusters[name] for name in ("label", "membership", "keep"))
     E = membership.shape[1]
     everything = np.arange(len(corpus.manifest))
     embedding = mixtures.gate_inputs(corpus, everything)
@@ -80,7 +86,7 @@ def gate(cfg, work) -> dict:
     save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
     write_json(work.path("gate", "scores.json"), meta)
     work.log(
-        f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} held-out utterances"
+        f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} utterances of dev and test"
         f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
     )
     return scores
@@ -89,16 +95,11 @@ def gate(cfg, work) -> dict:
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
     corpus = Corpus(cfg, work)
-    part = cfg.experts.part
-    if part not in ("sample", "train"):
-        raise ValueError(f"unknown experts.part {part!r}; known: sample, train")
-    rows = corpus.rows("train", {"sample": True} if part == "sample" else {})
+    rows = corpus.rows("train", {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     labels = None
     if cfg.experts.route == "label":
-        clusters = dict(np.load(work.path("cluster", "clusters.npz")))
-        order = {name: i for i, name in enumerate(clusters["id"])}
-        labels = clusters["label"][[order[name] for name in corpus.manifest.column("id")[rows]]]
+        labels = mixtures.clusters_of(corpus)["label"]
     row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
     return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
 
@@ -112,7 +113,9 @@ def joint(cfg, work) -> dict:
     return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
 
 
-def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels=None):
+def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
+    """`labels_N`: of every row of the manifest, for the route "label"."""
+    labels = None if labels_N is None else labels_N[rows]
     prior_E = np.asarray(meta["prior"], np.float32)
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
     collate = corpus.collator(rows, labels, mixtures.gate_inputs(corpus, rows))
@@ -122,33 +125,59 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
         params = fitting.train(
             corpus, name, loss_fn, params, trainable, section,
             plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
         )  # fmt: skip
     keep = {group: params[group] for group in ("expert", "gate")}
     save_params(corpus.work.path(name, "params.safetensors"), keep)
     if monitor.seen():
         corpus.work.log(monitor.table())
-    return {"utterances": len(rows), "load": monitor.load().tolist(), "max_load": float(monitor.load().max())}
+    return {
+        "utterances": len(rows),
+        "load": monitor.load().tolist(),
+        "max_load": float(monitor.load().max()),
+        "top1": monitor.top1().tolist(),
+    }
 
 
 class LoadMonitor:
     """The load of each expert over the last logged steps, by cohort; called with the metrics of a step, returns alarms.
 
-    An alarm is raised when an expert's share over the window falls under 1 / (10 E): it is dying, or dead.
+    An alarm is raised when an expert's share of the weight over the window falls under 1 / (10 E): it is dying, or
+    dead. Dense routing hardly lets a share fall so low, so there is another for the choice: when an expert's weight is
+    the largest for fewer utterances than that, or for more than half-way from its prior to all of them. That one is
+    said again only when other experts are concerned.
     """
 
     def __init__(self, num_experts: int, cohorts, prior_E, window: int = 10):
         self.num_experts, self.cohorts, self.prior_E = num_experts, list(cohorts), np.asarray(prior_E)
-        self.recent = collections.deque(maxlen=window)
+        self.recent, self.recent_top = collections.deque(maxlen=window), collections.deque(maxlen=window)
+        self.said = None  # the experts that the last alarm about the choice was about
 
     def __call__(self, step, metrics):
         if "load_EC" not in metrics:
             return []
         self.recent.append(np.asarray(metrics["load_EC"]))
+        self.recent_top.append(np.asarray(metrics["top1_E"]))
         if len(self.recent) < self.recent.maxlen:
             return []
         load_E = self.load()
         dying = [e for e in range(self.num_experts) if load_E[e] < 0.1 / self.num_experts]
-        return [f"ALARM: expert {e} has {100 * load_E[e]:.2f} % of the load; it is dying" for e in dying]
+        alarms = [f"ALARM: expert {e} has {100 * load_E[e]:.2f} % of the load; it is dying" for e in dying]
+        return alarms + self._choice()
+
+    def _choice(self) -> list[str]:
+        top_E = self.top1()
+        first, idle = int(top_E.argmax()), [e for e in range(self.num_experts) if top_E[e] < 0.1 / self.num_experts]
+        collapsed = top_E[first] > 0.5 * (1 + self.prior_E[first])
+        now, before = (first, idle) if collapsed or idle else None, self.said
+        self.said = now
+        if now is None or now == before:
+            return []
+        never = f"; (almost) never: {', '.join(map(str, idle))}" if idle else ""
+        return [
+            f"ALARM: the choice collapses: expert {first} is the top of {100 * top_E[first]:.1f} % of the utterances"
+            f" (prior {100 * self.prior_E[first]:.1f} %){never}"
+        ]
 
     def seen(self) -> bool:
         return bool(self.recent)
@@ -162,22 +191,32 @@ class LoadMonitor:
         matrix_EC = self.matrix()
         return matrix_EC.sum(1) / max(matrix_EC.sum(), 1e-9)
 
+    def top1(self) -> np.ndarray:
+        """Share of the window's utterances whose largest weight is each expert's [E]."""
+        count_E = sum(self.recent_top) if self.recent_top else np.zeros(self.num_experts)
+        return count_E / max(count_E.sum(), 1e-9)
+
     def table(self) -> str:
         """Load matrix expert x cohort (each cohort's column sums to 100 %), for people."""
-        return load_table(self.matrix(), self.cohorts, self.prior_E)
+        return load_table(self.matrix(), self.cohorts, self.prior_E, self.top1())
 
 
-def load_table(load_EC, cohorts, prior_E) -> str:
-    """The load matrix as text: rows experts, columns cohorts in percent of the cohort, then the total and the prior."""
+def load_table(load_EC, cohorts, prior_E, top1_E) -> str:
+    """The load matrix as text: rows experts, columns cohorts in percent of the cohort's routing weight, then the total,
+    the prior, and the percentage of utterances whose largest weight the expert has.
+    """
     column = load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)
     total_E = load_EC.sum(1) / max(load_EC.sum(), 1e-9)
     width = max([6] + [len(c) + 1 for c in cohorts])
-    lines = ["  load %   " + "".join(f"{c:>{width}}" for c in cohorts) + f"{'all':>{width}}{'prior':>{width}}"]
+    lines = ["  load %   " + "".join(f"{name:>{width}}" for name in (*cohorts, "all", "prior", "top-1"))]
     for e, row in enumerate(column):
-        cells = "".join(f"{100 * value:>{width}.1f}" for value in row)
-        lines.append(f"  expert {e:<2}{cells}{100 * total_E[e]:>{width}.1f}{100 * prior_E[e]:>{width}.1f}")
+        cells = (*row, total_E[e], prior_E[e], top1_E[e])
+        lines.append(f"  expert {e:<2}" + "".join(f"{100 * value:>{width}.1f}" for value in cells))
     entropy = -(total_E * np.log(total_E + 1e-9)).sum()
-    lines.append(f"  maximal load {total_E.max():.3f}, entropy {entropy:.3f} of {np.log(len(total_E)):.3f}")
+    lines.append(
+        f"  maximal load {total_E.max():.3f}, entropy {entropy:.3f} of {np.log(len(total_E)):.3f},"
+        f" largest top-1 share {max(top1_E):.3f}"
+    )
     return "\n".join(lines)
 
 

@@ -21,7 +21,7 @@ from moejax.train.checkpoint import save_params
 
 DEFAULTS = {
     "translate": {
-        **fitting.TRAIN,
+        **fitting.PLAIN,
         "backend": "auto",  # auto: offline where the corpus has translations, else none; offline, deepl, none
         "target": "de",
         "systems": ("base", "lora", "lora_total", "moe_frozen", "moe"),

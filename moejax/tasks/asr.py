@@ -21,6 +21,9 @@ from moejax.ops.audio import log_mel
 from moejax.types import Batch, Route
 
 ROUTES = ("none", "label", "gate", "random")
+# What may be done to a gate to see what it is worth: nothing, each utterance's logits in a random order over the
+# experts, the same logits for every utterance.
+CONTROLS = ("none", "shuffled", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Row:
     warp_time: float = 0.0
     warp_freq: float = 0.0
     level: float = 0.0
+    scored: int = 0  # most scored positions of an utterance, which follow on each other; 0: all may be
 
 
 def build(
@@ -140,15 +144,28 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
-        logits_BLV = model.decode(batch.tokens_BL, states_BTD, mask_BT, route, noise)
-        ce, _, count = losses.token_cross_entropy(logits_BLV, batch.targets_BL, batch.score_BL, row.smoothing)
-        hit_BL = (logits_BLV.argmax(-1) == batch.targets_BL) & batch.score_BL
-        metrics = {"ce": ce, "accuracy": hit_BL.sum() / count, **terms.pop("metrics", {})}
+        at_BK, targets_BK, score_BK = _scored(batch, row.scored)
+        logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
+        ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
+        hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
+        metrics = {"ce": ce, "accuracy": hit_BK.sum() / count, **terms.pop("metrics", {})}
         if row.ctc:
             terms["ctc"] = row.ctc * _ctc(model, states_BTD, mask_BT, batch)
         return ce + sum(terms.values()), metrics | terms
 
     return loss_fn
+
+
+def _scored(batch, most):
+    """`(at_BK, targets_BK, score_BK)`: positions from the first scored one on, K = `most`; at None for all of them."""
+    L = batch.targets_BL.shape[1]
+    if not 0 < most < L:
+        return None, batch.targets_BL, batch.score_BL
+    first_B = jnp.argmax(batch.score_BL, axis=1)
+    from_BK = first_B[:, None] + jnp.arange(most)[None]
+    at_BK = jnp.minimum(from_BK, L - 1)
+    score_BK = jnp.take_along_axis(batch.score_BL, at_BK, axis=1) & (from_BK < L)
+    return at_BK, jnp.take_along_axis(batch.targets_BL, at_BK, axis=1), score_BK
 
 
 def _augmented(model, batch, key, row):
@@ -186,12 +203,28 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts):
     if row.z:
         terms["z"] = row.z * losses.z_loss(logits_BE, batch.real_B)
     cohort_BC = jax.nn.one_hot(batch.cohort_B, num_cohorts) * batch.real_B[:, None]
-    entropy_B = -(share_BE * jnp.log(share_BE + 1e-9)).sum(-1)
-    terms["metrics"] = {
-        "load_EC": jnp.einsum("BE,BC->EC", share_BE, cohort_BC),
-        "entropy": jnp.where(batch.real_B, entropy_B, 0).sum() / jnp.maximum(batch.real_B.sum(), 1),
-    }
+    terms["metrics"] = load_metrics(share_BE, cohort_BC, batch.real_B)
     return route, terms
+
+
+def load_metrics(share_BE, cohort_BC, real_B) -> dict:
+    """What a batch says of the load: `load_EC` (shares summed by cohort), `top1_E` (utterances whose largest share it
+    is), `max_load` and `entropy` of the load, `max_top1`, and `utterance_entropy`, the mean entropy of one route.
+
+    With dense routing the shares stay near even while one expert is the top of everything: both loads are needed.
+    """
+    count = jnp.maximum(real_B.sum(), 1)
+    load_E = jnp.where(real_B[:, None], share_BE, 0).sum(0) / count
+    top1_E = jnp.where(real_B[:, None], jax.nn.one_hot(share_BE.argmax(-1), share_BE.shape[-1]), 0).sum(0)
+    entropy_B = -(share_BE * jnp.log(share_BE + 1e-9)).sum(-1)
+    return {
+        "load_EC": jnp.einsum("BE,BC->EC", share_BE, cohort_BC),
+        "top1_E": top1_E,
+        "max_load": load_E.max(),
+        "max_top1": top1_E.max() / count,
+        "entropy": -(load_E * jnp.log(load_E + 1e-9)).sum(),
+        "utterance_entropy": jnp.where(real_B, entropy_B, 0).sum() / count,
+    }
 
 
 def _ctc(model, states_BTD, mask_BT, batch):
@@ -209,6 +242,12 @@ def shuffled(key, logits_BE):
     """Each utterance's logits in a random order over the experts: as peaked as before, chosen by nothing."""
     keys = jax.random.split(key, logits_BE.shape[0])
     return jax.vmap(jax.random.permutation)(keys, logits_BE)
+
+
+def _controlled(logits_BE, control, key, logits_E):
+    constant_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
+    cases = (logits_BE, shuffled(key, logits_BE), jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
+    return jax.lax.select_n(jnp.asarray(control, jnp.int32), *cases)
 
 
 def make_gate_loss(graphdef, num_experts: int):
@@ -238,15 +277,15 @@ def make_embed(graphdef, embedding: Embedding):
 
 
 def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, key, shuffle=False) -> (Decoded, weight_BE | None)`.
+    """Jitted `(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None) -> (Decoded, weight_BE | None)`.
 
     Encoding (see `make_encode`) and greedy decoding with the same route in one program.
     """
     encode = _encoder(graphdef, route, mixture, embedding)
 
     @jax.jit
-    def run(params, audio_BS, samples_B, label_B, key, shuffle=False):
-        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, key, shuffle)
+    def run(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None):
+        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, key, control, logits_E)
         decoded = greedy(
             functional.merge(graphdef, params), states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT,
             route=chosen, suppress=suppress,
@@ -257,13 +296,14 @@ def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=Non
 
 
 def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, key, shuffle=False, mel_BNM=None)` to
+    """Jitted `(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None, mel_BNM=None)` to
     `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
 
     With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
-    (only when the encoder has experts). `shuffle` (traced, so that it costs no compilation) puts each utterance's
-    logits in a random order over the experts. Where `mel_BNM` is given it is encoded, and `audio_BS`, which may then be
-    None, only says where silence is (a gate that trims it then takes all that is real).
+    (only when the encoder has experts). `control` (index into CONTROLS; traced, so that it costs no compilation where
+    `logits_E` is always given) replaces each utterance's logits by a shuffle of them or by `logits_E`. Where `mel_BNM`
+    is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
+    then takes all that is real).
     """
     return jax.jit(_encoder(graphdef, route, mixture, embedding))
 
@@ -272,7 +312,7 @@ def _encoder(graphdef, route, mixture, embedding):
     if route not in ("none", "label", "gate"):
         raise ValueError(f"unknown route {route!r}; known: none, label, gate")
 
-    def encode(params, audio_BS, samples_B, label_B, key, shuffle=False, mel_BNM=None):
+    def encode(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None, mel_BNM=None):
         model = functional.merge(graphdef, params)
         if mel_BNM is None:
             mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
@@ -284,7 +324,7 @@ def _encoder(graphdef, route, mixture, embedding):
             pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
             embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
             logits_BE = model.gate(embedding_BU)
-            chosen = mixture.route(jnp.where(shuffle, shuffled(key, logits_BE), logits_BE))
+            chosen = mixture.route(_controlled(logits_BE, control, key, logits_E))
         if chosen is not None:
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         if states_BTD is None or encoder_adapted(params):

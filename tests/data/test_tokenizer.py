@@ -172,3 +172,16 @@ def test_vocabulary_too_small_for_bytes_is_refused():
         Tokenizer.train(TEXTS, 200)
     with pytest.raises(ValueError, match="klingon"):
         Tokenizer.train(TEXTS, 400, languages=("en", "klingon"))
+
+
+def test_a_folder_of_a_vocabulary_is_read_by_what_lies_in_it(tmp_path, micro):
+    ranks = [bytes([byte]) for byte in range(256)]
+    for name, multilingual in (("gpt2.tiktoken", False), ("multilingual.tiktoken", True)):
+        write_ranks(tmp_path / name, ranks)
+        tokenizer = Tokenizer.published(tmp_path)
+        assert tokenizer.is_multilingual is multilingual and tokenizer.vocab_size == 256 + 2 + 99 + 6 + 1501
+        assert tokenizer.decode([tokenizer.sot_prev], skip_special=False) == "<|startofprev|>"
+    micro.save(tmp_path / "hf")
+    assert Tokenizer.published(tmp_path / "hf").vocab_size == micro.vocab_size
+    with pytest.raises(FileNotFoundError, match="nowhere: no vocabulary; multilingual.tiktoken, gpt2.tiktoken"):
+        Tokenizer.published(tmp_path / "nowhere")

@@ -149,14 +149,15 @@ def test_a_changed_key_reruns_what_reads_it_and_says_so(job, work, tmp_path, mon
 
 def why(folder, config, changed) -> dict:
     """{stage: why it would run} with the stages in `changed` as they stand now."""
-    work, digests, reasons = Work(folder, quiet=True), {}, {}
+    work, passed, reasons = Work(folder, quiet=True), {}, {}
     for name in graph.STAGES:
-        inputs = graph.stage_inputs(name, config, digests)
+        done = work.finished(name)
+        inputs = graph.stage_inputs(name, config, passed)
         if name in changed:
-            inputs = read_json(work.path(name, "done.json"))["inputs"]
-        elif name == "describe":
-            inputs["input"] = read_json(work.path(name, "done.json"))["inputs"]["input"]
-        digests[name] = digest(inputs)
+            inputs = done["inputs"]
+        elif "input" in done["inputs"]:
+            inputs["input"] = done["inputs"]["input"]
+        passed[name] = graph.passing(name, inputs, done["summary"])
         reasons[name] = work.why_run(name, inputs)
     return {name: reason for name, reason in reasons.items() if reason}
 
@@ -322,3 +323,70 @@ def test_metrics_have_every_step_once(work):
     for stage, steps in (("gate", 20), ("experts", 6), ("joint", 6), ("adapters/speaker", 12)):
         lines = work.path(*stage.split("/"), "metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["step"] for line in lines] == list(range(1, steps + 1))
+
+
+def test_a_corpus_copied_elsewhere_is_described_again_and_nothing_is_trained(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job, tmp_path)
+    (copy / "corpus").rename(copy / "moved")
+    for file in (copy / "moved").rglob("*"):
+        file.touch()
+    said = rerun(copy, monkeypatch, data__root="moved")
+    assert "data.root corpus -> moved" in said.pop("describe")
+    assert set(said.values()) == {"finished before, skipped"}
+    corpus = open_corpus(copy / "W")
+    assert all("/moved/" in path for path in corpus.manifest.audio_paths())
+
+
+def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, monkeypatch):
+    """What the manifest says of it (seconds, silence) stays the same; what it passes on does not."""
+    copy = tiny_job.copy(job, tmp_path)
+    file = copy / "corpus" / "wav" / "ann-000.wav"
+    wave, rate = soundfile.read(file)
+    soundfile.write(file, -wave, rate, subtype="PCM_16")
+    monkeypatch.chdir(copy)
+    moejax.run(tiny_job.config(), "W", "describe", quiet=True)
+    rows = [open_corpus(folder / "W").manifest.digest(without=("audio",)) for folder in (job, copy)]
+    passes = [read_json(folder / "W" / "describe" / "done.json")["passes"] for folder in (job, copy)]
+    assert rows[0] == rows[1] and passes[0] != passes[1]
+    reasons = why(copy / "W", graph.configs.resolve(tiny_job.config()), ("describe",))
+    assert list(reasons) == [name for name in tiny_job.STAGES if name != "describe"]
+
+
+def test_keys_that_change_no_result_make_nothing_run(job):
+    changes = {"describe__shown_groups": 3, "describe__threads": 1, "joint__log_every": 7, "base__checkpoint_every": 9}
+    assert why(job / "W", graph.configs.resolve(tiny_job.config(**changes)), ()) == {}
+
+
+def test_loading_uses_what_was_trained_whatever_was_asked_for_since(job, work, tested, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job, tmp_path)
+    monkeypatch.chdir(copy)
+    moejax.run(tiny_job.config(mixture__alpha=64.0, embed__layers=(0,)), "W", "describe", quiet=True)
+    assert read_json(copy / "W" / "config.json")["config"]["mixture"]["alpha"] == 64
+    assert moejax.load(copy / "W").transcribe(tested[0][0]).text == tested[1][0]["hypothesis"]
+    assert moejax.evaluate(copy / "W", ["moe"]).row("moe") == moejax.evaluate(work.root, ["moe"]).row("moe")
+
+
+def test_a_system_that_no_longer_fits_what_is_before_it_is_refused(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job, tmp_path)
+    monkeypatch.chdir(copy)
+    moejax.run(tiny_job.config(embed__layers=(1,)), "W", "embed", quiet=True)
+    with pytest.raises(ValueError, match="moe needs stage cluster, which was made from another embed"):
+        moejax.load("W")
+    assert moejax.load("W", system="base").route == "none"
+    (copy / "W" / "base" / "done.json").unlink()
+    with pytest.raises(ValueError, match="base needs stage base, which is not finished"):
+        moejax.load("W", system="base")
+
+
+def test_a_command_that_fails_at_its_inputs_changes_nothing(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job, tmp_path)
+    monkeypatch.chdir(copy)
+    before = {p: p.stat().st_mtime_ns for p in (copy / "W").rglob("*") if p.is_file()}
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        moejax.run(tiny_job.config(data__root="nowhere", embed__layers=(0,)), "W", quiet=True)
+    assert {p: p.stat().st_mtime_ns for p in (copy / "W").rglob("*") if p.is_file()} == before
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        moejax.run(tiny_job.config(data__root="nowhere"), "new", quiet=True)
+    with pytest.raises(FileNotFoundError, match="model.pretrained: no folder .*none"):
+        moejax.run(tiny_job.config(model__pretrained="none"), "new", quiet=True)
+    assert not (copy / "new").exists()

@@ -163,7 +163,7 @@ def test_csv_has_the_published_columns_groups_and_systems_only(work):
 
 
 def test_summary_has_what_other_programs_read(summary):
-    assert summary["stages"] == {"describe": 12.5, "joint": 12.5}
+    assert {**summary["stages"], "report": 0} == {"describe": 12.5, "joint": 12.5, "report": 0}
     assert summary["systems"]["lora"]["trainable"] == 1000
     assert summary["systems"]["moe"]["wer"] < summary["systems"]["base"]["wer"]
     assert set(summary["routing"]) >= {"load", "max_load", "entropy", "gate_accuracy", "majority", "prior"}
@@ -238,7 +238,8 @@ def test_console_shows_table_routing_and_place(work):
         "trained",
     ]
     assert first.startswith("base ") and "lora_A1*" in text and "* scored on its own utterances only" in text
-    assert "load per expert: " in text and "gate accuracy 0.90 against majority 0.33, nuisance 0.41" in text
+    assert "share of the routing weight, by expert: " in text
+    assert "gate accuracy 0.90 after the gate stage against majority 0.33, nuisance 0.41" in text
     assert "translation moe.offline: BLEU 41.2, chrF 60.5" in text
     assert text.endswith(str(work.path("report", "report.html")))
 
@@ -258,7 +259,7 @@ def test_evaluate_alone_is_enough_and_what_lacks_is_said(tmp_path):
         "evaluate/routing.json", "translate/summary.json", "describe/summary.md", "describe/leakage.md", "config.json"
     }  # fmt: skip
     assert json.loads(work.path("report", "summary.json").read_text())["routing"] == {}
-    assert "load per expert" not in report.console_summary(work)
+    assert "routing weight" not in report.console_summary(work)
 
 
 def test_without_manifest_there_is_one_group(tmp_path):
@@ -279,9 +280,10 @@ def test_normaliser_decides_what_counts(tmp_path):
     assert read_csv(work)[0]["errors"] == "2"
 
 
-def test_two_runs_write_the_same_bytes(tmp_path):
+def test_two_runs_write_the_same_bytes(tmp_path, monkeypatch):
     work = complete(evaluated(tmp_path, rates={"base": 0.5, "moe": 0.2}, adapters=False))
     contents = []
+    monkeypatch.setattr(report.time, "perf_counter", lambda: 0.0)  # summary.json says how long the report took
     for _ in range(2):
         report.run(settings(), work)
         contents.append({p.name: p.read_bytes() for p in sorted(work.path("report").rglob("*.*")) if p.is_file()})
@@ -308,6 +310,48 @@ def test_broken_input_is_named_and_nothing_is_written(tmp_path, name, content, e
         report.run(settings(), work)
     assert "\n" not in str(caught.value)
     assert not work.path("report").exists()
+
+
+def test_without_the_typical_cohort_there_is_no_atypical_rate(tmp_path):
+    work = evaluated(tmp_path, rates={"base": 0.5}, adapters=False)
+    for typical in ("", "nobody"):
+        report.run(settings(figures=False, typical=typical), work)
+        assert json.loads(work.path("report", "summary.json").read_text())["systems"]["base"]["wer_atypical"] is None
+
+
+def test_gate_is_judged_against_its_own_mean_route(tmp_path):
+    work = evaluated(tmp_path, rates={"base": 0.5, "moe": 0.1, "moe_mean_gate": 0.3}, adapters=False)
+    work.put("evaluate/routing.json", {"experts": 2, "cohorts": [], "load": [], "top1": [1.0, 0.0], "gate_rows": 7})
+    work.put("cluster/agreement.json", {"method": "hdbscan", "level": "speaker", "found": 2, "num_experts": 4,
+             "match": {"action": "split"}, "noise_share": 0.2, "noise_policy": "soft", "stability": None})  # fmt: skip
+    report.run(settings(figures=False), work)
+    summary = json.loads(work.path("report", "summary.json").read_text())
+    wer = {name: system["wer"] for name, system in summary["systems"].items()}
+    worth = summary["routing"]["gate_worth"]
+    assert worth["difference"] == pytest.approx(wer["moe"] - wer["moe_mean_gate"]) and worth["high"] < 0
+    page = work.path("report", "report.html").read_text()
+    assert "hdbscan found 2 clusters of speakers in the sample, with 20.0 % of its utterances in none" in page
+    assert "Expert 0 has the largest weight in 100.0 % of the utterances; never: 1." in page
+
+
+@pytest.mark.parametrize(
+    ("said", "found", "expected"),
+    [
+        ("one two", "one two", False),
+        ("one one one one", "one one one one", False),  # so it was said
+        ("a b c d e f", "a b a b a b a b", True),
+        ("a b c d e f", "a b a b a b", False),
+        ("a b", "p q r s t u v w x", True),
+        ("a b", "", False),
+    ],
+)
+def test_running_on_is_repetition_or_far_too_many_words(said, found, expected):
+    assert report_load.runs_on(said, found) == expected
+
+
+def test_running_mean_keeps_length_and_level():
+    assert figures.running_mean([1.0, 1.0, 1.0], 5) == [1, 1, 1]
+    assert figures.running_mean([0.0, 3.0, 6.0, 3.0], 1) == [1.5, 3.0, 4.0, 4.5]
 
 
 def test_missing_spelling_table_is_named(tmp_path):

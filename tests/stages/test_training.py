@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 from moejax.nn import functional
 from moejax.stages import fitting, training
 from moejax.stages.artifacts import Work
+from moejax.train import metrics
 
-SECTION = {**fitting.TRAIN, "steps": 2, "batch_size": 8, "warmup": 0, "log_every": 1}
+SECTION = {**fitting.TRAIN, **fitting.DEV, "steps": 2, "batch_size": 8, "warmup": 0, "log_every": 1}
 
 
 @pytest.fixture
@@ -20,6 +21,7 @@ def corpus(tmp_path):
     made = tiny.collator(16)
     cfg = ConfigDict({"seed": 0, "runtime": {"workers": 0}, "experts": SECTION, "joint": SECTION})
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
+    manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
     return types.SimpleNamespace(
         cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single(), multiple=1, samples=made.samples,
         buckets=(tiny.BUCKET,), cohorts=["A", "B", "C"], manifest=manifest, rows=lambda *_: np.arange(16),
@@ -49,14 +51,18 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
             assert np.all(each) if group in groups else not np.any(each), (group, path)
     log = corpus.work.path("log.txt").read_text()
     assert all((f"trains {group}:" in log) == (group in groups) for group in params)
+    records = metrics.read(corpus.work.path(stage, metrics.FILE))
+    assert [np.isfinite(record["eval/ce"]) for record in records] == [True, True]
+    assert records[-1]["eval/ce"] < records[0]["eval/ce"] + 1 and sum(records[-1]["top1_E"]) == 8
     assert summary["utterances"] == 16 and sum(summary["load"]) == pytest.approx(1, rel=1e-5)
 
 
 def test_load_table_shows_each_cohort_in_percent():
-    text = training.load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5])
+    text = training.load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5], [0.9, 0.1])
     rows = [line.split() for line in text.splitlines()]
-    assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0"] and rows[2][2:] == ["25.0", "100.0", "62.5", "50.0"]
-    assert "maximal load 0.625" in text
+    assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0", "90.0"]
+    assert rows[2][2:] == ["25.0", "100.0", "62.5", "50.0", "10.0"]
+    assert "maximal load 0.625" in text and "largest top-1 share 0.900" in text
 
 
 def test_class_weights_give_every_cluster_the_same_say():

@@ -79,6 +79,30 @@ def test_random_gate_is_as_peaked_and_chosen_by_nothing():
     assert (np.asarray(asr.shuffled(jax.random.key(1), logits_BE)) != mixed).any()
 
 
+def test_constant_control_gives_everybody_the_same_route_without_another_compilation():
+    dense = dataclasses.replace(SMALL, routing="dense")
+    width = tiny.CONFIG.d_model
+    gate = {**tiny.GATE, "mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
+    graphdef, params = asr.init(asr.build(tiny.CONFIG, mixture=dense, gate=gate))
+    predict = asr.make_predict(
+        graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=2, route="gate", mixture=dense, embedding=asr.Embedding()
+    )
+    data, share_E = tiny.batch(), np.array([0.5, 0.25, 0.2, 0.05], np.float32)
+    inputs = (params, data.audio_BS, data.samples_B, data.label_B, KEY)
+    weights = [np.asarray(predict(*inputs, control=c, logits_E=np.log(share_E))[1]) for c in range(len(asr.CONTROLS))]
+    np.testing.assert_allclose(weights[asr.CONTROLS.index("constant")], np.tile(4 * share_E, (8, 1)), rtol=1e-5)
+    np.testing.assert_allclose(np.sort(weights[0], 1), np.sort(weights[1], 1), rtol=1e-5)
+    assert predict._cache_size() == 1
+
+
+def test_load_metrics_see_a_choice_that_even_weights_hide():
+    share_BE = jnp.asarray([[0.4, 0.3, 0.3]] * 3 + [[0.1, 0.1, 0.8]])
+    found = asr.load_metrics(share_BE, jnp.ones((4, 1)), jnp.asarray([True, True, True, False]))
+    assert found["top1_E"].tolist() == [3, 0, 0] and found["max_top1"] == 1
+    np.testing.assert_allclose(found["max_load"], 0.4, rtol=1e-6)
+    np.testing.assert_allclose(found["entropy"], found["utterance_entropy"], rtol=1e-4)
+
+
 def test_softened_gate_keeps_the_choice_and_divides_the_logits():
     graphdef, params = tiny.model(SMALL)
     gate = asr.make_gate(graphdef)

@@ -1,0 +1,161 @@
+"""moejax's side: `python -m moejax.bench.ours`. Jobs run the product's own functions; options are those of `rows`."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import allocator
+from moejax.bench import decoding, inputs, training, weights
+from moejax.bench.worker import Job, Timed, serve
+from moejax.convert import hf_whisper
+from moejax.nn import functional
+from moejax.nn.quantize import quantize
+from moejax.ops.audio import log_mel
+from moejax.tasks import asr
+from moejax.types import Route
+
+SGEMM, COPY_BYTES = 2048, 256 * 2**20
+
+
+def opened(options, **experts):
+    """`(graphdef, params, config)` of the folder, with awake experts (B drawn) when `experts` are asked for."""
+    config, base = hf_whisper.load(options["folder"], dtype=options.get("dtype", "float32"))
+    config = training.typed(config, options)
+    mixture = training.mixture(**experts) if experts else None
+    graphdef, params = asr.init(asr.build(config, mixture=mixture), quantize(base, options.get("weights", "")))
+    if experts:
+        params = {**params, "expert": training.awake(params["expert"])}
+    return graphdef, jax.device_put(params), config
+
+
+def mel(options) -> Job:
+    """Waveforms to log-mel features."""
+    audio_BS = jax.device_put(inputs.audio(options["batch"], options["seconds"]))
+    run = jax.jit(lambda audio_BS: log_mel(audio_BS, n_mels=options["bins"]))
+    return Job(lambda: run(audio_BS).block_until_ready())
+
+
+def encode(options) -> Job:
+    """Features to encoder states."""
+    graphdef, params, config = opened(options)
+    mel_BNM = jax.device_put(inputs.mel(options["batch"], options["seconds"], config.num_mel_bins))
+    run = jax.jit(lambda params, mel_BNM: functional.merge(graphdef, params).encode(mel_BNM))
+    return Job(lambda: run(params, mel_BNM).block_until_ready(), _float32)
+
+
+def logits(options) -> Job:
+    """Features and tokens to the logits of every next token."""
+    graphdef, params, config = opened(options)
+    mel_BNM = jax.device_put(inputs.mel(options["batch"], options["seconds"], config.num_mel_bins))
+    tokens_BL, _ = inputs.tokens(options["batch"], options["tokens"], options["prefix"])
+
+    @jax.jit
+    def run(params, mel_BNM, tokens_BL):
+        model = functional.merge(graphdef, params)
+        return model.decode(tokens_BL, model.encode(mel_BNM))
+
+    return Job(lambda: run(params, mel_BNM, tokens_BL).block_until_ready(), _float32)
+
+
+def greedy(options) -> Job:
+    """Features to a fixed number of tokens; with "experts" every utterance has its own route."""
+    experts = {"num_experts": options["experts"], "top_k": options["top_k"]} if options.get("experts") else {}
+    graphdef, params, config = opened(options, **experts)
+    mel_BNM = jax.device_put(inputs.mel(options["batch"], options["seconds"], config.num_mel_bins))
+    route = Route(*inputs.route(options["batch"], *experts.values())) if experts else None
+
+    @jax.jit
+    def run(params, mel_BNM, route):
+        model = functional.merge(graphdef, params)
+        return decoding.search(
+            model, model.encode(mel_BNM), prefix=options["prefix"], tokens=options["tokens"], eot=options["eot"],
+            suppress=options["suppress"], route=route,
+        )  # fmt: skip
+
+    return Job(lambda: run(params, mel_BNM, route).block_until_ready())
+
+
+def start(options) -> Job:
+    """Time to the first training step in a fresh process: trace, compile or read from the cache, run.
+
+    "cache" is "cold" (an empty folder every time) or "warm" (one folder, filled when the job is prepared); "whole"
+    takes the whole process, imports and weights included, instead.
+    """
+    kept = tempfile.TemporaryDirectory() if options["cache"] == "warm" else None  # lives as long as `run` below
+
+    def run():
+        with tempfile.TemporaryDirectory() as fresh:
+            folder = fresh if kept is None else kept.name
+            begun = time.perf_counter()
+            done = subprocess.run(
+                [sys.executable, "-m", "moejax.bench.start", json.dumps({**options, "cache": folder})],
+                capture_output=True, text=True,
+            )  # fmt: skip
+            whole = time.perf_counter() - begun
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["the start printed nothing"])[-1])
+        first = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
+        return Timed(first, whole if options.get("whole") else first)
+
+    if kept is not None:
+        run()
+    return Job(run, single=True)
+
+
+def peak_sgemm(options) -> Job:
+    """A float32 (or options' type) matrix product of jax, the measure of arithmetic."""
+    a, b = (jnp.ones((SGEMM, SGEMM), options.get("dtype", "float32")) for _ in range(2))
+    run = jax.jit(jnp.matmul)
+    return Job(lambda: run(a, b).block_until_ready())
+
+
+def peak_blas(options) -> Job:
+    """The same by numpy's BLAS: a processor's peak is the better of two libraries."""
+    a, b = (np.ones((SGEMM, SGEMM), np.float32) for _ in range(2))
+    return Job(lambda: a @ b)
+
+
+def peak_copy(options) -> Job:
+    """A copy that fits no cache, the measure of memory: COPY_BYTES read and as many written."""
+    if jax.default_backend() == "cpu":
+        source = np.ones(COPY_BYTES // 4, np.float32)
+        target = np.empty_like(source)
+        return Job(lambda: np.copyto(target, source))
+    source = jnp.ones(COPY_BYTES // 4, jnp.float32)
+    run = jax.jit(lambda x: x + 1)
+    return Job(lambda: run(source).block_until_ready())
+
+
+def folder(options) -> Job:
+    """The random weights; its value is what other jobs want to know."""
+    return Job(lambda: weights.write(Path(options["folder"]), size=options["size"], seconds=options["seconds"]))
+
+
+def _float32(array):
+    return np.asarray(array, np.float32)
+
+
+def hello() -> dict:
+    names = ("moejax", "jax", "jaxlib", "flax")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    device = jax.devices()[0]
+    return {"device": device.platform, "kind": device.device_kind, "cores": os.cpu_count(), "versions": versions}
+
+
+JOBS = {
+    "folder": folder, "mel": mel, "encode": encode, "logits": logits, "greedy": greedy, "train": training.train,
+    "start": start, "peak_sgemm": peak_sgemm, "peak_blas": peak_blas, "peak_copy": peak_copy,
+}  # fmt: skip
+
+if __name__ == "__main__":
+    allocator.keep_pages()  # as stages.run does
+    serve(JOBS, hello)

@@ -1,0 +1,28 @@
+"""A fresh process up to its first training step, `python -m moejax.bench.start OPTIONS`; prints {"seconds": ..}.
+
+The time runs from the first trace to the end of the first step; imports and reading the weights come before it.
+"""
+
+import json
+import sys
+import time
+
+from moejax import allocator
+
+
+def main(options) -> None:
+    allocator.keep_pages()
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", options["cache"])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)  # as stages.run sets it
+    from moejax.bench import training
+
+    step, now, frozen, batch = training.prepared(options)
+    begun = time.perf_counter()
+    jax.block_until_ready(step(now, frozen, batch))
+    print(json.dumps({"seconds": time.perf_counter() - begun}))
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

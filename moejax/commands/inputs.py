@@ -1,0 +1,100 @@
+"""Which recordings a command line means: files, folders, patterns, standard input; and where their results go."""
+
+import collections
+import dataclasses
+import glob
+from pathlib import Path
+
+SUFFIXES = (
+    *("wav", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "au", "caf", "w64", "m4a", "mp4", "webm", "mkv"),
+    *("mka", "aac", "wma", "3gp", "amr", "mov"),
+)
+STDIN = "-"
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One recording: `name` as a person calls it, `path` None for standard input, `stem` its results' relative path."""
+
+    name: str
+    path: Path | None
+    stem: str
+
+
+def find(arguments: list[str]) -> tuple[list[Source], dict[str, str]]:
+    """(recordings in order, each once; {argument: why it stands for none}).
+
+    A folder stands for the audio files in it and below it, known by their suffix, in the order of their names; results
+    keep their folders. Errors: ValueError in one line if nothing at all was found.
+    """
+    found: dict[Path | None, Source] = {}
+    missing: dict[str, str] = {}
+    for argument in arguments:
+        sources = _stdin() if argument == STDIN else _on_disk(argument)
+        if isinstance(sources, str):
+            missing[argument] = sources
+            continue
+        for source in sources:
+            found.setdefault(source.path and source.path.resolve(), source)
+    if not found:
+        raise ValueError("; ".join(f"{argument}: {reason}" for argument, reason in missing.items()))
+    return _with_stems_apart(list(found.values())), missing
+
+
+def _stdin():
+    return [Source("stdin", None, "stdin")]
+
+
+def _on_disk(argument) -> list[Source] | str:
+    """Recordings of a path or pattern, or why there are none."""
+    path = Path(argument)
+    if path.is_dir():
+        return _folder(path) or f"no audio file in this folder; looked for {' '.join(SUFFIXES)}"
+    if path.exists():
+        return [Source(argument, path, path.stem)]
+    if not glob.has_magic(argument):
+        return "no such file"
+    matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+    found = [source for match in matches for source in (_folder(match) if match.is_dir() else [_file(match)])]
+    return found or "no file matches"
+
+
+def _file(path):
+    return Source(str(path), path, path.stem)
+
+
+def _folder(folder) -> list[Source]:
+    files = sorted(path for path in folder.rglob("*") if _is_audio(path, folder))
+    return [Source(str(path), path, str(path.relative_to(folder).with_suffix(""))) for path in files]
+
+
+def _is_audio(path, folder):
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return not hidden and path.suffix[1:].lower() in SUFFIXES and path.is_file()
+
+
+def _with_stems_apart(sources):
+    """Recordings whose results would overwrite one another are called by more of their name: a.wav beside a.mp3, or
+    with their folders, day1/a.wav beside day2/a.wav.
+    """
+    for longer in (lambda source: source.stem + source.path.suffix, lambda source: _spelled(source.path)):
+        count = collections.Counter(source.stem for source in sources)
+        sources = [
+            dataclasses.replace(source, stem=longer(source)) if count[source.stem] > 1 and source.path else source
+            for source in sources
+        ]
+    return sources
+
+
+def _spelled(path) -> str:
+    """The path as given, but never out of the folder that it will be joined to."""
+    return "/".join(part for part in path.parts if part not in (path.anchor, ".."))
+
+
+def check_apart(sources: list[Source]):
+    """Raises ValueError where two recordings' results would still have one name."""
+    names: dict[str, Source] = {}
+    for source in sources:
+        other = names.setdefault(source.stem, source)
+        if other is not source:
+            raise ValueError(f"the results of {other.name} and {source.name} would both be called {source.stem}")

@@ -1,0 +1,77 @@
+"""The progress bar of `moejax transcribe`: seconds of audio, time left, and how many times faster than speech."""
+
+import sys
+import time
+
+import soundfile
+from tqdm import tqdm
+
+from moejax.ops.audio import SAMPLE_RATE
+
+_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]{postfix}"
+
+
+class Progress:
+    """A bar on stderr when that is a terminal, and one line at the end; silent otherwise.
+
+    The total is what files' headers say, put right when a file is opened; containers that only PyAV reads count from
+    then on.
+    """
+
+    def __init__(self, sources, stream=None):
+        self.stream = stream or sys.stderr
+        self.shown = self.stream.isatty()
+        self.seconds = [_promised(source.path) if self.shown else 0.0 for source in sources]
+        self.at = [0.0] * len(sources)
+        self.finished: set[int] = set()
+        self.started = time.perf_counter()
+        self.bar = tqdm(
+            total=sum(self.seconds) or None, disable=not self.shown, file=self.stream, bar_format=_FORMAT,
+            desc=f"0/{len(sources)} files", leave=False, mininterval=0.2,
+        )  # fmt: skip
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self.bar.close()
+        if self.shown and self.finished:
+            audio, took = sum(self.at), time.perf_counter() - self.started
+            speed = f"{audio / took:.1f} x real time (factor {took / audio:.3f})" if audio else "no sound"
+            count = f"{len(self.finished)} file" + ("s" if len(self.finished) > 1 else "")
+            print(f"{count}, {audio:.1f} s of audio in {took:.1f} s: {speed}", file=self.stream)
+
+    def opened(self, number: int, samples: int):
+        """A recording was read: its true length is known."""
+        self.seconds[number] = samples / SAMPLE_RATE
+        self.bar.total = sum(self.seconds) or None
+
+    def heard(self, number: int, seconds: float):
+        """So many seconds of a recording are done."""
+        self._move(number, min(seconds, self.seconds[number]))
+
+    def done(self, number: int):
+        """A recording is finished, or has failed before it was opened."""
+        self.finished.add(number)
+        self._move(number, self.seconds[number])
+        self.bar.set_description_str(f"{len(self.finished)}/{len(self.at)} files", refresh=True)
+
+    def print(self, text: str):
+        """Writes to stdout without tearing the bar."""
+        with tqdm.external_write_mode(file=sys.stdout, nolock=False):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def _move(self, number, seconds):
+        step, self.at[number] = seconds - self.at[number], seconds
+        took = time.perf_counter() - self.started
+        self.bar.set_postfix_str(f"{sum(self.at) / took:.1f} x real time", refresh=False)
+        self.bar.update(step)
+
+
+def _promised(path) -> float:
+    """Seconds by the header; 0 where libsndfile does not know the file (its reading will say what is wrong)."""
+    try:
+        return 0.0 if path is None else soundfile.info(str(path)).duration
+    except (soundfile.SoundFileError, OSError):
+        return 0.0

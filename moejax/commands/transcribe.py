@@ -1,0 +1,144 @@
+"""`moejax transcribe`: recordings in, text and subtitles out; one bad file does not stop the rest."""
+
+import sys
+import tempfile
+from pathlib import Path
+
+from moejax import writers
+from moejax.commands import inputs
+from moejax.commands.transcribe_options import Request, parse
+
+INTERRUPTED = 130
+
+
+def main(argv: list[str]) -> int:
+    """Exit code of the command. Whatever can be known before the first recording is opened is refused before it."""
+    asked = parse(argv)
+    sources, missing = inputs.find(asked.files)
+    if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
+        raise ValueError(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
+    if asked.output_dir is not None:
+        inputs.check_apart(sources)
+        _check_writable(Path(asked.output_dir))
+    # Imported here: --help and refusals do not wait for JAX.
+    from moejax.commands.translators import translator
+    from moejax.recognizer import load
+
+    recognizer = load(asked.model, system=asked.system, weights=asked.weights)
+    recognizer.check(**asked.options)
+    translate = None if asked.translate_to is None else translator(asked, recognizer.language)
+    return Job(asked, sources, missing, recognizer, translate).run()
+
+
+def _check_writable(folder: Path):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".moejax-"):
+            pass
+    except OSError as error:
+        raise ValueError(f"--output_dir {folder}: cannot be written to ({error.strerror or error})") from error
+
+
+class Job:
+    """The work of one command line: reads, recognises, writes, and remembers what went wrong."""
+
+    def __init__(self, asked: Request, sources, missing: dict[str, str], recognizer, translate):
+        self.asked, self.sources, self.recognizer, self.translate = asked, sources, recognizer, translate
+        self.failed = dict(missing)  # {name: reason}
+        self.read: list[int] = []  # the source of each recording that could be read, in the order of reading
+        self.ready: dict[int, list] = {}  # results that wait for those before them
+        self.next = 0
+
+    def run(self) -> int:
+        from moejax.commands.progress import Progress
+
+        interrupted = False
+        with Progress(self.sources) as self.progress:
+            try:
+                for place, transcript in self.recognizer.stream(
+                    self._waves(), progress=self._heard, **self.asked.options
+                ):
+                    self._finish(self.read[place], transcript)
+            except KeyboardInterrupt:
+                interrupted = True
+        for name, reason in self.failed.items():
+            print(f"moejax transcribe: {name}: {reason}", file=sys.stderr)
+        if interrupted:
+            left = len(self.sources) - self.next
+            print(f"moejax transcribe: interrupted; {left} of {len(self.sources)} files not done", file=sys.stderr)
+            return INTERRUPTED
+        return 1 if self.failed else 0
+
+    def _waves(self):
+        """Samples of each recording that can be read; the others are noted as failed."""
+        for number, source in enumerate(self.sources):
+            try:
+                wave = self._samples(source)
+            except (ValueError, OSError) as error:
+                self._fail(number, error)
+                continue
+            self.read.append(number)
+            self.progress.opened(number, len(wave))
+            yield wave
+
+    def _samples(self, source):
+        if source.path is not None:
+            return self.recognizer.read(source.path)
+        content = sys.stdin.buffer.read()
+        if not content:
+            raise ValueError("nothing came from standard input")
+        if self.asked.rate is None:
+            return self.recognizer.read(content)
+        import numpy as np
+
+        return self.recognizer.read(np.frombuffer(content[: len(content) // 2 * 2], "<i2"), self.asked.rate)
+
+    def _heard(self, place, seconds, total):
+        self.progress.heard(self.read[place], seconds)
+
+    def _finish(self, number, transcript):
+        results = [(None, transcript)]
+        try:
+            if self.translate is not None:
+                results.append((self.asked.translate_to, self.translate(transcript)))
+        except ValueError as error:  # the translator's: the text that was recognised is written all the same
+            self.failed[self.sources[number].name] = _one_line(error)
+        if self.asked.output_dir is not None:
+            try:
+                self._write(self.sources[number], results)
+            except OSError as error:
+                self.failed[self.sources[number].name] = _one_line(error)
+        self._show(number, results)
+
+    def _write(self, source, results):
+        for language, transcript in results:
+            stem = Path(self.asked.output_dir) / (f"{source.stem}.{language}" if language else source.stem)
+            writers.write(transcript, stem, self.asked.formats, self.asked.layout)
+
+    def _fail(self, number, error):
+        self.failed[self.sources[number].name] = _one_line(error)
+        self._show(number, [])
+
+    def _show(self, number, results):
+        """Prints results in the order of the files, whatever order they are finished in; of two, the translation."""
+        self.ready[number] = results
+        while self.next in self.ready:
+            source, results = self.sources[self.next], self.ready.pop(self.next)
+            self.next += 1
+            if results and self.asked.output_dir is None:
+                self._print(source, results[-1][1])
+        self.progress.done(number)
+
+    def _print(self, source, transcript):
+        if len(self.sources) > 1 or self.failed:
+            text = f"{source.name}\t{' '.join(transcript.text.split())}\n"
+        else:
+            text = writers.render(transcript, self.asked.formats[0], self.asked.layout)
+        encoding = sys.stdout.encoding or "utf-8"
+        self.progress.print(text.encode(encoding, errors="replace").decode(encoding))
+
+
+def _one_line(error) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,252 @@
+"""The options of `moejax transcribe`: parsed and checked before anything heavy is imported."""
+
+import argparse
+import dataclasses
+import difflib
+
+from moejax.decode.options import LADDER
+from moejax.writers import FORMATS, Layout
+
+DESCRIPTION = """examples:
+  moejax transcribe talk.mp3 --model openai/whisper-large-v3               text on standard output
+  moejax transcribe talk.mp3 --model M --language en --format srt > talk.srt
+  moejax transcribe recordings/ --model M --output_dir out --format all    each file of a folder, all formats
+  moejax transcribe 'day*/*.m4a' --model M --output_dir out --word_timestamps --beam_size 5
+  moejax transcribe talk.wav --model M --task translate                    any language into English text
+  moejax transcribe talk.wav --model runs/q --system moe --translate_to de English text, then German by a translator
+  arecord -f S16_LE -r 16000 -d 5 -t raw | moejax transcribe - --rate 16000 --model M
+
+MODEL is a workdir of moejax, a Hugging Face Whisper folder, the id of one in the local Hugging Face cache, or an OpenAI
+checkpoint (.pt). Options not given have the defaults of openai-whisper's `transcribe` function (greedy search, and the
+temperature ladder where a window fails). Models of moejax that were trained on short windows decode greedily, once.
+"""
+EPILOG = """one bad file does not stop the rest: it is named at the end with its reason, and the exit code is 1.
+exit codes: 0 all done, 1 refused or some files failed (stderr says which and why), 130 interrupted.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What the command line asks for; `options` are those of `Recognizer.transcribe` that were given."""
+
+    files: list[str]
+    model: str
+    system: str | None
+    weights: str
+    formats: tuple[str, ...]
+    output_dir: str | None
+    rate: int | None
+    layout: Layout
+    translate_to: str | None
+    translator: str | None
+    options: dict
+
+
+class _Parser(argparse.ArgumentParser):
+    """Argparse that answers in one line and with the house's exit code."""
+
+    def error(self, message):
+        raise ValueError(message)
+
+
+def parse(argv: list[str]) -> Request:
+    """Errors: ValueError in one line. `--help` prints and exits with 0."""
+    parser = build()
+    values, unknown = parser.parse_known_intermixed_args(_plain(argv, parser))
+    if unknown:
+        raise ValueError(_unknown(unknown[0], parser))
+    values = vars(values)
+    values.pop("traceback", None)  # every command's: whoever called looked for it
+    files, model = values.pop("files"), values.pop("model")
+    if not files or model is None:
+        raise ValueError("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
+    taken = {name: values.pop(name) for name in ("system", "weights", "output_dir", "rate", "translate_to")}
+    translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
+    name = values.pop("format")
+    request = Request(
+        files=files, model=model, formats=tuple(FORMATS) if name == "all" else (name,), layout=Layout(**layout),
+        translator=translator, options=_options(values), **taken,
+    )  # fmt: skip
+    _check(request, name)
+    return request
+
+
+def _options(values: dict) -> dict:
+    """Options of `Recognizer.transcribe`: the ladder is made of two options, hotwords are split."""
+    step = values.pop("temperature_increment_on_fallback", "unset")
+    if "temperature" in values or step != "unset":
+        values["temperature"] = _ladder(values.get("temperature", (0.0,)), 0.2 if step == "unset" else step)
+    if "hotwords" in values:
+        values["hotwords"] = tuple(word.strip() for word in values["hotwords"].split(",") if word.strip())
+    return values
+
+
+def _ladder(given: tuple, step: float | None) -> tuple:
+    """Several temperatures are a ladder already; one climbs to 1 by `step`, None for no fallback."""
+    if len(given) > 1 or not step:
+        return given
+    rungs = tuple(round(given[0] + i * step, 6) for i in range(int((1.0 - given[0]) / step + 1e-6) + 1))
+    return rungs or given
+
+
+def _check(request: Request, format: str):
+    """Combinations that cannot be meant."""
+    layout, words = request.layout, request.options.get("word_timestamps")
+    arranged = [field.name for field in dataclasses.fields(Layout) if getattr(layout, field.name)]
+    if arranged and not words:
+        raise ValueError(f"--{arranged[0]} needs --word_timestamps")
+    if layout.max_line_count and not layout.max_line_width:
+        raise ValueError("--max_line_count has no effect without --max_line_width")
+    if layout.max_words_per_line and layout.max_line_width:
+        raise ValueError("--max_words_per_line has no effect with --max_line_width")
+    if request.rate is not None and "-" not in request.files:
+        raise ValueError("--rate is the sampling rate of raw samples on standard input, written -")
+    if format == "all" and request.output_dir is None:
+        raise ValueError("--format all writes several files: give --output_dir FOLDER")
+    if request.translator is not None and request.translate_to is None:
+        raise ValueError("--translator needs --translate_to LANGUAGE")
+
+
+def _unknown(argument: str, parser) -> str:
+    known = sorted(name for name in parser._option_string_actions if name.startswith("--"))
+    name = argument.partition("=")[0]
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"transcribe has no option {name!r}; " + (f"did you mean {close[0]}?" if close else "--help lists them")
+
+
+def _plain(argv, parser):
+    """Dashes in option names become underscores, and a flag takes its True or False from the next word, if it is one:
+    both spellings of openai-whisper's users work, and `--word_timestamps talk.wav` does not swallow the file.
+    """
+    flags = {name for name, action in parser._option_string_actions.items() if action.type is _boolean}
+    plain, rest = [], list(argv)
+    while rest:
+        argument = rest.pop(0)
+        if argument.startswith("--") and len(argument) > 2:
+            name, equals, value = argument.partition("=")
+            argument = "--" + name[2:].replace("-", "_") + equals + value
+            if argument in flags:
+                argument += "=" + (rest.pop(0) if rest and rest[0] in ("True", "False") else "True")
+        plain.append(argument)
+    return plain
+
+
+def build() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="moejax transcribe", usage="moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL [options]",
+        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False, argument_default=argparse.SUPPRESS,
+    )  # fmt: skip
+    _files(parser)
+    _search(parser)
+    _long(parser)
+    _words(parser)
+    return parser
+
+
+def _files(parser):
+    add = parser.add_argument_group("input and output").add_argument
+    add("files", nargs="*", default=[], metavar="FILE", help="audio files, folders, 'patterns', - for standard input")
+    add("--model", default=None, metavar="MODEL", help="workdir, Hugging Face folder or cached id, OpenAI .pt")
+    add("--system", default=None, help="system of a workdir: base, lora, moe ... (default: the best trained one)")
+    add("--weights", default="", choices=("float32", "bfloat16", "int8"), help="how the base's weights are kept")
+    add("--format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
+    add("--output_dir", "-o", default=None, metavar="DIR", help="write files there; without it one file's result goes "
+        "to standard output, and the texts of several as FILE<tab>TEXT")  # fmt: skip
+    add("--rate", default=None, type=_count, metavar="HZ", help="standard input is raw 16-bit mono at this rate")
+    add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
+    add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
+    add = parser.add_argument_group("language").add_argument
+    add("--language", metavar="CODE", help="en, de ...; default: detected (English for workdirs trained on it)")
+    add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
+    add("--translate_to", default=None, metavar="CODE", help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
+        "the workdir's own translator; files are called NAME.CODE.txt")  # fmt: skip
+    add("--translator", default=None, choices=("deepl", "offline"), help="default: offline where the workdir has one")
+
+
+def _search(parser):
+    add = parser.add_argument_group("search").add_argument
+    add("--beam_size", type=_maybe(_count), metavar="N", help="beam search at temperature 0; default greedy")
+    add("--patience", type=_maybe(float), metavar="P", help="beam ends after P x N finished hypotheses")
+    add("--length_penalty", type=_maybe(float), metavar="A", help="between 0 and 1; default: mean log-probability")
+    add("--temperature", type=_numbers, metavar="T[,T...]", help=f"default {','.join(f'{t:g}' for t in LADDER)}")
+    add("--temperature_increment_on_fallback", type=_maybe(float), metavar="T", help="step of the ladder from a single "
+        "--temperature to 1, default 0.2; None for no fallback")  # fmt: skip
+    add("--best_of", type=_maybe(_count), metavar="N", help="samples at temperatures above 0")
+    add("--guards", choices=("all", "reference", "none"), help="what is withheld as invented: by loudness, length and "
+        "repetition too (all, default), by the no-speech rule only (reference), nothing")  # fmt: skip
+    add("--suppress_tokens", metavar="IDS", help="never chosen; -1 (default) stands for annotations and symbols")
+    add("--hotwords", metavar="A,B", help="phrases made likelier, with commas between")
+    add("--hotword_bias", type=float, metavar="X", help="how much likelier, added to logits; default 2")
+    add("--compression_ratio_threshold", type=_maybe(float), metavar="X", help="too repetitive above; default 2.4")
+    add("--logprob_threshold", type=_maybe(float), metavar="X", help="too unlikely below; default -1")
+    add("--no_speech_threshold", type=_maybe(float), metavar="X", help="silence above, if unlikely; default 0.6")
+
+
+def _long(parser):
+    group = parser.add_argument_group("long recordings")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--sequential",
+        action="store_const",
+        const="sequential",
+        dest="algorithm",
+        help="window after window, each with the text before it, as the reference does (default)",
+    )
+    either.add_argument(
+        "--chunked",
+        action="store_const",
+        const="chunked",
+        dest="algorithm",
+        help="cut at silences, all pieces at once: faster, and pieces do not see each other",
+    )
+    add = group.add_argument
+    add("--initial_prompt", metavar="TEXT", help="said before the recording: names, spelling, style")
+    add("--carry_initial_prompt", type=_boolean, metavar="BOOL", help="before every window, not only the first")
+    add("--condition_on_previous_text", type=_boolean, metavar="BOOL", help="default True; False repeats itself less")
+    add("--clip_timestamps", metavar="S,S", help="hear only from second to second: start,end,start,end ...")
+    add("--hallucination_silence_threshold", type=_maybe(float), metavar="S", help="with word times: skip longer "
+        "silences around text that looks invented")  # fmt: skip
+
+
+def _words(parser):
+    add = parser.add_argument_group("word times and subtitles").add_argument
+    add("--word_timestamps", type=_boolean, metavar="BOOL", help="times of words, in json, srt and vtt")
+    add("--prepend_punctuations", metavar="MARKS", help="marks that join the word after them")
+    add("--append_punctuations", metavar="MARKS", help="marks that join the word before them")
+    add("--highlight_words", type=_boolean, default=False, metavar="BOOL", help="underline each word while it is said")
+    add("--max_line_width", type=_maybe(_count), default=None, metavar="N", help="characters in a line of a subtitle")
+    add("--max_line_count", type=_maybe(_count), default=None, metavar="N", help="lines in a subtitle")
+    add("--max_words_per_line", type=_maybe(_count), default=None, metavar="N", help="words in a subtitle")
+
+
+def _boolean(text):
+    if text not in ("True", "False"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
+    return text == "True"
+
+
+def _count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def _numbers(text):
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas") from error
+    if min(found) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: temperatures are not negative")
+    return found
+
+
+def _maybe(kind):
+    """`kind`, or None for the word None, as openai-whisper's users write it."""
+
+    def parsed(text):
+        return None if text in ("None", "none") else kind(text)
+
+    parsed.__name__ = getattr(kind, "__name__", "value").strip("_")
+    return parsed

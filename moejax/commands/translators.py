@@ -1,0 +1,63 @@
+"""Text translation after recognition: DeepL, or the translator that a workdir has trained."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+from moejax import mt
+from moejax.commands.transcribe_options import Request
+from moejax.transcript import Transcript
+
+CACHE = "~/.cache/moejax/deepl"
+KEY = "DEEPL_AUTH_KEY"
+
+
+def translator(asked: Request, language: str | None):
+    """A function from a Transcript to its translation into `asked.translate_to`, segment by segment.
+
+    Words, tokens and expert weights belong to the original and are left out. Errors, before any work: ValueError when
+    there is no DeepL key, when the workdir has no translator, or one for other languages.
+    """
+    target = asked.translate_to.lower()
+    offline = Path(asked.model) / "translate" / "model"
+    chosen = asked.translator or ("offline" if _is_trained(offline) else "deepl")
+    if chosen == "offline":
+        client = _offline(asked.model, offline, target)
+    elif not os.environ.get(KEY):
+        raise ValueError(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
+    else:
+        client = mt.get("deepl")(os.environ[KEY], cache_dir=os.path.expanduser(CACHE))
+    english = asked.options.get("task") == "translate"
+
+    def translate(transcript: Transcript) -> Transcript:
+        source = "en" if english else transcript.language
+        if source == target:
+            return transcript
+        texts = [segment.text.strip() for segment in transcript.segments]
+        if chosen == "deepl":
+            found = client.translate(texts, source=source.upper(), target=target.upper())
+        else:
+            found = client.translate(texts)
+        segments = [
+            dataclasses.replace(segment, text=f" {text}" if text else "", tokens=[], words=None, route=None)
+            for segment, text in zip(transcript.segments, found, strict=True)
+        ]
+        text = " ".join(text for text in found if text)
+        return dataclasses.replace(transcript, text=text, segments=segments, language=target, route=None)
+
+    return translate
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / "params.safetensors").is_file()
+
+
+def _offline(model, folder: Path, target: str):
+    if not _is_trained(folder):
+        raise ValueError(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
+    from moejax.stages.opening import open_translator
+
+    client, into = open_translator(model)
+    if into != target:
+        raise ValueError(f"the translator of {model} writes {into!r}, not {target!r}; use --translator deepl")
+    return client

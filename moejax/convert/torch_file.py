@@ -1,0 +1,234 @@
+"""Files of `torch.save`, read and written without torch and without running what a pickle asks for.
+
+Since torch 1.6 such a file is an uncompressed zip: `<name>/data.pkl` is a pickle in which a tensor is a call of
+`torch._utils._rebuild_tensor_v2` on a storage named by a persistent id, and `<name>/data/<key>` are the storages' raw
+bytes. Described in torch's docs/source/notes/serialization.rst; checked against torch's own reader and writer.
+"""
+
+import collections
+import dataclasses
+import io
+import mmap
+import os
+import pathlib
+import pickle
+import struct
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+ALIGNMENT = 64  # torch maps the file and reads storages where they lie
+_STORAGES = {
+    "DoubleStorage": np.dtype(np.float64),
+    "FloatStorage": np.dtype(np.float32),
+    "HalfStorage": np.dtype(np.float16),
+    "BFloat16Storage": np.dtype(ml_dtypes.bfloat16),
+    "LongStorage": np.dtype(np.int64),
+    "IntStorage": np.dtype(np.int32),
+    "ShortStorage": np.dtype(np.int16),
+    "CharStorage": np.dtype(np.int8),
+    "ByteStorage": np.dtype(np.uint8),
+    "BoolStorage": np.dtype(np.bool_),
+}
+_NAME_OF = {dtype: name for name, dtype in _STORAGES.items()}
+_LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of torch < 1.6, pickled
+# What a damaged pickle makes Python's unpickler raise.
+_BROKEN = (
+    *(pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    MemoryError,
+)
+
+
+class Refused(ValueError):
+    """A file that this module does not read; the message names file and reason in one line."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _StorageType:
+    """Stands for a global such as torch.HalfStorage; it can be named in a pickle and nothing else."""
+
+    dtype: np.dtype
+
+
+def read(path):
+    """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
+
+    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: `Refused`
+    for another format, a damaged file, or a pickle that names a global other than tensors, storages and OrderedDict
+    (nothing else is ever called).
+    """
+    path = pathlib.Path(path)
+    with open(path, "rb") as file:
+        head = file.read(len(_LEGACY))
+        if head.startswith(_LEGACY):
+            raise Refused(f"{path}: torch's format before 1.6; load it with torch and save it again with torch.save")
+        if not head.startswith(b"PK\x03\x04"):
+            raise Refused(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        try:
+            archive = zipfile.ZipFile(file)
+        except zipfile.BadZipFile as error:
+            raise Refused(f"{path}: a damaged zip archive ({error})") from error
+        with archive:
+            return _unpickled(path, archive, memory)
+
+
+def _unpickled(path, archive, memory):
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
+    if len(pickles) != 1:
+        raise Refused(f"{path}: a zip archive, but not of torch.save: it has no data.pkl")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
+        raise Refused(f"{path}: saved on a big-endian machine; only little-endian files are supported")
+
+    def storage(key, dtype, count):
+        return _storage(path, memory, entries.get(f"{root}data/{key}"), f"data/{key}", dtype, count)
+
+    try:
+        return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage).load()
+    except zipfile.BadZipFile as error:
+        raise Refused(f"{path}: a damaged zip archive ({error})") from error
+    except Refused:
+        raise
+    except _BROKEN as error:
+        raise Refused(f"{path}: data.pkl cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _storage(path, memory, entry, name, dtype, count):
+    """The numbers of one storage, in the mapped file."""
+    if entry is None or entry.compress_type != zipfile.ZIP_STORED:
+        raise Refused(f"{path}: storage {name} is {'missing' if entry is None else 'compressed'}")
+    # The name and the padding before the data may be longer here than in the central directory.
+    name_bytes, extra_bytes = struct.unpack_from("<HH", memory, entry.header_offset + 26)
+    start = entry.header_offset + 30 + name_bytes + extra_bytes
+    if entry.file_size < count * dtype.itemsize or start + entry.file_size > len(memory):
+        raise Refused(f"{path}: storage {name} has {entry.file_size} bytes, want {count * dtype.itemsize}")
+    return np.frombuffer(memory, dtype, count, start)
+
+
+class _Reader(pickle.Unpickler):
+    """Knows the globals of a file of tensors, and refuses every other."""
+
+    def __init__(self, file, path, storage):
+        super().__init__(file, encoding="utf-8")
+        self._path, self._storage, self._open = path, storage, {}
+
+    def find_class(self, module, name):
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return self._tensor
+        if module == "torch" and name in _STORAGES:
+            return _StorageType(_STORAGES[name])
+        raise Refused(
+            f"{self._path}: its pickle asks for {module}.{name}; only dicts, lists, numbers, strings and plain tensors "
+            "are read"
+        )
+
+    def persistent_load(self, pid):
+        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
+            raise Refused(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
+        _, kind, key, _, count = pid
+        if key not in self._open:
+            self._open[key] = self._storage(key, kind.dtype, count)
+        return self._open[key]
+
+    def _tensor(self, storage, offset, shape, strides, requires_grad=False, hooks=None, metadata=None):
+        if any(size == 0 for size in shape):
+            return np.zeros(shape, storage.dtype)
+        if len(shape) != len(strides):
+            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} has {len(strides)} strides")
+        last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        if offset < 0 or min(strides, default=0) < 0 or last >= storage.size:
+            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} reaches beyond its storage")
+        steps = [step * storage.itemsize for step in strides]
+        return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
+
+
+def write(path, value):
+    """Writes dicts, tuples, numbers, strings, None, booleans and numpy arrays (as contiguous tensors) for torch.load.
+
+    Also `torch.load(weights_only=True)` reads it. Whole or not at all. Errors: TypeError naming a value that has no
+    place in such a file.
+    """
+    path = pathlib.Path(path)
+    program = _Program()
+    program.put(value)
+    root = path.stem or "archive"
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
+            _add(archive, f"{root}/data.pkl", b"\x80\x02" + b"".join(program.codes) + b".")
+            _add(archive, f"{root}/byteorder", b"little")
+            for key, array in enumerate(program.storages):
+                # One array in the file's memory order at a time: the tree may be larger than what is free.
+                flat = np.ascontiguousarray(array).reshape(-1)
+                _add(archive, f"{root}/data/{key}", flat.view(np.uint8).data)
+            _add(archive, f"{root}/version", b"3\n")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _add(archive, name, data):
+    """One uncompressed entry whose data start at a multiple of `ALIGNMENT`, by an extra field as torch writes it."""
+    entry = zipfile.ZipInfo(name)
+    start = archive.fp.tell() + 30 + len(name.encode()) + 4  # local header, name, header of the extra field
+    padding = -start % ALIGNMENT
+    entry.extra = struct.pack("<2sH", b"FB", padding) + b"Z" * padding
+    archive.writestr(entry, data)
+
+
+class _Program:
+    """A protocol-2 pickle without a memo: what `torch.save` would emit for the same value, spelled out."""
+
+    def __init__(self):
+        self.codes, self.storages = [], []
+
+    def put(self, value):
+        if isinstance(value, np.ndarray):
+            self._tensor(value)
+        elif isinstance(value, dict):
+            self.codes.append(b"}(")
+            for pair in value.items():
+                self.put(pair[0])
+                self.put(pair[1])
+            self.codes.append(b"u")
+        elif isinstance(value, tuple):
+            self.codes.append(b"(")
+            for item in value:
+                self.put(item)
+            self.codes.append(b"t")
+        else:
+            self.codes.append(_scalar(value))
+
+    def _tensor(self, array):
+        if array.dtype not in _NAME_OF:
+            raise TypeError(f"no torch storage for arrays of {array.dtype}; known: {', '.join(map(str, _NAME_OF))}")
+        key, steps = len(self.storages), [1]
+        self.storages.append(array)
+        for size in array.shape[:0:-1]:
+            steps.append(steps[-1] * size)
+        self.codes.append(b"ctorch._utils\n_rebuild_tensor_v2\n((")
+        self.codes += [_scalar("storage"), f"ctorch\n{_NAME_OF[array.dtype]}\n".encode()]
+        self.codes += [_scalar(str(key)), _scalar("cpu"), _scalar(array.size), b"tQ", _scalar(0)]
+        self.put(tuple(array.shape))
+        self.put(tuple(steps[::-1][: array.ndim]) if array.ndim else ())
+        self.codes += [_scalar(False), b"ccollections\nOrderedDict\n)RtR"]
+
+
+def _scalar(value) -> bytes:
+    if value is None or isinstance(value, bool):
+        return {None: b"N", True: b"\x88", False: b"\x89"}[value]
+    if isinstance(value, str):
+        text = value.encode("utf-8")
+        return b"X" + struct.pack("<I", len(text)) + text
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
+    if isinstance(value, int) and -(2**31) <= value < 2**31:
+        return b"J" + struct.pack("<i", value)
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return b"\x8a\x08" + struct.pack("<q", value)
+    raise TypeError(f"{type(value).__name__} has no place in a torch file written here")

@@ -1,0 +1,240 @@
+"""Recordings of any length, window after window: the sequential algorithm of the reference.
+
+Follows `transcribe` of openai/whisper (whisper/transcribe.py): features floored by the whole recording, the next window
+starts where the last finished segment of this one ends, previous text is the next window's prompt. Different here: many
+recordings share batches, memory holds the audio and nothing that grows with it, and `guards` may withhold a window.
+"""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from moejax.decode import hallucination
+from moejax.decode.alignment import Align, Asked
+from moejax.decode.decoder import Window
+from moejax.decode.features import Features
+from moejax.decode.guards import Guards
+from moejax.decode.options import DecodingOptions
+from moejax.decode.segments import Draft, cut_at_timestamps, last_end
+from moejax.decode.together import Detect, Hear, Listening, Model, run_together
+from moejax.decode.words import APPENDED, PREPENDED, add_words, text_tokens
+from moejax.ops.audio import SAMPLE_RATE
+from moejax.transcript import Transcript
+
+Progress = Callable[[int, float, float], None]  # (place of the recording, seconds done, seconds in all)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LongformOptions:
+    """How a long recording is read; names and defaults as in openai-whisper's `transcribe`.
+
+    Attributes:
+      condition_on_previous_text: what was said before is the next window's prompt, until a window needed a temperature
+        above 0.5 (sequential only).
+      initial_prompt: text said before the recording; `carry_initial_prompt` repeats it before every window.
+      word_timestamps, prepend_punctuations, append_punctuations: word times and which marks join a word.
+      clip_timestamps: seconds start, end, start, end ... or such a string with commas; a last end left out is the
+        recording's. Parts outside are not heard (sequential only).
+      hallucination_silence_threshold: with word times, skip silences longer than this many seconds around text that
+        looks invented (sequential only).
+      guards: which windows are withheld; `Guards.reference()` for the reference's behaviour.
+    """
+
+    condition_on_previous_text: bool = True
+    initial_prompt: str | None = None
+    carry_initial_prompt: bool = False
+    word_timestamps: bool = False
+    prepend_punctuations: str = PREPENDED
+    append_punctuations: str = APPENDED
+    clip_timestamps: str | tuple[float, ...] = ()
+    hallucination_silence_threshold: float | None = None
+    guards: Guards = Guards()
+
+    def clips(self, frames: int, hop: int) -> list[tuple[int, int]]:
+        """Start and end of the parts to hear, in mel frames, within a recording of `frames`."""
+        times = self.clip_timestamps
+        if isinstance(times, str):
+            times = [float(part) for part in times.split(",")] if times else []
+        points = [min(round(time * SAMPLE_RATE / hop), frames) for time in times] or [0]
+        if len(points) % 2:
+            points.append(frames)
+        return list(zip(points[::2], points[1::2], strict=True))
+
+
+def transcribe_sequential(
+    recordings: Iterable[np.ndarray], model: Model, tokenizer, config, *, window_seconds: float | None = None,
+    decoding: DecodingOptions | None = None, options: LongformOptions | None = None, align: Align | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[int, Transcript]]:  # fmt: skip
+    """(place, Transcript) of each recording, in the order in which they are finished.
+
+    Args:
+      recordings: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
+        files keeps at most `model.batch_size` of them in memory.
+      model: `Decoder`, or anything with the methods of `together.Model`.
+      tokenizer: `data.tokenizer.Tokenizer`. config: `nn.whisper.WhisperConfig`.
+      window_seconds: window length if shorter than the model's (30 s for published ones).
+      decoding: per-window options; `language` None is detected on each recording's first window.
+      align: `alignment.Aligner`, needed for word times.
+      progress: told after every window.
+
+    Errors: ValueError for word times without `align`, a silence threshold without word times, several channels.
+    """
+    decoding, options = decoding or DecodingOptions(), options or LongformOptions()
+    check(options, align)
+    frames = window_frames(config, window_seconds)
+
+    def listenings():
+        for place, audio_S in enumerate(recordings):
+            features = Features(audio_S, n_mels=config.num_mel_bins, hop=config.hop, block=frames)
+            yield _Sequential(place, features, tokenizer, config, frames, decoding, options, progress).listen()
+
+    return run_together(listenings(), model, decoding, align)
+
+
+def check(options: LongformOptions, align: Align | None):
+    """Raises ValueError for options that cannot be met."""
+    if options.word_timestamps and align is None:
+        raise ValueError("word_timestamps needs `align`, an alignment.Aligner of the same model")
+    if options.hallucination_silence_threshold is not None and not options.word_timestamps:
+        raise ValueError("hallucination_silence_threshold needs word_timestamps")
+
+
+def window_frames(config, seconds: float | None = None) -> int:
+    """Mel frames of a window: the model's context, or `seconds` if that is shorter."""
+    most = 2 * config.max_source_positions
+    return most if seconds is None else min(most, int(seconds * SAMPLE_RATE) // config.hop)
+
+
+def mean_route(drafts) -> list[float] | None:
+    """Experts' weights averaged over segments; None without a mixture."""
+    routes = [draft.found.route for draft in drafts if draft.found.route is not None]
+    return np.mean(routes, axis=0).tolist() if routes else None
+
+
+class _Sequential:
+    """One recording's state; times in seconds, `seek` in mel frames."""
+
+    def __init__(self, place, features, tokenizer, config, window, decoding, options, progress):
+        self.place, self.features, self.tokenizer, self.window = place, features, tokenizer, window
+        self.decoding, self.options, self.progress = decoding, options, progress
+        self.hop, self.language = config.hop, decoding.language
+        self.masks_padding = config.mask_padding
+        self.seek, self.last_speech, self.reset = 0, 0.0, 0
+        self.drafts: list[Draft] = []
+        self.dropped: collections.Counter = collections.Counter()
+        self.initial = tokenizer.encode(options.initial_prompt) if options.initial_prompt else []
+        self.said = list(self.initial)
+        self.room = config.max_target_positions // 2 - 1 - len(self.initial)
+
+    def seconds(self, frames: int) -> float:
+        return frames * self.hop / SAMPLE_RATE
+
+    def frames_of(self, seconds: float) -> int:
+        return round(seconds * SAMPLE_RATE / self.hop)
+
+    def listen(self) -> Listening:
+        """The recording as a generator of questions; returns its Transcript."""
+        yield from self._find_language()
+        for start, end in self.options.clips(self.features.frames, self.hop):
+            self.seek = start
+            while self.seek < end:
+                self.seek = max(self.seek, start)
+                before = self.seek
+                yield from self._hear(min(self.window, end - self.seek))
+                if self.seek <= before:  # a lone <|0.00|> pair: the reference would hear the same window for ever
+                    self.seek = before + min(self.window, end - before)
+                if self.progress is not None:
+                    done = min(self.seek, self.features.frames)
+                    self.progress(self.place, self.seconds(done), self.seconds(self.features.frames))
+        return Transcript(
+            text=self.tokenizer.decode(self.said[len(self.initial) :], strip=False),
+            segments=[draft.finished(id, self.hop) for id, draft in enumerate(self.drafts)],
+            language=self.language, route=mean_route(self.drafts), dropped=dict(self.dropped),
+        )  # fmt: skip
+
+    def _find_language(self):
+        if self.language is not None:
+            return
+        if not self.tokenizer.is_multilingual or not self.features.frames:
+            self.language = "en"
+            return
+        # Published models know the silence after a short recording as such; the reference shows it to them here.
+        stop = min(self.window, self.features.frames) if self.masks_padding else self.window
+        self.language = yield Detect(Window(self.features.slice(0, stop), self.features.audio(0, stop)))
+
+    def _prompt(self):
+        if self.options.carry_initial_prompt:
+            rest = self.said[max(len(self.initial), self.reset) :]
+            return self.initial + (rest[-self.room :] if self.room > 0 else [])
+        return self.said[self.reset :]
+
+    def _hear(self, size):
+        """One window of `size` frames; moves `seek` and appends segments."""
+        seek, seconds = self.seek, self.seconds(size)
+        audio_S = self.features.audio(seek, seek + size)
+        self.seek += size
+        reason = self.options.guards.before(audio_S)
+        if reason is not None:
+            self.dropped[reason] += 1
+            return
+        window = Window(self.features.slice(seek, seek + size), audio_S)
+        found = yield Hear(window, self._prompt(), self.language)
+        reason = self.options.guards.after(found, seconds)
+        if reason is not None:
+            self.dropped.update([reason] if found.text.strip() else [])
+            return
+        offset = self.seconds(seek)
+        cut = cut_at_timestamps(found, self.tokenizer, seek=seek, offset=offset, seconds=seconds)
+        if cut.consumed is not None:
+            self.seek = seek + self.frames_of(cut.consumed)
+        drafts = cut.drafts
+        if self.options.word_timestamps:
+            keep = yield from self._add_words(cut, seek, size)
+            if not keep:
+                return
+        for draft in drafts:
+            draft.clear_if_empty()
+        self.drafts += drafts
+        self.said += [token for draft in drafts for token in draft.tokens]
+        if not self.options.condition_on_previous_text or found.temperature > 0.5:
+            self.reset = len(self.said)
+
+    def _add_words(self, cut, seek, size):
+        """Words of a window's segments, and where to go on from; False if the window is to be heard again later."""
+        options, offset, drafts = self.options, self.seconds(seek), cut.drafts
+        tokens = [token for part in text_tokens(drafts, self.tokenizer.eot) for token in part]
+        words = (yield Asked(tokens, self.language, size)) if tokens else []
+        add_words(
+            drafts, words, eot=self.tokenizer.eot, offset=offset, last_speech=self.last_speech,
+            prepended=options.prepend_punctuations, appended=options.append_punctuations,
+        )  # fmt: skip
+        end = last_end(drafts)
+        if not cut.ends_silent and end is not None and end > offset:
+            self.seek = self.frames_of(end)
+        threshold = options.hallucination_silence_threshold
+        if threshold is not None and not self._skip_invented(cut, seek, size, threshold):
+            return False
+        end = last_end(drafts)
+        self.last_speech = self.last_speech if end is None else end
+        return True
+
+    def _skip_invented(self, cut, seek, size, threshold):
+        """Moves `seek` over silence around text that looks invented; False if nothing of the window is kept."""
+        stretch = hallucination.Stretch(
+            start=self.seconds(seek), end=self.seconds(seek + self.window), seconds=self.seconds(size),
+            total=self.seconds(self.features.frames), last_speech=self.last_speech,
+        )  # fmt: skip
+        end = last_end(cut.drafts)
+        if not cut.ends_silent and end is not None and end > stretch.start:
+            self.seek = self.frames_of(end) if stretch.end - end > threshold else seek + size
+        gap = hallucination.leading_gap(cut.drafts, stretch, threshold)
+        if gap is not None:
+            self.seek = seek + self.frames_of(gap)
+            return False
+        onward = hallucination.drop_surrounded(cut.drafts, stretch, threshold)
+        if onward is not None:
+            self.seek = self.features.frames if onward == float("inf") else self.frames_of(onward)
+        return True

@@ -1,0 +1,96 @@
+"""What a caller of `Recognizer.transcribe` asks for: one flat set of options, checked, with the model's defaults."""
+
+import dataclasses
+import difflib
+from typing import Any
+
+from moejax.decode.guards import Guards
+from moejax.decode.longform import LongformOptions
+from moejax.decode.options import LADDER, DecodingOptions
+
+ALGORITHMS = ("sequential", "chunked")
+GUARDS = ("all", "reference", "none")
+_DECODING = {field.name for field in dataclasses.fields(DecodingOptions)} - {"prompt"}  # `initial_prompt` says it
+_LONGFORM = {field.name for field in dataclasses.fields(LongformOptions)} - {"guards"}
+OPTIONS = (*sorted(_DECODING | _LONGFORM), "algorithm", "batch_size", "guards")
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """`algorithm` is sequential, chunked, or pieces (`decode.pieces`)."""
+
+    algorithm: str
+    decoding: DecodingOptions
+    longform: LongformOptions
+    batch_size: int | None
+
+
+def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: str | None, context: int) -> Request:
+    """The request that `options` make of a model.
+
+    Args:
+      options: of OPTIONS, those of `DecodingOptions` and `LongformOptions` and: algorithm, of ALGORITHMS; batch_size;
+        guards, of GUARDS or a `Guards`: which windows' text is withheld, with `no_speech_threshold` and
+        `logprob_threshold` in it. None for language, algorithm, batch_size and guards is the default.
+      timed: the model writes timestamps and hears 30 s: defaults as in the reference's `transcribe`, sequential. Else
+        one greedy pass over pieces cut at silences, nothing suppressed or withheld: what it was evaluated with.
+      can_time: its vocabulary has timestamps. language: its default. context: its number of token positions.
+
+    Errors: TypeError for an unknown option, ValueError for a value.
+    """
+    unknown = sorted(options.keys() - set(OPTIONS))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], OPTIONS, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise TypeError(f"transcribe has no option {unknown[0]!r}; {hint}known: {', '.join(OPTIONS)}")
+    algorithm = _algorithm(options.get("algorithm"), timed, can_time)
+    asked = {name: value for name, value in options.items() if name in _DECODING}
+    asked["language"] = options.get("language") or language
+    for name, kind in (("temperature", (list, tuple)), ("hotwords", list)):
+        if isinstance(asked.get(name), kind):
+            asked[name] = tuple(asked[name])
+    longform = {name: value for name, value in options.items() if name in _LONGFORM}
+    return Request(
+        algorithm=algorithm,
+        decoding=DecodingOptions(**(_defaults(algorithm, context) | asked)),
+        longform=LongformOptions(**longform, guards=_guards(options, algorithm)),
+        batch_size=_batch_size(options.get("batch_size")),
+    )
+
+
+def _algorithm(asked, timed, can_time):
+    if asked is not None and asked not in ALGORITHMS:
+        raise ValueError(f"algorithm is {asked!r}; known: {', '.join(ALGORITHMS)}")
+    if asked == "sequential" and not can_time:
+        raise ValueError("the sequential algorithm needs timestamps, which this model's vocabulary lacks; use chunked")
+    if timed:
+        return asked or "sequential"
+    return "sequential" if asked == "sequential" else "pieces"
+
+
+def _defaults(algorithm, context):
+    if algorithm != "pieces":
+        return {"temperature": LADDER}
+    # A decoder of few positions was trained to fill them; a published one may use half, the rest is for prompts.
+    room = context if context <= 128 else None
+    return {"without_timestamps": True, "suppress_tokens": None, "suppress_blank": False, "sample_len": room}
+
+
+def _guards(options, algorithm) -> Guards:
+    asked = options.get("guards") or ("none" if algorithm == "pieces" else "all")
+    if isinstance(asked, Guards):
+        return asked
+    if asked not in GUARDS:
+        raise ValueError(f"guards is {asked!r}; known: {', '.join(GUARDS)}")
+    if asked == "none":
+        return Guards.reference(no_speech=None)
+    limits = options.get("no_speech_threshold", 0.6), options.get("logprob_threshold", -1.0)
+    if asked == "reference":
+        return Guards.reference(*limits)
+    return Guards(no_speech=limits[0], no_speech_logprob=limits[1])
+
+
+def _batch_size(asked):
+    if asked is not None and (not isinstance(asked, int) or asked < 1):
+        raise ValueError(f"batch_size is {asked!r}, must be a whole number from 1 on")
+    return asked

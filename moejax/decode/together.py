@@ -1,0 +1,119 @@
+"""Many recordings at once: each asks for one window at a time, windows of different recordings are decoded together.
+
+A recording (or an independent piece of one) is a generator: it yields `Detect`, `Hear` or `Asked` and is sent a
+language, a `Decoding` or a list of words. It knows nothing of the others, so its result cannot depend on them; the
+decoder's rows do not see each other either.
+"""
+
+import dataclasses
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+from moejax.decode.alignment import Align, Asked
+from moejax.decode.decoder import Window
+from moejax.decode.options import DecodingOptions
+from moejax.decode.results import Decoding
+
+
+class Detect(NamedTuple):
+    """Asks for the language of a window."""
+
+    window: Window
+
+
+class Hear(NamedTuple):
+    """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder."""
+
+    window: Window
+    prompt: list[int]
+    language: str | None
+
+
+Listening = Generator[Detect | Hear | Asked, Any, Any]
+
+
+class Model(Protocol):
+    """What long audio needs of a model; `decode.decoder.Decoder` has it."""
+
+    batch_size: int
+
+    def encode(self, windows: list[Window]) -> Iterable[Any]:
+        """Batches with `rows`, the windows' places."""
+
+    def search(self, encoded, prompts: list[list[int]], options: DecodingOptions) -> list[Decoding]:
+        """Decodings in the order of `encoded.rows`."""
+
+    def detect(self, encoded) -> list[dict[str, float]]:
+        """Languages' probabilities in the order of `encoded.rows`."""
+
+
+def run_together(
+    listenings: Iterable[Listening], model: Model, options: DecodingOptions, align: Align | None = None
+) -> Iterator[tuple[int, Any]]:
+    """(place, result) of each generator, in the order in which they end; at most `model.batch_size` are open at a time.
+
+    The iterable is read only when there is room, so that audio can be loaded as it is needed.
+    """
+    waiting, source, place, exhausted = {}, iter(listenings), 0, False
+    while True:
+        while not exhausted and len(waiting) < model.batch_size:
+            listening = next(source, None)
+            if listening is None:
+                exhausted = True
+                break
+            ended, question = _step(listening, None)
+            if ended:
+                yield place, question
+            else:
+                waiting[place] = (listening, question)
+            place += 1
+        if not waiting:
+            return
+        for group in _alike(waiting):
+            yield from _answer(group, waiting, model, options, align)
+
+
+def _step(listening, answer):
+    """(False, next question) or (True, result)."""
+    try:
+        return False, listening.send(answer)
+    except StopIteration as end:
+        return True, end.value
+
+
+def _alike(waiting):
+    """Places whose questions can share a batch: same kind, same language."""
+    groups = {}
+    for place, (_, question) in waiting.items():
+        groups.setdefault((type(question).__name__, getattr(question, "language", None)), []).append(place)
+    return groups.values()
+
+
+def _answer(places, waiting, model, options, align):
+    """Answers one group: a decoding and then, from the same encoder states, the words of those who ask for them."""
+    questions = [waiting[place][1] for place in places]
+    for encoded in model.encode([question.window for question in questions]):
+        mine = [places[row] for row in encoded.rows]
+        asked = [questions[row] for row in encoded.rows]
+        if isinstance(asked[0], Detect):
+            answers = [max(found, key=found.get) for found in model.detect(encoded)]
+        else:
+            spoken = dataclasses.replace(options, language=asked[0].language)
+            answers = model.search(encoded, [question.prompt for question in asked], spoken)
+        yield from _send(dict(zip(mine, answers, strict=True)), waiting)
+        wanted = [waiting[place][1] if place in waiting else None for place in mine]
+        wanted = [question if isinstance(question, Asked) else None for question in wanted]
+        if any(question is not None for question in wanted):
+            words = zip(mine, align(encoded, wanted), strict=True)
+            answers = {place: found for (place, found), one in zip(words, wanted, strict=True) if one is not None}
+            yield from _send(answers, waiting)
+
+
+def _send(answers, waiting):
+    for place, answer in answers.items():
+        ended, question = _step(waiting[place][0], answer)
+        if ended:
+            del waiting[place]
+            yield place, question
+        else:
+            waiting[place] = (waiting[place][0], question)

@@ -1,0 +1,32 @@
+"""What the decoder looks at: cross-attention scores of chosen heads, under teacher forcing."""
+
+import jax.numpy as jnp
+
+
+def cross_scores(model, tokens_BL, states_BTD, heads, mask_BT=None, route=None):
+    """(scores [B, H, L, T] float32 before the softmax, decoder states [B, L, D] before the output norm).
+
+    `heads`: (layer, head) pairs, H of them in their order. Layers after the last one named are run for the states. The
+    scores of padded frames are not masked. `model.decoder.logits` of the states are the logits of `model.decode`.
+    """
+    decoder = model.decoder
+    known = [(layer, head) for layer, block in enumerate(decoder.layers) for head in range(block.cross_attn.heads)]
+    if unknown := sorted(set(heads) - set(known)):
+        raise ValueError(f"no attention heads {unknown[:3]}; layers 0..{known[-1][0]}, heads 0..{known[-1][1]}")
+    seen = mask_BT if model.config.mask_padding else None
+    x, found = decoder.inputs(tokens_BL), {}
+    for layer, block in enumerate(decoder.layers):
+        h = block.self_attn_norm(x)
+        kv = block.self_attn.keys_values(h, route)
+        x = x + block.self_attn(h, kv, causal=True, route=route)
+        kv = block.cross_attn.keys_values(states_BTD, route)
+        if mine := [head for at, head in heads if at == layer]:
+            q_BLHK = block.cross_attn.split_heads(block.cross_attn.q(block.cross_attn_norm(x), route))
+            found |= {(layer, head): _scores(q_BLHK[:, :, head], kv[0][:, :, head]) for head in mine}
+        x = block.mlp(block.cross(x, kv, seen, route), route)
+    return jnp.stack([found[tuple(pair)] for pair in heads], axis=1), x
+
+
+def _scores(q_BLK, k_BTK):
+    scaled = q_BLK * jnp.asarray(q_BLK.shape[-1] ** -0.5, q_BLK.dtype)
+    return jnp.einsum("BLK,BTK->BLT", scaled, k_BTK, preferred_element_type=jnp.float32)

@@ -1,0 +1,50 @@
+"""Config keys that take one of a few values: checked before any work, one line with what would have been valid."""
+
+from moejax.data import splits
+from moejax.data.manifest import SPLITS
+from moejax.data.sources import SOURCES
+from moejax.nn.whisper import SIZES
+from moejax.ops import pooling, routing
+from moejax.score.normalize import NORMALIZERS
+from moejax.stages import adapters, cluster, translate
+from moejax.train.optim import SCHEDULES
+
+KNOWN = {
+    "data.source": tuple(SOURCES),
+    "data.split": tuple(splits.SCHEMES),
+    "model.size": tuple(SIZES),
+    "model.dtype": ("float32", "bfloat16", "float16"),
+    "embed.pooling": tuple(pooling.POOLINGS),
+    **{f"cluster.{key}": values for key, values in cluster.CHOICES.items()},
+    "cluster.gmm.covariance": ("auto", "full", "diag", "tied", "spherical"),
+    "cluster.hdbscan.selection": ("eom", "leaf"),
+    "gate.targets": ("soft", "hard"),
+    "mixture.routing": tuple(routing.KINDS),
+    "experts.route": ("gate", "label"),
+    "experts.part": ("sample", "train"),
+    "adapters.kinds": tuple(adapters.KINDS),
+    "evaluate.split": tuple(SPLITS),
+    "evaluate.speaker_scope": ("own", "all"),
+    "translate.backend": tuple(translate.BACKENDS),
+    "report.normalizer": tuple(NORMALIZERS),
+    **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "translate")},
+}
+
+
+def check(config) -> None:
+    """ValueError naming the first key whose value (or, of a tuple, one of its values) is not among the known ones, or
+    that does nothing without another.
+    """
+    for path, known in KNOWN.items():
+        node = config
+        for part in path.split("."):
+            node = node[part]
+        values = [node] if isinstance(node, str) else list(node)
+        if wrong := [value for value in values if value not in known]:
+            raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known)}")
+    base = config.base
+    if base.word_strings > base.readings:
+        raise ValueError(
+            f"config key 'base.word_strings' is {base.word_strings}, of base.readings = {base.readings}: strings are a"
+            " part of the readings, so at most as many"
+        )

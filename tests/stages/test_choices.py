@@ -1,0 +1,44 @@
+"""Keys with few values are refused before any work, with one line; keys that would do nothing do not exist."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from moejax.ops import clustering, matching
+from moejax.stages import cluster, cluster_figures, cluster_fit, config
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "known"),
+    [
+        ("gate", "targets", "sfot", "soft, hard"),
+        ("evaluate", "speaker_scope", "al", "own, all"),
+        ("experts", "route", "labels", "gate, label"),
+        ("adapters", "kinds", ("lora", "cohorts"), "lora, lora_total, cohort, speaker"),
+        ("joint", "schedule", "cosin", "cosine, constant, linear"),
+        ("report", "normalizer", "lowercase", "none, lower, basic, english"),
+    ],
+)
+def test_unknown_value_names_key_and_known_values(section, key, value, known):
+    with pytest.raises(ValueError, match=f"config key '{section}.{key}' is .*; known: {known}") as caught:
+        config.resolve(ConfigDict({section: {key: value}}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "key"), [("gate", "dropout"), ("translate", "spec"), ("experts", "gate_scale"), ("base", "evals")]
+)
+def test_keys_stand_only_where_they_act(section, key):
+    with pytest.raises(KeyError, match=f"config has no key '{section}.{key}'"):
+        config.resolve(ConfigDict({section: {key: 1}}))
+
+
+def test_cluster_choices_are_those_of_the_code():
+    assert cluster.CHOICES == {
+        "level": cluster_fit.LEVELS,
+        "method": tuple(clustering.METHODS),
+        "match": matching.POLICIES,
+        "noise": clustering.NOISE_POLICIES,
+        "assign": cluster_fit.ASSIGNMENTS,
+        "discriminant": cluster_fit.DISCRIMINANTS,
+        "map": cluster_figures.PLANES,
+    }
