@@ -3,6 +3,7 @@ training.
 
     moejax all --config configs/an4.py --config.data.root=DATA/an4 --workdir runs/an4
 
+63 % WER for the base on speakers nobody heard in training; no adapter differs from it (intervals in README.md).
 Needs AN4 as audio files with a metadata.csv (file, text, speaker, gender, official_split). The base is trained from
 scratch on the training part and on synthesised readings of its texts and words in many voices (needs the quickstart
 extra); the real part alone is memorised.

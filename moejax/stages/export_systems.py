@@ -14,6 +14,7 @@ from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
 
 MIXTURES = {"moe": "joint", "moe_frozen": "experts"}  # system: the stage that left its experts
+CONSTANT = "moe_mean_gate"  # the mixture on one route for everybody: the one system of a gate that is one network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +41,10 @@ def default_system(corpus: Corpus) -> str:
 
 
 def check_system(corpus: Corpus, name: str) -> None:
-    """Raises KeyError for a system that was not trained, ValueError for the control, which nobody should export."""
-    known = [system for system in evaluate.known_systems(corpus.work) if system != "moe_random_gate"]
-    if name == "moe_random_gate":
-        raise ValueError(f"moe_random_gate is moe with its gate's choice shuffled; export one of {', '.join(known)}")
+    """Raises KeyError for a system that was not trained, ValueError for a control that is no network."""
+    known = [system for system in evaluate.known_systems(corpus.work) if _exists_alone(system)]
+    if not _exists_alone(name):
+        raise ValueError(f"{name} is moe with its gate's choice shuffled; export one of {', '.join(known)}")
     if name not in known:
         raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
 
@@ -58,6 +59,12 @@ def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
         always = " and the shared expert" if low_rank.has_shared(expert) else ""
         return Part(system, system, adapter, f"the experts{always} of {system} on one fixed route: {meaning}", False,
                     weights, mixture.stabilised)  # fmt: skip
+    if system == CONSTANT and route is None:
+        weights = _mean_route(corpus)
+        expert, mixture = _mixture(corpus, "moe")
+        adapter = low_rank.one_route(expert, weights, scale_of(mixture))
+        meaning = "moe on the mean route of its training part for every utterance"
+        return Part(system, system, adapter, meaning, True, weights, mixture.stabilised)
     if route is not None:
         raise ValueError(f"--route {route} belongs to a mixture; {system} has none")
     if system == "base":
@@ -74,7 +81,7 @@ def every_lora(corpus: Corpus) -> list[Part]:
     for system in known:
         if system in MIXTURES:
             parts += experts(corpus, system)
-        elif system not in ("base", "moe_random_gate"):
+        elif system != "base" and system not in evaluate.CONTROLLED:
             parts.append(one_model(corpus, system, None))
     if not parts:
         raise ValueError("this workdir has no LoRA: run its stage adapters, experts or joint first")
@@ -138,6 +145,17 @@ def _gate_average(corpus, system, group, mixture):
         whose += " in the training part" if len(heard) else " (of which none is in the training part)"
     weights = np.asarray(weight_BE, np.float64).mean(0).round(6).tolist()
     return weights, f"the mean of the gate's weights over {whose}"
+
+
+def _mean_route(corpus):
+    """The weights that the evaluation gave to every utterance of `CONSTANT`."""
+    opened = evaluate.open_system(corpus, CONSTANT)
+    route = opened.mixture.route(opened.logits_E[None])
+    return np.asarray(routing.dense_weights(route, opened.mixture.num_experts), np.float64)[0].tolist()
+
+
+def _exists_alone(system):
+    return evaluate.CONTROLLED.get(system, "constant") == "constant"
 
 
 def scale_of(mixture: asr.Mixture) -> float:

@@ -155,7 +155,8 @@ def test_language(pair):
         assert one.keys() == other.keys()
         np.testing.assert_allclose(list(one.values()), [other[code] for code in one], atol=1e-5)
     found = decoder.decode(windows(mel_BMN), None, DecodingOptions(sample_len=9, task="translate"))
-    for one, other in zip(found, theirs.decode(mel_BMN, TheirOptions(fp16=False, sample_len=9, task="translate")), strict=True):
+    wanted = theirs.decode(mel_BMN, TheirOptions(fp16=False, sample_len=9, task="translate"))
+    for one, other in zip(found, wanted, strict=True):
         same(one, other)
 
 

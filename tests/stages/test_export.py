@@ -105,6 +105,18 @@ def test_routes_of_groups_are_what_the_gate_gave_them(work, corpus, tmp_path, ro
     np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", said["route"]), atol=1e-5)
 
 
+def test_the_mean_gate_is_one_network_and_exports_as_it_was_scored(work, corpus, tmp_path):
+    export.run(work, "hf", tmp_path / "m", system="moe_mean_gate")
+    opened = evaluate.open_system(corpus, "moe_mean_gate")
+    route = opened.mixture.route(jnp.asarray(opened.logits_E)[None])
+    weights = np.asarray(routing.dense_weights(route, EXPERTS))[0]
+    np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", weights), atol=1e-5)
+    card = (tmp_path / "m" / "README.md").read_text()
+    assert "for every utterance" in card and "not scored" not in card
+    export.run(work, "peft", tmp_path / "m", system="moe_mean_gate")
+    assert (tmp_path / "m" / "adapter_config.json").is_file()
+
+
 def test_every_lora_of_the_workdir_is_a_peft_folder(work, corpus, tmp_path):
     folders = export.run(work, "peft", tmp_path / "all")
     names = [str(folder.relative_to(tmp_path / "all")) for folder in folders]

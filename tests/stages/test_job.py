@@ -24,7 +24,7 @@ from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
 
 PLAIN = ("base", "lora", "lora_total", "lora_clear", "lora_breathy")
-MIXED = ("moe_frozen", "moe", "moe_random_gate")
+MIXED = ("moe_frozen", "moe", "moe_mean_gate", "moe_random_gate")
 SPEAKERS = [name for names in tiny_job.SPEAKERS.values() for name in names]
 
 
