@@ -21,18 +21,20 @@ from moejax.ops.attention import attend_few
 class Fused(NamedTuple):
     """Linear layers that read the same input, side by side: one matrix product."""
 
-    kernel: Any  # [D, sum of widths]
+    kernel: Any  # [D, sum of widths]; where experts lie side by side, their B below it: [D + Q, sum of widths]
     bias: Any  # [sum of widths]
-    experts: Any  # mixture.Folded or None, per layer
+    experts: Any  # mixture.Folded of all layers together, or None
 
     def __call__(self, x_BTD):
-        """Outputs [B, T, O], one per layer."""
-        y_BTO = x_BTD @ self.kernel + self.bias[None, None]
-        parts = jnp.split(y_BTO, len(self.experts), axis=-1)
-        return [
-            part if folded is None else part + mixture.apply_folded(x_BTD, folded).astype(part.dtype)
-            for part, folded in zip(parts, self.experts, strict=True)
-        ]
+        """Outputs [B, T, sum of widths]."""
+        if self.experts is None:
+            return x_BTD @ self.kernel + self.bias[None, None]
+        if self.experts.B is None:
+            # One product for the layer and its experts: x W + h B = [x h] [W; B].
+            x_BTD = jnp.concatenate([x_BTD, mixture.hidden(x_BTD, self.experts)], axis=-1)
+            return x_BTD @ self.kernel + self.bias[None, None]
+        update_BTO = mixture.apply_folded(x_BTD, self.experts).astype(x_BTD.dtype)
+        return x_BTD @ self.kernel + self.bias[None, None] + update_BTO
 
 
 class Layer(NamedTuple):
@@ -91,20 +93,20 @@ class Reader:
         return jnp.matmul(self.decoder.norm(x_BTD), self.embed_DV, preferred_element_type=jnp.float32)
 
     def _block(self, block, layer, x, cache, column, visible_BTS):
-        q, k, v = (self._heads(part) for part in layer.qkv(block.self_attn_norm(x)))
+        q, k, v = (self._heads(part) for part in jnp.split(layer.qkv(block.self_attn_norm(x)), 3, axis=-1))
         write = jax.lax.dynamic_update_slice_in_dim
         cache = (write(cache[0], k.swapaxes(2, 3), column, axis=3), write(cache[1], v, column, axis=2))
-        x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)))[0]
-        (q,) = layer.cross_q(block.cross_attn_norm(x))
+        x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)))
+        q = layer.cross_q(block.cross_attn_norm(x))
         seen = None if self.seen_BT is None else self.seen_BT[:, None]
-        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)))[0]
-        (h_BTF,) = layer.fc1(block.mlp_norm(x))
-        return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False))[0], cache
+        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)))
+        h_BTF = layer.fc1(block.mlp_norm(x))
+        return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False)), cache
 
     def _layer(self, block, states_BTD, route):
         own, cross, dtype = block.self_attn, block.cross_attn, self.config.dtype
         scale = (self.config.d_model // self.config.decoder_heads) ** -0.5
-        keys, values = cross.keys_values(states_BTD, route)
+        keys, values = (cross.split_heads(_long(linear, states_BTD, route)) for linear in (cross.k, cross.v))
         return Layer(
             qkv=_fuse(dtype, route, (own.q, scale), (own.k, 1), (own.v, 1)),
             out=_fuse(dtype, route, (own.out, 1)),
@@ -124,6 +126,17 @@ class Reader:
         return x_BHTK.swapaxes(1, 2).reshape(B, T, -1)
 
 
+def _long(linear, x_BTD, route):
+    """The layer with its experts on a long sequence: added to each utterance's weights they cost nothing there, while
+    the update of 1500 frames cost 15 % (CPU, rank 16). Half precision would round them away: there they stay apart.
+    """
+    if linear.experts is None or route is None or x_BTD.dtype != jnp.float32:
+        return linear(x_BTD, route)
+    delta_BDO = mixture.delta(linear.experts.fold(route))
+    y_BTO = x_BTD @ (linear.kernel[...].astype(x_BTD.dtype)[None] + delta_BDO)
+    return y_BTO if linear.bias is None else y_BTO + linear.bias[...].astype(x_BTD.dtype)[None, None]
+
+
 def _fuse(dtype, route, *layers):
     """`Fused` of (linear layer, scale of its output)."""
     kernels, biases, experts = [], [], []
@@ -137,6 +150,8 @@ def _fuse(dtype, route, *layers):
         kernels.append(kernel)
         biases.append(bias)
         experts.append(folded)
-    if len(layers) == 1:
-        return Fused(kernels[0], biases[0], experts)
-    return Fused(jnp.concatenate(kernels, axis=1), jnp.concatenate(biases), experts)
+    kernel_DO, bias_O = jnp.concatenate(kernels, axis=1), jnp.concatenate(biases)
+    folded = mixture.side_by_side(experts, [kernel.shape[1] for kernel in kernels])
+    if folded is None or folded.weight_BQ is None or folded.B.dtype != kernel_DO.dtype:
+        return Fused(kernel_DO, bias_O, folded)
+    return Fused(jnp.concatenate([kernel_DO, folded.B]), bias_O, folded._replace(B=None))

@@ -74,9 +74,38 @@ def join(one: Folded, other: Folded) -> Folded:
     )  # fmt: skip
 
 
+def side_by_side(updates, widths) -> Folded | None:
+    """The updates of layers that read the same input, as one with their outputs side by side. None stands for a layer
+    without experts, and comes back where no layer has any; all are gathered or none is.
+    """
+    there = [folded for folded in updates if folded is not None]
+    if not there:
+        return None
+    parts, at = [], 0
+    for folded, width in zip(updates, widths, strict=True):
+        if folded is not None:
+            sides = (*[(0, 0)] * (folded.B.ndim - 1), (at, sum(widths) - at - width))
+            parts.append(jnp.pad(folded.B, sides))
+        at += width
+    weight = None
+    if there[0].weight_BQ is not None:
+        weight = jnp.concatenate([folded.weight_BQ for folded in there], axis=-1)
+    A = jnp.concatenate([folded.A for folded in there], axis=-1)
+    return Folded(A, jnp.concatenate(parts, axis=-2), weight)
+
+
+def hidden(x_BTD, folded: Folded):
+    """Low-rank activations h_BTQ, weighed where the weights are not in B."""
+    h_BTQ = x_BTD.astype(folded.A.dtype) @ folded.A
+    return h_BTQ if folded.weight_BQ is None else h_BTQ * folded.weight_BQ[:, None]
+
+
 def apply_folded(x_BTD, folded: Folded):
     """Low-rank update y_BTO: what `apply` gives, from `fold`."""
-    h_BTQ = x_BTD.astype(folded.A.dtype) @ folded.A
-    if folded.weight_BQ is not None:
-        h_BTQ = h_BTQ * folded.weight_BQ[:, None]
-    return h_BTQ @ folded.B
+    return hidden(x_BTD, folded) @ folded.B
+
+
+def delta(folded: Folded):
+    """Each utterance's update of the weights themselves [B, D, O]."""
+    A = folded.A if folded.weight_BQ is None else folded.A[None] * folded.weight_BQ[:, None]
+    return A @ folded.B

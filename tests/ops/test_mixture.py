@@ -60,3 +60,25 @@ def test_constant_logits_and_dense_routing_are_one_lora_of_all_ranks():
 def test_update_is_float32_on_a_bfloat16_backbone():
     for route in (routing.softmax_topk(LOGITS_BE, 2), routing.dense(LOGITS_BE)):
         assert mixture.apply(X_BTD.astype(jnp.bfloat16), A_EDR, B_ERO, route, SCALE).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("kind", ["gathered", "side by side", "dense"])
+def test_folded_for_many_steps_is_the_same_update(kind):
+    """Layers that read the same input, one of them without experts, in one go; and as a change of the weights."""
+    rng = np.random.default_rng(0)
+    B, T, D, E, R = 3, 2, 7, 5, 2
+    x_BTD = rng.normal(size=(B, T, D)).astype(np.float32)
+    layers = [(rng.normal(size=(E, D, R)).astype(np.float32), rng.normal(size=(E, R, O)).astype(np.float32))
+              for O in (4, 6)]  # fmt: skip
+    weight_BX = jnp.asarray(rng.random((B, E if kind == "dense" else 2)), jnp.float32)
+    route = Route(weight_BX, None if kind == "dense" else jnp.asarray([[0, 1], [4, 2], [3, 3]], jnp.int32))
+    folded = [mixture.fold(A, B_, route, 0.5, gather=kind == "gathered") for A, B_ in layers]
+    want = [mixture.apply(x_BTD, A, B_, route, 0.5) for A, B_ in layers]
+    together = mixture.side_by_side([folded[0], None, folded[1]], [4, 3, 6])
+    found_BTO = mixture.apply_folded(x_BTD, together)
+    np.testing.assert_allclose(found_BTO, jnp.concatenate([want[0], np.zeros((B, T, 3)), want[1]], -1), atol=1e-5)
+    for one, update_BTO in zip(folded, want, strict=True):
+        np.testing.assert_allclose(x_BTD @ mixture.delta(one), update_BTO, atol=1e-5)
+    doubled = mixture.join(folded[0], folded[0])
+    np.testing.assert_allclose(mixture.apply_folded(x_BTD, doubled), 2 * want[0], atol=1e-5)
+    assert mixture.side_by_side([None, None], [4, 4]) is None
