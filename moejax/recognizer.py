@@ -178,20 +178,18 @@ class Recognizer:
         return asked
 
     def read(self, item, rate: int = SAMPLE_RATE) -> np.ndarray:
-        """Mono samples [S] at 16 kHz of a path, of a file's bytes or of an array at `rate`; none where it is silent.
+        """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none
+        where it is silent. Files are read block by block, so memory holds what is returned and no more.
 
         Errors: FileNotFoundError; `data.audio.Rejected`, a ValueError, for what cannot be used.
         """
-        if isinstance(item, str | Path):
-            if not Path(item).is_file():
-                raise FileNotFoundError(f"no audio file {item}")
-            samples, rate = audio_io.read(item)
-        elif isinstance(item, bytes):
-            samples, rate = audio_io.read(item)
-        else:
-            samples = np.asarray(item)
+        if isinstance(item, str | Path) and not Path(item).is_file():
+            raise FileNotFoundError(f"no audio file {item}")
+        limits = {"min_seconds": 0.0, "max_seconds": float("inf")}
         try:
-            return audio_io.gate(samples, rate, min_seconds=0.0, max_seconds=float("inf")).samples
+            if isinstance(item, str | Path | bytes) or hasattr(item, "read"):
+                return audio_io.load(item, **limits).samples
+            return audio_io.gate(np.asarray(item), rate, **limits).samples
         except audio_io.Rejected as rejected:
             if rejected.reason in ("silent", "empty", "too_short"):
                 return np.zeros(0, np.float32)
