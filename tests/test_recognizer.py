@@ -120,9 +120,28 @@ def test_no_length_is_too_short_or_too_long(recognizer, algorithm):
     assert all(0 <= segment.start <= segment.end <= 30.1 for segment in blip.segments)
     starts = [segment.start for segment in long.segments]
     assert starts[-1] > 10.0
-    if algorithm == "sequential":  # pieces may claim times beyond their audio, as random weights do
-        assert starts == sorted(starts)
+    assert starts == sorted(starts)
+    if algorithm == "chunked":
+        in_order(long.segments, 40.0)
     assert [segment.id for segment in long.segments] == list(range(len(starts)))
+
+
+def in_order(segments, seconds):
+    """Every segment has text and a length, and follows on the one before it, within the recording."""
+    edges = [time for segment in segments for time in (segment.start, segment.end)]
+    assert edges == sorted(edges) and edges[0] >= 0.0 and edges[-1] <= seconds
+    assert all(segment.start < segment.end and segment.text.strip() for segment in segments)
+    for segment in segments:
+        times = [time for word in segment.words or () for time in (word.start, word.end)]
+        assert all(segment.start <= time <= segment.end for time in times)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_chunked_segments_follow_on_one_another(recognizer, words):
+    waves = [sound(37.0, seed=seed) for seed in range(4)]
+    for found in recognizer.transcribe(waves, **ONCE, algorithm="chunked", word_timestamps=words):
+        assert found.segments
+        in_order(found.segments, 37.0)
 
 
 def test_progress_is_told_in_seconds(recognizer):

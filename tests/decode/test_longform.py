@@ -19,7 +19,7 @@ from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import DecodingOptions
 from moejax.decode.overlap import longest_common, merge
 from moejax.decode.results import Decoding
-from moejax.decode.segments import Draft, cut_at_timestamps
+from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.words import Timing
 from moejax.nn import functional
 from moejax.nn.variables import Init
@@ -357,6 +357,22 @@ def fives(model):
 def draft(tokenizer, text, start, end):
     tokens = said(tokenizer, 0.0, text, end - start)
     return Draft(0, start, end, tokens, " " + text, Decoding(tokens, text, "en", 0.0, 0.0, 0.0, 1.0))
+
+
+def test_times_after_a_pieces_end_come_back_into_it_and_no_text_is_lost(tokenizer):
+    """Pieces of 10 and 12 s; the network speaks of a window of 30 s."""
+
+    def piece(*parts):
+        return [draft(tokenizer, *part) for part in parts]
+
+    drafts = []
+    append_in_order(drafts, piece(("one", 2, 5), ("two", 4, 14), ("three", 25, 28), ("four", 28, 29)), 0, 10)
+    append_in_order(drafts, piece(("five", 31, 32), ("six", 33, 35)), 10, 22)
+    append_in_order(drafts, piece(("seven", 20, 24), ("three", 24, 24), ("eight", 25, 26)), 18, 30)
+    assert [(one.text, one.start, one.end) for one in drafts] == [
+        *((" one", 2, 5), (" two three four", 5, 10), (" five six", 10, 22)),
+        *((" seven", 22, 24), (" eight", 25, 26)),
+    ]
 
 
 def test_matching_tokens_outweigh_a_misheard_edge(tokenizer):
