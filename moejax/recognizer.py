@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from moejax import allocator
 from moejax.convert import hf_whisper, openai_whisper
 from moejax.data import audio as audio_io
+from moejax.data import languages
 from moejax.data.tokenizer import Tokenizer
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
@@ -40,6 +42,7 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None) ->
 
     Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
     """
+    allocator.keep_pages()  # before JAX starts its threads, so that they share what one of them has freed
     place = Path(path).expanduser()
     if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
         return _from_workdir(place, system, weights)
@@ -125,9 +128,10 @@ class Recognizer:
         Integer arrays are scaled by their type. Audio in which nothing can be heard gives empty text. `progress` is
         called with (place in the list, seconds done, seconds in all).
 
-        Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language, task,
-        beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps, initial_prompt,
-        condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"), batch_size, guards.
+        Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language (its code or
+        English name), task, beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps,
+        initial_prompt, condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"),
+        batch_size, guards.
 
         Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale, unknown language); TypeError for an
         unknown option; FileNotFoundError.
@@ -166,6 +170,8 @@ class Recognizer:
 
     def check(self, **options) -> Request:
         """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""
+        if options.get("language"):
+            options["language"] = languages.code_of(options["language"])
         asked = request(
             options, timed=self.timestamps, can_time=_has_times(self.config, self.tokenizer), language=self.language,
             context=self.config.max_target_positions,

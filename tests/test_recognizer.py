@@ -144,6 +144,20 @@ def test_chunked_segments_follow_on_one_another(recognizer, words):
         in_order(found.segments, 37.0)
 
 
+def test_a_language_has_its_english_name_too(recognizer):
+    by_code, by_name = (recognizer.transcribe(sound(2.0), **{**ONCE, "language": how}) for how in ("de", "German"))
+    assert by_name.language == "de" and same(by_code, by_name)
+
+
+def test_loading_tells_the_allocator_to_keep_pages_first(folder, monkeypatch):
+    order = []
+    monkeypatch.setattr(moejax.allocator, "keep_pages", lambda: order.append("keep"))
+    monkeypatch.setattr(hf_whisper, "load", lambda place: order.append("load") or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        moejax.load(folder)
+    assert order == ["keep", "load"]
+
+
 def test_progress_is_told_in_seconds(recognizer):
     told = []
     recognizer.transcribe([sound(31.0), sound(2.0)], progress=lambda *what: told.append(what), **ONCE)
@@ -170,7 +184,7 @@ def test_a_stream_reads_only_when_there_is_room(recognizer):
     ("options", "error", "words"),
     [
         ({"beams": 5}, TypeError, "no option 'beams'; did you mean beam_size.*known: .*algorithm"),
-        ({"language": "xx"}, ValueError, "unknown language 'xx'; this vocabulary has en de"),
+        ({"language": "xx"}, ValueError, "unknown language 'xx'; this vocabulary has en .english., de .german."),
         ({"task": "sing"}, ValueError, "task is 'sing'"),
         ({"algorithm": "fast"}, ValueError, "algorithm is 'fast'; known: sequential, chunked"),
         ({"guards": "some"}, ValueError, "guards is 'some'; known: all, reference, none"),

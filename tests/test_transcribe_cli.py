@@ -184,7 +184,7 @@ def test_standard_input_as_a_file_and_as_raw_samples(call, said, monkeypatch):
         (["a.wav", "--format", "doc"], r"--format.*'doc'.*txt.*all"),
         (["a.wav", "--format", "all"], r"--format all .* give --output_dir"),
         (["a.wav", "b.wav", "--format", "srt"], r"2 files as srt: give --output_dir"),
-        (["a.wav", "--language", "xx"], r"unknown language 'xx'; this vocabulary has en de"),
+        (["a.wav", "--language", "xx"], r"unknown language 'xx'; this vocabulary has en .english., de .german."),
         (["a.wav", "--task", "sing"], r"--task.*'sing'.*transcribe.*translate"),
         (["a.wav", "--patience", "2"], r"patience requires beam_size"),
         (["a.wav", "--temperature", "hot"], r"--temperature: 'hot' is not a number"),

@@ -157,7 +157,7 @@ def _files(parser):
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
     add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     add = parser.add_argument_group("language").add_argument
-    add("--language", metavar="CODE", help="en, de ...; default: detected (English for workdirs trained on it)")
+    add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
     add("--translate_to", default=None, metavar="CODE", help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
         "the workdir's own translator; files are called NAME.CODE.txt")  # fmt: skip

@@ -178,6 +178,25 @@ def test_prompts_clips_and_detected_language(tokenizer):
     assert found[0][1].language == "de" == model.seen[-1][3]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "encoded", "asked"), [(40, [1, 1], [None, "de"]), (30, [1], [None]), (5, [1, 1], ["de"])]
+)
+def test_the_language_is_found_in_the_first_window_and_that_is_encoded_once(tokenizer, seconds, encoded, asked):
+    """Of a shorter recording the published models are shown the silence after it, too: that is another window."""
+    model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
+    options = LongformOptions(guards=OFF)
+    ((_, found),) = transcribe_sequential([ramp(seconds)], model, tokenizer, CONFIG, options=options)
+    assert found.language == "de" and model.sizes == encoded and [language for *_, language in model.seen] == asked
+
+
+def test_a_first_window_that_a_guard_withholds_still_decides_the_language(tokenizer):
+    model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
+    model.detect = lambda encoded: [{"en": 1.0, "de": 0.0} for _ in encoded.windows]
+    audio_S = np.concatenate([np.zeros(30 * 16000, np.float32), ramp(10)])
+    ((_, found),) = transcribe_sequential([audio_S], model, tokenizer, CONFIG)
+    assert found.language == "en" and found.dropped == {"energy": 1} and found.text.strip() == "one"
+
+
 def test_a_window_that_leads_nowhere_is_left(tokenizer):
     model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, 0.0, 0.0, "one"))
     (found,) = sequential([ramp(70)], model)
