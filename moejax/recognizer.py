@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from moejax import allocator
-from moejax.convert import hf_whisper, openai_whisper
+from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.data import audio as audio_io
 from moejax.data import languages
 from moejax.data.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ from moejax.transcript import Transcript
 PUBLISHED_SECONDS = 30.0
 
 
-def load(path, system: str | None = None, weights: str = "", vocabulary=None) -> "Recognizer":
+def load(path, system: str | None = None, weights: str = "", vocabulary=None, adapters=(), route=None) -> "Recognizer":
     """Recognizer from a moejax workdir, a Hugging Face Whisper folder or cached id, or an OpenAI checkpoint (.pt).
 
     Args:
@@ -39,12 +39,17 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None) ->
       weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
       vocabulary: of an OpenAI checkpoint, which has none in it: a tiktoken file, or a folder with one or with
         tokenizer.json; None looks beside it and in an installed openai-whisper.
+      adapters: PEFT folders with LoRAs of a published model, which are merged into its weights.
+      route: their weights, such as (0.5, 0.5); one adapter alone has weight 1.
 
     Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
     """
     allocator.keep_pages()  # before JAX starts its threads, so that they share what one of them has freed
     place = Path(path).expanduser()
     if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
+        if adapters:
+            known = f"such as the one that {path}/base/model.json names"
+            raise ValueError(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
         return _from_workdir(place, system, weights)
     if not place.exists():
         place = _cached(str(path))
@@ -55,11 +60,23 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None) ->
     if place.is_file():
         config, params = openai_whisper.load(place)
         tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
+        params = _adapted(params, config, adapters, route)
         return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
     config, params = hf_whisper.load(place)
+    params = _adapted(params, config, adapters, route)
     writes_times = hf_whisper.settings(place).get("timestamps", True)
     heads, tokenizer = hf_whisper.alignment_heads(place), Tokenizer.from_hf_folder(place)
     return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
+
+
+def _adapted(params, config, adapters, route):
+    """The weights with the adapters of `load` merged into them."""
+    if not adapters:
+        if route is not None:
+            raise ValueError("a route is the weights of adapters, and there are none")
+        return params
+    folders = [adapters] if isinstance(adapters, str | Path) else list(adapters)
+    return peft_lora.merged(params, config, folders, route)
 
 
 _NEITHER = (

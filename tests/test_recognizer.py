@@ -5,6 +5,8 @@ weights are random, and what counts is that every way to the same audio says the
 """
 
 import base64
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from tiny_model import RATE, record, sound
 
 import moejax
 from moejax import writers
-from moejax.convert import hf_whisper, openai_whisper
+from moejax.convert import hf_whisper, openai_whisper, peft_lora
+from moejax.convert.low_rank import LowRank
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import LADDER, DecodingOptions
@@ -246,3 +249,47 @@ def test_an_openai_checkpoint_is_the_same_model(tmp_path):
     mel = np.zeros((1, 80, 3000), np.float32)
     hf_whisper.save(tmp_path / "hf", made, params, recognizer.tokenizer)
     assert np.array_equal(recognizer.encode(mel), moejax.load(tmp_path / "hf").encode(mel))
+
+
+def adapter(folder, made, layer, scale, seed=0):
+    """A PEFT folder with one LoRA of rank 2."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    A_DR, B_RO = (rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((32, 2), (2, 32)))
+    peft_lora.save(folder, made, {layer: LowRank(A_DR, B_RO, scale)})
+    return folder
+
+
+def test_adapters_of_peft_are_added_to_a_published_model(recognizer, folder, tmp_path):
+    config = recognizer.config
+    mel_BMN = np.random.default_rng(3).normal(size=(1, 80, 3000)).astype(np.float32)
+    tokens_BL = np.array([recognizer.tokenizer.prefix("en")])
+
+    def logits(**options):
+        return moejax.load(folder, **options).logits(mel_BMN, tokens_BL)
+
+    q, v = (adapter(tmp_path / n, config, f"decoder/layers/0/cross_attn/{n}", 2.0, seed) for seed, n in enumerate("qv"))
+    plain, one = recognizer.logits(mel_BMN, tokens_BL), logits(adapters=[q])
+    assert np.abs(one - plain).max() > 0.01
+    np.testing.assert_allclose(logits(adapters=str(q), route=(1.0,)), one, atol=1e-6)
+    np.testing.assert_allclose(logits(adapters=[q, v], route=(1, 0)), one, atol=1e-6)
+    np.testing.assert_allclose(logits(adapters=[q, v], route=(0, 0)), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"adapters": ["q", "q"]}, "2 adapters need a route"),
+        ({"adapters": ["q", "q"], "route": (1.0,)}, "a route is 2 finite weights"),
+        ({"route": (1.0,)}, "a route is the weights of adapters, and there are none"),
+        ({"adapters": ["nowhere"]}, "nowhere: no adapter_config.json, so no PEFT adapter"),
+        ({"adapters": ["wide"]}, "is no linear layer of this Whisper"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(recognizer, folder, tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    adapter(Path("q"), recognizer.config, "decoder/layers/0/cross_attn/q", 2.0)
+    larger = dataclasses.replace(recognizer.config, decoder_layers=3)
+    adapter(Path("wide"), larger, "decoder/layers/2/cross_attn/q", 2.0)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        moejax.load(folder, **options)

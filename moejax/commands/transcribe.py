@@ -25,7 +25,9 @@ def main(argv: list[str]) -> int:
     from moejax.commands.translators import translator
     from moejax.recognizer import load
 
-    recognizer = load(asked.model, system=asked.system, weights=asked.weights)
+    recognizer = load(
+        asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
+    )
     recognizer.check(**asked.options)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     return Job(asked, sources, missing, recognizer, translate).run()
