@@ -64,8 +64,7 @@ def test_published_heads_exist_in_their_networks():
     for name, heads in PUBLISHED.items():
         size = SIZES["large" if name == "large-v1" else "large-v3-turbo" if name == "turbo" else name]
         assert set(heads) <= {(i, j) for i in range(size.decoder_layers) for j in range(size.decoder_heads)}
-        found = None if name in ("large-v1", "large-v2") else heads  # these two have one size
-        assert of_size(size) == found, name
+        assert of_size(size) == (None if size == SIZES["large-v2"] else heads)  # as large as large-v1
     assert of_size(SIZES["micro"]) is None
     assert upper_heads(SIZES["tiny"]) == [(layer, head) for layer in (2, 3) for head in range(6)]
 
