@@ -90,7 +90,7 @@ def fit(corpus, config, params, tokenizer, sources):
     fresh = not params
     graphdef, params = asr.init(asr.build(config, seed=corpus.cfg.seed), params)
     if fresh and section.timestamps:
-        params = windows.ordered_times(params, tokenizer.timestamp_begin)
+        params = windows.ordered_times(params, tokenizer.timestamp_begin, config.decoder_heads)
     for phase in phases(section):
         packer = _packer(corpus.cfg, config, tokenizer, sources, phase)
         corpus.work.log(

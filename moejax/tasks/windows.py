@@ -15,6 +15,8 @@ from moejax.ops import losses
 from moejax.ops.audio import SAMPLE_RATE, STRIDE
 from moejax.tasks import asr
 
+_WAVES = (0.08, 0.55)  # share of the sinusoids, from the shortest on, that tells times apart: periods of 0.2 to 20 s
+_SHARPNESS = 1.2  # of query and key: a peak of about exp(sharpness^2 sqrt(head width)) over what lies elsewhere
 REACH = 8  # steps of 0.02 s around a time that count as looking at it, and the least around a word
 
 
@@ -131,15 +133,35 @@ def later(tokens_BL, frames, timestamp_begin: int):
     return jnp.where(tokens_BL >= timestamp_begin, tokens_BL + frames, tokens_BL)
 
 
-def ordered_times(params, timestamp_begin: int):
-    """Params whose embeddings of times are the encoder's positions, at the length that other embeddings have.
+def ordered_times(params, timestamp_begin: int, heads: int):
+    """Params that know what a time is before they are trained: tokens of time whose embeddings are the encoder's
+    positions (at the length that other embeddings have), and a first cross-attention head in every decoder layer that
+    compares the two.
 
-    Drawn at random, 1501 tokens of time would each be learnt from the few examples that hit it. As sinusoids,
-    neighbouring times are alike from the start, and linear in the positions that the attended frames carry.
+    Drawn at random, 1501 tokens of time would each be learnt from the few examples that hit it; as sinusoids,
+    neighbouring times are alike from the start. That head's query and key take the same sines and cosines out of token
+    and frame: their product is largest where the times are the same, and so it is at times that were never trained.
     """
-    embed_VD = np.array(params["backbone"]["decoder"]["embed"])
+    backbone = dict(params["backbone"])
+    decoder = dict(backbone["decoder"])
+    embed_VD = np.array(decoder["embed"])
     count, width = embed_VD.shape[0] - timestamp_begin, embed_VD.shape[1]
     times = sinusoids(count, width)
     embed_VD[timestamp_begin:] = times * (np.linalg.norm(embed_VD[0]) / np.linalg.norm(times[0]))
-    decoder = {**params["backbone"]["decoder"], "embed": jnp.asarray(embed_VD)}
-    return {**params, "backbone": {**params["backbone"], "decoder": decoder}}
+    same_DK = np.zeros((width, width // heads), np.float32)
+    for k, share in enumerate(np.linspace(*_WAVES, width // heads // 2)):
+        wave = int(share * (width // 2))
+        same_DK[wave, 2 * k] = same_DK[width // 2 + wave, 2 * k + 1] = _SHARPNESS
+    layers = {number: _comparing(layer, same_DK) for number, layer in decoder["layers"].items()}
+    decoder |= {"embed": jnp.asarray(embed_VD), "layers": layers}
+    return {**params, "backbone": {**backbone, "decoder": decoder}}
+
+
+def _comparing(layer, same_DK):
+    """A decoder layer whose first cross-attention head has this kernel for query and key."""
+    cross = dict(layer["cross_attn"])
+    for name in ("q", "k"):
+        kernel_DO = np.array(cross[name]["kernel"])
+        kernel_DO[:, : same_DK.shape[1]] = same_DK
+        cross[name] = {**cross[name], "kernel": jnp.asarray(kernel_DO)}
+    return {**layer, "cross_attn": cross}

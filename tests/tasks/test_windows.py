@@ -126,7 +126,7 @@ def test_guided_training_is_plain_training_and_a_penalty_that_teaches_where_to_l
 def test_ordered_times_are_alike_when_near_and_leave_other_tokens_alone(model):
     params = model[1]
     before = np.asarray(params["backbone"]["decoder"]["embed"])
-    after = np.asarray(windows.ordered_times(params, BEGIN)["backbone"]["decoder"]["embed"])
+    after = np.asarray(windows.ordered_times(params, BEGIN, 2)["backbone"]["decoder"]["embed"])
     np.testing.assert_array_equal(after[:BEGIN], before[:BEGIN])
     norms = np.linalg.norm(after[BEGIN:], axis=1)
     np.testing.assert_allclose(norms, np.linalg.norm(before[0]), rtol=1e-5)
