@@ -1,8 +1,6 @@
 """What training on windows with times needs beside the loss of `tasks.asr`: attention that is told where a token is
-heard, moved windows, and tokens of time that know their order.
+heard, and tokens of time that know their order.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -15,25 +13,7 @@ from moejax.ops import losses
 from moejax.ops.audio import SAMPLE_RATE, STRIDE
 from moejax.tasks import asr
 
-_WAVES = (0.08, 0.55)  # share of the sinusoids, from the shortest on, that tells times apart: periods of 0.2 to 20 s
-_SHARPNESS = 1.2  # of query and key: a peak of about exp(sharpness^2 sqrt(head width)) over what lies elsewhere
 REACH = 8  # steps of 0.02 s around a time that count as looking at it, and the least around a word
-
-
-def make_loss(graphdef, row, *, guide: float, move: float, hop: int, timestamp_begin: int):
-    """`loss_fn(params, batch, key) -> (loss, metrics)` of a row without route, on windows with times.
-
-    `guide`: weight of `guided`, 0 for none; `move`: share of the batches that are `moved`.
-    """
-    if guide:
-        loss_fn = guided(graphdef, row, weight=guide, hop=hop, timestamp_begin=timestamp_begin)
-    else:
-        plain = asr.make_loss(graphdef, row)
-
-        def loss_fn(params, batch, key, origin=0):
-            return plain(params, batch, key)
-
-    return moved(loss_fn, share=move, hop=hop, timestamp_begin=timestamp_begin) if move else loss_fn
 
 
 def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
@@ -42,11 +22,11 @@ def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
     The times in the targets say where each token is heard: a time at itself, the words between two times evenly spread
     from the one to the other. Penalty: -log of the head's attention within reach of that (`heard_at`). Cross-entropy
     alone has to find the words and their places at once (guided attention: Tachibana et al. 2018, for synthesis).
-    `origin` of the loss function is the step of time at which the batch's windows begin.
+    A row without route.
     """
     frames = 0.02 * SAMPLE_RATE / (STRIDE * hop)  # encoder frames in a step of time
 
-    def loss_fn(params, batch, key, origin=0):
+    def loss_fn(params, batch, key):
         model = functional.merge(graphdef, params)
         key_augment, key_noise = jax.random.split(key)
         mel_BNM, mask_BT = asr.augmented(model, batch, key_augment, row)
@@ -61,7 +41,7 @@ def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
         logits_BKV = model.decoder.logits(x_BLD)
         ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
         middle_BK, reach_BK, known_BK = heard_at(targets_BK, score_BK, timestamp_begin)
-        away_BKT = jnp.abs(jnp.arange(score_BHLT.shape[-1])[None, None] - frames * (middle_BK[..., None] - origin))
+        away_BKT = jnp.abs(jnp.arange(score_BHLT.shape[-1])[None, None] - frames * middle_BK[..., None])
         near_BKT = away_BKT <= frames * reach_BK[..., None]
         known_BK &= near_BKT.any(-1)  # the end of what the window cuts lies beyond its frames
         log_BHKT = jnp.where(near_BKT[:, None], jax.nn.log_softmax(score_BHLT, axis=-1), -jnp.inf)
@@ -95,73 +75,15 @@ def heard_at(targets_BL, score_BL, timestamp_begin: int):
     return middle_BL, reach_BL, (before_BL >= 0) & (after_BL < L) & score_BL
 
 
-def moved(loss_fn, *, share: float, hop: int, timestamp_begin: int):
-    """`loss_fn(params, batch, key, origin)` with a share of the batches standing anywhere in the model's context
-    instead of at its beginning.
+def ordered_times(params, timestamp_begin: int):
+    """Params whose embeddings of times are the encoder's positions, at the length that other embeddings have.
 
-    A window of 3 s is heard as if it began at a random frame of the 30 s, its times moved along, and its tokens as if a
-    prompt of random length came before: a short window teaches all positions at the price of its own. One draw per
-    batch. Needs encoder frames as long as a step of time (0.02 s: hop 160). Exact but for the window's edges, where
-    the convolutions see zeros.
+    Drawn at random, 1501 tokens of time would each be learnt from the few examples that hit it. As sinusoids,
+    neighbouring times are alike from the start, and linear in the positions that the attended frames carry.
     """
-
-    def loss(params, batch, key):
-        key, key_moves, key_frame, key_token = jax.random.split(key, 4)
-        moves = jax.random.uniform(key_moves) < share
-        positions_TD = params["buffer"]["encoder"]["positions"]
-        text_PD = params["backbone"]["decoder"]["positions"]
-        T, L = -(-batch.audio_BS.shape[1] // (hop * STRIDE)), batch.tokens_BL.shape[1]
-        frame = moves * jax.random.randint(key_frame, (), 0, positions_TD.shape[0] - T + 1)
-        token = moves * jax.random.randint(key_token, (), 0, text_PD.shape[0] - L + 1)
-        encoder = {**params["buffer"]["encoder"], "positions": jax.lax.dynamic_slice_in_dim(positions_TD, frame, T)}
-        decoder = {**params["backbone"]["decoder"], "positions": jax.lax.dynamic_slice_in_dim(text_PD, token, L)}
-        params = {
-            **params,
-            "buffer": {**params["buffer"], "encoder": encoder},
-            "backbone": {**params["backbone"], "decoder": decoder},
-        }
-        tokens_BL, targets_BL = (
-            later(ids_BL, frame, timestamp_begin) for ids_BL in (batch.tokens_BL, batch.targets_BL)
-        )
-        return loss_fn(params, dataclasses.replace(batch, tokens_BL=tokens_BL, targets_BL=targets_BL), key, frame)
-
-    return loss
-
-
-def later(tokens_BL, frames, timestamp_begin: int):
-    """Ids with every time moved by `frames` steps of 0.02 s; all others as they are."""
-    return jnp.where(tokens_BL >= timestamp_begin, tokens_BL + frames, tokens_BL)
-
-
-def ordered_times(params, timestamp_begin: int, heads: int):
-    """Params that know what a time is before they are trained: tokens of time whose embeddings are the encoder's
-    positions (at the length that other embeddings have), and a first cross-attention head in every decoder layer that
-    compares the two.
-
-    Drawn at random, 1501 tokens of time would each be learnt from the few examples that hit it; as sinusoids,
-    neighbouring times are alike from the start. That head's query and key take the same sines and cosines out of token
-    and frame: their product is largest where the times are the same, and so it is at times that were never trained.
-    """
-    backbone = dict(params["backbone"])
-    decoder = dict(backbone["decoder"])
-    embed_VD = np.array(decoder["embed"])
+    embed_VD = np.array(params["backbone"]["decoder"]["embed"])
     count, width = embed_VD.shape[0] - timestamp_begin, embed_VD.shape[1]
     times = sinusoids(count, width)
     embed_VD[timestamp_begin:] = times * (np.linalg.norm(embed_VD[0]) / np.linalg.norm(times[0]))
-    same_DK = np.zeros((width, width // heads), np.float32)
-    for k, share in enumerate(np.linspace(*_WAVES, width // heads // 2)):
-        wave = int(share * (width // 2))
-        same_DK[wave, 2 * k] = same_DK[width // 2 + wave, 2 * k + 1] = _SHARPNESS
-    layers = {number: _comparing(layer, same_DK) for number, layer in decoder["layers"].items()}
-    decoder |= {"embed": jnp.asarray(embed_VD), "layers": layers}
-    return {**params, "backbone": {**backbone, "decoder": decoder}}
-
-
-def _comparing(layer, same_DK):
-    """A decoder layer whose first cross-attention head has this kernel for query and key."""
-    cross = dict(layer["cross_attn"])
-    for name in ("q", "k"):
-        kernel_DO = np.array(cross[name]["kernel"])
-        kernel_DO[:, : same_DK.shape[1]] = same_DK
-        cross[name] = {**cross[name], "kernel": jnp.asarray(kernel_DO)}
-    return {**layer, "cross_attn": cross}
+    decoder = {**params["backbone"]["decoder"], "embed": jnp.asarray(embed_VD)}
+    return {**params, "backbone": {**params["backbone"], "decoder": decoder}}
