@@ -265,6 +265,37 @@ def make_gate_loss(graphdef, num_experts: int):
     return loss_fn
 
 
+def make_gradients(graphdef, mixture: Mixture, *, dims: int, together: int):
+    """Jitted `(params, batch, key) -> {block: gradient_BU}`: each utterance's gradient of the cross-entropy with
+    respect to the second factor of the one expert, by block (encoder, decoder) on `dims` random directions, of unit
+    length.
+
+    `together` utterances are differentiated at once.
+    """
+    loss_fn = make_loss(graphdef, Row(route="label"), mixture=mixture)
+
+    @jax.jit
+    def run(params, batch, key):
+        flat = functional.paths(params["expert"])
+        second = {path: leaf for path, leaf in flat.items() if path.endswith("/B")}
+
+        def loss(second, one):
+            expert = functional.nest(flat | second)
+            return loss_fn({**params, "expert": expert}, jax.tree.map(lambda leaf: leaf[None], one), key)[0]
+
+        def sketch(one):
+            blocks: dict = {}
+            for number, (path, leaf) in enumerate(sorted(jax.grad(loss)(second, one).items())):
+                directions = jax.random.normal(jax.random.fold_in(key, number), (leaf.size, dims), jnp.float32)
+                block = path.split("/")[0]
+                blocks[block] = blocks.get(block, 0.0) + leaf.astype(jnp.float32).ravel() @ directions
+            return {name: v_U / jnp.maximum(jnp.linalg.norm(v_U), 1e-12) for name, v_U in blocks.items()}
+
+        return jax.lax.map(sketch, batch, batch_size=together)
+
+    return run
+
+
 def make_embed(graphdef, embedding: Embedding):
     """Jitted `(params, audio_BS, samples_B) -> embedding_BU`."""
 
