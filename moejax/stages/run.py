@@ -1,7 +1,8 @@
 """The graph of stages, and running it: finished stages are skipped, changed ones run again and say why.
 
-What a stage depends on (`stage_inputs`): the seed (of training too, where it trains), its config sections, what it reads from outside the workdir
-(`inputs(config)` of its module), and what the stages before it pass on. Two constants of a stage module refine this:
+What a stage depends on (`stage_inputs`): the seed (of training too, where it trains), its config sections, what it
+reads from outside the workdir (`inputs(config)` of its module), and what the stages before it pass on. Two constants of
+a stage module refine this:
 
     NOT_RESULTS  patterns of config keys that change no result (threads, how often something is logged); never counted
     LOCATIONS    inputs that say where something lies and when it was written. They make the stage itself run again; to
@@ -52,7 +53,9 @@ STAGES = {
         "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
     ),
     "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters", reseeded=True),
-    "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", reseeded=True),
+    "experts": Stage(
+        "training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", reseeded=True
+    ),
     "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together", reseeded=True),
     "adapters": Stage(
         "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
@@ -66,7 +69,7 @@ STAGES = {
 
 def stage_modules():
     """The modules of all stages, and those that declare other sections."""
-    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export"])
+    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export", "study"])
     return [importlib.import_module(f"moejax.stages.{name}") for name in names]
 
 
@@ -74,8 +77,8 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
     """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
-    are not finished. A stage that another workdir, one of `donors`, has finished for the same inputs is taken over. Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is
-    written.
+    are not finished. A stage that another workdir, one of `donors`, has finished for the same inputs is taken over.
+    Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is written.
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
     wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)

@@ -108,7 +108,7 @@ def test_routes_of_groups_are_what_the_gate_gave_them(work, corpus, tmp_path, ro
 def test_the_mean_gate_is_one_network_and_exports_as_it_was_scored(work, corpus, tmp_path):
     export.run(work, "hf", tmp_path / "m", system="moe_mean_gate")
     opened = evaluate.open_system(corpus, "moe_mean_gate")
-    route = opened.mixture.route(jnp.asarray(opened.logits_E)[None])
+    route = opened.mixture.route(jnp.asarray(opened.logits_NE[:1]))
     weights = np.asarray(routing.dense_weights(route, EXPERTS))[0]
     np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", weights), atol=1e-5)
     card = (tmp_path / "m" / "README.md").read_text()
@@ -222,7 +222,7 @@ def test_a_failed_export_leaves_the_earlier_one(work, tmp_path, monkeypatch):
         ({"to": "openai"}, "cannot express this model: a mel hop of 320 samples"),
         ({"to": "ctranslate2"}, "cannot express this model: masked padding"),
         ({"to": "hf", "system": "lora_zoe"}, "no system 'lora_zoe' in this workdir; it has base, lora"),
-        ({"to": "hf", "system": "moe_random_gate"}, "shuffled; export one of base"),
+        ({"to": "hf", "system": "moe_random_gate"}, "exchanged; export one of base"),
         ({"to": "hf", "system": "lora", "route": "average"}, "--route average belongs to a mixture; lora has none"),
         ({"to": "hf", "route": "cohort:loud"}, "no such cohort; there are breathy, clear"),
         ({"to": "hf", "route": "expert:3"}, "none of average, .* expert:0 to expert:2, or 3 weights"),
