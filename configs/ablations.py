@@ -59,7 +59,7 @@ def get_config(variant=""):
 
 def corpus(sizes):
     names = ("speakers_per_cohort", "utterances_per_speaker", "typical_speakers", "typical_utterances", "prompts")
-    return dict(zip(names, sizes))
+    return dict(zip(names, sizes, strict=True))
 
 
 def variants(steps):

@@ -186,6 +186,8 @@ def staged(command: str, argv: list[str]) -> int:
 
             work = study(config, workdir, **many)
         else:
+            if config.tune:
+                raise ValueError(f"the config has a section tune, which moejax all carries out; {command} does not")
             work = graph.run(config, workdir, command)
     if command == "all":
         from moejax.stages.report import console_summary

@@ -11,7 +11,7 @@ little for three seeds, so the drawn seeds' distance from equal weights is widen
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,8 @@ def interval(
 
     `errors` [U], or [S, U] of S trainings: the mean of their rates.
     """
-    return _interval(np.atleast_2d(np.asarray(errors, np.float64)), words, speakers, draws, seed, level)
+    found = _interval(np.atleast_2d(np.asarray(errors, np.float64)), words, speakers, draws, seed, level)
+    return replace(found, low=float(np.maximum(found.low, 0.0)))  # widened seed weights may be negative, rates not
 
 
 def difference(

@@ -110,18 +110,24 @@ class _Maker:
             voices = {name: [i for i in every if (of[i]["speaker"] in found.heard) == (name == "seen")]
                       for name in ("seen", "unseen")}  # fmt: skip
             groups |= {("voices", name): ids for name, ids in voices.items() if ids and len(ids) < len(every)}
-        cohorts = {("cohort", c): [i for i in every if of[i]["cohort"] == c] for c in found.cohorts}
-        for (group, name), ids in (groups | cohorts).items():
+        cohorts = {c: [i for i in every if of[i]["cohort"] == c] for c in found.cohorts}
+        for (group, name), ids in (groups | {("cohort", c): ids for c, ids in cohorts.items()}).items():
             for system in systems:
                 self._rate("main", scores, system, group, name, ids)
-            for other in (o for o in self.against if o in systems):
-                self._family("main", [((scores, s), (scores, other)) for s in systems if s != other], group, name, ids)
+        for other in (o for o in self.against if o in systems):
+            theirs = (scores, other)
+            for (group, name), ids in groups.items():
+                family = [(name, (scores, s), theirs, ids) for s in systems if s != other]
+                self._family("main", other, group, family)
+            if self.focus in systems:
+                family = [(c, (scores, self.focus), theirs, ids) for c, ids in cohorts.items()]
+                self._family("main", other, "cohort", family)
         speakers = sorted({of[i]["speaker"] for i in every if of[i]["speaker"]})
         for other in [o for o in ("base", *self.against[:1]) if o in systems and self.focus in systems]:
             for speaker in speakers:
                 ids = [i for i in every if of[i]["speaker"] == speaker]
                 kind = "unseen speaker" if found.heard and speaker not in found.heard else "speaker"
-                self._family("main", [((scores, self.focus), (scores, other))], kind, speaker, ids)
+                self._family("main", other, kind, [(speaker, (scores, self.focus), (scores, other), ids)])
 
     def ablations(self, main, variants):
         """Each variant's systems against the judged system as configured, and against `against`."""
@@ -134,31 +140,32 @@ class _Maker:
                     if ids and other in main.whole(i for i in ids if i in main.words) and set(ids) <= main.words.keys():
                         pairs.setdefault(other, []).append((variant, (scores, system), (main, other), ids))
         for other, found in pairs.items():
-            self._gaps("ablation", other, "variant", found)
+            self._family("ablation", other, "variant", found)
 
     def heldout(self, variants):
         """Cohort by cohort, each recognised by a run that never heard it, and all of them together."""
         if not variants:
             return
-        folds = dict(variants) | {HELDOUT: _joined(variants.values())}
-        for variant, scores in folds.items():
+        joined = _joined(variants.values())
+        for variant, scores in [*variants.items(), (HELDOUT, joined)]:
             ids = list(scores.words)
-            systems = scores.whole(ids)
-            for system in systems:
+            for system in scores.whole(ids):
                 self._rate("heldout", scores, system, "variant", variant, ids)
-            for other in [o for o in ("base", *self.against) if o in systems]:
-                pairs = [((scores, s), (scores, other)) for s in systems if s not in (other, "base")]
-                self._family("heldout", pairs, "variant", variant, ids)
+        systems = joined.whole(joined.words)
+        for other in [o for o in ("base", *self.against) if o in systems]:
+            for system in [s for s in systems if s not in (other, "base")]:
+                family = [(v, (s, system), (s, other), list(s.words)) for v, s in variants.items()]
+                self._family("heldout", other, "variant", family)
+                self._family(
+                    "heldout", other, "variant", [(HELDOUT, (joined, system), (joined, other), [*joined.words])]
+                )
 
     def _rate(self, part, scores, system, group, name, ids):
         found = seeds.rate(scores, system, ids, **self.options)
         self.rates.append({"part": part, "system": system, "group": group, "name": name} | found)
 
-    def _family(self, part, pairs, group, name, ids):
-        if pairs:
-            self._gaps(part, pairs[0][1][1], group, [(name, ours, theirs, ids) for ours, theirs in pairs])
-
-    def _gaps(self, part, against, group, found):
+    def _family(self, part, against, group, found):
+        """Differences that are corrected together: (name, ours, theirs, utterances) of each."""
         rows = []
         for name, ours, theirs, ids in found:
             gap = seeds.difference(ours, theirs, ids, **self.options)

@@ -104,7 +104,7 @@ def _differences(study: Study) -> list[str]:
     lines = ["", "## Differences over seeds", ""]
     lines.append(
         "Points of WER, paired by seed, speaker and utterance; negative is better. p by approximate randomisation "
-        "(utterances exchanged; speakers exchanged as a whole), each corrected by Holm over the systems of one table. "
+        "(utterances exchanged; speakers exchanged as a whole), each corrected by Holm over the rows of its table. "
         '"better" and "worse" only where the interval leaves out 0 and the first p is below 0.05.'
     )
     for group, name, words in (("all", "all", "all speakers"), *_voices(study)):
@@ -186,7 +186,8 @@ def _heldout(study: Study) -> list[str]:
             gap = next((g for g in gaps if (g["name"], g["against"]) == (name, other)), None)
             cells.append(f"{seeds.difference_cell(gap)}, {p_value(gap['p_holm'])}" if gap else "-")
         body.append([name, str(size), *cells])
-    text = "Each cohort is recognised by a run that never heard it, nor any of its speakers; bases differ by row."
+    text = "Each cohort is recognised by a run that never heard it, nor any of its speakers; bases differ by row. "
+    text += "Holm over the cohorts."
     return ["", "## One cohort held out at a time", "", text, "", *tables.pipe(head, body)]
 
 

@@ -26,7 +26,8 @@ VARIANTS = {
 
 
 def config(**changes):
-    found = tiny_job.config(adapters__kinds=("lora", "lora_total", "cohort", "full"), **changes)
+    kinds = {"adapters__kinds": ("lora", "lora_total", "cohort", "full")}
+    found = tiny_job.config(**kinds | changes)
     found.variants = ConfigDict(VARIANTS)
     return found
 
