@@ -194,7 +194,7 @@ def tuned(config, work: Work):
             label = ",".join(f"{key}={value}" for key, value in zip(keys, point, strict=True))
             nested = _nest(dict(zip(keys, point, strict=True)))
             dev = _derived(config, (system,), {**nested, "evaluate": {"split": "dev", "systems": (system,)}})
-            folder = work.path("variants", "tune", system, label)
+            folder = work.path("variants", "tune", system, re.sub(r"[^A-Za-z0-9_.=,-]+", "_", label))
             work.log(f"[tune {system}] {label}")
             graph.run(dev, folder, "evaluate", quiet=work.quiet, donors=donors)
             donors.append(folder)
@@ -233,7 +233,8 @@ def _place(work: Work, variant: str, seed: int) -> Path:
 
 def _folders(work: Work) -> list[Path]:
     """Every run below W/variants, finished or not."""
-    return sorted(path.parent for path in work.path("variants").glob("**/config.json"))
+    places = ("*/seed*/config.json", "tune/*/*/config.json")
+    return sorted(path.parent for place in places for path in work.path("variants").glob(place))
 
 
 def _minutes(seconds: float) -> str:
