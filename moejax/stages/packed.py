@@ -20,7 +20,11 @@ DEFAULTS = {
     "batch_sizes": (),
     "learning_rates": (),
     "prompt_tokens": (),  # longest previous text in each phase, 0 for none; () is 223 in all
-    "move": 0.75,  # share of batches heard as if they began later in the 30 s (see tasks.windows.moved)
+    # Share of each phase's batches heard as if they began later in the 30 s (see tasks.windows.moved); () is 0.75 in
+    # all but the first, which learns to listen: with it moved, nothing was learnt in 900 steps
+    "moves": (),
+    # Weight of the penalty on attention away from where the times say that a token is heard (tasks.windows.guided)
+    "guide": 0.0,
     **{field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _RECIPE},
 }
 
@@ -35,6 +39,7 @@ class Phase:
     batch_size: int
     learning_rate: float
     prompt_tokens: int
+    move: float
 
 
 def phases(section) -> list[Phase]:
@@ -45,9 +50,9 @@ def phases(section) -> list[Phase]:
     columns = []
     for name, usual in (
         ("steps", section.steps), ("batch_sizes", section.batch_size), ("learning_rates", section.learning_rate),
-        ("prompt_tokens", 223),
+        ("prompt_tokens", 223), ("moves", None),
     ):  # fmt: skip
-        values = tuple(pack[name]) or (usual,) * count
+        values = tuple(pack[name]) or ((0.0, *(0.75,) * (count - 1)) if name == "moves" else (usual,) * count)
         if len(values) != count:
             raise ValueError(f"base.pack.{name} has {len(values)} entries for {count} window lengths (pack.seconds)")
         columns.append(values)
@@ -70,8 +75,11 @@ def check(cfg, config) -> None:
     limit = config.max_source_positions * STRIDE * config.hop / SAMPLE_RATE
     if section.pack.seconds[-1] > limit:
         raise ValueError(f"base.pack.seconds ends at {section.pack.seconds[-1]}; the model hears {limit} s")
-    if section.pack.move and (config.hop != 160 or not section.timestamps):
-        raise ValueError("base.pack.move needs base.timestamps and model.sizes.hop=160 (0.02 s a frame); else move=0")
+    moves = [phase.move for phase in phases(section)]
+    if section.pack.guide and not section.timestamps:
+        raise ValueError("base.pack.guide needs base.timestamps: they say where to look")
+    if any(moves) and (config.hop != 160 or not section.timestamps):
+        raise ValueError("base.pack.moves need base.timestamps and model.sizes.hop=160 (0.02 s a frame); else all 0")
 
 
 def fit(corpus, config, params, tokenizer, sources):
@@ -89,11 +97,10 @@ def fit(corpus, config, params, tokenizer, sources):
             f"  windows of {phase.seconds:g} s: {phase.steps} steps of {phase.batch_size}, "
             f"{len(packer)} windows an epoch, {packer.length} tokens, {packer.scored} scored"
         )
-        loss_fn = asr.make_loss(graphdef, asr.Row(scored=packer.scored, **fitting.row_options(section)))
-        if section.pack.move:
-            loss_fn = windows.moved(
-                loss_fn, share=section.pack.move, hop=config.hop, timestamp_begin=tokenizer.timestamp_begin
-            )
+        loss_fn = windows.make_loss(
+            graphdef, asr.Row(scored=packer.scored, **fitting.row_options(section)), guide=section.pack.guide,
+            move=phase.move, hop=config.hop, timestamp_begin=tokenizer.timestamp_begin,
+        )  # fmt: skip
         options = changed(section, steps=phase.steps, batch_size=phase.batch_size, learning_rate=phase.learning_rate)
         params = fitting.train(
             corpus, "base", loss_fn, params, ("backbone",), options, sub=(phase.name,), fetch=packer,

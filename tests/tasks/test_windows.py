@@ -40,8 +40,8 @@ def seen_by(params, batch, share, key):
     """What the wrapped loss is given."""
     seen = {}
 
-    def loss_fn(params, batch, key):
-        seen.update(params=params, batch=batch)
+    def loss_fn(params, batch, key, origin):
+        seen.update(params=params, batch=batch, origin=origin)
         return 0.0, {}
 
     windows.moved(loss_fn, share=share, hop=tiny.CONFIG.hop, timestamp_begin=BEGIN)(params, batch, key)
@@ -81,10 +81,46 @@ def test_a_window_as_long_as_the_model_hears_stays_where_it_is(model):
     encoder = {**params["buffer"]["encoder"], "positions": params["buffer"]["encoder"]["positions"][:T]}
     decoder = {**params["backbone"]["decoder"], "positions": params["backbone"]["decoder"]["positions"][:L]}
     full = {**params, "buffer": {"encoder": encoder}, "backbone": {**params["backbone"], "decoder": decoder}}
-    loss_fn = asr.make_loss(graphdef, asr.Row())
-    moved = windows.moved(loss_fn, share=1.0, hop=tiny.CONFIG.hop, timestamp_begin=BEGIN)
+    options = dict(guide=0.0, hop=tiny.CONFIG.hop, timestamp_begin=BEGIN)
+    loss_fn, moved = (windows.make_loss(graphdef, asr.Row(), move=move, **options) for move in (0.0, 1.0))
+    # The key is split by the move; without dropout and augmentation nothing else reads it
     key = jax.random.key(3)
     np.testing.assert_allclose(moved(full, batch, key)[0], loss_fn(params, batch, key)[0], rtol=1e-6)
+
+
+def test_targets_say_where_they_are_heard():
+    t = 12  # BEGIN: the time 0.00
+    targets_BL = np.array([[3, t + 10, 5, 6, t + 50, t + 90, 7, t + 100, t + 120, 4, 4]])
+    score_BL = np.array([[False] + [True] * 9 + [False]])
+    middle, reach, known = (np.asarray(x)[0] for x in windows.heard_at(targets_BL, score_BL, t))
+    np.testing.assert_array_equal(known, [False] + [True] * 8 + [False, False])  # the end token has no time after it
+    np.testing.assert_allclose(middle[1:9], [10, 20, 40, 50, 90, 95, 100, 120])
+    np.testing.assert_allclose(reach[1:9], [8, 20, 20, 8, 8, 10, 8, 8])
+    assert not np.asarray(windows.heard_at(np.array([[3, 5, 4]]), np.ones((1, 3), bool), t)[2]).any()
+
+
+def test_guided_training_is_plain_training_and_a_penalty_that_teaches_where_to_look(model):
+    graphdef, params = model
+    batch = tiny.batch(4)
+    T = tiny.BUCKET // (2 * tiny.CONFIG.hop)
+    targets_BL = np.asarray(batch.targets_BL).copy()
+    first_B = np.asarray(batch.score_BL).argmax(1)
+    for b, at in enumerate(first_B):  # every row begins with a time, a word, a time
+        targets_BL[b, at], targets_BL[b, at + 2] = BEGIN + 2, BEGIN + T - 2
+    batch = dataclasses.replace(batch, targets_BL=targets_BL)
+    options = dict(move=0.0, hop=tiny.CONFIG.hop, timestamp_begin=BEGIN)
+    key = jax.random.key(0)
+    plain, guided = (windows.make_loss(graphdef, asr.Row(), guide=guide, **options) for guide in (0.0, 2.0))
+    loss, metrics = guided(params, batch, key)
+    np.testing.assert_allclose(metrics["ce"], plain(params, batch, key)[0], rtol=1e-5)
+    np.testing.assert_allclose(loss, metrics["ce"] + 2.0 * metrics["guide"], rtol=1e-6)
+    step = jax.jit(jax.grad(lambda p: guided(p, batch, key)[1]["guide"]))
+    # Windows that begin later are heard as much later
+    later = dataclasses.replace(batch, targets_BL=windows.later(targets_BL, 40, BEGIN))
+    np.testing.assert_allclose(guided(params, later, key, 40)[1]["guide"], metrics["guide"], rtol=1e-5)
+    for _ in range(20):
+        params = jax.tree.map(lambda p, g: p - 1.0 * g, params, step(params))
+    assert guided(params, batch, key)[1]["guide"] < 0.8 * metrics["guide"]
 
 
 def test_ordered_times_are_alike_when_near_and_leave_other_tokens_alone(model):
