@@ -11,7 +11,7 @@ rank 32 in 8 blocks that the gate scales: with a constant gate it is `lora_total
 from ml_collections import ConfigDict
 
 # Speakers of each cohort, utterances of each of them, typical speakers, utterances of each of them, sentences
-SIZES = {"": (3, 120, 8, 650, 7360), "fast": (3, 40, 8, 120, 1680), "smoke": (1, 16, 3, 40, 200)}
+SIZES = {"": (3, 120, 8, 650, 7360), "fast": (3, 40, 8, 120, 1680), "smoke": (2, 16, 3, 40, 200)}
 
 
 def get_config(variant=""):
@@ -20,8 +20,9 @@ def get_config(variant=""):
     c = ConfigDict()
     c.name = "ablations"
     c.data = dict(
-        source="builtin", split="per_speaker", split_options=dict(prompts="disjoint"), options=corpus(SIZES[variant])
-    )
+        source="builtin", split="per_speaker", split_options=dict(prompts="disjoint"), unseen_share=0.3,
+        options=corpus(SIZES[variant]),
+    )  # fmt: skip
     c.model = dict(size="micro", vocab_size=1000, buckets=(2.6, 5.2))
     c.base = dict(
         select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=3e-3, warmup=60, weight_decay=0.01

@@ -168,6 +168,7 @@ def _holding_out(config, work: Work) -> list[tuple]:
             work.log(f"cohort {cohort} is not held out: the base is trained on it alone")
             continue
         data = {"split": "cohort_heldout", "split_options": {"test_cohorts": [cohort]}}
+        data |= {"unseen_speakers": (), "unseen_share": 0.0}  # nobody in test is heard, and no other cohort's are there
         changed = _derived(config, config.study.heldout_systems, {"data": data})
         found.append((f"without_{report_load.slug(cohort)}", changed))
     return found
