@@ -121,7 +121,8 @@ def test_every_lora_of_the_workdir_is_a_peft_folder(work, corpus, tmp_path):
     folders = export.run(work, "peft", tmp_path / "all")
     names = [str(folder.relative_to(tmp_path / "all")) for folder in folders]
     mixed = [f"{s}/{p}" for s in ("moe_frozen", "moe") for p in (*(f"expert_{e}" for e in range(EXPERTS)), "shared")]
-    adapters = ["lora", "lora_total", "lora_breathy", "lora_clear", *(f"lora_{speaker}" for speaker in SPEAKERS)]
+    adapters = ["lora", "lora_total", "lora_breathy", "lora_clear", "lora_merged"]
+    adapters += [f"lora_{speaker}" for speaker in SPEAKERS]
     assert names == [*adapters, *mixed]
     card = (tmp_path / "all" / "README.md").read_text()
     assert all(f"({name}/README.md)" in card and (tmp_path / "all" / name / "README.md").is_file() for name in names)
