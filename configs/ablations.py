@@ -36,7 +36,7 @@ def get_config(variant=""):
     )
     c.experts = dict(steps=0)
     c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, gate_scale=1.0)
-    c.adapters = dict(learning_rate=8e-3)
+    c.adapters = dict(learning_rate=8e-3, kinds=("lora", "lora_total", "cohort", "full"))
     c.translate = dict(steps=0)
     c.variants = variants(c.joint.steps)
     if variant:
