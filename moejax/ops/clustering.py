@@ -1,7 +1,7 @@
-"""Finds cohorts: density clusters or mixtures over (reduced) embeddings, with soft memberships and out-of-sample
-assignment.
+"""Finds cohorts: density clusters, partitions or mixtures over (reduced) embeddings, with soft memberships and
+out-of-sample assignment.
 
-Everything here is numpy on one CPU and runs once. HDBSCAN stalls above 50 to 100 dimensions: reduce first
+Everything here runs once, on one CPU. HDBSCAN stalls above 50 to 100 dimensions: reduce first
 (`projection.fit_pca`). Clusters of utterances tend to follow the sentence that was read; clusters of *speaker means*
 follow the voice.
 """
@@ -9,22 +9,24 @@ follow the voice.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import hdbscan
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering, KMeans
-from sklearn.exceptions import ConvergenceWarning
+import scipy.cluster.hierarchy
+from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
 from sklearn.metrics import silhouette_score
-from sklearn.mixture import GaussianMixture
 
+from moejax.ops import em
 from moejax.ops.projection import checked, fit_discriminant
 
 NOISE = -1
 NOISE_POLICIES = ("drop", "soft", "uniform", "nearest")
-PATIENCE = 3  # the criterion rises steadily once there are too many components: later ones are not tried
+NEIGHBOUR = 7  # whose distance is the scale around a point in spectral clustering
+MOST_FOR_SILHOUETTE = 2000  # points; its distances are quadratic, and a random part says the same
 SMALL = 50  # below this many points a mixture's covariances are guesses: the fallback is agglomerative instead
 
 Assignment = tuple[np.ndarray, np.ndarray]  # labels_N (NOISE where none), memberships_NC (rows sum to 1)
@@ -36,7 +38,7 @@ class ClusterModel:
 
     `labels_N` is `NOISE` for points in no cluster; rows of `memberships_NC` sum to 1, noise or not; `probabilities_N`
     is the strength of each point's label (0 for noise). `note` says why another method answered than the one asked,
-    else "".
+    else "". `bic` and `effective` (number of components that the weights use) are those of a mixture, else None.
     """
 
     method: str
@@ -45,6 +47,8 @@ class ClusterModel:
     probabilities_N: np.ndarray
     assign: Callable[[np.ndarray], Assignment]
     note: str = ""
+    bic: float | None = None
+    effective: float | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -170,82 +174,60 @@ def fit_hdbscan(
     )
 
 
-def fit_gmm(
-    x_NU: np.ndarray,
-    *,
-    num_clusters: int | None = None,
-    max_clusters: int = 12,
-    covariance: str = "full",
-    inits: int = 3,
-    seed: int = 0,
-) -> ClusterModel:
-    """Gaussian mixture by EM; `num_clusters` fixed, or chosen by the Bayesian information criterion from 2 to
-    `max_clusters`.
+def _spectral(x_NU: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Normalised cuts with the local scale of Zelnik-Manor and Perona 2004: exp(-d^2 / (s_i s_j))."""
+    square_NN = squared_distances(x_NU, x_NU)
+    rank = min(NEIGHBOUR, len(x_NU) - 1)
+    scale_N = np.sqrt(np.partition(square_NN, rank, axis=1)[:, rank])
+    floor = max(1e-3 * float(scale_N.mean()), 1e-12)
+    scale_N = np.maximum(scale_N, floor)
+    near_NN = np.exp(-square_NN / (scale_N[:, None] * scale_N[None, :]))
+    return SpectralClustering(clusters, affinity="precomputed", random_state=seed).fit_predict(near_NN)
 
-    `covariance` as in scikit-learn: full, diag, tied or spherical. Variances are floored at 1e-3 of the data's.
+
+PARTITIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "kmeans": lambda x_NU, clusters, seed: KMeans(clusters, n_init=10, random_state=seed).fit_predict(x_NU),
+    "ward": lambda x_NU, clusters, seed: AgglomerativeClustering(clusters, linkage="ward").fit_predict(x_NU),
+    "spectral": _spectral,
+}
+FAMILIES = {"gmm": "gaussian", "student": "student", "laplace": "laplace", "vmf": "vmf", "dpgmm": "dp"}
+
+
+def fit_numbers(
+    x_NU: np.ndarray, method: str, numbers: Sequence[int], *, seed: int = 0, covariance: str = "diag", inits: int = 4
+) -> list[ClusterModel]:
+    """A model for each number of clusters, by a partition or a mixture; one program fits all of a mixture's numbers.
+
+    "dpgmm" finds its own number below the largest of `numbers` and gives one model; components without a point go.
     """
     x_NU = checked(x_NU)
-    if covariance not in ("full", "diag", "tied", "spherical"):
-        raise ValueError(f"gmm: unknown covariance {covariance!r}; known: diag, full, spherical, tied")
-    floor = max(1e-3 * float(x_NU.var(axis=0).mean()), 1e-9)
-    best, best_bic = None, np.inf
-    for clusters in _candidates(len(x_NU), num_clusters, max_clusters):
-        mixture = GaussianMixture(
-            clusters, covariance_type=covariance, reg_covar=floor, n_init=inits, random_state=seed, max_iter=200
-        )
-        with warnings.catch_warnings():
-            # EM that stops at max_iter still has a likelihood; the criterion compares those.
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            mixture.fit(x_NU)
-        bic = mixture.bic(x_NU)
-        if best is None or bic < best_bic:
-            best, best_bic = mixture, bic
-        elif clusters - best.n_components >= PATIENCE:
-            break
+    if method in PARTITIONS:
+        return [_spherical(x_NU, np.asarray(PARTITIONS[method](x_NU, n, seed), np.int64), method) for n in numbers]
+    family = FAMILIES[method]
+    numbers = [max(numbers)] if family == "dp" else numbers
+    found = em.fit(x_NU, family=family, covariance=covariance, components=numbers, inits=inits, seed=seed)
+    return [_mixture(x_NU, mixture, method) for mixture in found]
+
+
+def _mixture(x_NU: np.ndarray, mixture: em.Mixture, method: str) -> ClusterModel:
+    weight_NC = mixture.posterior(x_NU)
+    used = np.unique(weight_NC.argmax(axis=1)) if mixture.family == "dp" else np.arange(mixture.num_components)
 
     def assign(new_NU: np.ndarray) -> Assignment:
         if len(new_NU) == 0:
-            return np.zeros(0, np.int64), np.zeros((0, best.n_components))
-        weight_NC = best.predict_proba(np.asarray(new_NU, np.float64))
+            return np.zeros(0, np.int64), np.zeros((0, len(used)))
+        weight_NC = normalised(mixture.posterior(new_NU)[:, used])
         return weight_NC.argmax(axis=1), weight_NC
 
     labels_N, weight_NC = assign(x_NU)
     return ClusterModel(
-        method="gmm",
-        labels_N=labels_N,
-        memberships_NC=weight_NC,
-        probabilities_N=weight_NC.max(axis=1),
-        assign=assign,
-    )
+        method=method, labels_N=labels_N, memberships_NC=weight_NC, probabilities_N=weight_NC.max(axis=1),
+        assign=assign, bic=mixture.bic, effective=mixture.effective,
+    )  # fmt: skip
 
 
-def fit_kmeans(
-    x_NU: np.ndarray, *, num_clusters: int | None = None, max_clusters: int = 12, seed: int = 0
-) -> ClusterModel:
-    """k-means; without `num_clusters` the number with the best mean silhouette."""
-    return _best_partition(
-        x_NU,
-        "kmeans",
-        lambda points_NU, k: KMeans(k, n_init=10, random_state=seed).fit_predict(points_NU),
-        num_clusters,
-        max_clusters,
-    )
-
-
-def fit_ward(
-    x_NU: np.ndarray, *, num_clusters: int | None = None, max_clusters: int = 12, seed: int = 0
-) -> ClusterModel:
-    """Agglomerative clusters by Ward's criterion: for a handful of points. Deterministic; `seed` changes nothing."""
-    return _best_partition(
-        x_NU,
-        "ward",
-        lambda points_NU, k: AgglomerativeClustering(k, linkage="ward").fit_predict(points_NU),
-        num_clusters,
-        max_clusters,
-    )
-
-
-def _candidates(n: int, num_clusters: int | None, max_clusters: int) -> list[int]:
+def candidates(n: int, num_clusters: int | None, max_clusters: int) -> list[int]:
+    """The one number asked for, or those from 2 to `max_clusters` that `n` points allow."""
     if num_clusters is None:
         return list(range(2, max(2, min(max_clusters, n - 1)) + 1))
     if not 1 <= num_clusters <= n:
@@ -253,30 +235,45 @@ def _candidates(n: int, num_clusters: int | None, max_clusters: int) -> list[int
     return [num_clusters]
 
 
-def _best_partition(
+def silhouette(x_NU: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> float:
+    """Mean silhouette of the points that are in a cluster, times their share; -1 for a single cluster or none."""
+    keep_N = labels_N >= 0
+    found = len(np.unique(labels_N[keep_N]))
+    if not 1 < found < keep_N.sum():
+        return -1.0
+    size = min(int(keep_N.sum()), MOST_FOR_SILHOUETTE)
+    if size == MOST_FOR_SILHOUETTE and len(np.unique(_part(labels_N[keep_N], size, seed))) < 2:
+        return -1.0
+    return float(silhouette_score(x_NU[keep_N], labels_N[keep_N], sample_size=size, random_state=seed)) * keep_N.mean()
+
+
+def _part(labels_N: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """The labels that `silhouette_score` will draw."""
+    return labels_N[np.random.RandomState(seed).permutation(len(labels_N))[:size]]
+
+
+def _fit_best(
     x_NU: np.ndarray,
     method: str,
-    partition: Callable[[np.ndarray, int], np.ndarray],
-    num_clusters: int | None,
-    max_clusters: int,
+    *,
+    num_clusters: int | None = None,
+    max_clusters: int = 12,
+    seed: int = 0,
+    **options,
 ) -> ClusterModel:
+    """The number of clusters by the Bayesian information criterion of a mixture, else by silhouette."""
     x_NU = checked(x_NU)
-    candidates = _candidates(len(x_NU), num_clusters, max_clusters)
-    best_N, best_score = None, -np.inf
-    for clusters in candidates:
-        labels_N = partition(x_NU, clusters)
-        found = len(np.unique(labels_N))
-        score = silhouette_score(x_NU, labels_N) if len(candidates) > 1 and 1 < found < len(x_NU) else -1.0
-        if best_N is None or score > best_score:
-            best_N, best_score = labels_N, score
-    return _spherical(x_NU, np.asarray(best_N, np.int64), method)
+    models = fit_numbers(x_NU, method, candidates(len(x_NU), num_clusters, max_clusters), seed=seed, **options)
+    if len(models) == 1:
+        return models[0]
+    if method in FAMILIES:
+        return min(models, key=lambda model: model.bic)
+    return max(models, key=lambda model: silhouette(x_NU, model.labels_N, seed))
 
 
 METHODS: dict[str, Callable[..., ClusterModel]] = {
     "hdbscan": fit_hdbscan,
-    "gmm": fit_gmm,
-    "kmeans": fit_kmeans,
-    "ward": fit_ward,
+    **{name: functools.partial(_fit_best, method=name) for name in (*PARTITIONS, *FAMILIES)},
 }
 
 
@@ -290,7 +287,9 @@ def fit_clusters(x_NU: np.ndarray, method: str, *, seed: int = 0, **options) -> 
     model = METHODS[method](x_NU, seed=seed, **options)
     if method != "hdbscan" or model.num_clusters >= 2:
         return model
-    other = fit_ward(x_NU, seed=seed) if len(x_NU) < SMALL else fit_gmm(x_NU, covariance="spherical", seed=seed)
+    other = _fit_best(x_NU, "ward", seed=seed)
+    if len(x_NU) >= SMALL:
+        other = _fit_best(x_NU, "gmm", covariance="spherical", seed=seed)
     found = f"hdbscan found {model.num_clusters} cluster(s) in {len(x_NU)} points with {options or 'its defaults'}"
     return replace(other, note=f"{found}; fell back to {other.method} with {other.num_clusters} clusters")
 
@@ -304,6 +303,19 @@ def speaker_means(x_NU: np.ndarray, speaker_N: np.ndarray) -> tuple[np.ndarray, 
     names_P, index_N = np.unique(np.asarray(speaker_N), return_inverse=True)
     x_NU = checked(x_NU, least=1)
     return np.stack([x_NU[index_N == p].mean(axis=0) for p in range(len(names_P))]), names_P
+
+
+def voice_groups(x_NU: np.ndarray, numbers: Sequence[int], seed: int = 0) -> np.ndarray:
+    """Groups utterances that sound like one speaker, where nobody knows who spoke: labels `[N]`.
+
+    One tree by Ward's criterion, cut at the number in `numbers` with the best silhouette.
+    """
+    x_NU = checked(x_NU)
+    tree_M2 = scipy.cluster.hierarchy.ward(x_NU)
+    cuts = [scipy.cluster.hierarchy.fcluster(tree_M2, n, "maxclust") - 1 for n in numbers if 2 <= n < len(x_NU)]
+    if not cuts:
+        raise ValueError(f"voice_groups: no number of groups in {list(numbers)} lies between 2 and {len(x_NU) - 1}")
+    return max(cuts, key=lambda labels_N: silhouette(x_NU, labels_N, seed))
 
 
 def fit_posterior(

@@ -18,21 +18,29 @@ from moejax.stages.artifacts import write_json, write_text
 
 DEFAULTS = {
     "cluster": {
-        "level": "speaker",  # what is a point: speaker (mean of its utterances; removes the text) or utterance
-        "method": "hdbscan",  # hdbscan, gmm, kmeans or ward
-        "layers": (),  # cluster on these of the embedding's layers; () for all (the discriminant always sees all)
-        "dims": 20,  # principal components kept; HDBSCAN stalls above 50 to 100
+        # What is a point: speaker (mean of its utterances; removes the text), voice (the same without knowing who
+        # spoke: utterances that sound like one person, grouped first) or utterance
+        "level": "speaker",
+        "signal": "embedding",  # embedding, or gradient (of an adapter; embed.signals must have it)
+        "remove": ("text", "seconds", "silence"),  # regressed out of what is clustered
+        "method": "auto",  # auto, hdbscan, kmeans, ward, spectral, or a mixture: gmm, student, laplace, vmf, dpgmm
+        "layers": ("auto",),  # cluster on these layers; () for all (gate and assignment by sound always see all)
+        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette, and where
+        # several are close, the most stable of them
+        "auto": {"methods": ("kmeans", "ward", "gmm"), "max_clusters": 12},
+        "dims": 8,  # principal components kept; HDBSCAN stalls above 50 to 100
         "variance": 0.95,  # fewer components if they hold this share of the variance; 1.0 for no such limit
         # 0 in min_cluster_size: 2 for speakers, 2 % of the utterances (at least 5); in min_samples: 1 /
         # min_cluster_size.
         "hdbscan": {"min_cluster_size": 0, "min_samples": 0, "epsilon": 0.0, "selection": "eom"},
-        # num_clusters 0: by BIC from 2 to max_clusters. covariance auto: spherical below 50 points, else full.
+        # Of every mixture. num_clusters 0: by BIC from 2 to max_clusters (dpgmm: its own number up to that).
+        # covariance auto: spherical below 50 points, else diag.
         "gmm": {"num_clusters": 0, "max_clusters": 12, "covariance": "auto", "inits": 3},
-        "kmeans": {"num_clusters": 0, "max_clusters": 12},  # num_clusters 0: by silhouette
+        "kmeans": {"num_clusters": 0, "max_clusters": 12},  # and spectral; num_clusters 0: by silhouette
         "ward": {"num_clusters": 0, "max_clusters": 12},
         "match": "split",  # fewer clusters than gate.num_experts: split the largest, or shrink the number of experts
         "noise": "soft",  # drop, soft, uniform or nearest: what becomes of points in no cluster
-        # level speaker: train utterances get their speaker's cluster, or (sound) every one the cluster it sounds like.
+        # level speaker, voice: train utterances get their speaker's cluster, or (sound) all the one they sound like.
         # Utterances of dev, test and of speakers outside the sample are always assigned by their sound.
         "assign": "speaker",
         "discriminant": "speaker",  # fixed projection for the gate, fitted on: speaker, cluster or none
@@ -43,10 +51,14 @@ DEFAULTS = {
     }
 }
 
+METHODS = ("hdbscan", "kmeans", "ward", "spectral", "gmm", "student", "laplace", "vmf", "dpgmm")
 # Values of the keys that take one of a few; here and not beside the code, which takes seconds to import.
 CHOICES = {
-    "level": ("speaker", "utterance"),
-    "method": ("hdbscan", "gmm", "kmeans", "ward"),
+    "level": ("speaker", "voice", "utterance"),
+    "signal": ("embedding", "gradient"),
+    "remove": ("text", "seconds", "silence"),
+    "method": ("auto", *METHODS),
+    "auto.methods": METHODS,
     "match": ("split", "shrink"),
     "noise": ("drop", "soft", "uniform", "nearest"),
     "assign": ("speaker", "sound"),
@@ -56,12 +68,18 @@ CHOICES = {
 CLASSES = ("speaker", "cohort", "etiology", "accent", "gender", "text", "prompt")
 MEASURES = ("seconds", "silence")
 NUISANCES = ("seconds", "silence")
+PARTS = {
+    "found": "clusters as found, utterances of the sample",
+    "speakers": "clusters as found, each speaker counted once",
+    "sample": "the experts' clusters, sample",
+    "heldout": "the experts' clusters, dev and test, by sound alone",
+}
 
 
 def run(config, work) -> dict:
     """Finds, assigns, writes and prints; returns the figures for done.json and the report."""
     # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's DEFAULTS.
-    from moejax.stages import cluster_figures, cluster_fit
+    from moejax.stages import cluster_figures, cluster_fit, gradients
 
     options = config.cluster.to_dict()
     manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
@@ -71,12 +89,13 @@ def run(config, work) -> dict:
         x_NU,
         sample_N=sample_N & train_N,
         train_N=train_N,
-        speaker_N=manifest.column("speaker"),
+        columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
         layer_names=layer_names,
         num_experts=int(config.gate.num_experts),
         seed=int(config.seed),
         options=options,
         log=work.log,
+        gradient=None if options["signal"] == "embedding" else gradients.load(work, manifest.column("id")),
     )
     report = describe_clusters(cohorts, manifest, sample_N & train_N, ~train_N)
     warnings = warnings_of(report)
@@ -114,40 +133,65 @@ def load_embeddings(path: Path, ids_N: np.ndarray) -> tuple[np.ndarray, list[str
 
 
 def describe_clusters(cohorts, manifest: Manifest, sample_N: np.ndarray, heldout_N: np.ndarray) -> dict:
-    """Sizes, noise, stability, and the agreement with every known column, on the sample and on dev + test.
+    """Sizes, noise, stability, and the agreement with every known column: of the clusters as found (by utterance, and
+    with every speaker counted once), and of the experts' clusters on the sample and on dev + test.
 
     Computed from the labels *before* the noise policy. With `level` speaker the sample's agreement with the speaker is
     1 by construction; the held-out part, assigned by sound alone, is the honest one.
     """
     from moejax.ops import agreement
 
-    labels_N = cohorts.raw_labels_N
     columns = {name: manifest.column(name) for name in CLASSES}
     columns |= {name: agreement.quantile_bins(manifest.column(name)) for name in MEASURES}
     columns = {name: values_N for name, values_N in columns.items() if len(set(values_N)) > 1}
-    parts = {"sample": sample_N, "heldout": heldout_N}
+    labels_N = cohorts.raw_labels_N
+    parts = {
+        "found": (cohorts.found_N, cohorts.found_N >= 0),
+        "sample": (labels_N, sample_N),
+        "heldout": (labels_N, heldout_N),
+    }
     counts, names = agreement.overlap(manifest.column("speaker"), labels_N, cohorts.num_clusters)
     return {
         "method": cohorts.method,
         "level": cohorts.level,
+        "signal": cohorts.signal,
         "found": cohorts.found,
         "num_clusters": cohorts.num_clusters,
         "num_experts": cohorts.num_clusters,
         "match": {"action": cohorts.match_action, "note": cohorts.match_note},
         "sizes": {
+            "found": np.bincount(cohorts.found_N[cohorts.found_N >= 0], minlength=cohorts.found).tolist(),
             "sample": np.bincount(labels_N[sample_N & (labels_N >= 0)], minlength=cohorts.num_clusters).tolist(),
             "all": np.bincount(labels_N[labels_N >= 0], minlength=cohorts.num_clusters).tolist(),
         },
         "noise_share": agreement.noise_share(labels_N[sample_N]),
         "noise_policy": cohorts.noise,
         "stability": cohorts.stability,
+        "voices": cohorts.voices,
+        "candidates": cohorts.candidates,
         "agreement": {
-            part: agreement.agreement(labels_N[rows_N], {name: v_N[rows_N] for name, v_N in columns.items()})
-            for part, rows_N in parts.items()
+            part: agreement.agreement(found_N[rows_N], {name: v_N[rows_N] for name, v_N in columns.items()})
+            for part, (found_N, rows_N) in parts.items()
             if rows_N.any()
-        },
+        }
+        | by_speaker(cohorts.found_N, columns),
         "overlap": {"speakers": names, "counts": counts.tolist()},
     }
+
+
+def by_speaker(found_N: np.ndarray, columns: dict[str, np.ndarray]) -> dict:
+    """{"speakers": agreement} with every speaker counted once, by most of his utterances: many recordings of a few
+    voices cannot decide it. {} without names.
+    """
+    from moejax.ops import agreement
+
+    names_N = columns.get("speaker")
+    if names_N is None:
+        return {}
+    counts_PC, names = agreement.overlap(names_N[found_N >= 0], found_N[found_N >= 0], int(found_N.max()) + 1)
+    first = [int(np.flatnonzero(names_N.astype(str) == name)[0]) for name in names]
+    once = {name: columns[name][first] for name in ("cohort", "etiology", "accent", "gender") if name in columns}
+    return {"speakers": agreement.agreement(counts_PC[:, :-1].argmax(axis=1), once)}
 
 
 def warnings_of(report: dict) -> list[str]:
@@ -166,9 +210,12 @@ def warnings_of(report: dict) -> list[str]:
 
 def to_markdown(report: dict, warnings: list[str]) -> str:
     """The table that is printed and kept in agreement.md."""
+    from moejax.stages import cluster_choice
+
     stability = "not measured" if report["stability"] is None else f"{report['stability']:.2f}"
     lines = [
-        f"{report['num_clusters']} clusters by {report['method']} on {report['level']}s ({report['match']['note']}), "
+        f"{report['found']} clusters by {report['method']} on {report['level']}s of {report['signal']}, "
+        f"{report['num_clusters']} for the experts ({report['match']['note']}), "
         f"noise {report['noise_share']:.1%} ({report['noise_policy']}), stability {stability}",
         "",
         "| cluster | sample | all | speakers |",
@@ -177,10 +224,14 @@ def to_markdown(report: dict, warnings: list[str]) -> str:
     counts = np.asarray(report["overlap"]["counts"])
     for cluster, (few, many) in enumerate(zip(report["sizes"]["sample"], report["sizes"]["all"], strict=True)):
         lines.append(f"| {cluster} | {few} | {many} | {int((counts[:, cluster] > 0).sum())} |")
+    if report["voices"]:
+        line = " ".join(f"{key.upper()} {report['voices']['speaker'][key]:.2f}" for key in ("ami", "ari", "purity"))
+        lines += ["", f"Voices, grouped by layer {report['voices']['layer']}, against the speakers: {line}"]
+    lines += cluster_choice.to_markdown(report["candidates"])
     for part, rows in report["agreement"].items():
         lines += [
             "",
-            f"What the clusters encode ({part}): explained is the share of the clusters' entropy, above chance",
+            f"What the clusters encode ({PARTS[part]}): explained is the share of the clusters' entropy, above chance",
             "",
             "| column | classes | explained | AMI | ARI | purity |",
             "|---|---|---|---|---|---|",
@@ -195,7 +246,7 @@ def to_markdown(report: dict, warnings: list[str]) -> str:
 
 def summary(report: dict, warnings: list[str]) -> dict:
     """The small part for done.json."""
-    keys = ("method", "level", "found", "num_clusters", "num_experts", "noise_share", "stability")
+    keys = ("method", "level", "signal", "found", "num_clusters", "num_experts", "noise_share", "stability")
     parts = report["agreement"].items()
     return {
         **{key: report[key] for key in keys},

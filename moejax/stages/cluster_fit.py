@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from moejax.ops import agreement, clustering, matching, projection
+from moejax.stages import cluster_choice, cluster_points
 from moejax.stages.cluster_figures import PLANES
 
-LEVELS = ("speaker", "utterance")
 ASSIGNMENTS = ("speaker", "sound")
 DISCRIMINANTS = ("speaker", "cluster", "none")
-FEWEST_SPEAKERS = 3  # two means are at most two points: nothing to discover
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +21,18 @@ class Cohorts:
     it.
 
     `by_N` says how a row was assigned: "fit" (one of the clustered utterances), "speaker" (its speaker's cluster) or
-    "sound".
+    "sound". `found_N` are the clusters of the fitted rows before they were matched to the experts (`NOISE` elsewhere),
+    `point_M` which point each fitted row was part of, `candidates` the table they were chosen from.
     """
 
     method: str
     level: str
+    signal: str  # the layers, or the blocks of the gradient
     found: int  # clusters before matching them to the number of experts
+    found_N: np.ndarray
+    point_M: np.ndarray
+    candidates: list[dict]
+    voices: dict | None  # level voice: their agreement with the speakers
     match_action: str
     match_note: str
     noise: str
@@ -70,39 +75,45 @@ def discover(
     *,
     sample_N: np.ndarray,
     train_N: np.ndarray,
-    speaker_N: np.ndarray,
+    columns: dict[str, np.ndarray],
     layer_names: list[str],
     num_experts: int,
     seed: int,
     options: dict,
     log: Callable[[str], None],
+    gradient: tuple[np.ndarray, list[str]] | None = None,
 ) -> Cohorts:
     """Clusters the sample, matches clusters to experts, assigns every utterance. `options` is the config section.
 
-    Only rows of `sample_N` are fitted; speakers' names are used as `options["assign"]` says and never outside
-    `train_N`.
+    `columns` are the manifest's speaker and nuisances, `gradient` the sample's rows of the adaptation signal and its
+    blocks' names, which then is what is clustered. Only rows of `sample_N` are fitted; speakers' names are used as
+    `options["level"]` and `options["assign"]` say and never outside `train_N`. Utterances that were not fitted are
+    assigned by the embedding as it is: of a new utterance nobody knows the words.
     """
     check_options(options)
     if sample_N.sum() < 4:
         raise ValueError(f"cluster: the sample has {int(sample_N.sum())} utterance(s); at least 4 are needed")
-    level = options["level"]
-    speakers = [name for name in np.unique(speaker_N[sample_N].astype(str)) if name]
-    if level == "speaker" and len(speakers) < FEWEST_SPEAKERS:
-        log(f"cluster.level='speaker', but the sample names {len(speakers)} speaker(s): clustering utterances instead")
-        level = "utterance"
-    columns = layer_columns(options["layers"], layer_names, x_NU.shape[1])
-    part_NU = x_NU[:, columns]
+    speaker_N = columns["speaker"].astype(str)
+    level = cluster_points.level_of(options["level"], speaker_N[sample_N], log)
     named_N = sample_N & (speaker_N != "") if level == "speaker" else sample_N
+    parts = {name: values_N[named_N] for name, values_N in columns.items()}
+    voice_N, voices = np.full(len(x_NU), "", "<U64"), None
     if level == "speaker":
-        fit_PU, names_P = clustering.speaker_means(part_NU[named_N], speaker_N[named_N].astype(str))
-    else:
-        fit_PU, names_P = part_NU[named_N], None
-    pca = projection.fit_pca(
-        fit_PU, dims=options["dims"], variance=options["variance"], reference_NU=part_NU[sample_N]
-    )
-    points_PK = pca(fit_PU)
-    method, settings = options["method"], method_options(options, level, len(points_PK))
-    model = clustering.fit_clusters(points_PK, method, seed=seed, **settings)
+        voice_N = np.where(train_N, speaker_N, "")
+    elif level == "voice":
+        found_M, layer = cluster_points.find_voices(x_NU[named_N], layer_names, parts, options["remove"], seed)
+        voice_N[named_N] = found_M
+        voices = agreement.agreement(found_M, {"speaker": parts["speaker"]}) | {"layer": layer}
+        log(f"cluster: {len(np.unique(found_M))} voices among {len(found_M)} utterances, grouped by layer {layer}")
+    voice_M = None if level == "utterance" else voice_N[named_N]
+    removed_MV = cluster_points.nuisances(parts, options["remove"])
+    signal_MU, names = (x_NU[named_N], layer_names) if gradient is None else (gradient[0][named_N], gradient[1])
+    signals = cluster_points.signals_of(
+        signal_MU, names, layers=options["layers"] if gradient is None else ("auto",), removed_MV=removed_MV,
+        voice_M=voice_M, seed=seed,
+    )  # fmt: skip
+    choice = cluster_choice.choose(signals, voice_M, options, level, seed)
+    model, points_PK = choice.model, choice.points_PK
     if model.note:
         log(f"cluster: {model.note}")
     matched = matching.match_experts(
@@ -110,25 +121,33 @@ def discover(
     )
     if matched.action != "none":
         log(f"cluster: {matched.note}")
-    points_NK = pca(part_NU)
-    if level == "speaker":
-        raw_N, member_NC, probability_N, by_N = assign_by_speaker(
-            part_NU, speaker_N.astype(str), named_N, train_N, names_P, model, matched, options
-        )
-    else:
-        raw_N, member_NC, probability_N, by_N = assign_by_sound(points_NK, named_N, model, matched)
+    index_M = np.arange(len(points_PK)) if voice_M is None else np.unique(voice_M, return_inverse=True)[1]
+    found_N = np.full(len(x_NU), clustering.NOISE)
+    found_N[named_N] = model.labels_N[index_M]
+    raw_N, member_NC, probability_N, by_N = assign(
+        x_NU, named_N, index_M, matched, np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
+        voice_N, np.unique(voice_M) if voice_M is not None else None, options["shrinkage"],
+    )  # fmt: skip
     centroids_CK = centroids(points_PK, matched)
+    # Where an utterance lies: a fitted one at its own signal, any other at its clusters' centres.
+    points_NK = member_NC @ centroids_CK
+    points_NK[named_N] = choice.pca(choice.signal.fit_MU)
     labels_N, targets_NC, keep_N = clustering.apply_noise(
         raw_N, member_NC, options["noise"], x_NU=points_NK, centroids_CU=centroids_CK
     )
     return Cohorts(
         method=model.method,
         level=level,
+        signal=choice.signal.name,
         found=model.num_clusters,
+        found_N=found_N,
+        point_M=index_M,
+        candidates=choice.table,
+        voices=voices,
         match_action=matched.action,
         match_note=matched.note,
         noise=options["noise"],
-        stability=stability(points_PK, method, settings, options["refits"], seed),
+        stability=choice.stability,
         raw_labels_N=raw_N,
         labels_N=labels_N,
         targets_NC=targets_NC,
@@ -137,7 +156,7 @@ def discover(
         by_N=by_N,
         points_NK=points_NK,
         centroids_CK=centroids_CK,
-        pca=pca,
+        pca=choice.pca,
         gate_projection=gate_projection(x_NU[sample_N], speaker_N[sample_N], raw_N[sample_N], options, log),
     )
 
@@ -145,8 +164,8 @@ def discover(
 def check_options(options: dict) -> None:
     """One line for the first choice that does not exist, before anything is computed."""
     known = {
-        "level": LEVELS,
-        "method": tuple(clustering.METHODS),
+        "level": cluster_points.LEVELS,
+        "method": ("auto", *clustering.METHODS),
         "match": matching.POLICIES,
         "noise": clustering.NOISE_POLICIES,
         "assign": ASSIGNMENTS,
@@ -158,62 +177,29 @@ def check_options(options: dict) -> None:
             raise ValueError(f"cluster.{key}={options[key]!r} is unknown; known: {', '.join(choices)}")
 
 
-def layer_columns(layers: tuple[str, ...], layer_names: list[str], width: int) -> np.ndarray:
-    """Columns of the embedding that belong to the named layers: equal blocks in the order of `layer_names`."""
-    if not layers:
-        return np.arange(width)
-    unknown = [name for name in layers if name not in layer_names]
-    if unknown:
-        raise ValueError(f"cluster.layers names {unknown[0]!r}; the embedding has: {', '.join(layer_names)}")
-    if width % len(layer_names):
-        raise ValueError(f"cluster.layers: {width} columns do not divide into {len(layer_names)} layers")
-    block = width // len(layer_names)
-    return np.concatenate([np.arange(block) + block * layer_names.index(name) for name in layers])
+def assign(x_NU, fit_N, index_M, matched, known_N, voice_N, voices_P, shrinkage):
+    """`(labels_N, memberships_NC, probability_N, by_N)` of every utterance.
 
-
-def method_options(options: dict, level: str, num_points: int) -> dict:
-    """The section of the method with its automatic values (0, "auto") worked out."""
-    settings = dict(options[options["method"]])
-    if options["method"] == "hdbscan":
-        size = settings["min_cluster_size"] or (2 if level == "speaker" else max(5, round(0.02 * num_points)))
-        samples = settings["min_samples"] or (1 if level == "speaker" else size)
-        return {**settings, "min_cluster_size": size, "min_samples": samples}
-    settings["num_clusters"] = settings["num_clusters"] or None
-    if settings.get("covariance") == "auto":
-        settings["covariance"] = "spherical" if num_points < clustering.SMALL else "full"
-    return settings
-
-
-def assign_by_sound(points_NK, fit_N, model, matched) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Level utterance: fitted rows keep their labels, the others are assigned out of sample."""
-    labels_N = np.full(len(points_NK), clustering.NOISE)
-    member_NC = np.zeros((len(points_NK), matched.num_experts))
-    labels_N[fit_N], member_NC[fit_N] = matched.labels_N, matched.memberships_NC
-    if not fit_N.all():
-        new_labels, new_members = model.assign(points_NK[~fit_N])
-        labels_N[~fit_N], member_NC[~fit_N] = matched.apply(new_labels, new_members, points_NK[~fit_N])
-    return labels_N, member_NC, strength(labels_N, member_NC), np.where(fit_N, "fit", "sound")
-
-
-def assign_by_speaker(
-    x_NU, speaker_N, fit_N, train_N, names_P, model, matched, options
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Level speaker: a speaker's cluster for its training utterances, and a posterior of the sound for everybody else.
-
-    The posterior (`clustering.fit_posterior`) is fitted on the sample's utterances labelled by their speakers. It never
-    says noise: whether an utterance belongs to no cohort cannot be read off a model of speakers.
+    Fitted rows have their point's cluster, rows of `known_N` that of the voice they bear, and all others what they
+    sound like (`clustering.fit_posterior` on the fitted rows); where `known_N` is false for a fitted row of a voice, it
+    too goes by its sound. A posterior never says noise: whether an utterance belongs to no cohort cannot be read off a
+    model of voices.
     """
-    index_of = {str(name): p for p, name in enumerate(names_P)}
-    index_N = np.array([index_of.get(name, -1) for name in speaker_N])
-    fit_labels = matched.labels_N[index_N[fit_N]]
+    fit_labels = matched.labels_N[index_M]
     if (fit_labels < 0).all():
-        raise ValueError("cluster: every speaker is noise; lower cluster.hdbscan.min_cluster_size or use method='gmm'")
-    assign = clustering.fit_posterior(x_NU[fit_N], fit_labels, matched.num_experts, options["shrinkage"])
-    labels_N, member_NC = assign(x_NU)
-    known_N = train_N & (index_N >= 0) if options["assign"] == "speaker" else np.zeros(len(x_NU), bool)
-    labels_N[known_N] = matched.labels_N[index_N[known_N]]
-    member_NC[known_N] = matched.memberships_NC[index_N[known_N]]
-    by_N = np.where(known_N, np.where(fit_N, "fit", "speaker"), "sound")
+        raise ValueError("cluster: every point is noise; lower cluster.hdbscan.min_cluster_size or use method='gmm'")
+    labels_N, member_NC = clustering.fit_posterior(x_NU[fit_N], fit_labels, matched.num_experts, shrinkage)(x_NU)
+    by_N = np.full(len(x_NU), "sound", "<U7")
+    point_N = np.full(len(x_NU), -1)
+    if voices_P is None:
+        point_N[fit_N] = index_M
+    else:
+        row_of = {str(name): row for row, name in enumerate(voices_P)}
+        point_N = np.where(known_N, [row_of.get(name, -1) for name in voice_N], -1)
+    take_N = point_N >= 0
+    labels_N[take_N], member_NC[take_N] = matched.labels_N[point_N[take_N]], matched.memberships_NC[point_N[take_N]]
+    by_N[take_N] = "speaker"
+    by_N[take_N & fit_N] = "fit"
     return labels_N, member_NC, strength(labels_N, member_NC), by_N
 
 
@@ -230,19 +216,6 @@ def centroids(points_PK: np.ndarray, matched: matching.Matched) -> np.ndarray:
         if own_P.any():
             centres_CK[cluster] = points_PK[own_P].mean(axis=0)
     return centres_CK
-
-
-def stability(points_PK: np.ndarray, method: str, settings: dict, refits: int, seed: int) -> float | None:
-    """Agreement between refits on 90 % of the points, or None where it was not asked for or the points are too few."""
-    fixed = settings.get("num_clusters") or 0
-    if refits < 2 or len(points_PK) < max(10, 2 * fixed):
-        return None
-    return agreement.stability(
-        lambda index_N, run: clustering.fit_clusters(points_PK[index_N], method, seed=run, **settings).labels_N,
-        len(points_PK),
-        refits=refits,
-        seed=seed,
-    )
 
 
 def gate_projection(x_NU, speaker_N, labels_N, options, log) -> tuple[np.ndarray, np.ndarray] | None:

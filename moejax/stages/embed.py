@@ -8,6 +8,7 @@ import numpy as np
 from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.sharding import shard_batch
+from moejax.stages import gradients
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
 
@@ -18,6 +19,10 @@ DEFAULTS = {
         "pooling": "mean",  # mean or mean_std
         "trim_silence": True,  # pool over frames with speech only; False pools over all frames of the utterance
         "batch_size": 32,
+        # Further signals of the sample for cluster.signal: gradient (costs a training step of the sample)
+        "signals": (),
+        # Where the adapter sits that is differentiated: the encoder is where voices differ
+        "gradient": {"targets": ("encoder/layers/*/*",), "rank": 4, "dims": 256, "batch_size": 32},
     },
 }
 
@@ -58,7 +63,8 @@ def run(cfg, work) -> dict:
     names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]
     np.savez(temporary, id=corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
     os.replace(temporary, path)
-    return {"utterances": len(rows), "width": int(out.shape[1])}
+    more = gradients.write(corpus) if "gradient" in cfg.embed.signals else {}
+    return {"utterances": len(rows), "width": int(out.shape[1]), **more}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,8 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
     corpus = as_trained(corpus, name)
     opened = evaluate.open_system(corpus, name)
+    if opened.control != "none":
+        raise ValueError(f"{name} is moe with its gate put out of work, for the table alone; load moe instead")
     timed = _writes_times(corpus)
     return {
         "graphdef": opened.graphdef,

@@ -139,12 +139,12 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     def loss_fn(params, batch: Batch, key):
         model = functional.merge(graphdef, params)
         key_augment, key_noise, key_route = jax.random.split(key, 3)
-        mel_BNM, mask_BT = _augmented(model, batch, key_augment, row)
+        mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
         route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
-        at_BK, targets_BK, score_BK = _scored(batch, row.scored)
+        at_BK, targets_BK, score_BK = scored(batch, row.scored)
         logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
         ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
         hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
@@ -156,7 +156,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     return loss_fn
 
 
-def _scored(batch, most):
+def scored(batch, most):
     """`(at_BK, targets_BK, score_BK)`: positions from the first scored one on, K = `most`; at None for all of them."""
     L = batch.targets_BL.shape[1]
     if not 0 < most < L:
@@ -168,7 +168,8 @@ def _scored(batch, most):
     return at_BK, jnp.take_along_axis(batch.targets_BL, at_BK, axis=1), score_BK
 
 
-def _augmented(model, batch, key, row):
+def augmented(model, batch, key, row):
+    """(mel_BNM, mask_BT) of the batch with the row's augmentation."""
     hop = model.config.hop
     mel_BNM = log_mel(batch.audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
     frames_B = -(-batch.samples_B // hop)
@@ -262,6 +263,37 @@ def make_gate_loss(graphdef, num_experts: int):
         return loss, {"accuracy": hit_B.sum() / jnp.maximum((batch["weight_B"] > 0).sum(), 1)}
 
     return loss_fn
+
+
+def make_gradients(graphdef, mixture: Mixture, *, dims: int, together: int):
+    """Jitted `(params, batch, key) -> {block: gradient_BU}`: each utterance's gradient of the cross-entropy with
+    respect to the second factor of the one expert, by block (encoder, decoder) on `dims` random directions, of unit
+    length.
+
+    `together` utterances are differentiated at once.
+    """
+    loss_fn = make_loss(graphdef, Row(route="label"), mixture=mixture)
+
+    @jax.jit
+    def run(params, batch, key):
+        flat = functional.paths(params["expert"])
+        second = {path: leaf for path, leaf in flat.items() if path.endswith("/B")}
+
+        def loss(second, one):
+            expert = functional.nest(flat | second)
+            return loss_fn({**params, "expert": expert}, jax.tree.map(lambda leaf: leaf[None], one), key)[0]
+
+        def sketch(one):
+            blocks: dict = {}
+            for number, (path, leaf) in enumerate(sorted(jax.grad(loss)(second, one).items())):
+                directions = jax.random.normal(jax.random.fold_in(key, number), (leaf.size, dims), jnp.float32)
+                block = path.split("/")[0]
+                blocks[block] = blocks.get(block, 0.0) + leaf.astype(jnp.float32).ravel() @ directions
+            return {name: v_U / jnp.maximum(jnp.linalg.norm(v_U), 1e-12) for name, v_U in blocks.items()}
+
+        return jax.lax.map(sketch, batch, batch_size=together)
+
+    return run
 
 
 def make_embed(graphdef, embedding: Embedding):
