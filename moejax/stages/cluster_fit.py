@@ -103,7 +103,8 @@ def discover(
     elif level == "voice":
         found_M, layer = cluster_points.find_voices(x_NU[named_N], layer_names, parts, options["remove"], seed)
         voice_N[named_N] = found_M
-        voices = agreement.agreement(found_M, {"speaker": parts["speaker"]}) | {"layer": layer}
+        codes_M = agreement.codes(found_M)
+        voices = agreement.agreement(codes_M, {"speaker": parts["speaker"]}) | {"layer": layer}
         log(f"cluster: {len(np.unique(found_M))} voices among {len(found_M)} utterances, grouped by layer {layer}")
     voice_M = None if level == "utterance" else voice_N[named_N]
     removed_MV = cluster_points.nuisances(parts, options["remove"])
