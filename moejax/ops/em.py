@@ -339,6 +339,7 @@ def _mahalanobis(parameters, points_NU, covariance: str):
     """Squared distance in units of the spread `[N, C]` and the log determinant of the spread `[C]`."""
     mean_CU = parameters["mean_CU"]
     if covariance == "full":
+
         def solve(lower_UV, mean_U):
             return jax.scipy.linalg.solve_triangular(lower_UV, (points_NU - mean_U[None]).T, lower=True)
 

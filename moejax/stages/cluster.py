@@ -24,9 +24,9 @@ DEFAULTS = {
         "signal": "embedding",  # embedding, or gradient (of an adapter; embed.signals must have it)
         "remove": ("text", "seconds", "silence"),  # regressed out of what is clustered
         "method": "auto",  # auto, hdbscan, kmeans, ward, spectral, or a mixture: gmm, student, laplace, vmf, dpgmm
-        "layers": ("auto",),  # cluster on these layers; () for all (gate and assignment by sound always see all)
-        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette, and where
-        # several are close, the most stable of them
+        "layers": ("auto",),  # cluster on these layers; () for all (the gate always sees all)
+        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette times
+        # evenness of sizes, and where several are close, the most stable of them
         "auto": {"methods": ("kmeans", "ward", "gmm"), "max_clusters": 12},
         "dims": 8,  # principal components kept; HDBSCAN stalls above 50 to 100
         "variance": 1.0,  # fewer components if they hold this share of the variance; 1.0 for no such limit

@@ -128,7 +128,7 @@ def test_layer_method_and_number_are_chosen_without_labels(work):
     before = arrays(work)
     path = work.path("describe", "manifest.parquet")
     manifest = Manifest.load(path)
-    columns = {name: manifest.column(name).tolist() for name in COLUMNS + ("split", "sample")}
+    columns = {name: manifest.column(name).tolist() for name in COLUMNS}
     columns["cohort"] = [f"c{number}" for number in np.random.default_rng(0).permutation(cohort)]
     Manifest.from_columns(columns).save(path)
     shuffled = cluster.run(settings(layers=("auto",)), work)
