@@ -35,11 +35,13 @@ def get_config(variant=""):
         warmup=50, weight_decay=0.01,
         spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=8, warp_freq=0.1, level=0.1,
         pack=dict(
-            seconds=(3.2, 9.6, 30.0),
-            steps=(1200, 400, 250),
-            batch_sizes=(24, 12, 6),
-            learning_rates=(3e-3, 2e-3, 1e-3),
-            prompt_tokens=(0, 48, 223),
+            seconds=(1.0, 2.0, 4.0, 8.0, 30.0),
+            steps=(500, 400, 300, 300, 150),
+            batch_sizes=(48, 32, 24, 16, 6),
+            learning_rates=(3e-3, 3e-3, 3e-3, 2.5e-3, 1.5e-3),
+            prompt_tokens=(0, 0, 0, 48, 223),
+            most=3,
+            guide=0.2,
             speed=0.1, gain=6.0, empty=0.4,
         ),
     )  # fmt: skip
@@ -55,7 +57,7 @@ def get_config(variant=""):
     c.adapters = dict(batch_size=8, learning_rate=2e-3, kinds=("lora",))
     if variant == "smoke":
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)
-        c.base.pack.steps = (2, 2, 2)
-        c.base.pack.batch_sizes = (4, 2, 2)
+        c.base.pack.steps = (2,) * 6
+        c.base.pack.batch_sizes = (4, 2, 2, 2, 2, 2)
         c.experts.steps = c.joint.steps = 3
     return c

@@ -11,6 +11,7 @@ _LAZY = {
     "Transcript": "moejax.transcript",
     "run": "moejax.stages.run",
     "evaluate": "moejax.stages.table",
+    "study": "moejax.stages.study",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -15,6 +15,8 @@ USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and ev
 
 usage:
   moejax all        --config FILE.py[:variant] --workdir W     every stage in order; finished ones are skipped
+                    [--seeds N] [--variants all|NAME,...]      with N training seeds, with the config's ablations,
+                    [--leave_one_out]                          with each cohort held out in turn: one report over all
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings; --help shows examples
                                                                NAME: a row of the workdir's table, moe if not given
@@ -156,6 +158,12 @@ def staged(command: str, argv: list[str]) -> int:
     path, argv = take(argv, "--config")
     workdir, argv = take(argv, "--workdir")
     devices, argv = whole_number(argv, "--devices") if command == "plan" else (1, argv)
+    many = {}
+    if command == "all":
+        many["seeds"], argv = whole_number(argv, "--seeds")
+        variants, argv = take(argv, "--variants")
+        many |= {"variants": variants or (), "heldout": "--leave_one_out" in argv}
+        argv = [arg for arg in argv if arg != "--leave_one_out"]
     argv = [arg for arg in argv if arg != "--traceback"]
     if path is None:
         raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
@@ -173,7 +181,14 @@ def staged(command: str, argv: list[str]) -> int:
     if workdir is None:
         raise ValueError("--workdir W is missing: the folder that the run writes to")
     with stoppable(command):
-        work = graph.run(config, workdir, None if command == "all" else command)
+        if command == "all":
+            from moejax.stages.study import study
+
+            work = study(config, workdir, **many)
+        else:
+            if config.tune:
+                raise ValueError(f"the config has a section tune, which moejax all carries out; {command} does not")
+            work = graph.run(config, workdir, command)
     if command == "all":
         from moejax.stages.report import console_summary
 

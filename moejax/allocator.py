@@ -7,14 +7,17 @@ step's time. One arena that is never trimmed keeps the pages.
 """
 
 import ctypes
+import functools
 import sys
 
 # From glibc's malloc.h
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
+@functools.cache
 def keep_pages() -> bool:
-    """Tell glibc to keep freed memory; true where that was possible. Call before JAX starts its threads.
+    """Tell glibc to keep freed memory; true where that was possible. Call before JAX starts its threads; once is
+    enough, and more calls do nothing.
 
     The process then holds on to its peak, which a training process does anyway.
     """

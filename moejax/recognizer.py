@@ -9,8 +9,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from moejax.convert import hf_whisper, openai_whisper
+from moejax import allocator
+from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.data import audio as audio_io
+from moejax.data import languages
 from moejax.data.tokenizer import Tokenizer
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
@@ -27,7 +29,7 @@ from moejax.transcript import Transcript
 PUBLISHED_SECONDS = 30.0
 
 
-def load(path, system: str | None = None, weights: str = "", vocabulary=None) -> "Recognizer":
+def load(path, system: str | None = None, weights: str = "", vocabulary=None, adapters=(), route=None) -> "Recognizer":
     """Recognizer from a moejax workdir, a Hugging Face Whisper folder or cached id, or an OpenAI checkpoint (.pt).
 
     Args:
@@ -37,11 +39,17 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None) ->
       weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
       vocabulary: of an OpenAI checkpoint, which has none in it: a tiktoken file, or a folder with one or with
         tokenizer.json; None looks beside it and in an installed openai-whisper.
+      adapters: PEFT folders with LoRAs of a published model, which are merged into its weights.
+      route: their weights, such as (0.5, 0.5); one adapter alone has weight 1.
 
     Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
     """
+    allocator.keep_pages()  # before JAX starts its threads, so that they share what one of them has freed
     place = Path(path).expanduser()
     if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
+        if adapters:
+            known = f"such as the one that {path}/base/model.json names"
+            raise ValueError(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
         return _from_workdir(place, system, weights)
     if not place.exists():
         place = _cached(str(path))
@@ -52,11 +60,23 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None) ->
     if place.is_file():
         config, params = openai_whisper.load(place)
         tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
+        params = _adapted(params, config, adapters, route)
         return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
     config, params = hf_whisper.load(place)
+    params = _adapted(params, config, adapters, route)
     writes_times = hf_whisper.settings(place).get("timestamps", True)
     heads, tokenizer = hf_whisper.alignment_heads(place), Tokenizer.from_hf_folder(place)
     return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
+
+
+def _adapted(params, config, adapters, route):
+    """The weights with the adapters of `load` merged into them."""
+    if not adapters:
+        if route is not None:
+            raise ValueError("a route is the weights of adapters, and there are none")
+        return params
+    folders = [adapters] if isinstance(adapters, str | Path) else list(adapters)
+    return peft_lora.merged(params, config, folders, route)
 
 
 _NEITHER = (
@@ -125,9 +145,10 @@ class Recognizer:
         Integer arrays are scaled by their type. Audio in which nothing can be heard gives empty text. `progress` is
         called with (place in the list, seconds done, seconds in all).
 
-        Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language, task,
-        beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps, initial_prompt,
-        condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"), batch_size, guards.
+        Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language (its code or
+        English name), task, beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps,
+        initial_prompt, condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"),
+        batch_size, guards.
 
         Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale, unknown language); TypeError for an
         unknown option; FileNotFoundError.
@@ -166,6 +187,8 @@ class Recognizer:
 
     def check(self, **options) -> Request:
         """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""
+        if options.get("language"):
+            options["language"] = languages.code_of(options["language"])
         asked = request(
             options, timed=self.timestamps, can_time=_has_times(self.config, self.tokenizer), language=self.language,
             context=self.config.max_target_positions,
@@ -178,20 +201,18 @@ class Recognizer:
         return asked
 
     def read(self, item, rate: int = SAMPLE_RATE) -> np.ndarray:
-        """Mono samples [S] at 16 kHz of a path, of a file's bytes or of an array at `rate`; none where it is silent.
+        """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none
+        where it is silent. Files are read block by block, so memory holds what is returned and no more.
 
         Errors: FileNotFoundError; `data.audio.Rejected`, a ValueError, for what cannot be used.
         """
-        if isinstance(item, str | Path):
-            if not Path(item).is_file():
-                raise FileNotFoundError(f"no audio file {item}")
-            samples, rate = audio_io.read(item)
-        elif isinstance(item, bytes):
-            samples, rate = audio_io.read(item)
-        else:
-            samples = np.asarray(item)
+        if isinstance(item, str | Path) and not Path(item).is_file():
+            raise FileNotFoundError(f"no audio file {item}")
+        limits = {"min_seconds": 0.0, "max_seconds": float("inf")}
         try:
-            return audio_io.gate(samples, rate, min_seconds=0.0, max_seconds=float("inf")).samples
+            if isinstance(item, str | Path | bytes) or hasattr(item, "read"):
+                return audio_io.load(item, **limits).samples
+            return audio_io.gate(np.asarray(item), rate, **limits).samples
         except audio_io.Rejected as rejected:
             if rejected.reason in ("silent", "empty", "too_short"):
                 return np.zeros(0, np.float32)

@@ -10,7 +10,7 @@ import pytest
 from moejax import sharding
 from moejax.nn import functional, whisper
 from moejax.stages import config as configs
-from moejax.stages import plan
+from moejax.stages import plan, study
 from moejax.stages import run as graph
 
 ROOT = Path(__file__).parent.parent
@@ -52,7 +52,17 @@ def test_a_config_opens_with_its_command_and_imports_nothing_of_ours(file):
 def test_every_section_has_one_home_and_is_read_by_a_stage():
     read = {section.split(".")[0] for stage in graph.STAGES.values() for section in stage.sections}
     sections = {key for module in graph.stage_modules() for key in module.DEFAULTS}
-    assert sections - read == {"mesh", "runtime", "export"}, "one that no stage reads never makes one run again"
+    many = {"study", "variants", "tune"}  # read by `stages/study.py`, which hands other configs to the stages
+    assert sections - read == {"mesh", "runtime", "export"} | many, "one that no stage reads never makes one run again"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_every_row_of_ablations_resolves_and_trains_as_long_as_the_mixture(file):
+    config = configs.load(str(file))
+    for name in config.variants:
+        varied = study.varied(config, name)
+        assert study._changes(config, varied) or varied.evaluate.systems != ("moe",)
+        assert varied.experts.steps + varied.joint.steps == config.experts.steps + config.joint.steps
 
 
 def test_resolving_twice_changes_nothing():

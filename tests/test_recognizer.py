@@ -5,6 +5,8 @@ weights are random, and what counts is that every way to the same audio says the
 """
 
 import base64
+import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ from tiny_model import RATE, record, sound
 
 import moejax
 from moejax import writers
-from moejax.convert import hf_whisper, openai_whisper
+from moejax.convert import hf_whisper, openai_whisper, peft_lora
+from moejax.convert.low_rank import LowRank
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import LADDER, DecodingOptions
@@ -120,9 +123,42 @@ def test_no_length_is_too_short_or_too_long(recognizer, algorithm):
     assert all(0 <= segment.start <= segment.end <= 30.1 for segment in blip.segments)
     starts = [segment.start for segment in long.segments]
     assert starts[-1] > 10.0
-    if algorithm == "sequential":  # pieces may claim times beyond their audio, as random weights do
-        assert starts == sorted(starts)
+    assert starts == sorted(starts)
+    if algorithm == "chunked":
+        in_order(long.segments, 40.0)
     assert [segment.id for segment in long.segments] == list(range(len(starts)))
+
+
+def in_order(segments, seconds):
+    """Every segment has text and a length, and follows on the one before it, within the recording."""
+    edges = [time for segment in segments for time in (segment.start, segment.end)]
+    assert edges == sorted(edges) and edges[0] >= 0.0 and edges[-1] <= seconds
+    assert all(segment.start < segment.end and segment.text.strip() for segment in segments)
+    for segment in segments:
+        times = [time for word in segment.words or () for time in (word.start, word.end)]
+        assert all(segment.start <= time <= segment.end for time in times)
+
+
+@pytest.mark.parametrize("words", [False, True])
+def test_chunked_segments_follow_on_one_another(recognizer, words):
+    waves = [sound(37.0, seed=seed) for seed in range(4)]
+    for found in recognizer.transcribe(waves, **ONCE, algorithm="chunked", word_timestamps=words):
+        assert found.segments
+        in_order(found.segments, 37.0)
+
+
+def test_a_language_has_its_english_name_too(recognizer):
+    by_code, by_name = (recognizer.transcribe(sound(2.0), **{**ONCE, "language": how}) for how in ("de", "German"))
+    assert by_name.language == "de" and same(by_code, by_name)
+
+
+def test_loading_tells_the_allocator_to_keep_pages_first(folder, monkeypatch):
+    order = []
+    monkeypatch.setattr(moejax.allocator, "keep_pages", lambda: order.append("keep"))
+    monkeypatch.setattr(hf_whisper, "load", lambda place: order.append("load") or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        moejax.load(folder)
+    assert order == ["keep", "load"]
 
 
 def test_progress_is_told_in_seconds(recognizer):
@@ -151,7 +187,7 @@ def test_a_stream_reads_only_when_there_is_room(recognizer):
     ("options", "error", "words"),
     [
         ({"beams": 5}, TypeError, "no option 'beams'; did you mean beam_size.*known: .*algorithm"),
-        ({"language": "xx"}, ValueError, "unknown language 'xx'; this vocabulary has en de"),
+        ({"language": "xx"}, ValueError, "unknown language 'xx'; this vocabulary has en .english., de .german."),
         ({"task": "sing"}, ValueError, "task is 'sing'"),
         ({"algorithm": "fast"}, ValueError, "algorithm is 'fast'; known: sequential, chunked"),
         ({"guards": "some"}, ValueError, "guards is 'some'; known: all, reference, none"),
@@ -213,3 +249,47 @@ def test_an_openai_checkpoint_is_the_same_model(tmp_path):
     mel = np.zeros((1, 80, 3000), np.float32)
     hf_whisper.save(tmp_path / "hf", made, params, recognizer.tokenizer)
     assert np.array_equal(recognizer.encode(mel), moejax.load(tmp_path / "hf").encode(mel))
+
+
+def adapter(folder, made, layer, scale, seed=0):
+    """A PEFT folder with one LoRA of rank 2."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir()
+    A_DR, B_RO = (rng.normal(0, 0.5, shape).astype(np.float32) for shape in ((32, 2), (2, 32)))
+    peft_lora.save(folder, made, {layer: LowRank(A_DR, B_RO, scale)})
+    return folder
+
+
+def test_adapters_of_peft_are_added_to_a_published_model(recognizer, folder, tmp_path):
+    config = recognizer.config
+    mel_BMN = np.random.default_rng(3).normal(size=(1, 80, 3000)).astype(np.float32)
+    tokens_BL = np.array([recognizer.tokenizer.prefix("en")])
+
+    def logits(**options):
+        return moejax.load(folder, **options).logits(mel_BMN, tokens_BL)
+
+    q, v = (adapter(tmp_path / n, config, f"decoder/layers/0/cross_attn/{n}", 2.0, seed) for seed, n in enumerate("qv"))
+    plain, one = recognizer.logits(mel_BMN, tokens_BL), logits(adapters=[q])
+    assert np.abs(one - plain).max() > 0.01
+    np.testing.assert_allclose(logits(adapters=str(q), route=(1.0,)), one, atol=1e-6)
+    np.testing.assert_allclose(logits(adapters=[q, v], route=(1, 0)), one, atol=1e-6)
+    np.testing.assert_allclose(logits(adapters=[q, v], route=(0, 0)), plain, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"adapters": ["q", "q"]}, "2 adapters need a route"),
+        ({"adapters": ["q", "q"], "route": (1.0,)}, "a route is 2 finite weights"),
+        ({"route": (1.0,)}, "a route is the weights of adapters, and there are none"),
+        ({"adapters": ["nowhere"]}, "nowhere: no adapter_config.json, so no PEFT adapter"),
+        ({"adapters": ["wide"]}, "is no linear layer of this Whisper"),
+    ],
+)
+def test_adapters_that_do_not_fit_are_refused(recognizer, folder, tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    adapter(Path("q"), recognizer.config, "decoder/layers/0/cross_attn/q", 2.0)
+    larger = dataclasses.replace(recognizer.config, decoder_layers=3)
+    adapter(Path("wide"), larger, "decoder/layers/2/cross_attn/q", 2.0)
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
+        moejax.load(folder, **options)

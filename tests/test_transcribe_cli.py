@@ -19,6 +19,7 @@ import moejax.recognizer
 from moejax import __main__ as cli
 from moejax import writers
 from moejax.commands import inputs, progress, transcribe_options
+from moejax.stages import opening
 
 ROOT = Path(__file__).parent.parent
 ONCE = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
@@ -62,7 +63,7 @@ def call(capsys, model):
 @pytest.fixture
 def said(model):
     """The recogniser's transcript of a file, with the options of the commands."""
-    recognizer = load(str(model), system=None, weights="")
+    recognizer = load(str(model), system=None, weights="", adapters=(), route=None)
     return lambda path, **more: recognizer.transcribe(path, **OPTIONS, **more)
 
 
@@ -184,7 +185,7 @@ def test_standard_input_as_a_file_and_as_raw_samples(call, said, monkeypatch):
         (["a.wav", "--format", "doc"], r"--format.*'doc'.*txt.*all"),
         (["a.wav", "--format", "all"], r"--format all .* give --output_dir"),
         (["a.wav", "b.wav", "--format", "srt"], r"2 files as srt: give --output_dir"),
-        (["a.wav", "--language", "xx"], r"unknown language 'xx'; this vocabulary has en de"),
+        (["a.wav", "--language", "xx"], r"unknown language 'xx'; this vocabulary has en .english., de .german."),
         (["a.wav", "--task", "sing"], r"--task.*'sing'.*transcribe.*translate"),
         (["a.wav", "--patience", "2"], r"patience requires beam_size"),
         (["a.wav", "--temperature", "hot"], r"--temperature: 'hot' is not a number"),
@@ -239,6 +240,9 @@ def test_options_are_those_that_were_given():
     }.items():
         assert parse(["a.wav", "--model", "M", *argv]).options == {"temperature": ladder}
     more = parse(["-", "--model", "M", "--hotwords", "Zoltan, EMG,", "--logprob_threshold", "-1", "--chunked"])
+    assert parse(["a.wav", "--model", "M"]).adapters == () and parse(["a.wav", "--model", "M"]).route is None
+    mixed = parse(["a.wav", "--model", "M", "--adapter", "L1", "--adapter=L2", "--route", "0.5,-1"])
+    assert (mixed.adapters, mixed.route) == (("L1", "L2"), (0.5, -1.0))
     assert more.options == {"hotwords": ("Zoltan", "EMG"), "logprob_threshold": -1.0, "algorithm": "chunked"}
     assert parse(["a.wav", "--model", "M", "--no_speech_threshold", "None"]).options == {"no_speech_threshold": None}
 
@@ -247,9 +251,15 @@ def test_every_option_reaches_the_recogniser(model):
     """Names that the command line and `Recognizer.transcribe` have in common are meant for it, all of them."""
     parser = transcribe_options.build()
     flags = {action.dest for action in parser._actions}
-    recognizer = load(str(model), system=None, weights="")
+    recognizer = load(str(model), system=None, weights="", adapters=(), route=None)
     own = {"help", "files", "model", "system", "weights", "format", "output_dir", "rate", "traceback", "translate_to"}
-    own |= {"translator", "highlight_words", "max_line_width", "max_line_count", "max_words_per_line"}
+    own |= {"adapter", "route"} | {
+        "translator",
+        "highlight_words",
+        "max_line_width",
+        "max_line_count",
+        "max_words_per_line",
+    }
     with pytest.raises(TypeError, match="no option 'zzz'") as raised:
         recognizer.check(zzz=1)
     known = set(str(raised.value).split("known: ")[1].split(", "))
@@ -269,8 +279,24 @@ def test_a_workdir_translates_its_own_text(call, tmp_path_factory):
     assert call(file, "--translate_to", "de", "-o", "out", **common)[0] == 0
     assert Path(f"out/{file.stem}.txt").read_text() == heard["source"] + "\n"
     assert Path(f"out/{file.stem}.de.txt").read_text() == heard["hypothesis"] + "\n"
+    assert call(file, "--translate_to", "German", **common)[1] == heard["hypothesis"] + "\n"
     code, _, err = call(file, "--translate_to", "fr", **common)
     assert code == 1 and "writes 'de', not 'fr'" in err
+    code, _, err = call(file, "--adapter", "somewhere", **common)
+    assert code == 1 and "adapters are added to a published model" in err
+
+
+def test_a_workdirs_translator_is_opened_as_it_was_trained(tmp_path_factory, tmp_path):
+    """Whatever the newest command's config says, and not before its stage is finished."""
+    work = tiny_job.copy(tiny_job.shared(tmp_path_factory), tmp_path / "copy") / "W"
+    written = json.loads((work / "config.json").read_text())
+    written["config"]["translate"] |= {"width": 999, "target": "fr"}
+    (work / "config.json").write_text(json.dumps(written))
+    client, target = opening.open_translator(work)
+    assert target == "de" and client.translate(["the cat"])
+    (work / "translate" / "done.json").unlink()
+    with pytest.raises(ValueError, match="the translator needs stage translate, which is not finished"):
+        opening.open_translator(work)
 
 
 class Terminal(io.StringIO):

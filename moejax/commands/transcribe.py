@@ -1,5 +1,6 @@
 """`moejax transcribe`: recordings in, text and subtitles out; one bad file does not stop the rest."""
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -24,7 +25,9 @@ def main(argv: list[str]) -> int:
     from moejax.commands.translators import translator
     from moejax.recognizer import load
 
-    recognizer = load(asked.model, system=asked.system, weights=asked.weights)
+    recognizer = load(
+        asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
+    )
     recognizer.check(**asked.options)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     return Job(asked, sources, missing, recognizer, translate).run()
@@ -84,14 +87,16 @@ class Job:
     def _samples(self, source):
         if source.path is not None:
             return self.recognizer.read(source.path)
-        content = sys.stdin.buffer.read()
-        if not content:
-            raise ValueError("nothing came from standard input")
-        if self.asked.rate is None:
-            return self.recognizer.read(content)
-        import numpy as np
+        with tempfile.TemporaryFile() as spooled:  # on disk: an hour of stereo is 600 MB
+            shutil.copyfileobj(sys.stdin.buffer, spooled)
+            size = spooled.tell()
+            if size < 2:
+                raise ValueError("nothing came from standard input")
+            if self.asked.rate is None:
+                return self.recognizer.read(spooled)
+            import numpy as np
 
-        return self.recognizer.read(np.frombuffer(content[: len(content) // 2 * 2], "<i2"), self.asked.rate)
+            return self.recognizer.read(np.memmap(spooled, "<i2", mode="r", shape=(size // 2,)), self.asked.rate)
 
     def _heard(self, place, seconds, total):
         self.progress.heard(self.read[place], seconds)

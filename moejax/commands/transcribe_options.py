@@ -33,6 +33,8 @@ class Request:
     model: str
     system: str | None
     weights: str
+    adapters: tuple[str, ...]
+    route: tuple[float, ...] | None
     formats: tuple[str, ...]
     output_dir: str | None
     rate: int | None
@@ -60,12 +62,12 @@ def parse(argv: list[str]) -> Request:
     files, model = values.pop("files"), values.pop("model")
     if not files or model is None:
         raise ValueError("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
-    taken = {name: values.pop(name) for name in ("system", "weights", "output_dir", "rate", "translate_to")}
+    taken = {name: values.pop(name) for name in ("system", "weights", "route", "output_dir", "rate", "translate_to")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
     request = Request(
         files=files, model=model, formats=tuple(FORMATS) if name == "all" else (name,), layout=Layout(**layout),
-        translator=translator, options=_options(values), **taken,
+        adapters=tuple(values.pop("adapter")), translator=translator, options=_options(values), **taken,
     )  # fmt: skip
     _check(request, name)
     return request
@@ -150,6 +152,9 @@ def _files(parser):
     add("--model", default=None, metavar="MODEL", help="workdir, Hugging Face folder or cached id, OpenAI .pt")
     add("--system", default=None, help="system of a workdir: base, lora, moe ... (default: the best trained one)")
     add("--weights", default="", choices=("float32", "bfloat16", "int8"), help="how the base's weights are kept")
+    add("--adapter", action="append", default=[], metavar="DIR", help="a PEFT folder with a LoRA of the model, merged "
+        "into its weights; several with --route")  # fmt: skip
+    add("--route", default=None, type=_weights, metavar="W,W", help="weights of the adapters; one alone has 1")
     add("--format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
     add("--output_dir", "-o", default=None, metavar="DIR", help="write files there; without it one file's result goes "
         "to standard output, and the texts of several as FILE<tab>TEXT")  # fmt: skip
@@ -157,7 +162,7 @@ def _files(parser):
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
     add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     add = parser.add_argument_group("language").add_argument
-    add("--language", metavar="CODE", help="en, de ...; default: detected (English for workdirs trained on it)")
+    add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
     add("--translate_to", default=None, metavar="CODE", help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
         "the workdir's own translator; files are called NAME.CODE.txt")  # fmt: skip
@@ -232,11 +237,15 @@ def _count(text):
     return int(text)
 
 
-def _numbers(text):
+def _weights(text):
     try:
-        found = tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas") from error
+
+
+def _numbers(text):
+    found = _weights(text)
     if min(found) < 0:
         raise argparse.ArgumentTypeError(f"{text!r}: temperatures are not negative")
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moejax import mt
 from moejax.commands.transcribe_options import Request
+from moejax.data.languages import code_of
 from moejax.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
@@ -18,7 +19,7 @@ def translator(asked: Request, language: str | None):
     Words, tokens and expert weights belong to the original and are left out. Errors, before any work: ValueError when
     there is no DeepL key, when the workdir has no translator, or one for other languages.
     """
-    target = asked.translate_to.lower()
+    target = code_of(asked.translate_to).lower()
     offline = Path(asked.model) / "translate" / "model"
     chosen = asked.translator or ("offline" if _is_trained(offline) else "deepl")
     if chosen == "offline":

@@ -90,8 +90,16 @@ def settings(folder) -> dict:
 
 def alignment_heads(folder) -> list | None:
     """(layer, head) pairs whose attention follows the audio, where generation_config.json names them."""
+    return generation(folder).get("alignment_heads")
+
+
+def generation(folder) -> dict:
+    """What a folder's generation_config.json says and a model made from it should say too; {} without that file."""
     file = pathlib.Path(folder) / "generation_config.json"
-    return _read_json(file).get("alignment_heads") if file.is_file() else None
+    known = _read_json(file) if file.is_file() else {}
+    # forced_decoder_ids is what older versions wrote for language and task, and would contradict newer entries.
+    left = ("forced_decoder_ids", "transformers_version")
+    return {name: value for name, value in known.items() if name not in left and not name.startswith("_")}
 
 
 def save(folder, config, params, tokenizer=None, extra=None, *, dtype=None, generation=None):
@@ -279,6 +287,7 @@ def _generation_json(config, tokenizer):
     known |= {
         "is_multilingual": tokenizer.is_multilingual,
         "no_timestamps_token_id": tokenizer.no_timestamps,
+        "prev_sot_token_id": tokenizer.sot_prev,
         "max_initial_timestamp_index": 50,
         "suppress_tokens": list(tokenizer.suppress),
         "begin_suppress_tokens": list(tokenizer.begin_suppress),

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from moejax.convert import hf_whisper, torch_file
+from moejax.convert import hf_whisper, low_rank, torch_file
 from moejax.convert.low_rank import LowRank, stacked
 
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
@@ -135,6 +135,19 @@ def load_experts(folders, config) -> tuple[dict, dict]:
     targets = tuple(sorted({layer for adapter in adapters for layer in adapter}))
     options = {"targets": targets, "num_experts": len(adapters), "rank": rank, "alpha": scale * rank}
     return options, {"expert": expert}
+
+
+def merged(params, config, folders, route=None) -> dict:
+    """{"backbone", "buffer"} with PEFT folders added to the weights, each times its weight in `route`.
+
+    A constant route through experts is one low-rank update, so nothing of it is left to compute when the model runs.
+    Errors: as `load`; ValueError for several folders without a route, or a route of another length.
+    """
+    if route is None and len(folders) > 1:
+        raise ValueError(f"{len(folders)} adapters need a route: one weight for each")
+    options, experts = load_experts(folders, config)
+    scale = options["alpha"] / options["rank"]
+    return low_rank.merged(params, low_rank.one_route(experts["expert"], route or [1.0], scale))
 
 
 def _check_settings(folder, settings):

@@ -3,6 +3,8 @@
 Recognised by their first bytes, not by the file's name: what comes from a pipe has none.
 """
 
+import contextlib
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -34,42 +36,44 @@ def kind(head: bytes) -> str | None:
     return None
 
 
-def decode(stream: BinaryIO, container: str) -> tuple[np.ndarray, int]:
-    """(samples [S, channels] float32, rate) of the first audio track. Errors: `Undecodable`."""
+@contextlib.contextmanager
+def opened(stream: BinaryIO, container: str) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
+    """(rate, blocks [S, channels] float32) of the first audio track. Errors: `Undecodable`, the blocks' too."""
     try:
         import av
     except ModuleNotFoundError as error:
         detail = f"{container} audio is read by PyAV, which is not installed; pip install 'moejax[media]'"
         raise Undecodable("unreadable", detail) from error
     try:
-        with av.open(stream, mode="r") as opened:
-            if not opened.streams.audio:
+        with av.open(stream, mode="r") as file:
+            if not file.streams.audio:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
-            track = opened.streams.audio[0]
-            promised = float(opened.duration or 0) / av.time_base
-            samples, rate = _samples(av, opened, track)
+            track = file.streams.audio[0]
+            promised = float(file.duration or 0) / av.time_base
+            yield track.rate, _whole(_frames(av, file, track), track.rate, promised, container)
     except av.FFmpegError as error:
         raise Undecodable("unreadable", f"{container} file: {error.strerror or error}") from error
-    seconds = len(samples) / rate
+
+
+def _whole(frames, rate, promised, container):
+    """The frames' samples; at the end, raises if they fall short of what the header promises."""
+    found = 0
+    for frame in frames:
+        block = frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+        found += len(block)
+        yield block
+    if not found:
+        raise Undecodable("unreadable", "an audio track without samples")
+    seconds = found / rate
     if seconds < promised - max(_SLACK_SECONDS, _SLACK_SHARE * promised):
         detail = f"{container} file: its header promises {promised:.1f} s, {seconds:.1f} s are there"
         raise Undecodable("truncated", detail)
-    return samples, rate
 
 
-def _samples(av, opened, track):
-    """Every frame of the track as packed float32 [S, channels], at the track's own rate."""
-    rate, layout = track.rate, track.layout.name
-    resampler = av.AudioResampler(format="flt", layout=layout, rate=rate)
-    blocks = []
-    for frame in opened.decode(track):
+def _frames(av, file, track):
+    """Every frame of the track as packed float32, at the track's own rate."""
+    resampler = av.AudioResampler(format="flt", layout=track.layout.name, rate=track.rate)
+    for frame in file.decode(track):
         frame.pts = None  # gaps in the clock are not filled: what was recorded is kept as it is
-        blocks += [_block(piece) for piece in resampler.resample(frame)]
-    blocks += [_block(piece) for piece in resampler.resample(None)]
-    if not blocks:
-        raise Undecodable("unreadable", "an audio track without samples")
-    return np.concatenate(blocks), rate
-
-
-def _block(frame) -> np.ndarray:
-    return frame.to_ndarray().reshape(-1, len(frame.layout.channels))
+        yield from resampler.resample(frame)
+    yield from resampler.resample(None)

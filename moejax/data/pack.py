@@ -32,6 +32,9 @@ class Recipe:
     prompt_tokens: int = 223  # longest such text: half the decoder's 448 positions less one, as in the reference
     nospeech: float = 0.05  # share of silence, noise or tones, whose target after the start token is <|nospeech|>
     empty: float = 0.0  # of these, share taught to write nothing after language and task are given
+    # Of a window with times at most so many utterances are written, then the time at which the next begins; 0 for all.
+    # Decoders go on from there: a small model need not know 30 s by heart
+    most: int = 0
     full: float = 0.7  # share filled to the end; the others end anywhere, with silence behind
     cut: float = 0.6  # of the full ones, share with a last utterance that the window's end cuts
     abrupt: float = 0.2  # share that speech begins at once; elsewhere `lead` comes first
@@ -54,8 +57,9 @@ class Recipe:
             raise ValueError(f"pack.noise_level is {self.noise_level}; the lowest must be above 0")
         if not 0 <= self.speed < 0.5:
             raise ValueError(f"pack.speed is {self.speed}; needs 0 <= speed < 0.5")
-        if self.gain < 0 or self.prompt_tokens < 0:
-            raise ValueError(f"pack.gain ({self.gain}) and pack.prompt_tokens ({self.prompt_tokens}) are 0 or more")
+        for name in ("gain", "prompt_tokens", "most"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"pack.{name} is {getattr(self, name)}; 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +184,10 @@ class Packer:
                 if chosen["full"] and chosen["cut"] and at + _HEARD * SAMPLE_RATE < self.window:
                     pieces.append(Piece(row, at, self.window - at, whole=False))
                 break
-            room -= len(self.ids[row]) + (2 if kind == "times" else 0)
+            unwritten = recipe.most and len(pieces) >= recipe.most
+            if unwritten and kind == "plain":
+                break
+            room -= 0 if unwritten else len(self.ids[row]) + (2 if kind == "times" else 0)
             if pieces and room < 0:
                 break
             pieces.append(Piece(row, at, length))
@@ -220,9 +227,10 @@ class Packer:
             own, given = [*self.untimed, *heard, self.eot], 1
         else:
             own, given = list(self.timed), 1
-            for piece in window.pieces:
+            most = self.recipe.most or len(window.pieces)
+            for number, piece in enumerate(window.pieces[: most + 1]):
                 own.append(self._time(piece.start))
-                if piece.whole:
+                if piece.whole and number < most:
                     own += [*self.ids[piece.row], self._time(piece.start + piece.samples)]
             own.append(self.eot)
         return [*window.prompt, *own], len(window.prompt) + given

@@ -13,6 +13,7 @@ group, and only in groups that the hash left empty-handed.
 
 import hashlib
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -67,6 +68,30 @@ def assign(
         if name not in known:
             raise ValueError(f"split: scheme {scheme} has no option {name!r}; it has {', '.join(known) or 'none'}")
     return SCHEMES[scheme](columns, seed=seed, shares=(fractions[1], fractions[2]), **given)
+
+
+def unseen(columns, *, names: Sequence[str] = (), share: float = 0.0, seed: int = 0) -> set[str]:
+    """The speakers that train and dev are not to hear: `names`, and a share of each cohort's, rounded up, by hash.
+
+    Errors: a name that the corpus does not have, a share outside [0, 1), a cohort that would keep no speaker.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"data.unseen_share is {share}; needs 0 <= share < 1")
+    known = set(columns["speaker"])
+    for name in names:
+        if name not in known:
+            raise ValueError(f"data.unseen_speakers: no speaker {name!r} in the corpus; it has {_listing(known)}")
+    chosen = set(names)
+    if share:
+        _need(columns["speaker"], "speaker", "data.unseen_share")
+        for cohort, speakers in _groups(columns["cohort"], list(columns["speaker"])).items():
+            order = sorted(set(speakers) - chosen, key=lambda name: unit(seed, "unseen", name))
+            if (count := math.ceil(share * len(order) - 1e-9)) >= len(order):
+                raise ValueError(
+                    f"data.unseen_share={share} leaves cohort {cohort!r} none of its {len(order)} speakers"
+                )
+            chosen.update(order[:count])
+    return chosen
 
 
 def sample(columns: Mapping[str, Sequence[str]], *, share: float = 0.2, seed: int = 0) -> list[bool]:

@@ -17,13 +17,9 @@ import pathlib
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-# The published order; the 100th (Cantonese) came with large-v3.
-LANGUAGES = tuple(
-    "en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml "
-    "cy sk te fa lv bn sr "
-    "az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am yi "
-    "lo uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue".split()
-)
+from moejax.data.languages import NAMES, listed
+
+LANGUAGES = tuple(NAMES)
 TASKS = ("translate", "transcribe")
 EOT, SOT, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 SOT_PREV = "<|startofprev|>"
@@ -181,7 +177,7 @@ class Tokenizer:
         ids = [self.sot]
         if self.is_multilingual:
             if language not in self.languages:
-                raise ValueError(f"unknown language {language!r}; this vocabulary has {' '.join(self.languages)}")
+                raise ValueError(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
             if task not in TASKS:
                 raise ValueError(f"unknown task {task!r}; known: {' '.join(TASKS)}")
             ids += [self._special(f"<|{language}|>"), self._special(f"<|{task}|>")]
@@ -192,7 +188,7 @@ class Tokenizer:
     def language_id(self, language: str) -> int:
         """Id of a language token."""
         if language not in self.languages:
-            raise ValueError(f"unknown language {language!r}; this vocabulary has {' '.join(self.languages)}")
+            raise ValueError(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
         return self._specials[f"<|{language}|>"]
 
     @functools.cached_property

@@ -33,3 +33,16 @@ PUBLISHED = {
 # Names that stand for another checkpoint
 PUBLISHED["large"] = PUBLISHED["large-v3"]
 PUBLISHED["turbo"] = PUBLISHED["large-v3-turbo"]
+_SMALLER = (("tiny", 4, 384), ("base", 6, 512), ("small", 12, 768), ("medium", 24, 1024))
+_SIZES = {  # (decoder layers, width, vocabulary) that one checkpoint alone has; large-v1 and large-v2 share theirs
+    **{(layers, width, 51864): f"{name}.en" for name, layers, width in _SMALLER},
+    **{(layers, width, 51865): name for name, layers, width in _SMALLER},
+    (32, 1280, 51866): "large-v3",
+    (4, 1280, 51866): "large-v3-turbo",
+}
+
+
+def of_size(config) -> list[tuple[int, int]] | None:
+    """The pairs of the published checkpoint of this size; None for sizes that none has, or several have."""
+    size = (config.decoder_layers, config.d_model, config.vocab_size)
+    return PUBLISHED[_SIZES[size]] if size in _SIZES else None

@@ -16,7 +16,7 @@ from moejax.decode.decoder import Window
 from moejax.decode.features import Features
 from moejax.decode.longform import LongformOptions, Progress, check, mean_route, window_frames
 from moejax.decode.options import DecodingOptions
-from moejax.decode.segments import Draft, cut_at_timestamps
+from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, Model, run_together
 from moejax.decode.words import add_words, text_tokens
 from moejax.ops.audio import SAMPLE_RATE
@@ -56,6 +56,7 @@ def transcribe_chunked(
         silence and nothing is lost there.
       merge: of `overlap.MERGES`, how the text of shared audio is joined: "tokens" or "times".
 
+    Segments follow on one another within the recording (`segments.append_in_order`), whatever times the network claims.
     `language` None is detected for each piece; the transcript has that of most pieces. A recording is read when pieces
     of it are needed. `initial_prompt` is the prompt of every piece; of the other options only the word options and
     `guards` apply. Errors: ValueError, also for an overlap of half a window or more and for pieces beyond the window.
@@ -136,9 +137,9 @@ def _join(pieces, tokenizer, config, overlap_seconds, merge, decoding):
                 left.drafts, right.drafts, middle=right.cut / SAMPLE_RATE, seconds=overlap_seconds, how=merge,
                 tokenizer=tokenizer,
             )  # fmt: skip
-    drafts = [draft for piece in pieces for draft in piece.drafts]
-    for draft in drafts:
-        draft.clear_if_empty()
+    drafts: list[Draft] = []
+    for piece in pieces:
+        append_in_order(drafts, piece.drafts, piece.start / SAMPLE_RATE, piece.stop / SAMPLE_RATE)
     languages = collections.Counter(piece.language for piece in pieces if piece.language is not None)
     language = decoding.language or (languages.most_common(1)[0][0] if languages else "en")
     tokens = [token for draft in drafts for token in draft.tokens]

@@ -163,7 +163,15 @@ class _Sequential:
             return
         # Published models know the silence after a short recording as such; the reference shows it to them here.
         stop = min(self.window, self.features.frames) if self.masks_padding else self.window
+        if self._first_heard() == stop:
+            return  # the same window: its decoding finds the language, and it is encoded once
         self.language = yield Detect(Window(self.features.slice(0, stop), self.features.audio(0, stop)))
+
+    def _first_heard(self):
+        """Frames of the first window if it begins the recording and no guard withholds it, else 0."""
+        start, end = self.options.clips(self.features.frames, self.hop)[0]
+        size = 0 if start else min(self.window, end)
+        return 0 if not size or self.options.guards.before(self.features.audio(0, size)) is not None else size
 
     def _prompt(self):
         if self.options.carry_initial_prompt:
@@ -182,6 +190,7 @@ class _Sequential:
             return
         window = Window(self.features.slice(seek, seek + size), audio_S)
         found = yield Hear(window, self._prompt(), self.language)
+        self.language = self.language or found.language
         reason = self.options.guards.after(found, seconds)
         if reason is not None:
             self.dropped.update([reason] if found.text.strip() else [])

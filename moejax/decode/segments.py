@@ -38,6 +38,18 @@ class Draft:
             self.text, self.tokens = "", []
             self.words = None if self.words is None else []
 
+    def move(self, start: float, end: float):
+        """To new times; words that lie outside them move to the nearer end."""
+        self.start, self.end = start, end
+        for word in self.words or ():
+            word.start, word.end = (min(max(time, start), end) for time in (word.start, word.end))
+
+    def join(self, other: "Draft", end: float):
+        """Takes in the content of the next segment, and lasts until `end`."""
+        self.tokens, self.text = self.tokens + other.tokens, self.text + other.text
+        self.words = None if self.words is None else self.words + (other.words or [])
+        self.move(self.start, max(self.end, end))
+
 
 @dataclasses.dataclass
 class DraftWord:
@@ -102,3 +114,25 @@ def last_end(drafts: list[Draft]) -> float | None:
     """End of the last word, or of the last segment where no segment has words; None without segments."""
     ends = [word.end for draft in drafts for word in draft.words or ()]
     return ends[-1] if ends else drafts[-1].end if drafts else None
+
+
+def append_in_order(drafts: list[Draft], more: list[Draft], start: float, stop: float):
+    """Appends the segments with text of a piece that was heard from `start` to `stop` seconds: their times stay within
+    it, and none begins before the one before it has ended.
+
+    A network knows windows of 30 s and may claim times after the end of a shorter piece. Text of which no time is left
+    joins the segment before it; the first of a piece then stands for all of it.
+    """
+    earlier = len(drafts)
+    for draft in more:
+        draft.clear_if_empty()
+        if not draft.text.strip():
+            continue
+        low = max([start, *(before.end for before in drafts[-1:])])
+        begin = min(max(draft.start, low), stop)
+        end = min(max(draft.end, begin), stop)
+        if begin == end and drafts and (len(drafts) > earlier or low == stop):
+            drafts[-1].join(draft, end)
+            continue
+        draft.move(*((low, stop) if begin == end else (begin, end)))
+        drafts.append(draft)

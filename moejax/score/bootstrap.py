@@ -4,10 +4,14 @@ Utterances of one speaker resemble each other, so the unit that is drawn is the 
 its utterances (two-stage bootstrap; Bisani and Ney 2004 for the percentile interval of WER). With fewer than
 `MIN_SPEAKERS` speakers that says nothing reliable; then the speakers stay and only their utterances are drawn, and
 `unit` in the result says so: such an interval speaks about these speakers, not about new ones.
+
+Where a system was trained several times, errors are [S, U], a row per training seed; the figure is the mean over seeds,
+and every draw draws seeds too. The bootstrap variance of a mean of S is (S - 1) / S of the unbiased one, a third too
+little for three seeds, so the drawn seeds' distance from equal weights is widened by sqrt(S / (S - 1)).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,10 +35,12 @@ class Interval:
 def interval(
     errors: Sequence[int], words: Sequence[int], speakers: Sequence[str], *, draws=1000, seed=0, level=0.95
 ) -> Interval:
-    """The corpus rate sum(errors) / sum(words), a fraction, with its interval; its bounds are NaN for one utterance."""
-    errors_U, words_U = np.asarray(errors, np.float64), np.asarray(words, np.float64)
-    value = _ratio(errors_U.sum(), words_U.sum())
-    return _interval(value, np.stack([errors_U, words_U]), speakers, _ratio, draws, seed, level)
+    """The corpus rate sum(errors) / sum(words), a fraction, with its interval; its bounds are NaN for one utterance.
+
+    `errors` [U], or [S, U] of S trainings: the mean of their rates.
+    """
+    found = _interval(np.atleast_2d(np.asarray(errors, np.float64)), words, speakers, draws, seed, level)
+    return replace(found, low=float(np.maximum(found.low, 0.0)))  # widened seed weights may be negative, rates not
 
 
 def difference(
@@ -49,22 +55,37 @@ def difference(
 ) -> Interval:
     """Rate of a minus rate of b on the same utterances (negative: a is better), with its paired interval.
 
-    Paired: every draw scores both systems on the same drawn utterances, so what makes an utterance hard cancels.
+    Paired: every draw scores both systems on the same drawn utterances, so what makes an utterance hard cancels. Of
+    S trainings each ([S, U]) row s of one is paired with row s of the other; [U] stands for every seed.
     """
-    a_U, b_U, words_U = (np.asarray(x, np.float64) for x in (errors_a, errors_b, words))
-    if not a_U.shape == b_U.shape == words_U.shape:
-        raise ValueError(f"paired systems need the same utterances: got {a_U.size}, {b_U.size}, words {words_U.size}")
-    value = _ratio(a_U.sum() - b_U.sum(), words_U.sum())
-    return _interval(value, np.stack([a_U - b_U, words_U]), speakers, _ratio, draws, seed, level)
+    return _interval(gaps(errors_a, errors_b, words), words, speakers, draws, seed, level)
 
 
-def randomisation(errors_a: Sequence[int], errors_b: Sequence[int], *, draws=10_000, seed=0) -> float:
+def gaps(errors_a, errors_b, words) -> np.ndarray:
+    """gap_SU: errors of a minus those of b, a row for each seed (one where neither has several)."""
+    a_SU, b_SU = (np.atleast_2d(np.asarray(x, np.float64)) for x in (errors_a, errors_b))
+    size, seeds = len(words), sorted({len(a_SU), len(b_SU)} - {1})
+    if not a_SU.shape[1] == b_SU.shape[1] == size:
+        raise ValueError(f"paired systems need the same utterances: got {a_SU.shape[1]}, {b_SU.shape[1]}, words {size}")
+    if len(seeds) > 1:
+        raise ValueError(f"paired systems need the same seeds: got {len(a_SU)} and {len(b_SU)}")
+    return a_SU - b_SU
+
+
+def randomisation(
+    errors_a: Sequence[int], errors_b: Sequence[int], *, blocks: Sequence[str] | None = None, draws=10_000, seed=0
+) -> float:
     """Two-sided p-value of "a and b are exchangeable utterance by utterance" (approximate randomisation, Noreen 1989).
 
     Reference lengths are equal for both, so the difference of error sums stands for that of rates. Never 0: the
-    observed labelling is one of the draws. Utterances count as independent: more optimistic than `difference`.
+    observed labelling is one of the draws. Utterances count as independent: more optimistic than `difference`; with
+    `blocks` (a name for each utterance, such as its speaker) a block is exchanged as a whole, and with P of them no
+    p-value is below about 2 / 2^P. Errors [S, U] of several seeds are exchanged together.
     """
-    gap_U = np.asarray(errors_a, np.int64) - np.asarray(errors_b, np.int64)
+    gap_U = gaps(errors_a, errors_b, range(np.shape(errors_a)[-1])).sum(0).astype(np.int64)
+    if blocks is not None:
+        _, code_U = np.unique(np.asarray(blocks, dtype=str), return_inverse=True)
+        gap_U = np.bincount(code_U, weights=gap_U).astype(np.int64)
     gap_U = gap_U[gap_U != 0]  # exchanging equal counts changes nothing
     if not gap_U.size:
         return 1.0
@@ -111,16 +132,28 @@ def _add_speaker(sums_DQ: np.ndarray, values_QU: np.ndarray, times_D: np.ndarray
             sums_DQ[:, q] += np.bincount(owner_K, weights=values_U[index_KU].sum(1), minlength=len(sums_DQ))
 
 
-def _interval(value, values_QU, speakers, statistic, draws, seed, level) -> Interval:
+def _interval(values_SU, words, speakers, draws, seed, level) -> Interval:
+    """Of the mean over rows of sum(values_SU[s]) / sum(words)."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1, not {level}")
-    sums_DQ, unit = resample(values_QU, speakers, draws=draws, seed=seed)
-    rates_D = statistic(*sums_DQ.T)
+    words_U = np.asarray(words, np.float64)
+    value = _ratio(values_SU.sum(1).mean(), words_U.sum())
+    sums_DQ, unit = resample(np.concatenate([values_SU, words_U[None]]), speakers, draws=draws, seed=seed)
+    rates_D = _ratio((sums_DQ[:, :-1] * _seed_weights(len(values_SU), draws, seed)).sum(1), sums_DQ[:, -1])
     rates_D = rates_D[np.isfinite(rates_D)]
-    if values_QU.shape[1] < 2 or not rates_D.size:  # nothing varies between draws of one utterance: no interval
+    if words_U.size < 2 or not rates_D.size:  # nothing varies between draws of one utterance: no interval
         return Interval(float(value), float("nan"), float("nan"), unit, draws)
     low, high = np.quantile(rates_D, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(value), float(low), float(high), unit, draws)
+
+
+def _seed_weights(seeds: int, draws: int, seed: int) -> np.ndarray:
+    """Weight of every training seed in every draw [D, S], each row summing to one; see the module's docstring."""
+    if seeds == 1:
+        return np.ones((draws, 1))
+    rng = np.random.default_rng([seed, seeds])  # apart from that of the speakers, who are then drawn alike for any S
+    drawn_DS = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds
+    return 1 / seeds + (drawn_DS - 1 / seeds) * np.sqrt(seeds / (seeds - 1))
 
 
 def _ratio(numerator, denominator):

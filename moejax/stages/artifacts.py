@@ -101,6 +101,19 @@ class Work:
         (folder / "done.json").unlink(missing_ok=True)
         write_json(started, {"digest": digest(inputs)})
 
+    def take_over(self, stage: str, donor: "Work") -> None:
+        """Makes a stage that `donor` has finished this workdir's own, whole or not at all, by hard links (copies where
+        the file system has none), so that it stays whatever becomes of the donor. Checkpoints stay behind: nobody
+        resumes what is finished.
+        """
+        temporary, folder = self.path(f".{stage}.tmp"), self.path(stage)
+        for old in (temporary, folder):
+            if old.exists():
+                shutil.rmtree(old)
+        left = shutil.ignore_patterns("checkpoints")
+        shutil.copytree(donor.path(stage), temporary, copy_function=link, ignore=left)
+        os.replace(temporary, folder)
+
     def abandon(self, stage: str) -> None:
         """Takes the mark of `begin` back when the stage has left nothing else."""
         folder = self.path(stage)
@@ -112,6 +125,14 @@ class Work:
             self.path(stage, "done.json"),
             {"digest": digest(inputs), "seconds": round(seconds, 2), "summary": summary, "inputs": inputs, **more},
         )
+
+
+def link(source, target) -> None:
+    """A hard link, or a copy where there can be none."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def difference(old: dict, new: dict) -> str:

@@ -16,6 +16,7 @@ from moejax.data.cache import AudioCache
 from moejax.data.collate import Collator
 from moejax.data.pipeline import Plan
 from moejax.data.tokenizer import Tokenizer
+from moejax.decode import alignment_heads
 from moejax.nn import functional, whisper
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.stages import fitting, packed
@@ -121,8 +122,9 @@ def run(cfg, work) -> dict:
     else:
         params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
     hf_whisper.save(
-        work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer
-    )
+        work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer,
+        generation=generation(published, config) if cfg.model.pretrained else None,
+    )  # fmt: skip
     write_json(work.path("base", "model.json"), {"path": "base/model"})
     return {
         "utterances": len(rows),
@@ -130,6 +132,14 @@ def run(cfg, work) -> dict:
         "parameters": functional.count(params["backbone"]),
         "content": content(work.path("base", "model")),
     }
+
+
+def generation(folder, config) -> dict:
+    """What a folder says about generation, and a model made from it should say too: suppressed tokens, alignment heads
+    (of a published checkpoint older than that entry: those of its size).
+    """
+    heads = None if hf_whisper.settings(folder) else alignment_heads.of_size(config)
+    return ({"alignment_heads": heads} if heads else {}) | hf_whisper.generation(folder)
 
 
 def _check(cfg) -> None:

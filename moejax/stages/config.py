@@ -21,6 +21,8 @@ OPEN = {
     "base.select",
     "model.sizes",
     "describe.columns",
+    "variants",
+    "tune",
 }
 
 
@@ -28,7 +30,7 @@ def defaults() -> ConfigDict:
     """Every section with every key."""
     from moejax.stages import run
 
-    config = ConfigDict({"seed": 0, "name": "experiment"})
+    config = ConfigDict({"seed": 0, "train_seed": 0, "name": "experiment"})
     for module in run.stage_modules():
         for section, values in module.DEFAULTS.items():
             if section in config:

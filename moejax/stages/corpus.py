@@ -40,8 +40,12 @@ class Corpus:
     @functools.cached_property
     def base(self):
         """`(WhisperConfig, params)`; activations and weights in the configured types."""
+        return self.network(self.base_folder)
+
+    def network(self, folder):
+        """`(WhisperConfig, params)` of a Hugging Face folder, as `base`."""
         dtype = self.cfg.model.dtype
-        config, params = hf_whisper.load(self.base_folder, dtype="float32" if self.weights else dtype)
+        config, params = hf_whisper.load(folder, dtype="float32" if self.weights else dtype)
         return dataclasses.replace(config, dtype=dtype), quantize(params, self.weights, others=dtype)
 
     @functools.cached_property

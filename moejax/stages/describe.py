@@ -34,6 +34,10 @@ DEFAULTS = {
         "split": "per_speaker",  # per_speaker, speaker_disjoint, prompt_disjoint, cohort_heldout, official
         "split_fractions": (0.8, 0.1, 0.1),  # train, dev, test
         "split_options": {},  # prompts / stratify, test_speakers, dev_speakers / test_cohorts / dev_by
+        # Speakers of whom only test utterances stay, so that test holds known and new voices side by side: names, or a
+        # share of every cohort's speakers (rounded up)
+        "unseen_speakers": (),
+        "unseen_share": 0.0,
         "sample_share": 0.2,  # of train, for embeddings, clusters and expert pretraining
         "min_seconds": 0.1,
         "max_seconds": 30.0,  # Whisper's window; longer recordings are skipped, not cut: their text would not fit
@@ -66,14 +70,13 @@ def run(cfg, work) -> dict:
     Recordings that are 16 kHz mono WAV or FLAC already stay where they are; others are written once as 16 kHz FLAC.
     Raises ValueError, with nothing written, if more than data.max_skipped_share is skipped or an id stands twice.
     """
-    utterances = load(cfg)
-    _parts(cfg, _columns(utterances))  # an impossible split is an error before hours of audio are read
+    utterances, unseen = _heard(cfg, work, load(cfg))  # an impossible split is an error before hours of audio are read
     fresh = work.path("describe", "audio.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
         kept, skipped, fixes = _gate_all(cfg, work, utterances, fresh)
         _stop_if_too_many(cfg, len(utterances), skipped)
-        manifest = _manifest(cfg, work, kept)
+        manifest = _manifest(cfg, work, kept, unseen)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -235,13 +238,29 @@ def _parts(cfg, columns: dict[str, list[str]]) -> list[str]:
     )
 
 
-def _manifest(cfg, work, kept: list[dict]) -> Manifest:
+def _heard(cfg, work, utterances: list[Utterance]) -> tuple[list[Utterance], set[str]]:
+    """The corpus without train and dev utterances of unseen speakers, and who these are."""
+    columns = _columns(utterances)
+    names, share = tuple(cfg.data.unseen_speakers), cfg.data.unseen_share
+    unseen = splits.unseen(columns, names=names, share=share, seed=cfg.data.seed)
+    parts = _parts(cfg, columns)
+    kept = [u for u, part in zip(utterances, parts, strict=True) if part == "test" or u.speaker not in unseen]
+    if unseen:
+        said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
+        work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
+    return kept, unseen
+
+
+def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
     columns = _columns([entry["utterance"] for entry in kept])
     root = str(work.path())
     columns["audio"] = [_stored(entry["path"], root) for entry in kept]
     columns["seconds"] = [entry["seconds"] for entry in kept]
     columns["silence"] = [entry["silence"] for entry in kept]
-    columns["split"] = _parts(cfg, columns)
+    columns["split"] = [
+        "test" if speaker in unseen else part
+        for speaker, part in zip(columns["speaker"], _parts(cfg, columns), strict=True)
+    ]  # without their other utterances a group may be filled otherwise
     for part in SPLITS:
         if part not in columns["split"]:
             work.log(f"warning: the split {cfg.data.split!r} leaves no {part} utterances")

@@ -12,7 +12,7 @@ from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.sharding import shard_batch
-from moejax.stages import mixtures, probe
+from moejax.stages import controls, mixtures, probe
 from moejax.stages.artifacts import read_json, write_json, write_text
 from moejax.stages.corpus import Corpus, key_of
 from moejax.stages.embed import options as embedding_options
@@ -31,11 +31,6 @@ DEFAULTS = {
 }
 
 
-# The mixture with its gate put out of work. The mean route is the control that says what routing is worth; a shuffled
-# one also mixes up the scales at which the experts were trained, and so errs more than not routing at all would.
-CONTROLLED = {"moe_mean_gate": "constant", "moe_random_gate": "shuffled"}
-
-
 @dataclasses.dataclass(frozen=True)
 class System:
     """One row of the table: parameters, the route they are used with, and what of them was trained."""
@@ -48,7 +43,7 @@ class System:
     label: int = 0
     trainable: int = 0
     control: str = "none"  # of tasks.asr.CONTROLS: what is done to the gate to see what it is worth
-    logits_E: np.ndarray | None = None  # what control "constant" replaces the gate's logits by
+    logits_NE: np.ndarray | None = None  # what control "constant" replaces the gate's logits by, of all the manifest
 
 
 def run(cfg, work) -> dict:
@@ -67,7 +62,7 @@ def run(cfg, work) -> dict:
         write_text(work.path("evaluate", f"{name}.jsonl"), text)
         index[name] = {
             "trainable": system.trainable,
-            "total": functional.count(system.params["backbone"]) + system.trainable,
+            "total": functional.count(system.params["backbone"]) + (system.trainable if system.mixture else 0),
             "utterances": len(records),
             "seconds": sum(record["seconds"] for record in records),
         }
@@ -83,7 +78,7 @@ def known_systems(work) -> list[str]:
     names = ["base"]
     if work.path("adapters", "index.json").exists():
         names += list(read_json(work.path("adapters", "index.json")))
-    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", *CONTROLLED])):
+    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", *controls.CONTROLS])):
         if work.path(stage, "params.safetensors").exists():
             names += more
     return names
@@ -114,11 +109,17 @@ def open_system(corpus: Corpus, name: str) -> System:
         graphdef, params, mixture, _ = mixtures.with_gate(corpus, stage)
         groups = ("expert",) if name == "moe_frozen" else ("expert", "gate")
         count = sum(functional.count(params[group]) for group in groups)
-        logits_E = mixtures.mean_logits(corpus, graphdef, params, mixture) if name == "moe_mean_gate" else None
-        control = CONTROLLED.get(name, "none")
-        return System(name, "gate", graphdef, params, mixture, trainable=count, control=control, logits_E=logits_E)
+        if name not in controls.CONTROLS:
+            return System(name, "gate", graphdef, params, mixture, trainable=count)
+        logits_NE = controls.logits(name, corpus, graphdef, params, mixture)
+        control = "shuffled" if logits_NE is None else "constant"
+        return System(name, "gate", graphdef, params, mixture, trainable=count, control=control, logits_NE=logits_NE)
     index = read_json(work.path("adapters", "index.json"))
     entry = index[name]
+    if entry["kind"] == "full":
+        config, params = corpus.network(work.path("adapters", "full", "model"))
+        graphdef, params = asr.init(asr.build(config), params)
+        return System(name, "none", graphdef, params, trainable=entry["trainable"])
     family = [other for other, its in index.items() if its["rank"] == entry["rank"]]
     graphdef, params, mixture = _family(corpus, index, family)
     return System(name, "label", graphdef, params, mixture, family.index(name), entry["trainable"])
@@ -160,9 +161,9 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
     batches = eval_batches(corpus.samples[rows], corpus.buckets, cfg.evaluate.batch_size, multiple=corpus.multiple)
     # Every system with a gate passes both, so that all of them share one compilation.
     control = {"control": asr.CONTROLS.index(system.control)}
-    if system.route == "gate":
-        idle_E = np.zeros(system.mixture.num_experts, np.float32)
-        control["logits_E"] = idle_E if system.logits_E is None else system.logits_E
+    given_NE = system.logits_NE
+    if system.route == "gate" and given_NE is None:
+        given_NE = np.zeros((len(corpus.manifest), system.mixture.num_experts), np.float32)
     records: list[dict | None] = [None] * len(rows)
     stream = loader(batches, collate, workers=cfg.runtime.workers)
     shown = corpus.work.progress(stream, total=len(batches), desc=system.name)
@@ -170,6 +171,8 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
         key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
+        if given_NE is not None:
+            control["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
         decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_lora
 from moejax.convert.low_rank import merged
-from moejax.stages import export_card, export_systems
+from moejax.stages import base, export_card, export_systems
 from moejax.stages.artifacts import read_json, write_json, write_text
 from moejax.stages.opening import open_corpus
 
@@ -134,18 +134,14 @@ def _hf(corpus, part, order, folder):
     extra |= {"system": part.system, "route": part.weights, "meaning": part.meaning}
     hf_whisper.save(
         folder, config, merged(params, part.adapter), tokenizer=corpus.tokenizer, extra=extra, dtype=order.dtype,
-        generation=_generation(corpus),
+        generation=_generation(corpus, config),
     )  # fmt: skip
 
 
-def _generation(corpus):
-    """What the base's generation_config.json says (alignment heads, suppressed tokens), and the run's language."""
-    file = Path(corpus.base_folder) / "generation_config.json"
-    known = read_json(file) if file.is_file() else {}
-    # forced_decoder_ids is what older versions wrote for language and task, and would contradict them.
-    kept = {k: v for k, v in known.items() if k not in ("forced_decoder_ids", "transformers_version") and k[0] != "_"}
+def _generation(corpus, config):
+    """What the base says about generation (alignment heads, suppressed tokens), and the run's language."""
     spoken = {"language": corpus.cfg.data.language, "task": "transcribe"} if corpus.tokenizer.is_multilingual else {}
-    return kept | spoken
+    return base.generation(corpus.base_folder, config) | spoken
 
 
 def _openai(corpus, part, order, folder):

@@ -7,14 +7,19 @@ import numpy as np
 
 from moejax.convert import low_rank
 from moejax.ops import routing
-from moejax.stages import evaluate, mixtures
+from moejax.stages import controls, evaluate, mixtures
 from moejax.stages.artifacts import read_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
 
 MIXTURES = {"moe": "joint", "moe_frozen": "experts"}  # system: the stage that left its experts
-CONSTANT = "moe_mean_gate"  # the mixture on one route for everybody: the one system of a gate that is one network
+FULL = "full"  # the network that was trained as a whole: no LoRA
+# The mixture on one route for everybody: the systems of a gate that are one network
+CONSTANT = {
+    "moe_mean_gate": "moe on the mean route of its training part for every utterance",
+    "moe_uniform_gate": "moe on even weights for every utterance",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +49,11 @@ def check_system(corpus: Corpus, name: str) -> None:
     """Raises KeyError for a system that was not trained, ValueError for a control that is no network."""
     known = [system for system in evaluate.known_systems(corpus.work) if _exists_alone(system)]
     if not _exists_alone(name):
-        raise ValueError(f"{name} is moe with its gate's choice shuffled; export one of {', '.join(known)}")
+        raise ValueError(f"{name} is moe with its gate's choice exchanged; export one of {', '.join(known)}")
     if name not in known:
         raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
+    if name == FULL:
+        raise ValueError(f"{name} is a Hugging Face folder already: {corpus.work.path('adapters', FULL, 'model')}")
 
 
 def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
@@ -59,12 +66,11 @@ def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
         always = " and the shared expert" if low_rank.has_shared(expert) else ""
         return Part(system, system, adapter, f"the experts{always} of {system} on one fixed route: {meaning}", False,
                     weights, mixture.stabilised)  # fmt: skip
-    if system == CONSTANT and route is None:
-        weights = _mean_route(corpus)
+    if system in CONSTANT and route is None:
+        weights = _fixed_route(corpus, system)
         expert, mixture = _mixture(corpus, "moe")
         adapter = low_rank.one_route(expert, weights, scale_of(mixture))
-        meaning = "moe on the mean route of its training part for every utterance"
-        return Part(system, system, adapter, meaning, True, weights, mixture.stabilised)
+        return Part(system, system, adapter, CONSTANT[system], True, weights, mixture.stabilised)
     if route is not None:
         raise ValueError(f"--route {route} belongs to a mixture; {system} has none")
     if system == "base":
@@ -81,7 +87,7 @@ def every_lora(corpus: Corpus) -> list[Part]:
     for system in known:
         if system in MIXTURES:
             parts += experts(corpus, system)
-        elif system != "base" and system not in evaluate.CONTROLLED:
+        elif system not in ("base", FULL) and system not in controls.CONTROLS:
             parts.append(one_model(corpus, system, None))
     if not parts:
         raise ValueError("this workdir has no LoRA: run its stage adapters, experts or joint first")
@@ -147,15 +153,15 @@ def _gate_average(corpus, system, group, mixture):
     return weights, f"the mean of the gate's weights over {whose}"
 
 
-def _mean_route(corpus):
-    """The weights that the evaluation gave to every utterance of `CONSTANT`."""
-    opened = evaluate.open_system(corpus, CONSTANT)
-    route = opened.mixture.route(opened.logits_E[None])
+def _fixed_route(corpus, system):
+    """The weights that the evaluation gave to every utterance of one of `CONSTANT`."""
+    opened = evaluate.open_system(corpus, system)
+    route = opened.mixture.route(opened.logits_NE[:1])
     return np.asarray(routing.dense_weights(route, opened.mixture.num_experts), np.float64)[0].tolist()
 
 
 def _exists_alone(system):
-    return evaluate.CONTROLLED.get(system, "constant") == "constant"
+    return system in CONSTANT or system not in controls.CONTROLS
 
 
 def scale_of(mixture: asr.Mixture) -> float:

@@ -12,10 +12,13 @@ LOOKS = {
     "base": ("#7a7f87", "o"),
     "lora": ("#6fa8d6", "s"),
     "lora_total": ("#1f5fa8", "D"),
+    "lora_merged": ("#3b8f9e", "<"),
+    "full": ("#4a4f57", "p"),
     "own_cohort": ("#2f9e6e", "^"),
     "own_speaker": ("#8abf3f", "v"),
     "moe_frozen": ("#eda04f", "P"),
     "moe": ("#c8324a", "o"),
+    "moe_oracle": ("#8c2f6b", "d"),
     "moe_mean_gate": ("#5b3f8c", "h"),
     "moe_random_gate": ("#b79cc6", "X"),
 }
@@ -103,6 +106,30 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     axes.set_xlabel(f"WER in percent; in brackets: utterances{star}")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
     _legend_above(figure, axes, 5)
+    return _png(figure)
+
+
+def differences(blocks: list[tuple[str, list[dict]]]) -> bytes:
+    """Forest plot: one panel per (title, rows), a row being {label, difference, low, high, shown}, fractions of WER.
+
+    `shown` says whether the difference counts as one; those that do not are hollow and grey.
+    """
+    count = sum(len(rows) for _, rows in blocks)
+    heights = [len(rows) + 1 for _, rows in blocks]
+    figure, grid = _panels(len(blocks), 1, 0.5 + 0.24 * count + 0.75 * len(blocks), height_ratios=heights)
+    for axes, (title, rows) in zip(grid.flat, blocks, strict=True):
+        axes.axvline(0, color="#22262b", lw=1)
+        for y, row in enumerate(rows):
+            value, low, high = (100 * row[key] for key in ("difference", "low", "high"))
+            colour = NEUTRAL if not row["shown"] else BETTER if value < 0 else WORSE
+            if not math.isnan(low):
+                axes.plot([low, high], [y, y], color=colour, lw=1.8, zorder=2)
+            axes.plot(value, y, "o", color=colour, mfc=colour if row["shown"] else "white", ms=6, mew=1.5, zorder=3)
+        axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.grid(axis="x", color="#d9dce0", lw=0.6)
+    grid.flat[-1].set_xlabel("points of WER; negative is better")
     return _png(figure)
 
 

@@ -99,7 +99,7 @@ def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=No
     collate.lengths = {bucket: max(collate.lengths.values())}
     filler = np.full(-len(rows) % corpus.multiple, FILLER)
     batch = shard_batch(collate(bucket, np.concatenate([np.arange(len(rows)), filler])), corpus.mesh)
-    calm = dataclasses.replace(mixture, expert_dropout=0.0)
+    calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
     loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
     return lambda state, frozen: {"ce": np.asarray(cross_entropy({**frozen, **state.params}, batch))}

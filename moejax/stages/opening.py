@@ -33,16 +33,21 @@ def as_trained(corpus: Corpus, system: str) -> Corpus:
     Errors: KeyError for a system that was not trained there, naming those that were; ValueError where one of these
     stages is not finished, or was made from another result of the stage before it than the one that stands there now.
     """
-    names, work = graph.closure([stage_of(system)]), corpus.work
-    known = evaluate.known_systems(work)
+    known = evaluate.known_systems(corpus.work)
     if system not in known:
         raise KeyError(f"no system {system!r} in this workdir; it has {', '.join(known)}")
+    return _by_stages(corpus, graph.closure([stage_of(system)]), system)
+
+
+def _by_stages(corpus, names, system):
+    """The corpus by the config that these stages were run with, which are finished and made from one another."""
+    work = corpus.work
     done = {name: work.finished(name) for name in names}
     config = configs.resolve(corpus.cfg)
     for name in names:
         if done[name] is None:
             raise ValueError(f"{work.root}: {system} needs stage {name}, which is not finished; run it again")
-        for need in graph.STAGES[name].needs:
+        for need in set(graph.STAGES[name].needs) & done.keys():
             if done[name]["inputs"].get(f"stage {need}") != graph.passed_on(done[need]):
                 raise ValueError(
                     f"{work.root}: {system} needs stage {name}, which was made from another {need} than stands there "
@@ -65,6 +70,8 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
     corpus = as_trained(corpus, name)
     opened = evaluate.open_system(corpus, name)
+    if opened.control != "none":
+        raise ValueError(f"{name} is moe with its gate put out of work, for the table alone; load moe instead")
     timed = _writes_times(corpus)
     return {
         "graphdef": opened.graphdef,
@@ -93,9 +100,10 @@ def _writes_times(corpus) -> bool:
 
 def open_translator(path) -> tuple[translation.Offline, str]:
     """(the translator that the workdir's `translate` stage trained, the language that it writes)."""
-    path = Path(path)
-    cfg = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
-    section, folder = cfg.translate, path / "translate" / "model"
+    # Of the stages before it, `translate` reads the corpus' own texts only: nothing that was trained since matters.
+    corpus = _by_stages(open_corpus(Path(path)), ["translate"], "the translator")
+    cfg, folder = corpus.cfg, corpus.work.path("translate", "model")
+    section = cfg.translate
     tokenizer = Tokenizer.from_hf_folder(folder / "tokenizer")
     params, _ = load_params(folder / "params.safetensors")
     length = params["backbone"]["decoder"]["positions"].shape[0]

@@ -20,7 +20,8 @@ DEFAULTS = {
     "batch_sizes": (),
     "learning_rates": (),
     "prompt_tokens": (),  # longest previous text in each phase, 0 for none; () is 223 in all
-    "move": 0.75,  # share of batches heard as if they began later in the 30 s (see tasks.windows.moved)
+    # Weight of the penalty on attention away from where the times say that a token is heard (tasks.windows.guided)
+    "guide": 0.0,
     **{field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _RECIPE},
 }
 
@@ -61,6 +62,8 @@ def check(cfg, config) -> None:
     for name in ("ctc", "short_steps", "finetune_steps"):
         if section[name]:
             raise ValueError(f"base.{name} does not go with base.pack; its phases are pack.seconds and pack.steps")
+    if section.pack.guide and not section.timestamps:
+        raise ValueError("base.pack.guide needs base.timestamps: they say where a token is heard")
     if section.warp_time and section.timestamps:
         raise ValueError("base.warp_time would falsify the times of base.timestamps; base.pack.speed moves them along")
     if config.mask_padding:
@@ -70,8 +73,6 @@ def check(cfg, config) -> None:
     limit = config.max_source_positions * STRIDE * config.hop / SAMPLE_RATE
     if section.pack.seconds[-1] > limit:
         raise ValueError(f"base.pack.seconds ends at {section.pack.seconds[-1]}; the model hears {limit} s")
-    if section.pack.move and (config.hop != 160 or not section.timestamps):
-        raise ValueError("base.pack.move needs base.timestamps and model.sizes.hop=160 (0.02 s a frame); else move=0")
 
 
 def fit(corpus, config, params, tokenizer, sources):
@@ -89,11 +90,11 @@ def fit(corpus, config, params, tokenizer, sources):
             f"  windows of {phase.seconds:g} s: {phase.steps} steps of {phase.batch_size}, "
             f"{len(packer)} windows an epoch, {packer.length} tokens, {packer.scored} scored"
         )
-        loss_fn = asr.make_loss(graphdef, asr.Row(scored=packer.scored, **fitting.row_options(section)))
-        if section.pack.move:
-            loss_fn = windows.moved(
-                loss_fn, share=section.pack.move, hop=config.hop, timestamp_begin=tokenizer.timestamp_begin
-            )
+        row = asr.Row(scored=packer.scored, **fitting.row_options(section))
+        loss_fn = asr.make_loss(graphdef, row)
+        if section.pack.guide:
+            begin = tokenizer.timestamp_begin
+            loss_fn = windows.guided(graphdef, row, weight=section.pack.guide, hop=config.hop, timestamp_begin=begin)
         options = changed(section, steps=phase.steps, batch_size=phase.batch_size, learning_rate=phase.learning_rate)
         params = fitting.train(
             corpus, "base", loss_fn, params, ("backbone",), options, sub=(phase.name,), fetch=packer,

@@ -12,7 +12,7 @@ import platform
 import time
 
 from moejax.score import normalize, tables
-from moejax.stages import figures, report_errors, report_html
+from moejax.stages import figures, report_errors, report_html, report_study, report_study_page
 from moejax.stages.artifacts import write_json, write_text
 from moejax.stages.report_console import console_summary
 from moejax.stages.report_load import OWN, Evaluation, curves, evaluation, optional_json, stage_seconds
@@ -24,7 +24,10 @@ DEFAULTS = {
         "draws": 1000,  # bootstrap samples behind every interval
         "typical": "typical",  # name of the cohort that is not atypical; "" for none (no atypical rate is given then)
         # Systems in figures and on top
-        "main": ("base", "lora", "lora_total", "moe_frozen", "moe", "moe_mean_gate", "moe_random_gate"),
+        "main": (
+            *("base", "full", "lora", "lora_total", "lora_merged", "moe_frozen", "moe"),
+            *("moe_oracle", "moe_mean_gate", "moe_random_gate"),
+        ),
         "against": ("lora_total", "lora"),  # every system is compared with these, with intervals
         "worst": 15,  # utterances listed in the error analysis
         "figures": True,
@@ -41,7 +44,8 @@ PACKAGES = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "transformers"
 def run(cfg, work) -> dict:
     """Writes W/report, returns WER by system. FileNotFoundError without W/evaluate; what else lacks is logged."""
     options, start = cfg.report, time.perf_counter()
-    found = evaluation(work, normalizer(options), options.typical)
+    rule = normalizer(options)
+    found = evaluation(work, rule, options.typical)
     table = tables.build(
         found.rows,
         systems=[*found.systems, *found.derived],
@@ -59,17 +63,26 @@ def run(cfg, work) -> dict:
         work.log(f"report: without {absent}")
     summary = summarise(work, found, table, routing, translation, options.typical)
     errors = report_errors.markdown(found, main, worst=options.worst, draws=options.draws, seed=cfg.seed)
+    study = report_study.load(cfg, work, found, report_errors.focus_of(main), rule)
     drawn = draw(work, found, table, main, routing) if options.figures else {}
     published = table.select(list(found.systems))
     folder = work.path("report")
+    if study is not None:
+        summary["study"] = study.to_dict()
+        write_text(folder / "seeds.csv", report_study.csv_of(study.rates, report_study.RATES))
+        write_text(folder / "seeds_differences.csv", report_study.csv_of(study.gaps, report_study.GAPS))
+        if options.figures:
+            drawn["differences"] = figures.differences(report_study_page.forest(study))
     write_text(folder / "table.csv", published.to_csv())
-    write_text(folder / "table.md", table_page(table, found.derived, options.normalizer))
+    more = "" if study is None else "\n" + report_study_page.markdown(study)
+    write_text(folder / "table.md", table_page(table, found.derived, options.normalizer) + more)
     write_text(folder / "errors.md", errors)
     for name, png in drawn.items():
         write_bytes(folder / "figures" / f"{name}.png", png)
     page = report_html.page(
         title=f"moejax report: {cfg.name}", table=table, main=main, summary=summary, headline=headline(table, main),
         figures=drawn | cluster_figures(work), errors=errors, notes=_notes(work), derived=found.derived,
+        study=study,
     )  # fmt: skip
     write_text(folder / "report.html", page)
     summary["stages"]["report"] = round(time.perf_counter() - start, 1)  # its own done.json comes after this

@@ -36,11 +36,30 @@ def console_summary(work) -> str:
                 f"{tables.points(d['difference'])} points [{tables.points(d['low'])}, {tables.points(d['high'])}]"
             )
             lines.append(f"moe against {d['against']}: {interval}, {tables.verdict(d)}")
+    lines += _study_lines(summary.get("study"))
     lines += _routing_lines(summary["routing"])
     lines += routing_text(summary["routing"], summary["clusters"])
     for name, t in summary["translation"].items():
         lines.append(f"translation {name}: BLEU {t['bleu']:.1f}, chrF {t['chrf']:.1f}")
     return "\n".join([*lines, f"report: {work.path('report', 'report.html')}"])
+
+
+def _study_lines(study: dict | None) -> list[str]:
+    """The judged system over all seeds against the others; how many variants there are besides."""
+    if not study:
+        return []
+    lines = []
+    for gap in study["differences"]:
+        if gap["part"] == "main" and gap["system"] == study["focus"] and gap["group"] in ("all", "voices"):
+            whose = "" if gap["group"] == "all" else f", {gap['name']} speakers"
+            bounds = f"[{tables.points(gap['low'])}, {tables.points(gap['high'])}]"
+            lines.append(
+                f"over {gap['seeds']} seeds: {gap['system']} against {gap['against']}{whose}: "
+                f"{tables.points(gap['difference'])} points {bounds}, {gap['reads']}"
+            )
+    if study["changes"]:
+        lines.append(f"{len(study['changes'])} variants: see report/table.md")
+    return lines
 
 
 def _routing_lines(routing: dict) -> list[str]:

@@ -5,6 +5,7 @@ import html
 import re
 
 from moejax.score import tables
+from moejax.stages import report_study_page
 
 CAPTIONS = {
     "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. own_cohort and "
@@ -14,6 +15,8 @@ CAPTIONS = {
     "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
     "against the prior, and the share of utterances in which its weight is the largest. Even weights can hide that "
     "one expert is always the largest.",
+    "differences": "Differences of WER over all seeds, paired by seed, speaker and utterance, with 95 % intervals: "
+    "left of the line is better. Hollow: no difference is shown after correction for their number.",
     "learning_curves": "Cross-entropy of the trained stages: single batches thin, their running mean thick.",
 }
 STYLE = """
@@ -43,12 +46,15 @@ code{background:#f3f4f6;padding:.05em .3em;border-radius:3px;font-size:.92em}
 """
 
 
-def page(*, title, table, main, summary, headline, figures, errors, notes, derived) -> str:
-    """The whole page. `figures` maps names to PNG bytes, `notes` titles to Markdown, `errors` is the page errors.md."""
+def page(*, title, table, main, summary, headline, figures, errors, notes, derived, study=None) -> str:
+    """The whole page. `figures` maps names to PNG bytes, `notes` titles to Markdown, `errors` is the page errors.md,
+    `study` the runs over seeds and variants, if there are any.
+    """
     rest = [s for s in table.systems if s not in main]
     parts = [
         f'<p class="lead">{html.escape(headline)}</p>',
         _section("Word error rate", _results(table, main, rest, summary, derived) + _figure(figures, "wer_by_cohort")),
+        _section("Seeds and ablations", _study(study, figures)),
         _section("Speaker by speaker", _figure(figures, "wer_by_speaker") + _speakers(table, main)),
         _section("Routing", _routing(summary["routing"], summary["clusters"]) + _figure(figures, "load")),
         _section("Translation", _translation(summary["translation"])),
@@ -224,6 +230,13 @@ def routing_text(routing: dict, clusters: dict) -> list[str]:
         text = f"Expert {first} has the largest weight in {100 * top_E[first]:.1f} % of the utterances"
         lines.append(text + (f"; never: {', '.join(never)}." if never else "."))
     return lines
+
+
+def _study(study, figures) -> str:
+    if study is None:
+        return ""
+    lead = "".join(f"<p>{html.escape(line)}.</p>" for line in report_study_page.headline(study))
+    return lead + _figure(figures, "differences") + markdown(report_study_page.markdown(study), level=1)
 
 
 def _translation(translation: dict) -> str:

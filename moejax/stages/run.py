@@ -1,7 +1,8 @@
 """The graph of stages, and running it: finished stages are skipped, changed ones run again and say why.
 
-What a stage depends on (`stage_inputs`): the seed, its config sections, what it reads from outside the workdir
-(`inputs(config)` of its module), and what the stages before it pass on. Two constants of a stage module refine this:
+What a stage depends on (`stage_inputs`): the seed (of training too, where it trains), its config sections, what it
+reads from outside the workdir (`inputs(config)` of its module), and what the stages before it pass on. Two constants of
+a stage module refine this:
 
     NOT_RESULTS  patterns of config keys that change no result (threads, how often something is logged); never counted
     LOCATIONS    inputs that say where something lies and when it was written. They make the stage itself run again; to
@@ -32,6 +33,7 @@ class Stage:
     sections: tuple[str, ...]
     about: str
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
+    reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
 
 
 # Adapters train as long as experts and joint together unless adapters.steps says otherwise.
@@ -50,12 +52,14 @@ STAGES = {
     "cluster": Stage(
         "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
     ),
-    "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters"),
-    "experts": Stage("training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen"),
-    "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together"),
+    "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters", reseeded=True),
+    "experts": Stage(
+        "training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", reseeded=True
+    ),
+    "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together", reseeded=True),
     "adapters": Stage(
         "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
-        "train the baselines of the table",
+        "train the baselines of the table", reseeded=True,
     ),
     "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
     "translate": Stage("translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
@@ -65,16 +69,16 @@ STAGES = {
 
 def stage_modules():
     """The modules of all stages, and those that declare other sections."""
-    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export"])
+    names = dict.fromkeys([s.entry.split(":")[0] for s in STAGES.values()] + ["shared", "export", "study"])
     return [importlib.import_module(f"moejax.stages.{name}") for name in names]
 
 
-def run(config, workdir, stages=None, quiet: bool = False) -> Work:
+def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
     """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
-    are not finished. Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is
-    written.
+    are not finished. A stage that another workdir, one of `donors`, has finished for the same inputs is taken over.
+    Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is written.
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
     wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)
@@ -85,8 +89,9 @@ def run(config, workdir, stages=None, quiet: bool = False) -> Work:
     work, outside = Work(workdir, quiet), {name: outside_inputs(name, config) for name in names}
     set_up_jax(config, work)
     passed: dict[str, str] = {}
+    others = [Work(folder) for folder in donors]
     for number, name in enumerate(names):
-        run_stage(name, config, work, passed, outside[name])
+        run_stage(name, config, work, passed, outside[name], others)
         if number == 0:  # not before: a workdir without any result is no workdir
             write_config(config, work)
     return work
@@ -116,8 +121,10 @@ def outside_inputs(name: str, config) -> dict:
     return {"input": module.inputs(config)} if hasattr(module, "inputs") else {}
 
 
-def run_stage(name: str, config, work: Work, passed: dict, outside: dict) -> None:
-    """Runs one stage unless it is finished for exactly these inputs; records in `passed` what it passes on."""
+def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors=()) -> None:
+    """Runs one stage unless it is finished for exactly these inputs, here or in a donor; records in `passed` what it
+    passes on.
+    """
     _, function = module_of(name)
     inputs = stage_inputs(name, config, passed) | outside
     reason = work.why_run(name, inputs)
@@ -125,11 +132,16 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict) -> Non
         work.log(f"[{name}] finished before, skipped")
         passed[name] = passed_on(work.finished(name))
         return
+    if donor := next((d for d in donors if d.why_run(name, inputs) is None), None):
+        work.take_over(name, donor)
+        work.log(f"[{name}] taken over from {donor.root}")
+        passed[name] = passed_on(work.finished(name))
+        return
     work.log(f"[{name}] {STAGES[name].about} ({reason})")
     work.begin(name, inputs)
     start = time.perf_counter()
     try:
-        summary = function(config, work) or {}
+        summary = function(seeded(name, config), work) or {}
     except BaseException:
         work.abandon(name)
         raise
@@ -139,9 +151,18 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict) -> Non
     work.log(f"[{name}] done in {seconds:.1f} s")
 
 
+def seeded(name: str, config):
+    """The config as the stage sees it: one that trains draws by seed + train_seed."""
+    if not (STAGES[name].reseeded and config.train_seed):
+        return config
+    return configs.changed(config, {"seed": config.seed + config.train_seed})
+
+
 def sections_of(name: str, config) -> dict:
     """The part of the config that the stage reads, nested as the config is."""
     found: dict = {"seed": config.seed}
+    if STAGES[name].reseeded and config.train_seed:  # 0 is as if there were no such key
+        found["train_seed"] = config.train_seed
     for section in STAGES[name].sections:
         *above, key = section.split(".")
         node = found

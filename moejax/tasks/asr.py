@@ -139,12 +139,12 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     def loss_fn(params, batch: Batch, key):
         model = functional.merge(graphdef, params)
         key_augment, key_noise, key_route = jax.random.split(key, 3)
-        mel_BNM, mask_BT = _augmented(model, batch, key_augment, row)
+        mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
         route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
-        at_BK, targets_BK, score_BK = _scored(batch, row.scored)
+        at_BK, targets_BK, score_BK = scored(batch, row.scored)
         logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
         ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
         hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
@@ -156,7 +156,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     return loss_fn
 
 
-def _scored(batch, most):
+def scored(batch, most):
     """`(at_BK, targets_BK, score_BK)`: positions from the first scored one on, K = `most`; at None for all of them."""
     L = batch.targets_BL.shape[1]
     if not 0 < most < L:
@@ -168,7 +168,8 @@ def _scored(batch, most):
     return at_BK, jnp.take_along_axis(batch.targets_BL, at_BK, axis=1), score_BK
 
 
-def _augmented(model, batch, key, row):
+def augmented(model, batch, key, row):
+    """(mel_BNM, mask_BT) of the batch with the row's augmentation."""
     hop = model.config.hop
     mel_BNM = log_mel(batch.audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
     frames_B = -(-batch.samples_B // hop)

@@ -1,52 +1,78 @@
-"""What training on windows with times needs beside the loss of `tasks.asr`: moved windows, and tokens of time that know
-their order.
+"""What training on windows with times needs beside the loss of `tasks.asr`: attention that is told where a token is
+heard, and tokens of time that know their order.
 """
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.nn import functional, whisper
+from moejax.nn.attention_scores import cross_scores
 from moejax.nn.whisper import sinusoids
-from moejax.ops.audio import STRIDE
+from moejax.ops import losses
+from moejax.ops.audio import SAMPLE_RATE, STRIDE
+from moejax.tasks import asr
+
+REACH = 8  # steps of 0.02 s around a time that count as looking at it, and the least around a word
 
 
-def moved(loss_fn, *, share: float, hop: int, timestamp_begin: int):
-    """`loss_fn` with a share of the batches standing anywhere in the model's context instead of at its beginning.
+def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
+    """Cross-entropy, and beside it what the first cross-attention head of every decoder layer looks at.
 
-    A window of 3 s is heard as if it began at a random frame of the 30 s, its times moved along, and its tokens as if a
-    prompt of random length came before: a short window teaches all positions at the price of its own. One draw per
-    batch. Needs encoder frames as long as a step of time (0.02 s: hop 160). Exact but for the window's edges, where
-    the convolutions see zeros.
+    The times in the targets say where each token is heard: a time at itself, the words between two times evenly spread
+    from the one to the other. Penalty: -log of the head's attention within reach of that (`heard_at`). Cross-entropy
+    alone has to find the words and their places at once (guided attention: Tachibana et al. 2018, for synthesis).
+    A row without route.
     """
+    frames = 0.02 * SAMPLE_RATE / (STRIDE * hop)  # encoder frames in a step of time
 
-    def loss(params, batch, key):
-        key, key_moves, key_frame, key_token = jax.random.split(key, 4)
-        moves = jax.random.uniform(key_moves) < share
-        positions_TD = params["buffer"]["encoder"]["positions"]
-        text_PD = params["backbone"]["decoder"]["positions"]
-        T, L = -(-batch.audio_BS.shape[1] // (hop * STRIDE)), batch.tokens_BL.shape[1]
-        frame = moves * jax.random.randint(key_frame, (), 0, positions_TD.shape[0] - T + 1)
-        token = moves * jax.random.randint(key_token, (), 0, text_PD.shape[0] - L + 1)
-        encoder = {**params["buffer"]["encoder"], "positions": jax.lax.dynamic_slice_in_dim(positions_TD, frame, T)}
-        decoder = {**params["backbone"]["decoder"], "positions": jax.lax.dynamic_slice_in_dim(text_PD, token, L)}
-        params = {
-            **params,
-            "buffer": {**params["buffer"], "encoder": encoder},
-            "backbone": {**params["backbone"], "decoder": decoder},
-        }
-        tokens_BL, targets_BL = (
-            later(ids_BL, frame, timestamp_begin) for ids_BL in (batch.tokens_BL, batch.targets_BL)
-        )
-        return loss_fn(params, dataclasses.replace(batch, tokens_BL=tokens_BL, targets_BL=targets_BL), key)
+    def loss_fn(params, batch, key):
+        model = functional.merge(graphdef, params)
+        key_augment, key_noise = jax.random.split(key)
+        mel_BNM, mask_BT = asr.augmented(model, batch, key_augment, row)
+        noise = whisper.Noise(key_noise, row.dropout, 0.0) if row.dropout else None
+        states_BTD = model.encode(mel_BNM, mask_BT, None, noise)
+        heads = [(layer, 0) for layer in range(len(model.decoder.layers))]
+        score_BHLT, x_BLD = cross_scores(model, batch.tokens_BL, states_BTD, heads, mask_BT)
+        at_BK, targets_BK, score_BK = asr.scored(batch, row.scored)
+        if at_BK is not None:
+            x_BLD = jnp.take_along_axis(x_BLD, at_BK[..., None], axis=1)
+            score_BHLT = jnp.take_along_axis(score_BHLT, at_BK[:, None, :, None], axis=2)
+        logits_BKV = model.decoder.logits(x_BLD)
+        ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
+        middle_BK, reach_BK, known_BK = heard_at(targets_BK, score_BK, timestamp_begin)
+        away_BKT = jnp.abs(jnp.arange(score_BHLT.shape[-1])[None, None] - frames * middle_BK[..., None])
+        near_BKT = away_BKT <= frames * reach_BK[..., None]
+        known_BK &= near_BKT.any(-1)  # the end of what the window cuts lies beyond its frames
+        log_BHKT = jnp.where(near_BKT[:, None], jax.nn.log_softmax(score_BHLT, axis=-1), -jnp.inf)
+        mass_BHK = jax.nn.logsumexp(jnp.where(known_BK[:, None, :, None], log_BHKT, 0.0), axis=-1)
+        guide = -(mass_BHK * known_BK[:, None]).sum() / jnp.maximum(len(heads) * known_BK.sum(), 1)
+        hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
+        word_BK = known_BK & (targets_BK < timestamp_begin)
+        metrics = {"ce": ce, "guide": guide, "accuracy": hit_BK.sum() / count}
+        metrics["word_accuracy"] = (hit_BK & word_BK).sum() / jnp.maximum(word_BK.sum(), 1)
+        return ce + weight * guide, metrics
 
-    return loss
+    return loss_fn
 
 
-def later(tokens_BL, frames, timestamp_begin: int):
-    """Ids with every time moved by `frames` steps of 0.02 s; all others as they are."""
-    return jnp.where(tokens_BL >= timestamp_begin, tokens_BL + frames, tokens_BL)
+def heard_at(targets_BL, score_BL, timestamp_begin: int):
+    """(middle_BL, reach_BL, known_BL): where each target is heard, in steps of time, how far to either side that may
+    be, and whether the targets say so: words need a time before and one after them.
+    """
+    L = targets_BL.shape[1]
+    index_L = jnp.arange(L)
+    time_BL = (targets_BL >= timestamp_begin) & score_BL
+    before_BL = jax.lax.cummax(jnp.where(time_BL, index_L[None], -1), axis=1)
+    after_BL = jax.lax.cummin(jnp.where(time_BL, index_L[None], L), axis=1, reverse=True)
+    start_BL, stop_BL = (
+        jnp.take_along_axis(targets_BL, jnp.clip(at_BL, 0, L - 1), axis=1) - timestamp_begin
+        for at_BL in (before_BL, after_BL)
+    )
+    word_BL = (stop_BL - start_BL) / jnp.maximum(after_BL - before_BL - 1, 1)
+    middle_BL = jnp.where(time_BL, start_BL, start_BL + word_BL * (index_L[None] - before_BL - 0.5))
+    reach_BL = jnp.maximum(jnp.where(time_BL, 0.0, word_BL), REACH)
+    return middle_BL, reach_BL, (before_BL >= 0) & (after_BL < L) & score_BL
 
 
 def ordered_times(params, timestamp_begin: int):

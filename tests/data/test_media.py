@@ -43,7 +43,9 @@ def test_a_tone_comes_back_whatever_the_container(tmp_path, suffix):
     assert abs(middle[:, 0].std() - 0.4 / np.sqrt(2)) < 0.02
     assert abs(middle[:, 1].std() / middle[:, 0].std() - 0.5) < 0.05
     assert np.array_equal(audio.read(path.read_bytes())[0], samples)
-    assert audio.gate(samples, rate).fixes == ("mixed", "resampled")
+    checked = audio.gate(samples, rate)
+    assert checked.fixes == ("mixed", "resampled")
+    assert np.array_equal(audio.load(path).samples, checked.samples)
 
 
 def test_a_file_is_known_by_its_content_not_by_its_name(tmp_path):

@@ -105,6 +105,21 @@ def test_the_sound_of_an_utterance_lies_between_its_times(tokenizer, make):
     assert cut > 10
 
 
+def test_only_so_many_utterances_are_written_and_the_next_begins_where_the_last_time_says(tokenizer, make):
+    packer, longer = make(plain=0.0, most=2, **QUIET), 0
+    for number in range(100):
+        window = packer.draw(number)
+        said = times(spelled(tokenizer, packer, window)[1])
+        written = [piece for piece in window.pieces[:2] if piece.whole]
+        starts = [piece.start / RATE for piece in window.pieces[:3]]
+        np.testing.assert_allclose(said[: 2 * len(written) : 2] + said[2 * len(written) :], starts, atol=0.011)
+        heard = packer.wave(window)
+        longer += any(heard[piece.start + 10] != 0 for piece in window.pieces[3:])
+    assert longer > 30 and packer.length < make(plain=0.0, **QUIET).length
+    plain = make(plain=1.0, most=2, **QUIET)
+    assert all(len(plain.draw(number).pieces) <= 2 for number in range(50))
+
+
 def test_texts_stand_in_the_order_in_which_they_are_heard(tokenizer, make):
     for plain in (0.0, 1.0):
         packer = make(plain=plain, **QUIET)

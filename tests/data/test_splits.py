@@ -141,6 +141,15 @@ def test_official_parts_are_kept_and_dev_is_carved_from_train_only(dev_by):
     assert splits.assign(columns, scheme="official").count("dev") == 1
 
 
+def test_unseen_speakers_are_a_share_of_every_cohort_and_stay_when_others_come():
+    columns = corpus(speakers=12, cohorts=3)
+    chosen = splits.unseen(columns, share=0.25)
+    assert collections.Counter(int(name[1:]) % 3 for name in chosen) == {0: 1, 1: 1, 2: 1}
+    assert splits.unseen(pick(columns, range(len(columns["id"]))[::-1]), share=0.25) == chosen
+    assert splits.unseen(columns, names=("p3",), share=0.25) > {"p3"}
+    assert splits.unseen(columns) == set()
+
+
 def test_the_sample_is_a_stable_part_of_train_with_every_speaker():
     columns = corpus(speakers=30, each=20)
     columns["split"] = splits.assign(columns, scheme="per_speaker")
@@ -187,6 +196,14 @@ def test_leakage_counts_are_right():
 def test_errors_name_the_thing_and_what_is_valid(options, words):
     with pytest.raises(ValueError, match=words):
         splits.assign(corpus(), **options)
+
+
+@pytest.mark.parametrize(
+    "options, word", [({"names": ("x",)}, "'x'"), ({"share": 1.0}, "0 <= share"), ({"share": 0.9}, "none of its")]
+)
+def test_unseen_speakers_that_cannot_be(options, word):
+    with pytest.raises(ValueError, match=word):
+        splits.unseen(corpus(), **options)
 
 
 def test_speaker_schemes_refuse_a_corpus_without_speakers():

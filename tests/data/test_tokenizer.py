@@ -4,6 +4,7 @@ import json
 import numpy as np
 import pytest
 
+from moejax.data import languages
 from moejax.data.tokenizer import LANGUAGES, Tokenizer, special_tokens
 
 TEXTS = ["the cat sat on the mat", "the hat of the cat", "Straße und Käse", "don't stop -- (no)"] * 3
@@ -73,7 +74,7 @@ def test_prefix(micro):
     at = micro.eot
     assert micro.prefix() == [at + 1, at + 2, at + 5, at + 9]
     assert micro.prefix("de", "translate", timestamps=True) == [at + 1, at + 3, at + 4]
-    with pytest.raises(ValueError, match="'fr'.*en de"):
+    with pytest.raises(ValueError, match=r"'fr'.*en \(english\), de \(german\)"):
         micro.prefix("fr")
     with pytest.raises(ValueError, match="'sing'.*transcribe"):
         micro.prefix("en", "sing")
@@ -185,3 +186,13 @@ def test_a_folder_of_a_vocabulary_is_read_by_what_lies_in_it(tmp_path, micro):
     assert Tokenizer.published(tmp_path / "hf").vocab_size == micro.vocab_size
     with pytest.raises(FileNotFoundError, match="nowhere: no vocabulary; multilingual.tiktoken, gpt2.tiktoken"):
         Tokenizer.published(tmp_path / "nowhere")
+
+
+def test_languages_are_known_by_code_and_by_name():
+    assert len(languages.NAMES) == 100 and len(set(languages.NAMES.values())) == 100
+    for code, name in languages.NAMES.items():
+        assert {code, name} == {languages.code_of(languages.code_of(name)), languages.NAMES[languages.code_of(code)]}
+    for name, code in {"German": "de", " EN ": "en", "Flemish": "nl", "Haitian Creole": "ht", "yue": "yue"}.items():
+        assert languages.code_of(name) == code
+    assert languages.code_of("Klingon") == "Klingon"
+    assert set(languages.CODES.values()) <= set(languages.NAMES)

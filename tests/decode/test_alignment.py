@@ -7,7 +7,7 @@ import pytest
 
 from moejax.data.tokenizer import Tokenizer
 from moejax.decode.alignment import Aligner, Asked, upper_heads
-from moejax.decode.alignment_heads import PUBLISHED
+from moejax.decode.alignment_heads import PUBLISHED, of_size
 from moejax.decode.results import Decoding
 from moejax.decode.segments import Draft
 from moejax.decode.words import Timing, add_words, merge_punctuations, split_words, timings
@@ -64,6 +64,8 @@ def test_published_heads_exist_in_their_networks():
     for name, heads in PUBLISHED.items():
         size = SIZES["large" if name == "large-v1" else "large-v3-turbo" if name == "turbo" else name]
         assert set(heads) <= {(i, j) for i in range(size.decoder_layers) for j in range(size.decoder_heads)}
+        assert of_size(size) == (None if size == SIZES["large-v2"] else heads)  # as large as large-v1
+    assert of_size(SIZES["micro"]) is None
     assert upper_heads(SIZES["tiny"]) == [(layer, head) for layer in (2, 3) for head in range(6)]
 
 

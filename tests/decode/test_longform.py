@@ -19,7 +19,7 @@ from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import DecodingOptions
 from moejax.decode.overlap import longest_common, merge
 from moejax.decode.results import Decoding
-from moejax.decode.segments import Draft, cut_at_timestamps
+from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.words import Timing
 from moejax.nn import functional
 from moejax.nn.variables import Init
@@ -176,6 +176,25 @@ def test_prompts_clips_and_detected_language(tokenizer):
     limits = LongformOptions(guards=OFF)
     found = list(transcribe_sequential([ramp(5)], model, tokenizer, CONFIG, options=limits))
     assert found[0][1].language == "de" == model.seen[-1][3]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "encoded", "asked"), [(40, [1, 1], [None, "de"]), (30, [1], [None]), (5, [1, 1], ["de"])]
+)
+def test_the_language_is_found_in_the_first_window_and_that_is_encoded_once(tokenizer, seconds, encoded, asked):
+    """Of a shorter recording the published models are shown the silence after it, too: that is another window."""
+    model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
+    options = LongformOptions(guards=OFF)
+    ((_, found),) = transcribe_sequential([ramp(seconds)], model, tokenizer, CONFIG, options=options)
+    assert found.language == "de" and model.sizes == encoded and [language for *_, language in model.seen] == asked
+
+
+def test_a_first_window_that_a_guard_withholds_still_decides_the_language(tokenizer):
+    model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
+    model.detect = lambda encoded: [{"en": 1.0, "de": 0.0} for _ in encoded.windows]
+    audio_S = np.concatenate([np.zeros(30 * 16000, np.float32), ramp(10)])
+    ((_, found),) = transcribe_sequential([audio_S], model, tokenizer, CONFIG)
+    assert found.language == "en" and found.dropped == {"energy": 1} and found.text.strip() == "one"
 
 
 def test_a_window_that_leads_nowhere_is_left(tokenizer):
@@ -357,6 +376,22 @@ def fives(model):
 def draft(tokenizer, text, start, end):
     tokens = said(tokenizer, 0.0, text, end - start)
     return Draft(0, start, end, tokens, " " + text, Decoding(tokens, text, "en", 0.0, 0.0, 0.0, 1.0))
+
+
+def test_times_after_a_pieces_end_come_back_into_it_and_no_text_is_lost(tokenizer):
+    """Pieces of 10 and 12 s; the network speaks of a window of 30 s."""
+
+    def piece(*parts):
+        return [draft(tokenizer, *part) for part in parts]
+
+    drafts = []
+    append_in_order(drafts, piece(("one", 2, 5), ("two", 4, 14), ("three", 25, 28), ("four", 28, 29)), 0, 10)
+    append_in_order(drafts, piece(("five", 31, 32), ("six", 33, 35)), 10, 22)
+    append_in_order(drafts, piece(("seven", 20, 24), ("three", 24, 24), ("eight", 25, 26)), 18, 30)
+    assert [(one.text, one.start, one.end) for one in drafts] == [
+        *((" one", 2, 5), (" two three four", 5, 10), (" five six", 10, 22)),
+        *((" seven", 22, 24), (" eight", 25, 26)),
+    ]
 
 
 def test_matching_tokens_outweigh_a_misheard_edge(tokenizer):

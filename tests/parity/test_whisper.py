@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny_model
 import torch
 import transformers
 
@@ -141,6 +142,28 @@ def test_our_folder_loads_there(tmp_path, hop, mask_padding):
         assert processor.decode(tokenizer.encode(text)) == text
     assert processor.eos_token_id == theirs.generation_config.eos_token_id == tokenizer.eot
     assert len(processor) == tokenizer.vocab_size
+
+
+def test_times_of_segments_and_tokens_there(tmp_path):
+    """What our folder says about generation is enough for `generate` with timestamps, and with alignment heads."""
+    tokenizer = tiny_model.tokenizer(True)
+    config, params = tiny_model.make(timed=True, vocab_size=tokenizer.vocab_size)
+    hf_whisper.save(tmp_path / "m", config, params, tokenizer, generation={"alignment_heads": [[0, 1]]})
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "m").eval()
+    known = theirs.generation_config
+    assert (known.prev_sot_token_id, known.alignment_heads) == (tokenizer.sot_prev, [[0, 1]])
+    extractor = transformers.WhisperFeatureExtractor.from_pretrained(tmp_path / "m")
+    sound = tiny_model.sound(40.0)
+    heard = extractor(
+        sound, sampling_rate=16000, return_tensors="pt", truncation=False, padding="longest", return_attention_mask=True
+    )
+    options = {"language": "en", "task": "transcribe", "max_new_tokens": 16, "do_sample": False}
+    prompt = torch.tensor([tokenizer.sot_prev, *tokenizer.encode("the cat")])
+    found = theirs.generate(**heard, **options, return_timestamps=True, return_segments=True, prompt_ids=prompt)
+    assert max(segment["end"] for segment in found["segments"][0]) > 30.0
+    words = theirs.generate(heard["input_features"][:, :, :3000], **options, return_token_timestamps=True)
+    times = words["token_timestamps"][0]
+    assert times.shape == words["sequences"][0].shape and times.min() >= 0 and 0 < times.max() <= 30.0
 
 
 @pytest.mark.parametrize("n_mels,hop", [(80, 160), (128, 160), (80, 320)])

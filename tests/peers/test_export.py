@@ -210,6 +210,24 @@ def test_adapters_of_peft_become_experts(work, tmp_path, mel_BNM, tokens_BL):
     for label, name in enumerate(kinds):
         run = asr.make_logits(graphdef, route="label", mixture=mixture, label=label)
         close(np.asarray(run(params, mel_BNM, tokens_BL)), want[name])
+    _check_loaded_with(work.parent / "base", [tmp_path / name for name in kinds], want, mel_BNM, tokens_BL)
+
+
+def _check_loaded_with(base, folders, want, mel_BNM, tokens_BL):
+    """`moejax.load` with one of the adapters, and with both at weights of their own."""
+    mel_BMN = mel_BNM.transpose(0, 2, 1)
+    for folder in folders:
+        close(moejax.load(base, adapters=[folder]).logits(mel_BMN, tokens_BL), want[folder.name])
+    weights = dict(zip(folders, (0.3, 0.7), strict=True))
+    model = peft.PeftModel.from_pretrained(hugging_face(base), folders[0], adapter_name=folders[0].name)
+    model.load_adapter(folders[1], adapter_name=folders[1].name)
+    model.base_model.set_adapter([folder.name for folder in folders])
+    for folder, weight in weights.items():
+        for layer in model.modules():
+            if folder.name in getattr(layer, "scaling", {}):
+                layer.scaling[folder.name] *= weight
+    both = moejax.load(base, adapters=folders, route=tuple(weights.values()))
+    close(both.logits(mel_BMN, tokens_BL), their_logits(model.eval(), mel_BNM, tokens_BL), want[folders[0].name])
 
 
 @pytest.mark.parametrize(("system", "weights"), [("lora_dan", None), ("moe", ROUTE), ("base", None)])

@@ -1,5 +1,6 @@
 """The base as an input: pretrained weights by path and content, and what is said of recordings that fit no bucket."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,8 @@ import soundfile
 import tiny_job
 
 import moejax
+from moejax.decode.alignment_heads import PUBLISHED
+from moejax.nn.whisper import SIZES
 from moejax.stages import base, opening
 from moejax.stages import config as configs
 from moejax.stages.artifacts import Work, read_json
@@ -72,6 +75,26 @@ def test_the_same_weights_elsewhere_make_nothing_after_the_base_run(place):
     assert "model.pretrained weights -> elsewhere" in said(work)[-3]
     assert said(work)[-1] == "[embed] finished before, skipped"
     assert read_json(work.path("base", "model.json"))["path"] == str(place / "elsewhere")
+
+
+def test_a_fine_tuned_base_says_of_generation_what_its_origin_said(place):
+    file = place / "weights" / "generation_config.json"
+    said = {**read_json(file), "alignment_heads": [[0, 1]], "suppress_tokens": [7], "forced_decoder_ids": [[1, None]]}
+    file.write_text(json.dumps(said))
+    work = moejax.run(used(base__steps=1, base__warmup=1), "W", "base", quiet=True)
+    found = read_json(work.path("base", "model", "generation_config.json"))
+    assert (found["alignment_heads"], found["suppress_tokens"]) == ([[0, 1]], [7])
+    assert "forced_decoder_ids" not in found
+
+
+def test_heads_of_a_published_size_are_given_to_published_folders_only(place):
+    whisper = SIZES["tiny"]
+    assert base.generation(place / "weights", whisper).get("alignment_heads") is None  # moejax made it
+    config = read_json(place / "weights" / "config.json")
+    del config["moejax"]
+    (place / "weights" / "config.json").write_text(json.dumps(config))
+    assert base.generation(place / "weights", whisper)["alignment_heads"] == PUBLISHED["tiny"]
+    assert "alignment_heads" not in base.generation(place / "weights", SIZES["micro"])
 
 
 def test_a_recording_longer_than_the_last_bucket_is_named(place):

@@ -211,3 +211,13 @@ def test_file_names_of_ids_are_safe_and_distinct():
     names = [describe.audio_name(name) for name in ("a/b", "a-b", "../../etc", "x" * 300, "ä é", "")]
     assert len(set(names)) == len(names)
     assert all(".." not in name and name.count("/") == 1 and len(name) < 120 and name.isascii() for name in names)
+
+
+def test_unseen_speakers_are_heard_in_test_only(tmp_path):
+    root = corpus(tmp_path / "corpus", count=60)
+    work = Folder(tmp_path / "W")
+    describe.run(config(root, unseen_speakers=("s1",)), work)
+    manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
+    parts = {name: set(manifest.column("split")[manifest.column("speaker") == name]) for name in ("s0", "s1")}
+    assert parts == {"s0": {"train", "dev", "test"}, "s1": {"test"}}
+    assert any("unseen speakers: s1" in line for line in work.lines)

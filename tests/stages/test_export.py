@@ -108,7 +108,7 @@ def test_routes_of_groups_are_what_the_gate_gave_them(work, corpus, tmp_path, ro
 def test_the_mean_gate_is_one_network_and_exports_as_it_was_scored(work, corpus, tmp_path):
     export.run(work, "hf", tmp_path / "m", system="moe_mean_gate")
     opened = evaluate.open_system(corpus, "moe_mean_gate")
-    route = opened.mixture.route(jnp.asarray(opened.logits_E)[None])
+    route = opened.mixture.route(jnp.asarray(opened.logits_NE[:1]))
     weights = np.asarray(routing.dense_weights(route, EXPERTS))[0]
     np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", weights), atol=1e-5)
     card = (tmp_path / "m" / "README.md").read_text()
@@ -121,7 +121,8 @@ def test_every_lora_of_the_workdir_is_a_peft_folder(work, corpus, tmp_path):
     folders = export.run(work, "peft", tmp_path / "all")
     names = [str(folder.relative_to(tmp_path / "all")) for folder in folders]
     mixed = [f"{s}/{p}" for s in ("moe_frozen", "moe") for p in (*(f"expert_{e}" for e in range(EXPERTS)), "shared")]
-    adapters = ["lora", "lora_total", "lora_breathy", "lora_clear", *(f"lora_{speaker}" for speaker in SPEAKERS)]
+    adapters = ["lora", "lora_total", "lora_breathy", "lora_clear", "lora_merged"]
+    adapters += [f"lora_{speaker}" for speaker in SPEAKERS]
     assert names == [*adapters, *mixed]
     card = (tmp_path / "all" / "README.md").read_text()
     assert all(f"({name}/README.md)" in card and (tmp_path / "all" / name / "README.md").is_file() for name in names)
@@ -222,7 +223,7 @@ def test_a_failed_export_leaves_the_earlier_one(work, tmp_path, monkeypatch):
         ({"to": "openai"}, "cannot express this model: a mel hop of 320 samples"),
         ({"to": "ctranslate2"}, "cannot express this model: masked padding"),
         ({"to": "hf", "system": "lora_zoe"}, "no system 'lora_zoe' in this workdir; it has base, lora"),
-        ({"to": "hf", "system": "moe_random_gate"}, "shuffled; export one of base"),
+        ({"to": "hf", "system": "moe_random_gate"}, "exchanged; export one of base"),
         ({"to": "hf", "system": "lora", "route": "average"}, "--route average belongs to a mixture; lora has none"),
         ({"to": "hf", "route": "cohort:loud"}, "no such cohort; there are breathy, clear"),
         ({"to": "hf", "route": "expert:3"}, "none of average, .* expert:0 to expert:2, or 3 weights"),

@@ -17,14 +17,15 @@ import moejax
 from moejax.nn import functional
 from moejax.ops import losses
 from moejax.ops.audio import log_mel
+from moejax.stages import controls
 from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, digest, read_json
 from moejax.stages.opening import open_corpus
 from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
 
-PLAIN = ("base", "lora", "lora_total", "lora_clear", "lora_breathy")
-MIXED = ("moe_frozen", "moe", "moe_mean_gate", "moe_random_gate")
+PLAIN = ("base", "lora", "lora_total", "lora_clear", "lora_breathy", "lora_merged")
+MIXED = ("moe_frozen", "moe", *controls.CONTROLS)
 SPEAKERS = [name for names in tiny_job.SPEAKERS.values() for name in names]
 
 

@@ -104,7 +104,7 @@ def test_another_share_trains_again(job, tmp_path):
         (dict(base__short_steps=5), "base.short_steps does not go with base.pack"),
         (dict(base__warp_time=0.1), "warp_time would falsify the times"),
         (dict(model__sizes={**SIZES, "mask_padding": True}), "model.sizes.mask_padding=False"),
-        (dict(model__sizes={**SIZES, "hop": 320}), "base.pack.move needs"),
+        (dict(base__pack__guide=1.0, base__timestamps=False), "base.pack.guide needs"),
         (dict(model__vocabulary="nowhere"), "nowhere: no vocabulary; multilingual.tiktoken"),
         (dict(model__pretrained="W/base/model"), "model.vocabulary is for a base from scratch"),
     ],
