@@ -8,7 +8,7 @@ from moejax.data.manifest import COLUMNS, Manifest
 from moejax.stages import cluster, cluster_figures
 from moejax.stages.artifacts import Work
 
-CLUSTER_FILES = {"clusters.npz", "agreement.json", "agreement.md", "map.png"}
+CLUSTER_FILES = {"clusters.npz", "agreement.json", "agreement.md", "map.png", "overlap.png"}
 SPEAKERS, TEXTS = 15, 20
 
 
