@@ -2,7 +2,8 @@
 
 Reads W/describe/manifest.parquet and W/embed/embeddings.npz; writes W/cluster/clusters.npz (`id`, `label` [N] with -1
 for noise, `membership` [N, C], `keep` [N], `probability` [N], `by` [N], `centroids` [C, K], `pca_mean`, `pca_matrix`,
-and `proj_mean` [U], `proj_matrix` [U, K] when a discriminant is asked for), agreement.json, agreement.md and map.png.
+and `proj_mean` [U], `proj_matrix` [U, K] when a discriminant is asked for), agreement.json, agreement.md, map.png and
+overlap.png.
 No speaker's cohort is used anywhere but in the agreement and the picture.
 """
 
@@ -113,6 +114,9 @@ def run(config, work) -> dict:
         },
         how=options["map"],
         seed=int(config.seed),
+    )
+    cluster_figures.write_overlap(
+        work.path("cluster", "overlap.png"), np.asarray(report["overlap"]["counts"]), report["overlap"]["speakers"]
     )
     work.log(text)
     return summary(report, warnings)

@@ -131,8 +131,8 @@ def to_markdown(table: list[dict], most: int = 12) -> list[str]:
         return []
     lines = [
         "",
-        f"Candidates ({len(table)}, the first {min(most, len(table))} by score, silhouette x evenness): of those within {MARGIN} of the "
-        "best the most stable is chosen; no criterion sees a cohort",
+        f"Candidates ({len(table)}, the first {min(most, len(table))} by score = silhouette x evenness of the sizes): "
+        f"of those within {MARGIN} of the best the most stable is chosen; no criterion sees a cohort",
         "",
         "| signal | method | clusters | score | silhouette | stability | BIC | noise | chosen |",
         "|---|---|---|---|---|---|---|---|---|",

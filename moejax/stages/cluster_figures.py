@@ -53,6 +53,28 @@ def write_map(
     os.replace(temporary, path)
 
 
+def write_overlap(path: Path, counts_PC: np.ndarray, speakers: list[str]) -> None:
+    """Draws how each speaker's utterances are spread over the clusters (last column: noise), as shares, and writes a
+    PNG, whole or not. Speakers stand in the order of their main cluster; the `MOST_IN_LEGEND` with most utterances.
+    """
+    most = np.sort(np.argsort(-counts_PC.sum(axis=1), kind="stable")[:MOST_IN_LEGEND])
+    share_PC = counts_PC[most] / np.maximum(counts_PC[most].sum(axis=1, keepdims=True), 1)
+    order = np.lexsort((-share_PC.max(axis=1), share_PC.argmax(axis=1)))
+    share_PC, names = share_PC[order], [speakers[most[p]] or "unknown" for p in order]
+    clusters = share_PC.shape[1] - 1
+    figure = Figure(figsize=(2.6 + 0.5 * (clusters + 1), 1.6 + 0.22 * len(names)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    image = axes.imshow(share_PC, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(clusters + 1), [*map(str, range(clusters)), "noise"])
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xlabel("the experts' cluster")
+    figure.colorbar(image, label="share of the speaker's utterances")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    figure.savefig(temporary, format="png")
+    os.replace(temporary, path)
+
+
 def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
     """One panel with its legend below; it names at most `MOST_IN_LEGEND` groups and counts the rest."""
     names = sorted(set(labels_N.tolist()), key=lambda name: (isinstance(name, str), name))

@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from moejax.ops import clustering, matching
-from moejax.stages import cluster, cluster_figures, cluster_fit, config
+from moejax.stages import cluster, cluster_figures, cluster_fit, cluster_points, config
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,11 @@ def test_keys_stand_only_where_they_act(section, key):
 
 def test_cluster_choices_are_those_of_the_code():
     assert cluster.CHOICES == {
-        "level": cluster_fit.LEVELS,
-        "method": tuple(clustering.METHODS),
+        "level": cluster_points.LEVELS,
+        "signal": ("embedding", "gradient"),
+        "remove": ("text", "seconds", "silence"),
+        "method": ("auto", *clustering.METHODS),
+        "auto.methods": tuple(clustering.METHODS),
         "match": matching.POLICIES,
         "noise": clustering.NOISE_POLICIES,
         "assign": cluster_fit.ASSIGNMENTS,

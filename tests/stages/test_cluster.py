@@ -8,7 +8,7 @@ from moejax.data.manifest import COLUMNS, Manifest
 from moejax.stages import cluster, cluster_figures
 from moejax.stages.artifacts import Work
 
-CLUSTER_FILES = {"clusters.npz", "agreement.json", "agreement.md", "map.png"}
+CLUSTER_FILES = {"clusters.npz", "agreement.json", "agreement.md", "map.png", "overlap.png"}
 SPEAKERS, TEXTS = 15, 20
 
 
@@ -216,7 +216,7 @@ def test_voices_are_compared_with_the_speakers_where_these_are_known(work):
     corpus(work)
     cluster.run(settings(level="voice"), work)
     voices = json.loads(work.path("cluster", "agreement.json").read_text())["voices"]
-    assert voices["layer"] == "h1" and voices["speaker"]["ami"] > 0.4
+    assert voices["layer"] == "h1" and voices["speaker"]["ami"] > 0.25
     assert "Voices, grouped by layer h1" in work.path("cluster", "agreement.md").read_text()
 
 

@@ -152,3 +152,19 @@ def test_gate_loss_drops_rows_of_weight_zero():
     junk = {**data, "target_BE": np.where(weight_B[:, None] > 0, data["target_BE"], 9.0)}
     one, other = (loss_fn(params, {**d, "weight_B": weight_B}, KEY)[0] for d in (data, junk))
     assert float(one) == float(other) > 0
+
+
+def test_gradients_of_an_utterance_are_its_own_and_have_unit_length():
+    """Batching changes nothing, an utterance in another row has the same gradient, another text has another."""
+    one = dataclasses.replace(SMALL, num_experts=1, routing="dense", shared_rank=0)
+    graphdef, params = tiny.model(one)
+    data = tiny.replace(tiny.batch(), label_B=np.zeros(8, np.int32))
+    run = asr.make_gradients(graphdef, one, dims=16, together=4)
+    found = run(params, data, KEY)
+    assert set(found) == {"encoder", "decoder"} and found["encoder"].shape == (8, 16)
+    for block in found.values():
+        np.testing.assert_allclose(np.linalg.norm(block, axis=1), 1.0, rtol=1e-4)
+    order = np.array([3, 1, 2, 0, 7, 5, 6, 4])
+    moved = run(params, jax.tree.map(lambda leaf: leaf[order], data), KEY)
+    np.testing.assert_allclose(moved["encoder"], found["encoder"][order], atol=1e-4)
+    assert np.abs(found["encoder"][0] - found["encoder"][1]).max() > 1e-2
