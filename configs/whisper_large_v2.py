@@ -26,7 +26,7 @@ def get_config(variant=""):
         buckets=(30.0,),  # the published models were trained on audio padded to 30 s
     )
     c.embed = dict(layers=(-1,), pooling="mean", trim_silence=True, batch_size=64)
-    c.cluster = dict(level="utterance", discriminant="none")
+    c.cluster = dict(level="utterance", method="hdbscan", layers=(), remove=(), dims=20, discriminant="none")
     c.gate = dict(num_experts=10, hidden=512, steps=1000, batch_size=256, learning_rate=1e-3)
     c.mixture = dict(
         targets=("decoder/layers/*/*attn/[qv]", "decoder/layers/*/fc?"), rank=8, alpha=16.0, routing="topk", top_k=2

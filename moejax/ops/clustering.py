@@ -247,6 +247,12 @@ def silhouette(x_NU: np.ndarray, labels_N: np.ndarray, seed: int = 0) -> float:
     return float(silhouette_score(x_NU[keep_N], labels_N[keep_N], sample_size=size, random_state=seed)) * keep_N.mean()
 
 
+def evenness(labels_N: np.ndarray) -> float:
+    """Entropy of the clusters' sizes as a share of the most there could be: 1 for equal ones, near 0 for outliers."""
+    size_C = np.unique(labels_N[labels_N >= 0], return_counts=True)[1] / max((labels_N >= 0).sum(), 1)
+    return float(-(size_C * np.log(size_C)).sum() / np.log(len(size_C))) if len(size_C) > 1 else 0.0
+
+
 def _part(labels_N: np.ndarray, size: int, seed: int) -> np.ndarray:
     """The labels that `silhouette_score` will draw."""
     return labels_N[np.random.RandomState(seed).permutation(len(labels_N))[:size]]

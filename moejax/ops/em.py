@@ -169,14 +169,14 @@ def _starts(keys_R, points_NU, numbers_R, *, slots: int):
 
         def draw(near_N, key_slot):
             point_U = points_NU[jax.random.categorical(key_slot, jnp.log(near_N + 1e-12))]
-            return jnp.minimum(near_N, jnp.square(points_NU - point_U).sum(-1)), point_U
+            return jnp.minimum(near_N, jnp.square(points_NU - point_U[None]).sum(-1)), point_U
 
-        _, rest_CU = jax.lax.scan(draw, jnp.square(points_NU - first_U).sum(-1), keys_C[1:])
+        _, rest_CU = jax.lax.scan(draw, jnp.square(points_NU - first_U[None]).sum(-1), keys_C[1:])
         centres_CU = jnp.concatenate([first_U[None], rest_CU])
         exists_C = jnp.arange(slots) < number
 
         def nearest(centres_CU):
-            return jax.nn.one_hot(jnp.where(exists_C, distances(centres_CU), jnp.inf).argmin(-1), slots)
+            return jax.nn.one_hot(jnp.where(exists_C[None], distances(centres_CU), jnp.inf).argmin(-1), slots)
 
         def step(_, centres_CU):
             near_NC = nearest(centres_CU)
@@ -245,7 +245,7 @@ def _maximise(points_NU, share_NC, exists_C, before, prior, family: str, covaria
         freedom_C = jnp.full(len(count_C), 10.0) if before is None else before["freedom_C"]
         if before is not None:
             square_NC, _ = _mahalanobis(before, points_NU, covariance)
-            pull_NC = (freedom_C + width) / (freedom_C + square_NC)
+            pull_NC = (freedom_C + width)[None] / (freedom_C[None] + square_NC)
             freedom_C = _freedom(share_NC, pull_NC, count_C, freedom_C, width)
             weight_NC = share_NC * pull_NC
         more = {"freedom_C": freedom_C}
@@ -264,7 +264,7 @@ def _spread(points_NU, weight_NC, mean_CU, count_C, covariance: str) -> dict:
         centred_CNU = points_NU[None] - mean_CU[:, None]
         scatter_CUV = jnp.einsum("CNU,CNV->CUV", centred_CNU * weight_NC.T[..., None], centred_CNU)
         scatter_CUV = scatter_CUV / count_C[:, None, None]
-        return {"cholesky_CUV": jnp.linalg.cholesky(scatter_CUV + FLOOR * jnp.eye(points_NU.shape[1]))}
+        return {"cholesky_CUV": jnp.linalg.cholesky(scatter_CUV + FLOOR * jnp.eye(points_NU.shape[1])[None])}
     # E[(x - m)^2] from moments: no [N, C, U]. The mean is the weighted one, so that the cross term is known.
     total_C = weight_NC.sum(0)
     square_CU = weight_NC.T @ jnp.square(points_NU) - total_C[:, None] * jnp.square(mean_CU)
@@ -297,7 +297,7 @@ def _medians(points_NU, share_NC, count_C, covariance: str) -> dict:
     order_NU = jnp.argsort(points_NU, axis=0)
     sorted_NU = jnp.take_along_axis(points_NU, order_NU, axis=0)
     passed_NUC = jnp.cumsum(share_NC[order_NU], axis=0)
-    at_UC = (passed_NUC >= 0.5 * passed_NUC[-1]).argmax(0)
+    at_UC = (passed_NUC >= 0.5 * passed_NUC[-1:]).argmax(0)
     median_CU = sorted_NU[at_UC, jnp.arange(points_NU.shape[1])[:, None]].T
     away_CU = jnp.einsum("NC,NCU->CU", share_NC, jnp.abs(points_NU[:, None] - median_CU[None])) / count_C[:, None]
     if covariance == "spherical":
@@ -320,10 +320,10 @@ def _stick_breaking(points_NU, share_NC, mean_CU, exists_C, prior) -> dict:
     square_CU = share_NC.T @ jnp.square(points_NU) / (count_C + 1e-6)[:, None]
     within_CU = jnp.maximum(square_CU - jnp.square(mean_CU), 0.0)
     precision_C, freedom_C = 1.0 + count_C, points_NU.shape[1] + count_C
-    from_prior_CU = mean_CU - prior["mean_U"]
-    centre_CU = (prior["mean_U"] + count_C[:, None] * mean_CU) / precision_C[:, None]
+    from_prior_CU = mean_CU - prior["mean_U"][None]
+    centre_CU = (prior["mean_U"][None] + count_C[:, None] * mean_CU) / precision_C[:, None]
     pulled_CU = within_CU + jnp.square(from_prior_CU) / precision_C[:, None]
-    variance_CU = (prior["variance_U"] + count_C[:, None] * pulled_CU) / freedom_C[:, None]
+    variance_CU = (prior["variance_U"][None] + count_C[:, None] * pulled_CU) / freedom_C[:, None]
     after_C = jnp.cumsum(count_C[::-1])[::-1] - count_C
     one_C, other_C = 1.0 + count_C, prior["concentration"] + after_C
     both_C = digamma(one_C + other_C)
@@ -339,8 +339,9 @@ def _mahalanobis(parameters, points_NU, covariance: str):
     """Squared distance in units of the spread `[N, C]` and the log determinant of the spread `[C]`."""
     mean_CU = parameters["mean_CU"]
     if covariance == "full":
+
         def solve(lower_UV, mean_U):
-            return jax.scipy.linalg.solve_triangular(lower_UV, (points_NU - mean_U).T, lower=True)
+            return jax.scipy.linalg.solve_triangular(lower_UV, (points_NU - mean_U[None]).T, lower=True)
 
         lower_CUV = parameters["cholesky_CUV"]
         square_CN = jnp.square(jax.vmap(solve)(lower_CUV, mean_CU)).sum(1)
@@ -348,7 +349,7 @@ def _mahalanobis(parameters, points_NU, covariance: str):
     variance_CU = parameters["variance_CU"]
     scaled_CU = mean_CU / variance_CU
     square_NC = jnp.square(points_NU) @ (1 / variance_CU).T - 2 * points_NU @ scaled_CU.T
-    square_NC = square_NC + (mean_CU * scaled_CU).sum(-1)
+    square_NC = square_NC + (mean_CU * scaled_CU).sum(-1)[None]
     return jnp.maximum(square_NC, 0.0), jnp.log(variance_CU).sum(-1)
 
 
@@ -360,28 +361,29 @@ def _joint(parameters, points_NU, *, family: str, covariance: str):
         kappa_C = parameters["kappa_C"]
         half = width / 2
         constant_C = (half - 1) * jnp.log(kappa_C) - half * jnp.log(2 * jnp.pi) - log_bessel(half - 1, kappa_C)
-        return log_weight_C + constant_C + kappa_C * (points_NU @ parameters["mean_CU"].T)
+        return (log_weight_C + constant_C)[None] + kappa_C[None] * (points_NU @ parameters["mean_CU"].T)
     if family == "laplace":
         away_CU = parameters["away_CU"]
         distance_NC = (jnp.abs(points_NU[:, None] - parameters["mean_CU"][None]) / away_CU[None]).sum(-1)
-        return log_weight_C - jnp.log(2 * away_CU).sum(-1) - distance_NC
+        return (log_weight_C - jnp.log(2 * away_CU).sum(-1))[None] - distance_NC
     square_NC, log_det_C = _mahalanobis(parameters, points_NU, covariance)
     if family == "student":
         freedom_C = parameters["freedom_C"]
         half_C = (freedom_C + width) / 2
         constant_C = gammaln(half_C) - gammaln(freedom_C / 2) - 0.5 * width * jnp.log(freedom_C * jnp.pi)
-        return log_weight_C + constant_C - 0.5 * log_det_C - half_C * jnp.log1p(square_NC / freedom_C)
-    gauss_NC = -0.5 * (width * jnp.log(2 * jnp.pi) + log_det_C + square_NC)
+        tail_NC = half_C[None] * jnp.log1p(square_NC / freedom_C[None])
+        return (log_weight_C + constant_C - 0.5 * log_det_C)[None] - tail_NC
+    gauss_NC = -0.5 * ((width * jnp.log(2 * jnp.pi) + log_det_C)[None] + square_NC)
     if family == "gaussian":
-        return log_weight_C + gauss_NC
+        return log_weight_C[None] + gauss_NC
     freedom_C = parameters["freedom_C"]
     spread_C = width * jnp.log(2.0) + digamma(0.5 * (freedom_C[None] - jnp.arange(width)[:, None])).sum(0)
     expected_C = 0.5 * (spread_C - width / parameters["precision_C"]) - 0.5 * width * jnp.log(freedom_C)
-    return log_weight_C + gauss_NC + expected_C
+    return (log_weight_C + expected_C)[None] + gauss_NC
 
 
-def log_bessel(order, x):
+def log_bessel(order, x_C):
     """log of the modified Bessel function of the first kind, by its power series; x up to `MOST_KAPPA`."""
     terms_M = jnp.arange(BESSEL_TERMS, dtype=jnp.float32)
-    power = (2 * terms_M + order) * jnp.log(jnp.maximum(x, 1e-12) / 2)[..., None]
-    return logsumexp(power - gammaln(terms_M + 1) - gammaln(terms_M + order + 1), axis=-1)
+    power_CM = jnp.log(jnp.maximum(x_C, 1e-12) / 2)[:, None] * (2 * terms_M + order)[None]
+    return logsumexp(power_CM - (gammaln(terms_M + 1) + gammaln(terms_M + order + 1))[None], axis=-1)

@@ -44,9 +44,7 @@ def standardised(values_NU: np.ndarray) -> np.ndarray:
     return centred_NU / np.where(spread_U > 1e-12, spread_U, 1.0)
 
 
-def freed(
-    x_NU: np.ndarray, nuisance_NV: np.ndarray, group_N: np.ndarray | None = None, *, seed: int = 0
-) -> np.ndarray:
+def freed(x_NU: np.ndarray, nuisance_NV: np.ndarray, group_N: np.ndarray | None = None, *, seed: int = 0) -> np.ndarray:
     """`x_NU` less what a ridge regression foretells of it from the nuisances; the mean stays.
 
     Every row is freed by a regression on the other folds' rows: one on itself would take with the nuisance whatever it

@@ -24,12 +24,12 @@ DEFAULTS = {
         "signal": "embedding",  # embedding, or gradient (of an adapter; embed.signals must have it)
         "remove": ("text", "seconds", "silence"),  # regressed out of what is clustered
         "method": "auto",  # auto, hdbscan, kmeans, ward, spectral, or a mixture: gmm, student, laplace, vmf, dpgmm
-        "layers": ("auto",),  # cluster on these layers; () for all (gate and assignment by sound always see all)
-        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette, and where
-        # several are close, the most stable of them
+        "layers": ("auto",),  # cluster on these layers; () for all (the gate always sees all)
+        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette times
+        # evenness of sizes, and where several are close, the most stable of them
         "auto": {"methods": ("kmeans", "ward", "gmm"), "max_clusters": 12},
         "dims": 8,  # principal components kept; HDBSCAN stalls above 50 to 100
-        "variance": 0.95,  # fewer components if they hold this share of the variance; 1.0 for no such limit
+        "variance": 1.0,  # fewer components if they hold this share of the variance; 1.0 for no such limit
         # 0 in min_cluster_size: 2 for speakers, 2 % of the utterances (at least 5); in min_samples: 1 /
         # min_cluster_size.
         "hdbscan": {"min_cluster_size": 0, "min_samples": 0, "epsilon": 0.0, "selection": "eom"},
@@ -225,8 +225,9 @@ def to_markdown(report: dict, warnings: list[str]) -> str:
     for cluster, (few, many) in enumerate(zip(report["sizes"]["sample"], report["sizes"]["all"], strict=True)):
         lines.append(f"| {cluster} | {few} | {many} | {int((counts[:, cluster] > 0).sum())} |")
     if report["voices"]:
-        line = " ".join(f"{key.upper()} {report['voices']['speaker'][key]:.2f}" for key in ("ami", "ari", "purity"))
-        lines += ["", f"Voices, grouped by layer {report['voices']['layer']}, against the speakers: {line}"]
+        rows = report["voices"].get("speaker")  # none where nobody has a name
+        told = " ".join(f"{key} {rows[key]:.2f}" for key in ("ami", "ari", "purity")) if rows else "unknown"
+        lines += ["", f"Voices, grouped by layer {report['voices']['layer']}; agreement with the speakers: {told}"]
     lines += cluster_choice.to_markdown(report["candidates"])
     for part, rows in report["agreement"].items():
         lines += [

@@ -9,7 +9,7 @@ import numpy as np
 from moejax.ops import agreement, clustering, projection
 from moejax.stages.cluster_points import Signal
 
-MARGIN = 0.02  # of silhouette: what comes this close to the best is told apart by its stability
+MARGIN = 0.02  # of the score: what comes this close to the best is told apart by its stability
 SHORTLIST = 5  # of those at most, because stability costs refits
 
 
@@ -21,6 +21,7 @@ class Candidate:
     method: str
     clusters: int
     silhouette: float
+    score: float
     bic: float | None = None
     effective: float | None = None
     noise: float = 0.0
@@ -44,8 +45,10 @@ class Choice:
 
 
 def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, level: str, seed: int) -> Choice:
-    """The candidate with the best silhouette; among those within `MARGIN` of it the most stable.
+    """The candidate with the best score; among those within `MARGIN` of it the most stable.
 
+    The score is the silhouette times the evenness of the sizes: by the silhouette alone the best partition is often two
+    clusters, one outlying speaker and everybody else, which is no cohort and gives an expert nothing to learn from.
     Candidates are the signals (layers) times the methods times the numbers of clusters that the options leave open.
     A method asked for by name chooses its own number by its own criterion.
     """
@@ -54,17 +57,18 @@ def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, lev
         pca = signal.reduced(voice_M, options["dims"], options["variance"])
         points_PK = pca(signal.points(voice_M))
         for model, method, settings in models_of(points_PK, options, level, seed):
+            silhouette = clustering.silhouette(points_PK, model.labels_N, seed)
+            score = silhouette * clustering.evenness(model.labels_N) if silhouette > 0 else silhouette
             candidate = Candidate(
-                signal=signal.name, method=model.method, clusters=model.num_clusters, bic=model.bic,
-                silhouette=clustering.silhouette(points_PK, model.labels_N, seed), effective=model.effective,
-                noise=agreement.noise_share(model.labels_N),
+                signal=signal.name, method=model.method, clusters=model.num_clusters, bic=model.bic, score=score,
+                silhouette=silhouette, effective=model.effective, noise=agreement.noise_share(model.labels_N),
             )  # fmt: skip
             found.append((candidate, signal, pca, points_PK, model, method, settings))
-    found.sort(key=lambda each: -each[0].silhouette)  # stable: equals stay in the order of signals, methods, numbers
-    close = [each for each in found if each[0].silhouette >= found[0][0].silhouette - MARGIN][:SHORTLIST]
+    found.sort(key=lambda each: -each[0].score)  # stable: equals stay in the order of signals, methods, numbers
+    close = [each for each in found if each[0].score >= found[0][0].score - MARGIN][:SHORTLIST]
     for candidate, _, _, points_PK, _, method, settings in close:
         candidate.stability = stability(points_PK, method, settings, options["refits"], seed)
-    best = max(close, key=lambda each: (each[0].stability or 0.0, each[0].silhouette))
+    best = max(close, key=lambda each: (each[0].stability or 0.0, each[0].score))
     best[0].chosen = True
     return Choice(
         signal=best[1], pca=best[2], points_PK=best[3], model=best[4], stability=best[0].stability,
@@ -122,23 +126,23 @@ def stability(points_PK: np.ndarray, method: str, settings: dict, refits: int, s
 
 
 def to_markdown(table: list[dict], most: int = 12) -> list[str]:
-    """Lines of the table: the best by silhouette, and how many more there were."""
+    """Lines of the table: the best by score, and how many more there were."""
     if len(table) < 2:
         return []
     lines = [
         "",
-        f"Candidates ({len(table)}, the first {min(most, len(table))} by silhouette): of those within {MARGIN} of the "
+        f"Candidates ({len(table)}, the first {min(most, len(table))} by score, silhouette x evenness): of those within {MARGIN} of the "
         "best the most stable is chosen; no criterion sees a cohort",
         "",
-        "| signal | method | clusters | silhouette | stability | BIC | noise | chosen |",
-        "|---|---|---|---|---|---|---|---|",
+        "| signal | method | clusters | score | silhouette | stability | BIC | noise | chosen |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in table[:most]:
         bic, stable = (
             "" if row[k] is None else f"{row[k]:{form}}" for k, form in (("bic", ".0f"), ("stability", ".2f"))
         )
         lines.append(
-            f"| {row['signal']} | {row['method']} | {row['clusters']} | {row['silhouette']:.3f} | {stable} | {bic} | "
-            f"{row['noise']:.0%} | {'yes' if row['chosen'] else ''} |"
+            f"| {row['signal']} | {row['method']} | {row['clusters']} | {row['score']:.3f} | {row['silhouette']:.3f} | "
+            f"{stable} | {bic} | {row['noise']:.0%} | {'yes' if row['chosen'] else ''} |"
         )
     return lines

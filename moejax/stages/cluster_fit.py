@@ -103,7 +103,8 @@ def discover(
     elif level == "voice":
         found_M, layer = cluster_points.find_voices(x_NU[named_N], layer_names, parts, options["remove"], seed)
         voice_N[named_N] = found_M
-        voices = agreement.agreement(found_M, {"speaker": parts["speaker"]}) | {"layer": layer}
+        codes_M = agreement.codes(found_M)
+        voices = agreement.agreement(codes_M, {"speaker": parts["speaker"]}) | {"layer": layer}
         log(f"cluster: {len(np.unique(found_M))} voices among {len(found_M)} utterances, grouped by layer {layer}")
     voice_M = None if level == "utterance" else voice_N[named_N]
     removed_MV = cluster_points.nuisances(parts, options["remove"])
@@ -124,8 +125,9 @@ def discover(
     index_M = np.arange(len(points_PK)) if voice_M is None else np.unique(voice_M, return_inverse=True)[1]
     found_N = np.full(len(x_NU), clustering.NOISE)
     found_N[named_N] = model.labels_N[index_M]
+    heard_NU = x_NU if gradient is not None else x_NU[:, choice.signal.columns]
     raw_N, member_NC, probability_N, by_N = assign(
-        x_NU, named_N, index_M, matched, np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
+        heard_NU, named_N, index_M, matched, np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
         voice_N, np.unique(voice_M) if voice_M is not None else None, options["shrinkage"],
     )  # fmt: skip
     centroids_CK = centroids(points_PK, matched)

@@ -18,9 +18,12 @@ LEAST_IN_VOICE = 6  # utterances of a voice on average: a mean of fewer keeps th
 
 @dataclass(frozen=True, kw_only=True)
 class Signal:
-    """One way to look at the sample: `fit_MU` one row per fitted utterance, as free of nuisances as was asked for."""
+    """One way to look at the sample: `fit_MU` one row per fitted utterance, as free of nuisances as was asked for, from
+    these `columns` of what was given.
+    """
 
     name: str
+    columns: np.ndarray
     fit_MU: np.ndarray
 
     def points(self, voice_M: np.ndarray | None) -> np.ndarray:
@@ -104,7 +107,7 @@ def signals_of(
         sets = [tuple(layers)]
     found = []
     for chosen in sets:
-        part_MU = x_MU[:, layer_columns(chosen, layer_names, x_MU.shape[1])]
-        free_MU = nuisance.freed(part_MU, removed_MV, voice_M, seed=seed)
-        found.append(Signal(name="+".join(chosen) or "+".join(layer_names), fit_MU=free_MU))
+        columns = layer_columns(chosen, layer_names, x_MU.shape[1])
+        free_MU = nuisance.freed(x_MU[:, columns], removed_MV, voice_M, seed=seed)
+        found.append(Signal(name="+".join(chosen) or "+".join(layer_names), columns=columns, fit_MU=free_MU))
     return found

@@ -55,8 +55,9 @@ def corpus(work, seed: int = 0, named: bool = True, nuisance: bool = False):
 def settings(num_experts: int = 3, **changes) -> ConfigDict:
     config = ConfigDict({**cluster.DEFAULTS, "gate": {"num_experts": num_experts}, "seed": 0})
     config.cluster.update({"layers": ("h1",), **changes})
-    for method in ("gmm", "kmeans", "ward"):
-        config.cluster[method].max_clusters = 5
+    for section in ("auto", "gmm", "kmeans", "ward"):
+        config.cluster[section].max_clusters = 5
+    config.cluster.auto.methods = ("kmeans", "ward")
     return config.lock()
 
 
@@ -80,6 +81,7 @@ def test_cohorts_of_speakers_are_found_and_everybody_is_assigned(work):
     np.testing.assert_allclose(found["membership"].sum(axis=1), 1.0, atol=1e-5)
     assert found["keep"].all() and set(found["label"]) <= {0, 1, 2}
     assert result["level"] == "speaker" and result["num_experts"] == 3
+    assert result["ari"]["found"]["cohort"] > 0.9 and result["ari"]["speakers"]["cohort"] > 0.9
     assert result["ari"]["sample"]["cohort"] > 0.9
     assert result["ari"]["heldout"]["cohort"] > 0.9 > 0.1 > result["ari"]["heldout"]["text"]
     # dev and test were assigned by their sound, nobody's name was used
@@ -99,11 +101,60 @@ def test_cohorts_of_speakers_are_found_and_everybody_is_assigned(work):
 
 def test_the_utterance_level_follows_the_sentence(work):
     corpus(work)
-    result = cluster.run(settings(num_experts=10, level="utterance", noise="drop"), work)
+    result = cluster.run(
+        settings(num_experts=10, level="utterance", noise="drop", method="hdbscan", remove=()), work
+    )  # fmt: skip
     explained = result["explained"]["sample"]
     assert explained["text"] > 0.7 and explained["cohort"] < 0.15
     found = arrays(work)
     assert (found["label"] < 0).sum() == (~found["keep"]).sum()
+
+
+def test_freed_of_the_words_utterances_follow_the_voice_instead(work):
+    corpus(work)
+    result = cluster.run(settings(num_experts=3, level="utterance"), work)
+    assert result["explained"]["sample"]["cohort"] > 0.5 > 0.2 > result["explained"]["sample"]["text"]
+
+
+def test_layer_method_and_number_are_chosen_without_labels(work):
+    """The layer that holds a voice is taken, not the one of noise; other cohorts in the manifest change nothing."""
+    cohort = corpus(work)
+    result = cluster.run(settings(layers=("auto",)), work)
+    report = json.loads(work.path("cluster", "agreement.json").read_text())
+    assert result["signal"] == "h1" and result["found"] == 3 and result["ari"]["found"]["cohort"] > 0.9
+    rows = report["candidates"]
+    assert {row["signal"] for row in rows} == {"h1", "h2", "h1+h2"} and sum(row["chosen"] for row in rows) == 1
+    assert len(rows) == 3 * 2 * 4  # sets of layers, methods, numbers of clusters
+    before = arrays(work)
+    path = work.path("describe", "manifest.parquet")
+    manifest = Manifest.load(path)
+    columns = {name: manifest.column(name).tolist() for name in COLUMNS}
+    columns["cohort"] = [f"c{number}" for number in np.random.default_rng(0).permutation(cohort)]
+    Manifest.from_columns(columns).save(path)
+    shuffled = cluster.run(settings(layers=("auto",)), work)
+    np.testing.assert_array_equal(before["label"], arrays(work)["label"])
+    assert abs(shuffled["ari"]["found"]["cohort"]) < 0.2
+
+
+def test_the_adaptation_signal_is_clustered_in_place_of_the_embedding(work):
+    """Gradients know another grouping than the embedding; the sample follows them, the others are told by sound."""
+    corpus(work)
+    with pytest.raises(FileNotFoundError, match="embed.signals="):
+        cluster.run(settings(signal="gradient"), work)
+    random = np.random.default_rng(7)
+    manifest = Manifest.load(work.path("describe", "manifest.parquet"))
+    number = np.array([int(name[1:]) for name in manifest.column("speaker")])
+    rows = np.flatnonzero(manifest.column("sample"))
+    centre_CU = random.normal(size=(2, 10))
+    gradient = centre_CU[number[rows] // 8] + 0.3 * random.normal(size=(len(rows), 10))
+    np.savez(
+        work.path("embed", "gradients.npz"), id=manifest.column("id")[rows].astype(str), block_names=["encoder"],
+        gradient=gradient.astype(np.float32),
+    )  # fmt: skip
+    result = cluster.run(settings(num_experts=2, signal="gradient"), work)
+    assert (result["signal"], result["found"]) == ("encoder", 2)
+    fitted = arrays(work)["label"][rows]
+    assert all(len(set(fitted[number[rows] // 8 == half])) == 1 for half in (0, 1)) and len(set(fitted)) == 2
 
 
 @pytest.mark.parametrize("method", ["hdbscan", "gmm", "kmeans", "ward"])
@@ -138,7 +189,7 @@ def test_only_the_sample_decides(work, tmp_path):
 
 def test_clusters_of_durations_raise_the_alarm(work):
     corpus(work, nuisance=True)
-    result = cluster.run(settings(level="utterance"), work)
+    result = cluster.run(settings(level="utterance", method="hdbscan", remove=()), work)
     assert any("seconds explains" in line for line in result["warnings"])
     assert "WARNING" in work.path("cluster", "agreement.md").read_text()
     assert json.loads(work.path("cluster", "agreement.json").read_text())["warnings"] == result["warnings"]
@@ -149,12 +200,24 @@ def test_clusters_of_voices_do_not(work):
     assert cluster.run(settings(), work)["warnings"] == []
 
 
-def test_without_speakers_utterances_are_clustered_and_the_log_says_so(work):
-    corpus(work, named=False)
+def test_without_names_voices_are_grouped_first(work):
+    """Nobody's name is known, yet the cohorts are found; the log and the report say how."""
+    cohort = corpus(work, named=False)
     result = cluster.run(settings(), work)
     log = work.path("log.txt").read_text()
-    assert result["level"] == "utterance" and "clustering utterances instead" in log
+    assert result["level"] == "voice" and "voices are grouped by their sound" in log
+    assert result["ari"]["found"]["cohort"] > 0.7 and "speaker" not in result["ari"]["found"]
     assert "fitted on the clusters" in log and "proj_matrix" in arrays(work)
+    found = arrays(work)
+    assert set(found["by"]) == {"fit", "sound"} and len(found["label"]) == len(cohort)
+
+
+def test_voices_are_compared_with_the_speakers_where_these_are_known(work):
+    corpus(work)
+    cluster.run(settings(level="voice"), work)
+    voices = json.loads(work.path("cluster", "agreement.json").read_text())["voices"]
+    assert voices["layer"] == "h1" and voices["speaker"]["ami"] > 0.4
+    assert "Voices, grouped by layer h1" in work.path("cluster", "agreement.md").read_text()
 
 
 def test_more_experts_than_speakers_shrink_and_none_asks_for_no_projection(work):
@@ -179,7 +242,7 @@ def test_mistakes_are_one_line_and_leave_nothing(work):
         cluster.run(settings(), work)
     corpus(work)
     for changes, message in (
-        ({"method": "dbscan"}, "cluster.method='dbscan' is unknown; known: hdbscan"),
+        ({"method": "dbscan"}, "cluster.method='dbscan' is unknown; known: auto, hdbscan"),
         ({"noise": "keep"}, "cluster.noise='keep' is unknown; known: drop"),
         ({"map": "umap"}, "cluster.map='umap' is unknown; known: pca"),
         ({"layers": ("h9",)}, "cluster.layers names 'h9'; the embedding has: h1, h2"),
