@@ -224,7 +224,7 @@ def _check_loaded_with(base, folders, want, mel_BNM, tokens_BL):
     model.base_model.set_adapter([folder.name for folder in folders])
     for folder, weight in weights.items():
         for layer in model.modules():
-            if folder.name in getattr(layer, "scaling", {}):
+            if isinstance(layer, peft.tuners.lora.LoraLayer) and folder.name in layer.scaling:
                 layer.scaling[folder.name] *= weight
     both = moejax.load(base, adapters=folders, route=tuple(weights.values()))
     close(both.logits(mel_BMN, tokens_BL), their_logits(model.eval(), mel_BNM, tokens_BL), want[folders[0].name])
