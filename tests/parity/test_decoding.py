@@ -33,7 +33,7 @@ BANNED, FIRST = [3, 4, 58, 59], [7, EOT]
 @functools.cache
 def their_model(layers, width):
     ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), EOT) | {"decoder_start_token_id": SOT}
-    torch.manual_seed(0)  # its own first weights come from the global generator: whatever ran before must not matter
+    torch.manual_seed(1)  # its own first weights come from the global generator: whatever ran before must not matter
     model = transformers.WhisperForConditionalGeneration(
         transformers.WhisperConfig(
             d_model=width, encoder_layers=1, decoder_layers=layers, encoder_ffn_dim=48, decoder_ffn_dim=96,
