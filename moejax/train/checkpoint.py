@@ -180,7 +180,7 @@ class Checkpointer:
         """
         self.wait()
         like = flat_state(template)
-        while (step := self._newest_verified()) is not None:
+        while (step := self.newest_verified()) is not None:
             folder = self.directory / str(step)
             try:
                 _same_model(_read_metadata(self._io, folder), like, folder)
@@ -195,7 +195,7 @@ class Checkpointer:
             return _unflatten(template, found["state"]), found["data"], found["meta"]
         return None
 
-    def _newest_verified(self):
+    def newest_verified(self):
         """The step, the same in every process, or None; damaged newer ones are moved aside."""
         found = -1
         if jax.process_index() == 0:
