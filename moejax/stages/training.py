@@ -103,7 +103,7 @@ def gate(cfg, work) -> dict:
 
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     rows = corpus.rows("train", {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     labels = None
@@ -115,7 +115,7 @@ def experts(cfg, work) -> dict:
 
 def joint(cfg, work) -> dict:
     """Trains experts and gate together on the whole training part."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     rows = corpus.rows("train")
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
     terms = {name: cfg.joint[name] for name in ("balance", "z", "gate_dropout", "voice_mix")}

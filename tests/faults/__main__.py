@@ -28,6 +28,7 @@ SUITES = {
     "save": 5,
     "term": 60,
     "damage": 3000,
+    "disk": 10,
 }
 
 

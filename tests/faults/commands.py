@@ -1,11 +1,12 @@
 """The command line in processes of its own that can be killed.
 
-Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "environment": {..}}, forks a child that runs `moejax argv`, and
+Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "folder": .., "environment": ..}, forks a child that runs `moejax argv`, and
 answers with two lines: the child's process id, then its exit code (-9 for SIGKILL), what it wrote to stderr and the
 seconds of processor time that it took, as JSON. Imports cost seconds, so this process pays them once; jax has no
 threads before it first computes.
 """
 
+import atexit
 import json
 import os
 import sys
@@ -27,11 +28,13 @@ def child(task, stderr):
     """Runs one command and leaves."""
     os.dup2(stderr.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ.update(task.get("environment", {}))
+    os.chdir(task["folder"])
+    os.environ.update(task["environment"])
     faults.arm(task.get("fault", ""))
     try:
         cli.main(task["argv"])
     except SystemExit as stop:
+        atexit._run_exitfuncs()  # several processes take leave of each other there
         os._exit(stop.code or 0)
     except BaseException:
         import traceback

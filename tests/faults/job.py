@@ -57,13 +57,15 @@ class Commands:
             "MPLBACKEND": "agg",
         }
         command = [*prefix, sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py")]
+        self.folder = Path(folder)
         self.helper = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
         )
 
-    def start(self, *argv, fault="", environment=None) -> int:
-        """Process id of the command, now running."""
-        task = {"argv": [str(arg) for arg in argv], "fault": fault, "environment": environment or {}}
+    def start(self, *argv, fault="", folder=None, environment=None) -> int:
+        """Process id of the command, now running, in `folder` if it is given."""
+        task = {"argv": [str(arg) for arg in argv], "fault": fault, "folder": str(folder or self.folder)}
+        task["environment"] = environment or {}
         self.helper.stdin.write(json.dumps(task) + "\n")
         self.helper.stdin.flush()
         return int(self.helper.stdout.readline())
