@@ -46,6 +46,9 @@ DEFAULTS = {
         "balance": 0.01,
         "z": 1e-3,
         "gate_scale": 0.1,  # the gate's learning rate as a multiple of learning_rate
+        # Logits are divided by this at first and by 1 after so many steps (0: all steps), geometrically between
+        "temperature": 1.0,
+        "temperature_steps": 0,
     },
 }
 
@@ -109,7 +112,12 @@ def joint(cfg, work) -> dict:
     corpus = Corpus(cfg, work)
     rows = corpus.rows("train")
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
-    row = asr.Row(route="gate", balance=cfg.joint.balance, z=cfg.joint.z, **fitting.row_options(cfg.joint))
+    section = cfg.joint
+    falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
+    row = asr.Row(
+        route="gate", balance=section.balance, z=section.z, temperature=section.temperature, temperature_steps=falls,
+        **fitting.row_options(section),
+    )  # fmt: skip
     return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
 
 
@@ -125,6 +133,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
         params = fitting.train(
             corpus, name, loss_fn, params, trainable, section,
             plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            stepped=row.temperature_steps > 0,
             eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
         )  # fmt: skip
     keep = {group: params[group] for group in ("expert", "gate")}

@@ -35,7 +35,7 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
     graphdef, params = tiny.model(mixture)
     corpus.cfg.unlock()
     corpus.cfg.experts.update({"route": "gate", "part": "sample"})
-    corpus.cfg.joint.update({"balance": 0.0, "z": 0.0})
+    corpus.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 1.0, "temperature_steps": 0})
     monkeypatch.setattr(training, "Corpus", lambda cfg, work: corpus)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
     monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)
