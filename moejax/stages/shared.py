@@ -22,5 +22,7 @@ DEFAULTS = {
         "compilation_cache": "~/.cache/moejax/xla",  # "" turns it off
         "workers": 0,  # loader processes; 0 reads in the training process
         "audio_cache_bytes": 2_000_000_000,  # decoded audio kept in memory
+        # Disk for encoder states, kept where training leaves the encoder and what it hears as they are; 0: never
+        "encoder_cache_bytes": 20_000_000_000,
     },
 }

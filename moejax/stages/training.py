@@ -11,7 +11,7 @@ import collections
 import numpy as np
 
 from moejax.data.pipeline import Plan
-from moejax.stages import fitting, mixtures, probe
+from moejax.stages import fitting, mixtures, probe, states
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
@@ -131,7 +131,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
     gate_in = mixtures.gate_inputs(corpus, rows)
     if row.voice_mix:
         gate_in = np.concatenate([gate_in, mixtures.speaker_means(corpus, rows)], axis=1)
-    collate = corpus.collator(rows, labels, gate_in)
+    collate = states.collator(corpus, rows, row, mixture, labels, gate_in)
     section = corpus.cfg[name]
     monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
     if section.steps:

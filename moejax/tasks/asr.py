@@ -148,11 +148,15 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     def loss_fn(params, batch: Batch, key):
         model = functional.merge(graphdef, params)
         key_augment, key_noise, key_route = jax.random.split(key, 3)
-        mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
+        if batch.states_BTD is None:
+            mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
+        else:
+            mel_BNM = None
+            mask_BT = pooling.valid_frames(batch.samples_B, batch.states_BTD.shape[1], model.config.hop)
         route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
-        states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
+        states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
         at_BK, targets_BK, score_BK = scored(batch, row.scored)
         logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
         ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
