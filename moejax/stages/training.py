@@ -81,7 +81,7 @@ def gate(cfg, work) -> dict:
         batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
         plan = Plan(
             lengths=np.ones(len(fit_rows), np.int64), buckets=(1,), batch_size=cfg.gate.batch_size, seed=cfg.seed,
-            multiple=corpus.multiple,
+            multiple=corpus.multiple, names=corpus.manifest.column("id")[fit_rows],
         )  # fmt: skip
         params = fitting.train(
             corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
