@@ -1,7 +1,7 @@
 """The long form of the fault suite: `python -m tests.faults --all` prints one table.
 
-A suite is a module of this folder with `run(tries, folder, seed) -> list[Row]`: `tries` are those of one fault, `folder`
-is empty and its own. A row whose `survived` is less than its `tries` makes the exit code 1.
+A suite is a module of this folder with `run(tries, folder, seed) -> list[Row]`: `tries` are those of one fault,
+`folder` is empty and its own. A row whose `survived` is less than its `tries` makes the exit code 1.
 """
 
 import argparse
