@@ -1,15 +1,12 @@
 """The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
 
-import contextlib
 import dis
 import logging
 import os
-import signal
 import sys
-import threading
 from pathlib import Path
 
-from moejax import __version__
+from moejax import __version__, stopping, watchdog
 
 USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -32,12 +29,13 @@ any key of the config can be changed from the command line:
 
 `moejax config --config FILE.py` prints every key with its value, as YAML.
 --traceback shows where a refusal came from; what moejax did not foresee shows it always.
+--force goes on with a half-trained stage whose base or data changed since, or begins one anew whose config did.
 exit codes: 0 done, 1 refused or failed (one line says why), 2 called without a command,
-75 stopped by SIGTERM (run again: training resumes, other stages begin again),
+75 stopped by SIGTERM or SIGINT (run again: training resumes, other stages begin again),
+76 stuck, or another process was lost (run again as well),
 141 the reader of the output went away.
 """
 EXIT_BROKEN_PIPE = 141  # as if SIGPIPE had ended the process, which is what shells know
-EXIT_PREEMPTED = 75  # the value of train.loop.EXIT_PREEMPTED, which cannot be imported before JAX is wanted
 
 
 def main(argv=None) -> None:
@@ -89,7 +87,7 @@ def guarded(argv) -> int:
     except Exception as error:
         if type(error).__name__ == "Preempted":
             print(f"moejax {command}: {error}", file=sys.stderr)
-            return EXIT_PREEMPTED
+            return stopping.EXIT_PREEMPTED
         if "--traceback" in argv or not foreseen(error):
             raise
         text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
@@ -113,29 +111,6 @@ def foreseen(error: BaseException) -> bool:
     code = trace.tb_frame.f_code
     ours = Path(code.co_filename).resolve().is_relative_to(Path(__file__).resolve().parent)
     return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
-
-
-@contextlib.contextmanager
-def stoppable(command: str):
-    """SIGTERM ends the process with code 75, through all `finally`s; training, which saves first, answers it itself."""
-    process = os.getpid()
-
-    def stop(number, frame):
-        if os.getpid() != process:  # a child that was forked: as if nobody had listened
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        os.write(2, f"moejax {command}: stopped on request; run it again to go on\n".encode())  # print may be at work
-        sys.exit(EXIT_PREEMPTED)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may listen
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def usage() -> str:
@@ -164,7 +139,8 @@ def staged(command: str, argv: list[str]) -> int:
         variants, argv = take(argv, "--variants")
         many |= {"variants": variants or (), "heldout": "--leave_one_out" in argv}
         argv = [arg for arg in argv if arg != "--leave_one_out"]
-    argv = [arg for arg in argv if arg != "--traceback"]
+    force = "--force" in argv
+    argv = [arg for arg in argv if arg not in ("--traceback", "--force")]
     if path is None:
         raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
     config = overridden(path, argv)
@@ -180,7 +156,9 @@ def staged(command: str, argv: list[str]) -> int:
         return 0
     if workdir is None:
         raise ValueError("--workdir W is missing: the folder that the run writes to")
-    with stoppable(command):
+    if force:
+        config.runtime.force = True
+    with watchdog.watching(config.runtime.watchdog), stopping.listening(command, config.runtime.stop_within):
         if command == "all":
             from moejax.stages.study import study
 

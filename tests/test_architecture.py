@@ -18,19 +18,22 @@ MAY = {
     "types": (),
     "sharding": (),
     "allocator": (),
+    "faults": (),
+    "watchdog": (),
+    "stopping": ("watchdog",),
     "ops": ("types",),
     "nn": ("types", "ops"),
     "decode": ("types", "ops", "nn", "transcript"),
     "convert": ("types", "ops", "nn"),
     "data": ("types", "ops"),
-    "train": ("types", "sharding"),
+    "train": ("types", "sharding", "faults", "watchdog", "stopping"),
     "score": (),
     "mt": (),
     "transcript": (),
     "writers": ("transcript",),
     "tasks": ("types", "ops", "nn", "decode", "convert"),
 }
-MAY["stages"] = (*MAY["tasks"], "tasks", "data", "train", "score", "mt", "sharding", "allocator")
+MAY["stages"] = (*MAY["tasks"], "tasks", "data", *MAY["train"], "train", "score", "mt", "allocator")
 MAY["recognizer"] = (*MAY["stages"], "stages", "transcript")
 MAY["commands"] = (*MAY["recognizer"], "recognizer", "writers")
 MAY["__init__"] = ("recognizer", "stages", "transcript")

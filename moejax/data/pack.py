@@ -272,6 +272,15 @@ class WindowPlan:
         rows = -(-self.batch_size // self.multiple) * self.multiple
         return self.window, np.arange(int(number) * rows, (int(number) + 1) * rows)
 
+    def names_of(self, number):
+        """What batch `number` is called in messages."""
+        index = self[number][1]
+        return [f"windows {index[0]} to {index[-1]}"]
+
+    def digest(self):
+        """The same for two plans that cut the same windows into the same batches."""
+        return f"windows of {self.window} samples, {len(self[0][1])} a batch"
+
 
 def _seconds(rng, low_high) -> int:
     """Samples of a time drawn from a range in seconds."""

@@ -6,6 +6,8 @@ and with another number of workers. Few shapes: every bucket is one compilation 
 
 import dataclasses
 import functools
+import hashlib
+import json
 import os
 import sys
 import threading
@@ -80,6 +82,18 @@ class Plan:
     def __getitem__(self, number):
         epoch, within = divmod(int(number), self.batches_per_epoch)
         return self._order(epoch)[within]
+
+    def names_of(self, number):
+        """Names of the utterances of batch `number`, or their indices where the plan was given no names."""
+        _, index_B = self[number]
+        return [f"row {i}" if self.names is None else str(self.names[i]) for i in index_B if i != FILLER]
+
+    def digest(self):
+        """16 hex digits that two plans share only if they give the same utterances in the same order."""
+        rows = [self.rows(samples) for samples in self.buckets]
+        names = None if self.names is None else [str(name) for name in self.names]
+        said = json.dumps([np.asarray(self.lengths).tolist(), list(map(int, self.buckets)), rows, self.seed, names])
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
     def _epoch(self, epoch):
         random = np.random.default_rng([self.seed, epoch])

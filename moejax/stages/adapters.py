@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax.convert import hf_whisper
 from moejax.nn import functional
-from moejax.stages import fitting, mixtures
+from moejax.stages import fitting, mixtures, states
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
@@ -131,7 +131,8 @@ def _train(corpus, kind, rows, labels, mixture):
     dev = None if single is None else fitting.dev_loss(corpus, graphdef, mixture, "label", section, single)
     return fitting.train(
         corpus, "adapters", loss_fn, params, ("expert",), section,
-        plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, labels), sub=(kind,),
+        plan=fitting.speech_plan(corpus, rows, section), sub=(kind,),
+        fetch=states.collator(corpus, rows, row, mixture, labels),
         eval_fn=dev,
     )  # fmt: skip
 

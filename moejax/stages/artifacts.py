@@ -16,14 +16,22 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from moejax import faults, watchdog
+
+TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial")  # how files are called until they are whole
+
 
 def write_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        faults.point("artifact.partial")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value) -> None:
@@ -31,7 +39,18 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Errors: ValueError naming a file that is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged, it is not JSON: {error}") from error
+
+
+def sweep(folder: Path, within: bool = True) -> None:
+    """Removes what a run that was killed left half written in the folder (and, `within`, everywhere below it)."""
+    for pattern in TEMPORARY:
+        for path in list(folder.rglob(pattern) if within else folder.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def digest(value) -> str:
@@ -66,6 +85,7 @@ class Work:
 
     def log(self, message: str) -> None:
         """Prints, and appends to W/log.txt."""
+        watchdog.beat()
         if not self.quiet:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()
@@ -74,8 +94,10 @@ class Work:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def progress(self, iterable, total=None, desc: str = ""):
-        """Progress bar with ETA on stderr; silent when quiet or no terminal."""
-        return tqdm(iterable, total=total, desc=desc, disable=self.quiet or None, mininterval=1.0, leave=False)
+        """Progress bar with ETA on stderr; silent when quiet or no terminal. Each item is a sign of life."""
+        for item in tqdm(iterable, total=total, desc=desc, disable=self.quiet or None, mininterval=1.0, leave=False):
+            watchdog.beat()
+            yield item
 
     def finished(self, stage: str) -> dict | None:
         """The stage's done.json, or None."""
@@ -92,14 +114,27 @@ class Work:
             return None
         return difference(done["inputs"], inputs)
 
-    def begin(self, stage: str, inputs: dict) -> None:
-        """Marks the stage as started; what an earlier run with other inputs left is removed."""
+    def begin(self, stage: str, inputs: dict, force: bool = False) -> None:
+        """Marks the stage as started; what an earlier run with other inputs left is removed.
+
+        Errors: ValueError where that is a training that was not finished, naming what changed; `force` removes it too.
+        """
         folder = self.path(stage)
         started = folder / "started.json"
-        if folder.exists() and not (started.exists() and read_json(started)["digest"] == digest(inputs)):
+        before = read_json(started) if started.exists() else None
+        if folder.exists() and not (before and before["digest"] == digest(inputs)):
+            if before and not force and not (folder / "done.json").exists() and steps_below(folder):
+                raise ValueError(
+                    f"{folder} holds a training that is not finished (step {max(steps_below(folder))} is saved), "
+                    f"and the config is another ({difference(before.get('inputs', {}), inputs)}): run it as it was, "
+                    "take another workdir, or say --force to begin the stage anew"
+                )
+            faults.point("stage.clearing")
             shutil.rmtree(folder)
+        sweep(folder)
         (folder / "done.json").unlink(missing_ok=True)
-        write_json(started, {"digest": digest(inputs)})
+        write_json(started, {"digest": digest(inputs), "inputs": inputs})
+        faults.point("stage.started")
 
     def take_over(self, stage: str, donor: "Work") -> None:
         """Makes a stage that `donor` has finished this workdir's own, whole or not at all, by hard links (copies where
@@ -121,10 +156,17 @@ class Work:
             shutil.rmtree(folder)
 
     def finish(self, stage: str, inputs: dict, seconds: float, summary: dict, **more) -> None:
+        faults.point("stage.finish")
         write_json(
             self.path(stage, "done.json"),
             {"digest": digest(inputs), "seconds": round(seconds, 2), "summary": summary, "inputs": inputs, **more},
         )
+        faults.point("stage.finished")
+
+
+def steps_below(folder: Path) -> list[int]:
+    """Steps of checkpoints in a stage's folder."""
+    return [int(path.name) for path in folder.rglob("checkpoints/*") if path.name.isdigit()]
 
 
 def link(source, target) -> None:

@@ -197,6 +197,7 @@ class _Sources:
         self.cache = AudioCache([files[r] for r in rows] + paths, corpus.cfg.runtime.audio_cache_bytes)
         self.samples = np.concatenate([corpus.samples[rows], _lengths(paths)])
         self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
+        self.names = [str(name) for name in column("id")[rows]] + [f"reading of {text!r}" for text, _ in readings]
         self.speakers = [str(name) for name in column("speaker")[rows]] + [""] * len(readings)
 
 
@@ -217,7 +218,7 @@ class _Material:
         self.index, self.real = keep, int(np.sum(keep < real))
         prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
-        self.samples = lengths[keep]
+        self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
         self.collate = Collator(
             audio=packed.Picked(sources.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
             eot=tokenizer.eot, buckets=self.buckets,
@@ -269,7 +270,7 @@ def _fit(corpus, config, params, material):
     for sub, options, order in phases:
         plan = Plan(
             lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
-            seed=corpus.cfg.seed, multiple=corpus.multiple,
+            seed=corpus.cfg.seed, multiple=corpus.multiple, names=material.names[order],
         )  # fmt: skip
         params = fitting.train(
             corpus, "base", loss_fn, params, trainable, options,

@@ -21,7 +21,7 @@ KNOWN = {
     "cluster.hdbscan.selection": ("eom", "leaf"),
     "gate.targets": ("soft", "hard"),
     "mixture.routing": tuple(routing.KINDS),
-    "experts.route": ("gate", "label"),
+    "experts.route": ("gate", "label", "uniform"),
     "experts.part": ("sample", "train"),
     "adapters.kinds": tuple(adapters.KINDS),
     "evaluate.split": tuple(SPLITS),

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from moejax import faults, watchdog
 from moejax.ops import agreement, clustering, projection
 from moejax.stages.cluster_points import Signal
 
@@ -56,6 +57,8 @@ def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, lev
     for signal in signals:
         pca = signal.reduced(voice_M, options["dims"], options["variance"])
         points_PK = pca(signal.points(voice_M))
+        faults.point("cluster.fit")
+        watchdog.beat()
         for model, method, settings in models_of(points_PK, options, level, seed):
             silhouette = clustering.silhouette(points_PK, model.labels_N, seed)
             score = silhouette * clustering.evenness(model.labels_N) if silhouette > 0 else silhouette

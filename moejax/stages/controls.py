@@ -1,11 +1,12 @@
-"""The mixture with its gate put out of work, one row of the table each: what is the gate's choice worth, and which part
-of it?
+"""The mixture with another route than its gate's for the utterance: what is the choice worth, and which part of it?
 
     moe_mean_gate     everybody gets the mean route of the training part: what routing is worth
     moe_uniform_gate  everybody gets even weights
     moe_shuffled_gate everybody gets the route of another utterance of the same part: as varied, of somebody else
     moe_random_gate   each utterance's weights in a random order over the experts. It also mixes up the scales at which
                       the experts were trained, and so errs more than not routing at all would
+    moe_enrolled      the gate hears the speaker's mean embedding instead of the utterance's: training utterances of a
+                      known one, his other ones of the same part else. No control but another use of the mixture
     moe_oracle        everybody gets the mean training route of the true cohort: what the gate makes of a voice beyond
                       its cohort is the distance to moe. A cohort that is not in training gets the mean route
 
@@ -49,6 +50,10 @@ def _shuffled(corpus, graphdef, params, mixture):
     return np.asarray(asr.make_gate(graphdef)(params, embedding_NU), np.float32)
 
 
+def _enrolled(corpus, graphdef, params, mixture):
+    return np.asarray(asr.make_gate(graphdef)(params, mixtures.enrolled(corpus)), np.float32)
+
+
 def _oracle(corpus, graphdef, params, mixture):
     rows = corpus.rows("train")
     weight_NE = mixtures.train_weights(corpus, graphdef, params, mixture)
@@ -72,6 +77,7 @@ CONTROLS = {
     "moe_uniform_gate": _uniform,
     "moe_shuffled_gate": _shuffled,
     "moe_random_gate": _random,
+    "moe_enrolled": _enrolled,
     "moe_oracle": _oracle,
 }
 ONE_ROUTE = ("moe_mean_gate", "moe_uniform_gate")  # those that are one network, the same for everybody

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from moejax import faults
 from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.sharding import shard_batch
@@ -55,6 +56,7 @@ def run(cfg, work) -> dict:
         if out is None:
             out = np.zeros((len(rows), pooled_BU.shape[1]), np.float32)
         out[index[index >= 0]] = pooled_BU[index >= 0]
+        faults.point("embed.batch")
     if not np.isfinite(out).all():
         bad = corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise ValueError(f"embedding of utterance {bad!r} is not finite")
@@ -62,6 +64,7 @@ def run(cfg, work) -> dict:
     temporary = path.with_name(".embeddings.tmp.npz")
     names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]
     np.savez(temporary, id=corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
+    faults.point("embed.partial")
     os.replace(temporary, path)
     more = gradients.write(corpus) if "gradient" in cfg.embed.signals else {}
     return {"utterances": len(rows), "width": int(out.shape[1]), **more}

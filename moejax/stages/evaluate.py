@@ -8,6 +8,7 @@ import time
 import jax
 import numpy as np
 
+from moejax import faults
 from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
@@ -174,6 +175,7 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         if given_NE is not None:
             control["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
         decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
+        faults.point("evaluate.batch")
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)

@@ -12,6 +12,7 @@ from moejax.stages import mixtures
 from moejax.stages.corpus import Corpus, key_of
 from moejax.tasks import asr
 from moejax.train import loop, optim
+from moejax.train.checkpoint import digest_of
 from moejax.train.state import init_state, make_step, place
 
 # Keys that every training section has.
@@ -77,6 +78,8 @@ def train(
             dir=work.path(name, *sub), checkpoint_every=section.checkpoint_every, log_every=section.log_every,
             on_metrics=on_metrics, place=lambda batch: shard_batch(batch, corpus.mesh), desc="/".join((name, *sub)),
             eval_fn=eval_fn, eval_every=-(-section.steps // section.evals) if eval_fn else 0, progress=not work.quiet,
+            identity={"base": digest_of(frozen), "data": plan.digest()}, force=cfg.runtime.force,
+            names=plan.names_of, max_skipped=cfg.runtime.max_skipped,
         )  # fmt: skip
     finally:
         batches.close()

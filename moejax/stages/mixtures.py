@@ -35,6 +35,8 @@ def gate_shape(gate: dict) -> dict:
         "matrix": buffer["matrix"],
         "hidden": gate["meta"]["hidden"],
         "zero_start": gate["meta"]["zero_start"],
+        "voices": buffer.get("voices"),
+        "radius": buffer.get("radius", 0.0),
     }
 
 
@@ -105,3 +107,33 @@ def gate_inputs(corpus: Corpus, rows) -> np.ndarray:
     if missing:
         raise ValueError(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
     return found["embedding"][[place[name] for name in ids]]
+
+
+def speaker_means(corpus: Corpus, rows) -> np.ndarray:
+    """Embeddings of these rows with each speaker's mean over them in place of each; without a speaker, the own one."""
+    embedding_NU, speaker_N = gate_inputs(corpus, rows), corpus.manifest.column("speaker")[rows]
+    mean_NU = embedding_NU.copy()
+    for name in set(speaker_N) - {""}:
+        mean_NU[speaker_N == name] = embedding_NU[speaker_N == name].mean(0)
+    return mean_NU
+
+
+def enrolled(corpus: Corpus) -> np.ndarray:
+    """For every row of the manifest the embedding by which a system would know its speaker: the mean of his utterances
+    in training, or of his others in the same part where he has none there; without a name, the own one.
+    """
+    everything = np.arange(len(corpus.manifest))
+    embedding_NU = gate_inputs(corpus, everything)
+    speaker_N, split_N = corpus.manifest.column("speaker"), corpus.manifest.column("split")
+    known_NU = embedding_NU.copy()
+    for name in set(speaker_N) - {""}:
+        own_N = speaker_N == name
+        heard_N = own_N & (split_N == "train")
+        if heard_N.any():
+            known_NU[own_N] = embedding_NU[heard_N].mean(0)
+            continue
+        for part in set(split_N[own_N]):
+            rows = np.flatnonzero(own_N & (split_N == part))
+            if len(rows) > 1:
+                known_NU[rows] = (embedding_NU[rows].sum(0) - embedding_NU[rows]) / (len(rows) - 1)
+    return known_NU

@@ -19,9 +19,9 @@ import subprocess
 import time
 from pathlib import Path
 
-from moejax import allocator
+from moejax import allocator, watchdog
 from moejax.stages import config as configs
-from moejax.stages.artifacts import Work, digest, flatten, write_json
+from moejax.stages.artifacts import Work, digest, flatten, sweep, write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
     names = closure(wanted)
     work, outside = Work(workdir, quiet), {name: outside_inputs(name, config) for name in names}
+    sweep(work.root, within=False)
     set_up_jax(config, work)
     passed: dict[str, str] = {}
     others = [Work(folder) for folder in donors]
@@ -138,7 +139,8 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
         passed[name] = passed_on(work.finished(name))
         return
     work.log(f"[{name}] {STAGES[name].about} ({reason})")
-    work.begin(name, inputs)
+    work.begin(name, inputs, force=config.runtime.force)
+    watchdog.beat(f"stage {name}")
     start = time.perf_counter()
     try:
         summary = function(seeded(name, config), work) or {}

@@ -26,5 +26,11 @@ DEFAULTS = {
         "compilation_cache": "~/.cache/moejax/xla",  # "" turns it off
         "workers": 0,  # loader processes; 0 reads in the training process
         "audio_cache_bytes": 2_000_000_000,  # decoded audio kept in memory
+        # Disk for encoder states, kept where training leaves the encoder and what it hears as they are; 0: never
+        "encoder_cache_bytes": 20_000_000_000,
+        "max_skipped": 20,  # updates left out because loss or gradient is not finite, before training stops; 0: never
+        "watchdog": 3600.0,  # seconds without a sign of life after which a run counts as stuck and ends; 0: never
+        "stop_within": 25.0,  # seconds from SIGTERM to the end, whatever the run is doing; 0: as long as it takes
+        "force": False,  # see --force
     },
 }

@@ -11,7 +11,7 @@ import collections
 import numpy as np
 
 from moejax.data.pipeline import Plan
-from moejax.stages import fitting, mixtures, probe
+from moejax.stages import fitting, mixtures, probe, states
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
@@ -31,12 +31,17 @@ DEFAULTS = {
         "temperature": 1.0,  # logits are divided by this after pretraining; above 1 the mixture starts softer
         # Zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
         "zero_start": False,
+        # Share of the training utterances that lie within the radius around their own speaker's mean (0.95); beyond it
+        # a voice is unlike any in training and gets the even route. 0: whoever is nearest lends its route
+        "fallback": 0.0,
     },
     "experts": {
         **fitting.TRAIN,
         **fitting.DEV,
         "steps": 200,
-        "route": "gate",  # gate: the frozen gate's route; label: each utterance trains its own cluster's expert
+        # gate: the frozen gate's route; label: each utterance trains its own cluster's expert; uniform: all experts at
+        # once, which with dense routing is one LoRA of their total rank, for the joint stage to start from
+        "route": "gate",
         "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
     },
     "joint": {
@@ -49,6 +54,8 @@ DEFAULTS = {
         # Logits are divided by this at first and by 1 after so many steps (0: all steps), geometrically between
         "temperature": 1.0,
         "temperature_steps": 0,
+        "gate_dropout": 0.0,  # share of utterances that train with the even route: what gate.fallback falls back to
+        "voice_mix": False,  # the gate trains on random mixtures of an utterance's embedding and its speaker's mean
     },
 }
 
@@ -69,13 +76,15 @@ def gate(cfg, work) -> dict:
     weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
     config, base = corpus.base
     shape = {"mean": mean, "matrix": matrix, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
+    if cfg.gate.fallback:
+        shape |= _voices(corpus, mean, matrix, cfg.gate.fallback)
     mixture = mixtures.definition(cfg, E)
     graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=shape, seed=cfg.seed), base)
     if cfg.gate.steps:
         batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
         plan = Plan(
             lengths=np.ones(len(fit_rows), np.int64), buckets=(1,), batch_size=cfg.gate.batch_size, seed=cfg.seed,
-            multiple=corpus.multiple,
+            multiple=corpus.multiple, names=corpus.manifest.column("id")[fit_rows],
         )  # fmt: skip
         params = fitting.train(
             corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
@@ -114,10 +123,8 @@ def joint(cfg, work) -> dict:
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
     section = cfg.joint
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
-    row = asr.Row(
-        route="gate", balance=section.balance, z=section.z, temperature=section.temperature, temperature_steps=falls,
-        **fitting.row_options(section),
-    )  # fmt: skip
+    terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
+    row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
     return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
 
 
@@ -126,7 +133,10 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
     labels = None if labels_N is None else labels_N[rows]
     prior_E = np.asarray(meta["prior"], np.float32)
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
-    collate = corpus.collator(rows, labels, mixtures.gate_inputs(corpus, rows))
+    gate_in = mixtures.gate_inputs(corpus, rows)
+    if row.voice_mix:
+        gate_in = np.concatenate([gate_in, mixtures.speaker_means(corpus, rows)], axis=1)
+    collate = states.collator(corpus, rows, row, mixture, labels, gate_in)
     section = corpus.cfg[name]
     monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
     if section.steps:
@@ -250,6 +260,24 @@ def _projection(clusters, embedding_NU):
         return clusters["proj_mean"], clusters["proj_matrix"]
     std_U = np.maximum(embedding_NU.std(0), 1e-4)
     return embedding_NU.mean(0), np.diag(1.0 / std_U).astype(np.float32)
+
+
+def _voices(corpus, mean_U, matrix_UK, share) -> dict:
+    """Where the training speakers lie after the projection, and the radius around them that holds `share` of their
+    utterances. Errors: nobody has a name.
+    """
+    rows = corpus.rows("train")
+    speaker_N = corpus.manifest.column("speaker")[rows]
+    if not 0 < share < 1:
+        raise ValueError(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
+    if not (speaker_N != "").any():
+        raise ValueError("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
+    named = rows[speaker_N != ""]
+    own_NK = (mixtures.gate_inputs(corpus, named) - mean_U) @ matrix_UK
+    mean_NK = (mixtures.speaker_means(corpus, named) - mean_U) @ matrix_UK
+    _, first = np.unique(speaker_N[speaker_N != ""], return_index=True)
+    radius = float(np.quantile(np.linalg.norm(own_NK - mean_NK, axis=1), share))
+    return {"voices": mean_NK[first].astype(np.float32), "radius": max(radius, 1e-6)}
 
 
 def _class_weights(target_NE):

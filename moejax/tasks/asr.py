@@ -20,7 +20,7 @@ from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
 from moejax.types import Batch, Route
 
-ROUTES = ("none", "label", "gate", "random")
+ROUTES = ("none", "label", "gate", "random", "uniform")
 # What may be done to a gate to see what it is worth: nothing, each utterance's logits in a random order over the
 # experts, the same logits for every utterance.
 CONTROLS = ("none", "shuffled", "constant")
@@ -45,6 +45,11 @@ class Mixture:
     def route(self, logits_BE) -> Route:
         return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
 
+    def uniform(self, rows: int) -> Route:
+        """Every expert for everybody: what dense routing makes of a gate that knows nothing, one LoRA of rank E * r."""
+        weight = 1.0 if self.routing in ("dense", "sigmoid") else 1.0 / self.num_experts
+        return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
+
 
 @dataclasses.dataclass(frozen=True)
 class Embedding:
@@ -64,6 +69,9 @@ class Row:
     route: str = "none"
     balance: float = 0.0
     z: float = 0.0
+    # Share of utterances that train with the even route, so that the blocks stay one good LoRA for whoever falls back
+    gate_dropout: float = 0.0
+    voice_mix: bool = False  # the gate hears own embedding and speaker's mean, mixed at random; both in gate_in_BU
     ctc: float = 0.0
     smoothing: float = 0.0
     dropout: float = 0.0
@@ -85,7 +93,8 @@ def build(
 ):
     """A zero-argument function that makes the module; pass it to `functional.abstract` or to `init`.
 
-    `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}.
+    `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}, and for one that falls back
+    {"voices": [P, K], "radius": float}.
     """
 
     def make():
@@ -101,7 +110,7 @@ def build(
         if gate is not None:
             model.gate = gates.MLPGate(
                 gate["mean"], gate["matrix"], num_experts=mixture.num_experts, hidden=gate["hidden"],
-                zero_start=gate["zero_start"], init=init,
+                zero_start=gate["zero_start"], voices_PK=gate.get("voices"), radius=gate.get("radius", 0.0), init=init,
             )  # fmt: skip
         return model
 
@@ -145,11 +154,15 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     def loss_fn(params, batch: Batch, key, step=None):
         model = functional.merge(graphdef, params)
         key_augment, key_noise, key_route = jax.random.split(key, 3)
-        mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
+        if batch.states_BTD is None:
+            mel_BNM, mask_BT = augmented(model, batch, key_augment, row)
+        else:
+            mel_BNM = None
+            mask_BT = pooling.valid_frames(batch.samples_B, batch.states_BTD.shape[1], model.config.hop)
         route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
-        states_BTD = model.encode(mel_BNM, mask_BT, route, noise)
+        states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
         at_BK, targets_BK, score_BK = scored(batch, row.scored)
         logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
         ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
@@ -198,11 +211,16 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
         return None, {}
     if row.route == "label":
         return routing.one_hot(batch.label_B), {}
-    logits_BE = model.gate(batch.gate_in_BU)
+    if row.route == "uniform":
+        return mixture.uniform(len(batch.label_B)), {}
+    key_route, key_drop, key_mix = jax.random.split(key, 3)
+    logits_BE = model.gate(_mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU)
     if row.route == "random":
-        logits_BE = shuffled(key, logits_BE)
+        logits_BE = shuffled(key_route, logits_BE)
     if row.temperature_steps and step is not None:
         logits_BE = logits_BE / routing.temperature(step, row.temperature, row.temperature_steps)
+    if row.gate_dropout:
+        logits_BE = logits_BE * jax.random.bernoulli(key_drop, 1 - row.gate_dropout, (len(logits_BE), 1))
     route = mixture.route(logits_BE)
     share_BE = routing.shares(routing.dense_weights(route, mixture.num_experts))
     prob_BE = jax.nn.softmax(logits_BE, axis=-1)
@@ -214,6 +232,13 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
     cohort_BC = jax.nn.one_hot(batch.cohort_B, num_cohorts) * batch.real_B[:, None]
     terms["metrics"] = load_metrics(share_BE, cohort_BC, batch.real_B)
     return route, terms
+
+
+def _mixed(key, both_BU):
+    """A random mixture of each utterance's embedding and its speaker's mean, which lie side by side."""
+    own_BU, mean_BU = jnp.split(both_BU, 2, axis=1)
+    own_B1 = jax.random.uniform(key, (len(own_BU), 1))
+    return own_B1 * own_BU + (1 - own_B1) * mean_BU
 
 
 def load_metrics(share_BE, cohort_BC, real_B) -> dict:

@@ -3,18 +3,22 @@
     <dir>/<step>/state  every array of the train state, under its path
                  data   where the input stands (JSON)
                  meta   anything else that is JSON
-                 files.json  name and size of every file of the step, written last (killed before, a step is whole)
+                 manifest.json  size and SHA-256 of every file of the step, and a digest of itself
+    <dir>/best.json     the step with the best score, if scores are given, which is kept too
 
-A step is written under a temporary name and renamed once whole, so a process killed at any moment leaves either a
-whole step or a leftover that the next start removes. Older steps are deleted only after a newer one stands. Orbax's
-own `latest_step()` returns steps with missing files and empty folders; here the newest step that *restores* is taken
-and the others are moved to `<dir>/damaged/`, where nobody looks for steps.
+A step is written under a temporary name; once all of it is on disk, its manifest is written and it gets its name. So a
+process killed at any moment leaves steps that are whole, and leftovers that the next start removes. Older steps are
+deleted only after a newer one stands. Orbax's own `latest_step()` returns steps with missing files and empty folders,
+and restores some flipped bits in silence; here the newest step whose every file has its digest is taken, and the others
+are moved to `<dir>/damaged/`, where nobody looks for steps.
 """
 
+import hashlib
 import json
 import logging
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import jax
@@ -25,12 +29,15 @@ import safetensors
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
+from moejax import faults
 from moejax.sharding import path_string
 
-WHOLE = ("_CHECKPOINT_METADATA", "state/_METADATA", "state/manifest.ocdbt", "data/metadata", "meta/metadata")
-FILES = "files.json"
+MANIFEST = "manifest.json"
+BEST = "best.json"
 DAMAGED = "damaged"
+LEFTOVERS = ("*.orbax-checkpoint-tmp*", ".*.saving*", ".*.old", ".*.partial")  # of a run that was killed
 UNREADABLE = (OSError, ValueError, KeyError)  # what orbax and tensorstore raise on damaged files
+UNWRITABLE = (OSError, ValueError)  # and where they cannot write
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +57,15 @@ def flat_state(tree):
 
 
 class Checkpointer:
-    """One run's steps in `directory`, of which the newest `keep` stay. Every process of a run calls every method."""
+    """One run's steps in `directory`, of which the newest `keep` stay, and the one with the best score. Every process
+    of a run calls every method.
+    """
 
     def __init__(self, directory, keep=2):
-        if keep < 1:
-            raise ValueError(f"keep={keep}: at least one checkpoint must be kept")
+        if keep < 2:
+            raise ValueError(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
         self.directory, self.keep = Path(directory).resolve(), keep
-        self._unlisted = None  # the step in flight
+        self._finishing, self._error = None, None  # the thread that ends the save in flight; what a save failed with
         # handlers are named so that a folder's metadata can be read before anything was saved or restored
         self._io = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
@@ -65,41 +74,94 @@ class Checkpointer:
         )
         if jax.process_index() == 0:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob("*.orbax-checkpoint-tmp*"):
+            for leftover in {path for pattern in LEFTOVERS for path in self.directory.glob(pattern)}:
                 log.info("removing %s, left by a run that was killed while it saved", leftover.name)
-                shutil.rmtree(leftover)
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         _barrier("checkpointer_open")
 
     def steps(self):
-        """Sorted steps that stand in the directory, whole or not."""
+        """Sorted steps that stand in the directory, damaged or not."""
         return sorted(int(entry.name) for entry in self.directory.iterdir() if entry.is_dir() and entry.name.isdigit())
 
-    def save(self, step, state, data, meta):
+    def save(self, step, state, data, meta, score=None):
         """Start writing step; returns once the arrays are copied, so the caller may donate `state` at once.
 
-        Raises what an earlier save failed with, and ValueError if the step stands already.
+        `score`: the lowest of all saved ones makes this step the best. Raises what an earlier save failed with, and
+        ValueError if the step stands already.
         """
         self.wait()
         if step in self.steps():
             raise ValueError(f"checkpoint {step} already stands in {self.directory}")
+        faults.point("checkpoint.begin")
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(flat_state(state)), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)
         )
-        self._io.save(self.directory / str(step), args=items)
-        self._unlisted = step
+        unnamed = self.directory / f".{step}.saving"
+        try:
+            self._io.save(unnamed, args=items)
+        except UNWRITABLE as error:
+            raise self._unwritten(step, error) from error
+        faults.point("checkpoint.copied")
+        self._finishing = threading.Thread(target=self._finish, args=(step, unnamed, score), name=f"checkpoint {step}")
+        self._finishing.start()
+
+    def _finish(self, step, unnamed, score):
+        """On a thread of its own: once all is written, the manifest and the name; then older steps go."""
+        try:
+            self._io.wait_until_finished()
+            if jax.process_index() == 0:
+                faults.point("checkpoint.written")
+                _write_manifest(unnamed)
+                faults.point("checkpoint.manifest")
+                os.replace(unnamed, self.directory / str(step))
+                faults.point("checkpoint.standing")
+                self._prune(step, score)
+        except UNWRITABLE as error:
+            self._error = self._unwritten(step, error)
+            self._error.__cause__ = error
+        except BaseException as error:  # a bug; raised where the run can see it
+            self._error = error
+
+    def _prune(self, step, score):
+        best = self.best()
+        if score is not None and (best is None or score < best["score"]):
+            best = {"step": step, "score": float(score)}
+            _write_whole(self.directory / BEST, json.dumps(best))
+        for old in self.steps()[: -self.keep]:
+            if best is None or old != best["step"]:
+                unnamed = self.directory / f".{old}.old"
+                os.replace(self.directory / str(old), unnamed)
+                faults.point("checkpoint.pruning")
+                shutil.rmtree(unnamed)
+
+    def best(self):
+        """{"step", "score"} of the best step saved with a score, or None."""
+        try:
+            found = json.loads((self.directory / BEST).read_text())
+            return {"step": int(found["step"]), "score": float(found["score"])}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("%s in %s cannot be read (%s): no step is the best any more", BEST, self.directory, error)
+            return None
+
+    def _unwritten(self, step, error):
+        stand = [other for other in self.steps() if other != step]
+        last = f"the newest that stands is of step {stand[-1]}" if stand else "there is none yet"
+        return SaveError(f"checkpoint {step} could not be written to {self.directory}: {_first_line(error)}; {last}")
 
     def check(self):
         """Raise what an earlier save failed with; cheap, for every step."""
-        self._io.check_for_errors()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def wait(self):
-        """Block until the save in flight stands (or raise its error); list its files, delete steps beyond `keep`."""
-        step, self._unlisted = self._unlisted, None
-        self._io.wait_until_finished()
-        if step is not None and jax.process_index() == 0:
-            _list_files(self.directory / str(step))
-            for old in self.steps()[: -self.keep]:
-                shutil.rmtree(self.directory / str(old))
+        """Block until the save in flight stands (or raise its error)."""
+        if self._finishing is not None:
+            self._finishing.join()
+            self._finishing = None
+        self.check()
 
     def close(self):
         """Wait, then release orbax's threads."""
@@ -109,31 +171,44 @@ class Checkpointer:
             self._io.close()
 
     def restore_latest(self, template):
-        """(state, data, meta) of the newest step that restores, or None.
+        """(state, data, meta) of the newest step that verifies, or None.
 
         `template` has the structure of what was saved; leaves are arrays or ShapeDtypeStructs with the shardings
-        wanted (which may differ from those saved). Incomplete or unreadable steps are moved aside with a line in the
-        log. A whole step whose paths, shapes or dtypes differ from the template is an error (ValueError): it is
-        another model's, and starting over would hide it.
+        wanted (which may differ from those saved). A step with a file that is missing, or whose digest is another, is
+        moved aside with a line in the log. A whole step whose paths, shapes or dtypes differ from the template is an
+        error (ValueError): it is another model's, and starting over would hide it.
         """
-        self._io.wait_until_finished()
-        for step in reversed(self.steps()):
+        self.wait()
+        like = flat_state(template)
+        while (step := self._newest_verified()) is not None:
             folder = self.directory / str(step)
-            like = flat_state(template)
             try:
-                _check_files(folder)
-                stored = _read_metadata(self._io, folder)
-            except UNREADABLE as error:
-                self._set_aside(step, error)
-                continue
-            _same_model(stored, like, folder)
-            try:
+                _same_model(_read_metadata(self._io, folder), like, folder)
                 found = self._read(folder, like)
-            except UNREADABLE as error:  # the same model, so the files are at fault
+            except OtherModel:
+                raise
+            except UNREADABLE as error:  # its files have the right digests: a library that cannot read its own
+                if jax.process_count() > 1:
+                    raise
                 self._set_aside(step, error)
                 continue
             return _unflatten(template, found["state"]), found["data"], found["meta"]
         return None
+
+    def _newest_verified(self):
+        """The step, the same in every process, or None; damaged newer ones are moved aside."""
+        found = -1
+        if jax.process_index() == 0:
+            for step in reversed(self.steps()):
+                try:
+                    verify(self.directory / str(step))
+                    found = step
+                    break
+                except UNREADABLE as error:
+                    self._set_aside(step, error)
+        if jax.process_count() > 1:
+            found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+        return None if found < 0 else found
 
     def _read(self, folder, like):
         targets = {path: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for path, x in like.items()}
@@ -145,15 +220,21 @@ class Checkpointer:
         return self._io.restore(folder, args=args)
 
     def _set_aside(self, step, error):
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        log.warning("checkpoint %s in %s passed over: %s", step, self.directory, reason)
-        if jax.process_index() == 0:
-            (self.directory / DAMAGED).mkdir(exist_ok=True)
-            place, number = self.directory / DAMAGED / str(step), 1
-            while place.exists():
-                place, number = self.directory / DAMAGED / f"{step}.{number}", number + 1
-            os.replace(self.directory / str(step), place)
-        _barrier(f"checkpoint_set_aside_{step}")
+        log.warning("checkpoint %s in %s passed over: %s", step, self.directory, _first_line(error))
+        faults.point("checkpoint.aside")
+        (self.directory / DAMAGED).mkdir(exist_ok=True)
+        place, number = self.directory / DAMAGED / str(step), 1
+        while place.exists():
+            place, number = self.directory / DAMAGED / f"{step}.{number}", number + 1
+        os.replace(self.directory / str(step), place)
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written."""
+
+
+class OtherModel(ValueError):
+    """A checkpoint is whole, and not of this model."""
 
 
 def _barrier(name):
@@ -161,27 +242,61 @@ def _barrier(name):
         multihost_utils.sync_global_devices(name)
 
 
-def _sizes(folder):
-    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and FILES not in path.name)
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
+def _first_line(error):
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _list_files(folder):
-    partial = folder / f".{FILES}.partial"
-    partial.write_text(json.dumps({"files": _sizes(folder)}, indent=1))
-    os.replace(partial, folder / FILES)
+def _files(folder):
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() != MANIFEST)
 
 
-def _check_files(folder):
-    """Raises unless every listed file is there in full size; without a list, unless those of WHOLE are there."""
-    listed = folder / FILES
-    want = json.loads(listed.read_text())["files"] if listed.is_file() else dict.fromkeys(WHOLE)
-    have = _sizes(folder)
-    for name, size in want.items():
-        if name not in have:
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path, text):
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _manifest_text(files):
+    """{name: [size, SHA-256]} as JSON, its own digest behind it; the same text for the same files."""
+    listed = json.dumps(files, indent=1, sort_keys=True)
+    return f"{listed}\n{hashlib.sha256(listed.encode()).hexdigest()}\n"
+
+
+def _write_manifest(folder):
+    files = {p.relative_to(folder).as_posix(): [p.stat().st_size, _sha256(p)] for p in _files(folder)}
+    faults.point("checkpoint.listed")
+    _write_whole(folder / MANIFEST, _manifest_text(files))
+
+
+def verify(folder):
+    """Raises OSError or ValueError, naming the file, unless every file of a step is as it was written."""
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{MANIFEST} is missing")
+    raw = (folder / MANIFEST).read_bytes()
+    try:
+        text = raw.decode()
+        files = json.loads(text.rpartition("\n")[0].rpartition("\n")[0])
+        genuine = text == _manifest_text(files)
+    except (ValueError, TypeError):  # what is no JSON, or no such JSON
+        genuine = False
+    if not genuine:
+        raise ValueError(f"{MANIFEST} is not as it was written")
+    for name, (size, digest) in files.items():
+        path = folder / name
+        if not path.is_file():
             raise FileNotFoundError(f"{name} is missing")
-        if size not in (None, have[name]):
-            raise ValueError(f"{name} has {have[name]} bytes of {size}")
+        if (has := path.stat().st_size) != size:
+            raise ValueError(f"{name} has {has} bytes of {size}")
+        if _sha256(path) != digest:
+            raise ValueError(f"{name} has the wrong SHA-256")
 
 
 def _read_metadata(io, folder):
@@ -194,7 +309,7 @@ def _same_model(stored, like, folder):
     for path in sorted(set(stored) | set(wanted)):
         if stored.get(path) != wanted.get(path):
             has, wants = (str(side.get(path, "nothing")) for side in (stored, wanted))
-            raise ValueError(f"checkpoint {folder} is of another model: {path} holds {has}, this run wants {wants}")
+            raise OtherModel(f"checkpoint {folder} is of another model: {path} holds {has}, this run wants {wants}")
 
 
 def _unflatten(template, flat):
@@ -224,7 +339,9 @@ def save_params(path, params, meta=None):
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             safetensors.numpy.save_file(flat, partial, metadata={"moejax": json.dumps(meta or {})})
+            faults.point("params.partial")
             os.replace(partial, path)
+            faults.point("params.standing")
         finally:
             partial.unlink(missing_ok=True)
     _barrier("save_params")
@@ -234,6 +351,16 @@ def _whole_array(leaf):
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
+
+
+def digest_of(tree):
+    """16 hex digits over names, types and bytes of all arrays; every process of a run calls it (a second a GB)."""
+    found = hashlib.blake2b(digest_size=8)
+    for path, leaf in sorted(flat_state(tree).items()):
+        array = np.ascontiguousarray(_whole_array(leaf))
+        found.update(f"{path} {array.dtype} {array.shape};".encode())
+        found.update(array.reshape(-1).view(np.uint8))
+    return found.hexdigest()
 
 
 def load_params(path):

@@ -18,10 +18,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
+from moejax import faults, watchdog
+from moejax.stopping import EXIT_PREEMPTED
 from moejax.train.checkpoint import Checkpointer
 from moejax.train.metrics import MetricLog
+from moejax.train.state import check_finite
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again and it goes on
 PLAIN_EVERY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,10 @@ def fit(
     keep=2,
     progress=True,
     desc="",
+    identity=None,
+    force=False,
+    names=None,
+    max_skipped=0,
 ):
     """The state after `steps` steps, resumed from the newest checkpoint in `dir`/checkpoints if there is one.
 
@@ -63,47 +69,54 @@ def fit(
     eval_fn    (state, frozen) -> {name: number}, every `eval_every` steps and after the last; logged as eval/<name>.
                It must not keep the arrays of the state. It must draw its own randomness from the step, or resuming
                shows in the log.
+    identity   {what: text}, such as digests of the frozen base and the data; stored, and a checkpoint whose identity
+               is another is refused (ValueError naming the difference), or taken all the same with `force`.
+    names      n -> names of the utterances of batch n (from 0), to say whose update was left out.
+    max_skipped  the run stops when so many updates were left out (NotFinite); 0: never.
     Returns at once when the checkpoint of the last step stands. Raises Preempted after saving on SIGTERM or SIGINT (a
     second SIGINT interrupts at once), ValueError when the newest checkpoint is past `steps`.
     """
     folder = Path(dir)
+    check_finite(state)
     checkpoints = Checkpointer(folder / "checkpoints", keep=keep)
     with contextlib.closing(checkpoints):
         start = 0
         if found := checkpoints.restore_latest(state):
-            state, data, _ = found
+            state, data, kept = found
             start = int(state.step)
             if start > steps:
                 raise ValueError(f"{folder}: the newest checkpoint is of step {start}, past the {steps} asked for")
+            _same_run(kept.get("identity", {}), identity or {}, folder, start, force)
             if start == steps:
                 return state
             loader.set_state(data)
             log.info("%s resumes from step %d of %d", desc or folder.name, start, steps)
         first = jax.process_index() == 0
-        records = _Records(folder if first else None, start, on_metrics)
+        meta = {**(meta or {}), "identity": identity or {}}
+        records = _Records(folder if first else None, start, int(state.skipped), on_metrics, names, max_skipped)
         ticker = _Ticker(desc or folder.name, start, steps, shown=progress and first)
         with contextlib.closing(records), contextlib.closing(ticker), _StopRequest() as stop:
             pending, saved = None, start
             for n in range(start + 1, steps + 1):
                 batch = next(loader)
                 state, metrics = step_fn(state, frozen, batch if place is None else place(batch))
+                faults.point("train.step")
                 if pending is not None:
-                    records.write(*pending)
-                    pending = None
+                    records.settle(*pending, ticker, saved)
+                watchdog.beat()
                 checkpoints.check()
                 last, stopping = n == steps, stop.asked(n)
                 evaluate = eval_fn is not None and (last or (eval_every and n % eval_every == 0))
-                save = last or stopping or n % checkpoint_every == 0
-                if n % log_every == 0 or last or evaluate:
-                    pending = (n, metrics, ticker)
+                score = None
                 if evaluate:
-                    scores = {f"eval/{name}": value for name, value in eval_fn(state, frozen).items()}
-                    pending = (n, {**metrics, **scores}, ticker)
-                if save:
-                    if pending is not None:
-                        records.write(*pending)
-                        pending = None
-                    checkpoints.save(n, state, loader.get_state(), meta or {})
+                    scores = eval_fn(state, frozen)
+                    metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
+                    score = float(next(iter(scores.values())))
+                pending = (n, metrics, bool(n % log_every == 0 or last or evaluate))
+                if last or stopping or evaluate or n % checkpoint_every == 0:
+                    records.settle(*pending, ticker, saved)
+                    pending = None
+                    checkpoints.save(n, state, loader.get_state(), meta, score)
                     saved = n
                 ticker.advance(n)
                 if stopping and not last:
@@ -112,24 +125,54 @@ def fit(
             return state
 
 
+def _same_run(kept, identity, folder, step, force):
+    """Refuses a checkpoint of another base or other data, or says that it is taken all the same."""
+    differ = sorted(name for name in {*kept, *identity} if kept.get(name) != identity.get(name))
+    if not differ:
+        return
+    said = "; ".join(f"{name} was {kept.get(name, 'absent')}, is {identity.get(name, 'absent')}" for name in differ)
+    if not force:
+        raise ValueError(f"{folder}: the checkpoint of step {step} is of another run: {said}; --force goes on with it")
+    log.warning("%s: going on from step %d of another run: %s", folder, step, said)
+
+
+class NotFinite(ValueError):
+    """Too many updates were left out because loss or gradient was not finite."""
+
+
 class _Records:
-    """Fetches metrics from the device and writes them; warns of skipped steps and passes on alarms."""
+    """Fetches metrics from the device and writes them; tells of skipped steps, counts them, and passes on alarms."""
 
-    def __init__(self, folder, start, on_metrics):
+    def __init__(self, folder, start, skipped, on_metrics, names, max_skipped):
         self._log = MetricLog(folder, start) if folder else None
-        self._on_metrics, self._skipped, self._began = on_metrics, None, time.monotonic()
+        self._on_metrics, self._names, self._began = on_metrics, names, time.monotonic()
+        self._skipped, self._max_skipped, self._good = skipped, max_skipped, start
 
-    def write(self, step, metrics, ticker):
-        values = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()}
-        if self._log:
-            self._log.write(step, values, seconds=time.monotonic() - self._began)
-        skipped = int(values.get("skipped", 0))
-        if self._skipped is not None and skipped > self._skipped or self._skipped is None and skipped:
-            ticker.say(f"step {step}: loss or gradient not finite, update left out ({skipped} so far)")
-        self._skipped = skipped
-        ticker.show(values)
-        for alarm in (self._on_metrics(step, values) if self._on_metrics else None) or ():
-            ticker.say(f"step {step}: {alarm}")
+    def settle(self, step, metrics, wanted, ticker, saved):
+        """Looks at a step that is done: writes its metrics if they are `wanted`, notices when its update was left out.
+
+        Raises NotFinite; `saved` is the step of the newest checkpoint, for its message.
+        """
+        values = {name: np.asarray(value) for name, value in jax.device_get(metrics).items()} if wanted else {}
+        skipped = int(values["skipped"] if wanted else metrics["skipped"]) if "skipped" in metrics else 0
+        if wanted:
+            if self._log:
+                self._log.write(step, values, seconds=time.monotonic() - self._began)
+            ticker.show(values)
+        if skipped > self._skipped:
+            self._skipped = skipped
+            who = f"; utterances {', '.join(self._names(step - 1))}" if self._names else ""
+            ticker.say(f"step {step}: loss or gradient not finite, update left out ({skipped} so far){who}")
+            if self._max_skipped and skipped >= self._max_skipped:
+                raise NotFinite(
+                    f"{skipped} updates were left out because loss or gradient was not finite, the last at step {step}"
+                    f"{who}; the last good step is {self._good}, the newest checkpoint is of step {saved}"
+                )
+        else:
+            self._good = step
+        if wanted:
+            for alarm in (self._on_metrics(step, values) if self._on_metrics else None) or ():
+                ticker.say(f"step {step}: {alarm}")
 
     def close(self):
         if self._log:
@@ -183,7 +226,7 @@ class _StopRequest:
     """
 
     def __enter__(self):
-        self._asked, self._before = False, {}
+        self._asked, self._before = 0, {}
         if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
@@ -191,13 +234,15 @@ class _StopRequest:
 
     def _note(self, number, frame):
         del frame
-        self._asked = True
+        self._asked = number
         signal.signal(number, self._before[number])  # the second one acts at once
 
     def asked(self, step):
         """True if the run is to stop after `step`; every process asks at every step."""
-        return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else self._asked
+        return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else bool(self._asked)
 
-    def __exit__(self, *error):
+    def __exit__(self, kind, error, trace):
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._asked and kind is None:  # asked during the last step: whoever listened before is to hear it
+            signal.raise_signal(self._asked)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from moejax import faults
+
 FILE = "metrics.jsonl"
 
 
@@ -66,6 +68,7 @@ class MetricLog:
             kept = [record for record in read(self.path) if record["step"] <= step]
             partial = self.path.with_name(f".{FILE}.partial")
             partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            faults.point("metrics.truncated")
             os.replace(partial, self.path)
         self._file = self.path.open("a")
 
@@ -76,6 +79,7 @@ class MetricLog:
         values = {name: exact(value) for name, value in metrics.items()}
         record = {"step": int(step), **values, "seconds": round(seconds, 3)}
         self._file.write(json.dumps(record) + "\n")
+        faults.point("metrics.record")
         self._file.flush()
         for name, value in record.items():
             if isinstance(value, (int, float)) and name not in ("step", "seconds"):

@@ -86,10 +86,10 @@ def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
     """One update: (new state, metrics). Pure; `loss_fn(params, batch, key) -> (loss, {name: scalar or small array})`,
     which is given the step as a fourth argument if `stepped`.
 
-    A loss or gradient that is not finite leaves params and optimizer state as they were, bit for bit, and adds one to
-    `skipped`; the step counter moves on, so that the next batch and key are taken. Metrics: those of loss_fn and loss,
-    grad_norm (before clipping), update_norm, param_norm (both after), skipped (so far), learning_rate if `schedule` is
-    given.
+    A loss, a gradient or a result of the update that is not finite leaves params and optimizer state as they were, bit
+    for bit, and adds one to `skipped`; the step counter moves on, so that the next batch and key are taken. Metrics:
+    those of loss_fn and loss, grad_norm (before clipping), update_norm, param_norm (both after), skipped (so far),
+    learning_rate if `schedule` is given.
     """
     key = jax.random.fold_in(state.key, state.step)
 
@@ -98,9 +98,9 @@ def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
 
     (loss, extra), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     grad_norm = optax.tree.norm(grads)
-    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & _finite((params, opt_state))
 
     def keep(new, old):
         return jax.tree.map(lambda n, o: jnp.where(good, n, o), new, old)
@@ -125,6 +125,21 @@ def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
         raise ValueError(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in {**own, **extra}.items()}
     return new, metrics
+
+
+def _finite(tree):
+    """Whether every number of the tree is finite."""
+    floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in floats], jnp.array(True))
+
+
+def check_finite(state):
+    """ValueError naming the leaf where params or optimizer state hold a number that is not finite."""
+    tree = {"params": state.params, "opt_state": state.opt_state}
+    good = jax.device_get(jax.jit(lambda tree: jax.tree.map(lambda leaf: _finite([leaf]), tree))(tree))
+    for path, whole in jax.tree_util.tree_leaves_with_path(good):
+        if not whole:
+            raise ValueError(f"{sharding.path_string(path)} holds a number that is not finite")
 
 
 def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None, stepped=False):

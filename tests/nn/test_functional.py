@@ -71,3 +71,18 @@ def test_zero_start_begins_with_equal_logits_but_can_learn():
     made, *_ = gate(zero_start=True)
     assert (np.asarray(made(jnp.ones((3, 4)))) == 0).all()
     assert np.abs(made.hidden_kernel[...]).max() > 0  # else the last layer would never get a gradient
+
+
+def test_a_voice_unlike_any_gets_even_logits_and_a_known_one_its_own():
+    U, init = 6, variables.Init(0)
+    voices_PK = np.eye(2, U, dtype=np.float32) * 10
+    options = {"num_experts": 3, "hidden": 0, "init": init}
+    falling = MLPGate(np.zeros(U), np.eye(U), voices_PK=voices_PK, radius=2.0, **options)
+    plain = MLPGate(np.zeros(U), np.eye(U), **{**options, "init": variables.Init(0)})
+    made = [functional.split(gate) for gate in (falling, plain)]
+    falling, plain = (functional.merge(graphdef, functional.materialise(params)) for graphdef, params in made)
+    near_BU, far_BU = voices_PK + 0.1, -10 * voices_PK
+    np.testing.assert_allclose(falling(near_BU), plain(near_BU), rtol=2e-3, atol=1e-4)
+    assert np.abs(plain(far_BU)).max() > 1 and np.abs(falling(far_BU)).max() < 1e-6
+    half = voices_PK + np.float32([0, 0, 2, 0, 0, 0])  # at the radius
+    np.testing.assert_allclose(falling(half), plain(half) / 2, rtol=1e-5)

@@ -177,3 +177,39 @@ def test_gradients_of_an_utterance_are_its_own_and_have_unit_length():
     moved = run(params, jax.tree.map(lambda leaf: leaf[order], data), KEY)
     np.testing.assert_allclose(moved["encoder"], found["encoder"][order], atol=1e-4)
     assert np.abs(found["encoder"][0] - found["encoder"][1]).max() > 1e-2
+
+
+def test_even_route_of_dense_blocks_is_where_a_zero_gate_starts():
+    dense = dataclasses.replace(SMALL, routing="dense")
+    graphdef, params = tiny.model(dense)
+    params = {**params, "gate": jax.tree.map(jnp.zeros_like, params["gate"])}
+    data = tiny.batch()
+    even, _ = tiny.loss_of(graphdef, asr.Row(route="uniform"), dense)[1](params, data, KEY)
+    start, _ = tiny.loss_of(graphdef, tiny.GATE_ROW, dense)[1](params, data, KEY)
+    assert float(even) == float(start)  # so a joint stage that follows it changes nothing at its step 0
+
+
+def test_gate_dropout_gives_the_even_route_to_its_share_and_to_nobody_at_0():
+    dense = dataclasses.replace(SMALL, routing="dense")
+    graphdef, params = tiny.model(dense)
+    params, data = tiny.with_gate_bias(params, [2.0, 0.0, -2.0, 0.0]), tiny.batch()
+
+    def loss(**options):
+        return float(tiny.loss_of(graphdef, asr.Row(**options), dense)[1](params, data, KEY)[0])
+
+    assert loss(route="gate", gate_dropout=1.0) == loss(route="uniform")
+    assert loss(route="gate", gate_dropout=0.0) == loss(route="gate") != loss(route="uniform")
+    assert loss(route="gate", gate_dropout=0.5) not in (loss(route="gate"), loss(route="uniform"))
+
+
+def test_mixing_with_the_speakers_mean_needs_both_and_moves_the_route_between_them():
+    dense = dataclasses.replace(SMALL, routing="dense")
+    graphdef, params = tiny.model(dense)
+    data = tiny.batch()
+    own_BU = np.asarray(data.gate_in_BU)
+    same = tiny.replace(data, gate_in_BU=np.concatenate([own_BU, own_BU], 1))
+    other = tiny.replace(data, gate_in_BU=np.concatenate([own_BU, own_BU[::-1] + 3], 1))
+    mixed = tiny.loss_of(graphdef, asr.Row(route="gate", voice_mix=True), dense)[1]
+    alone = tiny.loss_of(graphdef, asr.Row(route="gate"), dense)[1]
+    np.testing.assert_allclose(mixed(params, same, KEY)[0], alone(params, data, KEY)[0], rtol=1e-5)
+    assert abs(float(mixed(params, other, KEY)[0]) - float(alone(params, data, KEY)[0])) > 1e-5

@@ -124,20 +124,43 @@ def test_damaged_newest_step_is_passed_over_and_can_be_saved_again(tmp_path, cap
         assert io.steps() == [2, 3]
 
 
-def test_step_killed_before_its_list_of_files_was_written_is_whole(tmp_path):
-    saved = save_steps(tmp_path, [2, 3])
-    (tmp_path / "3" / checkpoint.FILES).unlink()
+def test_flipped_bit_in_any_file_is_noticed(tmp_path, caplog):
+    saved = save_steps(tmp_path / "whole", [2, 3])
+    files = sorted(
+        path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole" / "3").rglob("*") if path.is_file()
+    )
+    assert len(files) > 8
+    for number, name in enumerate(files):
+        folder = shutil.copytree(tmp_path / "whole", tmp_path / str(number))
+        data = bytearray((folder / name).read_bytes())
+        data[len(data) // 2] ^= 1 << number % 8
+        (folder / name).write_bytes(data)
+        with open_at(folder) as io:
+            found, _, _ = io.restore_latest(fresh(single())[0])
+        assert equal(flat(found), saved[2]) and (folder / "damaged" / "3").is_dir()
+    assert all("checkpoint 3" in r.message for r in caplog.records if r.levelno == logging.WARNING)
+
+
+def test_step_with_the_best_score_is_kept_beside_the_newest(tmp_path):
+    now, frozen, step = fresh(single())
     with open_at(tmp_path) as io:
-        found, _, _ = io.restore_latest(fresh(single())[0])
-    assert equal(flat(found), saved[3])
+        for n, score in enumerate([0.9, 0.4, 0.6, None, 0.5, 0.7], 1):
+            now, _ = step(now, frozen, toy.batch(n))
+            io.save(n, now, {}, {}, score)
+        io.wait()
+        assert io.steps() == [2, 5, 6] and io.best() == {"step": 2, "score": 0.4}
+    for n in (2, 5, 6):
+        checkpoint.verify(tmp_path / str(n))
 
 
 def test_leftover_of_a_killed_save_is_no_step(tmp_path):
     saved = save_steps(tmp_path, [2])
-    shutil.copytree(tmp_path / "2", tmp_path / "3.orbax-checkpoint-tmp-17")
+    for name in (".3.saving.orbax-checkpoint-tmp", ".3.saving", ".1.old"):
+        shutil.copytree(tmp_path / "2", tmp_path / name)
+    (tmp_path / ".best.json.partial").write_text("{")
     with open_at(tmp_path) as io:
         found, _, _ = io.restore_latest(fresh(single())[0])
-    assert equal(flat(found), saved[2]) and not list(tmp_path.glob("*tmp*"))
+    assert equal(flat(found), saved[2]) and sorted(p.name for p in tmp_path.iterdir()) == ["2"]
 
 
 def test_whole_step_of_another_model_is_an_error_not_a_fresh_start(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import logging
 import os
@@ -145,6 +146,42 @@ def test_alarms_and_skipped_steps_are_said_in_the_log(tmp_path, caplog):
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and "step 3" in said[0] and "not finite" in said[0]
     assert "step 5: expert 2 is dying" in said[1]
+
+
+class Bad(toy.Batches):
+    """Every second batch poisons the gradient."""
+
+    def __next__(self):
+        batch = super().__next__()
+        if self.number % 2 == 0:
+            batch["poison_B"][0] = np.nan
+        return batch
+
+
+def test_run_of_broken_batches_ends_and_names_utterances_and_the_last_good_step(tmp_path):
+    options = {"loader": Bad(), "names": lambda n: [f"utt{n}"], "max_skipped": 3, "log_every": 100}
+    with pytest.raises(loop.NotFinite, match="3 updates.*at step 6; utterances utt5; the last good step is 5.*step 4"):
+        run(tmp_path, steps=20, checkpoint_every=4, **options)
+    with contextlib.closing(checkpoint.Checkpointer(tmp_path / "checkpoints")) as io:
+        found, _, _ = io.restore_latest(parts()["state"])
+    assert int(found.step) == 4 and int(found.skipped) == 2
+    assert all(np.isfinite(leaf).all() for leaf in checkpoint.flat_state(found).values())
+
+
+def test_broken_parameters_are_no_start(tmp_path):
+    options = parts()
+    options["state"].params["gate"]["out"]["bias"] = options["state"].params["gate"]["out"]["bias"].at[0].set(np.inf)
+    with pytest.raises(ValueError, match="params/gate/out/bias holds a number that is not finite"):
+        run(tmp_path, **options)
+
+
+def test_checkpoint_of_another_base_is_refused_and_named(tmp_path, caplog):
+    run(tmp_path, steps=4, identity={"base": "aa", "data": "dd"})
+    with pytest.raises(ValueError, match="step 4 is of another run: base was aa, is bb; --force"):
+        run(tmp_path, steps=6, identity={"base": "bb", "data": "dd"})
+    with caplog.at_level(logging.WARNING, "moejax"):
+        assert int(run(tmp_path, steps=6, identity={"base": "bb", "data": "dd"}, force=True).step) == 6
+    assert "base was aa" in caplog.text
 
 
 def test_signal_handlers_are_restored_and_progress_is_printed(tmp_path, capfd):
