@@ -94,6 +94,9 @@ def gate(cfg, work) -> dict:
     buffer = {"gate": params["buffer"]["gate"]}
     save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
     write_json(work.path("gate", "scores.json"), meta)
+    if not cfg.gate.steps:
+        work.log("  nothing is trained here (gate.steps = 0): the joint stage is to teach the gate")
+        return scores
     work.log(
         f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} utterances of dev and test"
         f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
