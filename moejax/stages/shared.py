@@ -12,6 +12,7 @@ DEFAULTS = {
         "shared_rank": 0,  # rank of an expert that is always on; 0 for none
         "routing": "topk",  # topk: softmax over the chosen; dense: E * softmax over all
         "top_k": 2,
+        "even_speakers": False,  # experts, mixture and adapters hear every training speaker about equally often
         "expert_dropout": 0.0,  # dropout on the input of the low-rank pairs, in training only
     },
     "mesh": {"data": -1, "fsdp": 1, "expert": 1, "model": 1},  # devices along each axis; -1 takes what is left
