@@ -109,6 +109,21 @@ def gate_inputs(corpus: Corpus, rows) -> np.ndarray:
     return found["embedding"][[place[name] for name in ids]]
 
 
+def training_rows(corpus: Corpus, select=None) -> np.ndarray:
+    """Rows of the training part that experts, mixture and adapters learn from. With mixture.even_speakers each row is
+    there so many times that every speaker comes up about as often as the one with the most: what a majority has to say
+    is otherwise most of what is learnt. Rows without a speaker are there once.
+    """
+    rows = corpus.rows("train", select)
+    if not corpus.cfg.mixture.even_speakers:
+        return rows
+    speaker_N = corpus.manifest.column("speaker")[rows]
+    known, place_N, count_P = np.unique(speaker_N, return_inverse=True, return_counts=True)
+    most = max((count for name, count in zip(known, count_P, strict=True) if name), default=1)
+    times_P = np.where(known == "", 1, np.maximum(np.round(most / count_P), 1)).astype(int)
+    return np.repeat(rows, times_P[place_N])
+
+
 def speaker_means(corpus: Corpus, rows) -> np.ndarray:
     """Embeddings of these rows with each speaker's mean over them in place of each; without a speaker, the own one."""
     embedding_NU, speaker_N = gate_inputs(corpus, rows), corpus.manifest.column("speaker")[rows]

@@ -16,6 +16,7 @@ DEFAULTS = {
         "top_k": 2,  # of topk; of threshold and top_p the most that may be chosen
         "threshold": 0.1,
         "top_p": 0.9,
+        "even_speakers": False,  # experts, mixture and adapters hear every training speaker about equally often
         "expert_dropout": 0.0,  # dropout on the input of the low-rank pairs, in training only
     },
     "mesh": {"data": -1, "fsdp": 1, "expert": 1, "model": 1},  # devices along each axis; -1 takes what is left

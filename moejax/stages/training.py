@@ -97,6 +97,9 @@ def gate(cfg, work) -> dict:
     buffer = {"gate": params["buffer"]["gate"]}
     save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
     write_json(work.path("gate", "scores.json"), meta)
+    if not cfg.gate.steps:
+        work.log("  nothing is trained here (gate.steps = 0): the joint stage is to teach the gate")
+        return scores
     work.log(
         f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} utterances of dev and test"
         f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
@@ -107,7 +110,7 @@ def gate(cfg, work) -> dict:
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
     corpus = Corpus(cfg, work)
-    rows = corpus.rows("train", {"sample": True} if cfg.experts.part == "sample" else {})
+    rows = mixtures.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     labels = None
     if cfg.experts.route == "label":
@@ -119,7 +122,7 @@ def experts(cfg, work) -> dict:
 def joint(cfg, work) -> dict:
     """Trains experts and gate together on the whole training part."""
     corpus = Corpus(cfg, work)
-    rows = corpus.rows("train")
+    rows = mixtures.training_rows(corpus)
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
     section = cfg.joint
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
@@ -151,7 +154,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
     if monitor.seen():
         corpus.work.log(monitor.table())
     return {
-        "utterances": len(rows),
+        "utterances": len(np.unique(rows)),
         "load": monitor.load().tolist(),
         "max_load": float(monitor.load().max()),
         "top1": monitor.top1().tolist(),
