@@ -36,6 +36,7 @@ class Batch:
     gate_in_BU: Array  # float32, pooled states of the unadapted encoder (U = 0 when no gate is asked)
     cohort_B: Array  # int32, for the load matrix only; no loss reads it
     real_B: Array  # bool, false on rows that fill up the last batch
+    states_BTD: Array | None = None  # encoder states, where they were kept from before; audio_BS is then [B, 0]
 
 
 @jax.tree_util.register_dataclass

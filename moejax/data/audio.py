@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,10 +28,12 @@ FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
 RATE = 16000
 FRAME_SECONDS = 0.02
 SILENCE_BELOW_LOUD_DB = 35.0
-_MAX_CHANNELS = 32
+_MAX_CHANNELS = soundfiles.MAX_CHANNELS
+_RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
 _SLICE = 1 << 17
 # Lossy decoders and mastering overshoot full scale a little; 12 dB over it is a wrong unit, not a loud voice.
 _MAX_OVERSHOOT = 4.0
+_ABSURD = 1e6  # beyond any unit: what is this large is counted and not computed with, or its square overflows
 
 
 class Rejected(ValueError):
@@ -98,8 +101,20 @@ def _opened(source):
 
 def _stream(source):
     if isinstance(source, str | Path):
+        check_file(source)
         return open(source, "rb")
     return io.BytesIO(source) if isinstance(source, bytes) else contextlib.nullcontext(source)
+
+
+def check_file(path: str | Path) -> None:
+    """Raises `Rejected("unreadable")` unless this is a plain file: opening a pipe or a device may wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Rejected("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise Rejected("unreadable", f"{path}: {kind}, not a file")
 
 
 def gate(
@@ -166,8 +181,8 @@ class _Intake:
         self.peak, self.sums, self.squares = 0.0, 0.0, 0.0
         self.resampled = Growing()
         with opened() as (rate, blocks):
-            if not isinstance(rate, int | np.integer) or rate <= 0:
-                raise Rejected("unreadable", f"sampling rate {rate!r} is not a positive number")
+            if not isinstance(rate, int | np.integer) or not _RATES[0] <= rate <= _RATES[1]:
+                raise Rejected("unreadable", f"sampling rate {rate!r}; known: {_RATES[0]} to {_RATES[1]} Hz")
             self.rate, self.levels = rate, _Levels(rate)
             resampler = None if rate == target_rate else soxr.ResampleStream(rate, target_rate, 1, dtype="float32")
             for block in blocks:
@@ -216,8 +231,12 @@ class _Intake:
         self.not_finite += int((~np.isfinite(block)).sum())
         if self.not_finite:  # it will be refused, but how many there are is told
             return
+        peak = float(np.abs(block).max())
+        if peak > _ABSURD:
+            self.peak = max(self.peak, peak)
+            return
         mixed = self._mixed(block)
-        peak = float(np.abs(mixed).max())
+        peak = float(np.abs(mixed).max()) if block.ndim == 2 and block.shape[1] > 1 else peak
         self.peak = max(self.peak, peak)
         self.levels.take(mixed)
         if peak > 1.0:

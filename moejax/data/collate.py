@@ -12,11 +12,16 @@ class Collator:
 
     `tokens` lists each row's ids (prefix, text, end token) and `prefix` how many of them are given, not predicted. The
     token length of a bucket is the longest of its rows rounded up to 8, known before the first batch, so that each
-    bucket has one shape. `audio(row) -> float32 [S]`.
+    bucket has one shape. `audio(row) -> float32 [S]`; with `states(row) -> [T, D]` and the `stride` in samples between
+    them, batches hold these in place of audio.
     """
 
-    def __init__(self, *, audio, samples, tokens, prefix, eot, buckets, labels=None, gate_in=None, cohorts=None):
+    def __init__(
+        self, *, audio, samples, tokens, prefix, eot, buckets, labels=None, gate_in=None, cohorts=None, states=None,
+        stride=320,
+    ):  # fmt: skip
         self.audio, self.samples, self.tokens = audio, np.asarray(samples), tokens
+        self.states, self.stride = states, stride
         self.prefix, self.eot = prefix, eot
         rows = len(self.samples)
         self.labels = np.full(rows, -1) if labels is None else np.asarray(labels)
@@ -36,16 +41,32 @@ class Collator:
 
     def __call__(self, bucket: int, rows) -> Batch:
         real_B, pick = np.asarray(rows) >= 0, np.maximum(rows, 0)
+        kept = self.states is not None
+        silence = np.zeros(0, np.float32)
         batch = assemble(
-            [None if row < 0 else self.audio(row) for row in rows], [self.tokens[row] for row in pick],
-            [self.prefix] * len(rows), samples=bucket, length=self.lengths[bucket], eot=self.eot,
+            [None if row < 0 else silence if kept else self.audio(row) for row in rows],
+            [self.tokens[row] for row in pick], [self.prefix] * len(rows), samples=0 if kept else bucket,
+            length=self.lengths[bucket], eot=self.eot,
         )  # fmt: skip
+        if kept:
+            samples_B = np.where(real_B, self.samples[pick], 1).astype(np.int32)
+            batch = dataclasses.replace(batch, samples_B=samples_B, states_BTD=self._states(bucket, rows))
         return dataclasses.replace(
             batch,
             label_B=np.where(real_B, self.labels[pick], -1).astype(np.int32),
             gate_in_BU=self.gate_in[pick] * real_B[:, None],
             cohort_B=self.cohorts[pick].astype(np.int32),
         )
+
+
+    def _states(self, bucket, rows):
+        found = [None if row < 0 else self.states(row) for row in rows]
+        one = next(states for states in found if states is not None)
+        states_BTD = np.zeros((len(rows), -(-bucket // self.stride), one.shape[1]), one.dtype)
+        for b, states in enumerate(found):
+            if states is not None:
+                states_BTD[b, : len(states)] = states
+        return states_BTD
 
 
 def assemble(waves, ids, given, *, samples, length, eot) -> Batch:

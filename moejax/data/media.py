@@ -45,10 +45,12 @@ def opened(stream: BinaryIO, container: str) -> Iterator[tuple[int, Iterator[np.
         detail = f"{container} audio is read by PyAV, which is not installed; pip install 'moejax[media]'"
         raise Undecodable("unreadable", detail) from error
     try:
-        with av.open(stream, mode="r") as file:
+        with av.open(stream, mode="r", metadata_errors="replace") as file:  # titles may be in any encoding
             if not file.streams.audio:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
             track = file.streams.audio[0]
+            if not track.rate or not track.layout.nb_channels:
+                raise Undecodable("unreadable", f"{container} file whose audio track names no rate or no channels")
             promised = float(file.duration or 0) / av.time_base
             yield track.rate, _whole(_frames(av, file, track), track.rate, promised, container)
     except av.FFmpegError as error:

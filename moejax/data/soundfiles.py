@@ -15,6 +15,8 @@ import soundfile
 from moejax.data.media import Undecodable
 
 BLOCK_FRAMES = 1 << 17  # 1 MB of stereo
+MAX_CHANNELS = 32
+_MAX_CHUNKS = 1000  # before the samples of a WAV; a file of zeros would be a million chunks of nothing
 
 
 @contextlib.contextmanager
@@ -26,11 +28,27 @@ def opened(stream: BinaryIO) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
         raise Undecodable("truncated", detail)
     stream.seek(0)
     try:
-        file = soundfile.SoundFile(stream)
+        file = soundfile.SoundFile(_Calm(stream))
     except soundfile.SoundFileError as error:
         raise Undecodable("unreadable", _first_line(error)) from error
     with file:
+        if file.channels > MAX_CHANNELS:
+            raise Undecodable("wrong_shape", f"{file.channels} channels; at most {MAX_CHANNELS}")
         yield file.samplerate, _blocks(file)
+
+
+class _Calm:
+    """A stream for libsndfile's callbacks, in which an exception is printed and lost: a place that a broken header
+    names and the file does not have is not gone to.
+    """
+
+    def __init__(self, stream: BinaryIO):
+        self.read, self.tell, self._stream = stream.read, stream.tell, stream
+
+    def seek(self, offset, whence=io.SEEK_SET):
+        with contextlib.suppress(OSError, ValueError, OverflowError):
+            self._stream.seek(offset, whence)
+        return self.tell()
 
 
 def _blocks(file):
@@ -68,13 +86,15 @@ def _wav_data_bytes(stream: BinaryIO) -> tuple[int, int]:
         return 0, 0
     order = ">" if head[:4] == b"RIFX" else "<"
     long_data = None
-    while len(chunk := stream.read(8)) == 8:
+    for _ in range(_MAX_CHUNKS):
+        if len(chunk := stream.read(8)) < 8:
+            break
         size = struct.unpack(order + "I", chunk[4:])[0]
         if chunk[:4] == b"ds64":
-            body = stream.read(size)
-            if len(body) >= 16:
+            body = stream.read(min(size, 16))
+            if len(body) == 16:
                 long_data = struct.unpack("<Q", body[8:16])[0]
-            stream.seek(size & 1, io.SEEK_CUR)
+            stream.seek(size + (size & 1) - len(body), io.SEEK_CUR)
             continue
         if chunk[:4] == b"data":
             if size == 0xFFFFFFFF:

@@ -14,7 +14,7 @@ import numpy as np
 from moejax import processes
 from moejax.convert import hf_whisper
 from moejax.nn import functional
-from moejax.stages import fitting, mixtures
+from moejax.stages import fitting, mixtures, states
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
@@ -39,7 +39,7 @@ def run(cfg, work) -> dict:
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
     corpus = Corpus(cfg, work, together=True)
-    rows = corpus.rows("train")
+    rows = mixtures.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
         raise ValueError(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
@@ -133,7 +133,8 @@ def _train(corpus, kind, rows, labels, mixture):
     dev = None if single is None else fitting.dev_loss(corpus, graphdef, mixture, "label", section, single)
     return fitting.train(
         corpus, "adapters", loss_fn, params, ("expert",), section,
-        plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, labels), sub=(kind,),
+        plan=fitting.speech_plan(corpus, rows, section), sub=(kind,),
+        fetch=states.collator(corpus, rows, row, mixture, labels),
         eval_fn=dev,
     )  # fmt: skip
 

@@ -100,8 +100,10 @@ class Corpus:
     def cohort_index(self, rows) -> np.ndarray:
         return np.searchsorted(self.cohorts, self.manifest.column("cohort")[rows])
 
-    def collator(self, rows, labels=None, gate_in=None) -> Collator:
-        """Batches of these rows; `labels` and `gate_in` are aligned with `rows`. Index i of the collator is rows[i]."""
+    def collator(self, rows, labels=None, gate_in=None, states=None) -> Collator:
+        """Batches of these rows; `labels` and `gate_in` are aligned with `rows`. Index i of the collator is rows[i].
+        `states(row)` gives encoder states of a row of the manifest in place of its audio.
+        """
         prefix, tokenizer = self.prefix(), self.tokenizer
         texts = self.manifest.column("text")[rows]
         tokens = [prefix + tokenizer.encode(text) + [tokenizer.eot] for text in texts]
@@ -113,6 +115,7 @@ class Corpus:
         return Collator(
             audio=_Rows(self.audio, rows), samples=self.samples[rows], tokens=tokens, prefix=len(prefix),
             eot=tokenizer.eot, buckets=self.buckets, labels=labels, gate_in=gate_in, cohorts=self.cohort_index(rows),
+            states=None if states is None else _Rows(states, rows), stride=2 * self.base[0].hop,
         )  # fmt: skip
 
     def max_tokens(self) -> int:
@@ -123,13 +126,14 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """Audio of row number `rows[i]`; pickles for loader processes."""
+    """Audio (or encoder states) of row number `rows[i]`; pickles for loader processes."""
 
-    cache: AudioCache
+    cache: object
     rows: np.ndarray
 
     def __call__(self, index):
-        return self.cache[int(self.rows[index])]
+        row = int(self.rows[index])
+        return self.cache(row) if callable(self.cache) else self.cache[row]
 
 
 def bucket_samples(seconds, hop: int) -> tuple[int, ...]:

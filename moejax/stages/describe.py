@@ -187,8 +187,7 @@ def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | audio.
     try:
         if not utterance.text.strip():
             raise audio.Rejected("no_text", "the text is empty")
-        samples, rate = audio.read(utterance.audio)
-        checked = audio.gate(samples, rate, target_rate=RATE, **limits)
+        checked = audio.load(utterance.audio, target_rate=RATE, **limits)
     except audio.Rejected as rejected:
         return rejected
     fixes, path = checked.fixes, utterance.audio

@@ -79,9 +79,11 @@ def known_systems(work) -> list[str]:
     names = ["base"]
     if work.path("adapters", "index.json").exists():
         names += list(read_json(work.path("adapters", "index.json")))
-    for stage, more in (("experts", ["moe_frozen"]), ("joint", ["moe", *controls.CONTROLS])):
-        if work.path(stage, "params.safetensors").exists():
-            names += more
+    trained = (work.finished("experts") or {"inputs": {}})["inputs"].get("experts.steps", 1)  # else they are the base
+    if trained and work.path("experts", "params.safetensors").exists():
+        names.append("moe_frozen")
+    if work.path("joint", "params.safetensors").exists():
+        names += ["moe", *controls.CONTROLS]
     return names
 
 

@@ -94,6 +94,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
     set_up_jax(config, work)
     if processes.first():
         sweep(work.root, within=False)
+        sweep(work.path("states"))
     passed: dict[str, str] = {}
     others = [Work(folder) for folder in donors]
     try:

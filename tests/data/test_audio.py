@@ -1,4 +1,5 @@
 import io
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import soundfile
 import soxr
 
 from moejax.data import audio, soundfiles
+from moejax.data.sources import folder
 
 RATE = 16000
 
@@ -268,3 +270,44 @@ def test_memory_holds_the_samples_at_16_khz_and_little_else(tmp_path, name):
     size, grown = map(int, done.stdout.split())
     assert abs(size - 4 * 300 * RATE) < 4 * RATE
     assert grown < size + 12_000_000, f"{grown / 1e6:.1f} MB for {size / 1e6:.1f} MB of samples"
+
+
+def test_what_is_no_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    (tmp_path / "loop.wav").symlink_to("loop.wav")
+    for source in (tmp_path / "pipe.wav", tmp_path, tmp_path / "loop.wav", "/dev/zero", "a\0b.wav"):
+        with pytest.raises(audio.Rejected, match="unreadable") as raised:
+            audio.load(source)
+        assert "\n" not in str(raised.value)
+
+
+def test_a_file_of_zeros_behind_riff_takes_no_time(tmp_path):
+    path = tmp_path / "zeros.wav"
+    path.write_bytes(b"RIFF\0\0\0\0WAVE")
+    os.truncate(path, 2**32)  # a chunk of no bytes every eight bytes
+    assert read_reason(path) == "unreadable"
+
+
+@pytest.mark.parametrize("rate", [1, 999, 2**31 - 1])
+def test_rates_that_no_recorder_has_are_refused(rate):
+    assert reason(tone(), rate) == "unreadable"
+
+
+def test_floats_beyond_any_unit_are_of_no_scale():
+    for value in (3e38, -3e38, 1e20):
+        samples = np.stack([tone(), tone()], axis=1)
+        samples[50] = value  # its square, and the sum of two, are too large for a float
+        assert reason(samples, RATE) == "wrong_scale"
+        assert reason(samples[:, 0], RATE) == "wrong_scale"
+
+
+def test_a_header_that_promises_more_than_memory(tmp_path):
+    """FLAC holds the number of samples in 36 bits."""
+    soundfile.write(tmp_path / "a.flac", tone(), RATE)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[21] |= 0x0F
+    content[22:26] = b"\xff" * 4
+    (tmp_path / "a.flac").write_bytes(content)
+    assert read_reason(tmp_path / "a.flac") == "truncated"
+    with pytest.raises(audio.Rejected, match="truncated"):
+        folder.Segment(str(tmp_path / "a.flac"), 0.0, None)()

@@ -29,6 +29,7 @@ SUITES = {
     "term": 60,
     "damage": 3000,
     "disk": 10,
+    "audio": 5000,
 }
 
 

@@ -1,9 +1,9 @@
 """The command line in processes of its own that can be killed.
 
-Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "folder": .., "environment": ..}, forks a child that runs `moejax argv`, and
-answers with two lines: the child's process id, then its exit code (-9 for SIGKILL), what it wrote to stderr and the
-seconds of processor time that it took, as JSON. Imports cost seconds, so this process pays them once; jax has no
-threads before it first computes.
+Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "folder": .., "environment": ..}, forks a child that runs
+`moejax argv`, and answers with two lines: the child's process id, then its exit code (-9 for SIGKILL), what it wrote to
+stderr and the seconds of processor time that it took, as JSON. Imports cost seconds, so this process pays them once;
+jax has no threads before it first computes.
 """
 
 import atexit

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from moejax.data.audio import Rejected, read
+from moejax.data.audio import Rejected, check_file, read
 from moejax.data.manifest import Utterance
+from moejax.data.soundfiles import BLOCK_FRAMES
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")
@@ -37,6 +38,7 @@ class Segment:
         return (self.path,)
 
     def __call__(self) -> tuple[np.ndarray, int]:
+        check_file(self.path)
         try:
             with soundfile.SoundFile(self.path) as file:
                 rate, start = file.samplerate, round(self.offset * file.samplerate)
@@ -45,9 +47,18 @@ class Segment:
                     asked = f"{self.offset:g} + {(self.seconds or 0):g} s"
                     raise Rejected("truncated", f"{self.path}: {asked} asked, {file.frames / rate:.2f} s there")
                 file.seek(start)
-                return file.read(count, dtype="float32"), rate
+                return _up_to(count, file), rate
         except soundfile.SoundFileError:
             return read(self.path)  # names the reason
+
+
+def _up_to(count: int, file) -> np.ndarray:
+    """At most so many frames [S] or [S, channels], in memory for those that are there: headers promise anything."""
+    blocks = []
+    while count > 0 and len(block := file.read(min(count, BLOCK_FRAMES), dtype="float32")):
+        blocks.append(block)
+        count -= len(block)
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
 
 def load(
