@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant=""):
-    if variant not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; known: smoke")
+    if variant not in ("", "smoke", "hyper"):
+        raise ValueError(f"unknown variant {variant!r}; known: smoke, hyper")
     c = ConfigDict()
     c.name = "fsdd"
     c.data = dict(
@@ -47,4 +47,9 @@ def get_config(variant=""):
     if variant == "smoke":
         c.base.steps = c.experts.steps = c.joint.steps = 3
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)
+    if variant == "hyper":
+        c.hyper = dict(
+            systems=("hyper_AB", "moe_hyper_AB", "lora_AB", "hyper"), cohorts=("A", "B"),
+            steps=400, learning_rate=5e-3, **noise,
+        )  # fmt: skip
     return c
