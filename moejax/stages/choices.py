@@ -46,6 +46,17 @@ def check(config) -> None:
         values = [node] if isinstance(node, str) else list(node)
         if wrong := [value for value in values if value not in known]:
             raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known)}")
+    for path, value in (("threshold", config.mixture.threshold), ("top_p", config.mixture.top_p)):
+        if not 0 < value <= 1:
+            raise ValueError(f"config key 'mixture.{path}' is {value}; a probability above 0 and up to 1")
+    joint = config.joint
+    if joint.temperature <= 0:
+        raise ValueError(f"config key 'joint.temperature' is {joint.temperature}; it is above 0, and 1 changes nothing")
+    if not 0 <= joint.temperature_steps <= joint.steps:
+        raise ValueError(
+            f"config key 'joint.temperature_steps' is {joint.temperature_steps}, of joint.steps = {joint.steps}: the"
+            " temperature must have come down to 1 when the stage ends; 0 takes all of its steps"
+        )
     base = config.base
     if base.word_strings > base.readings:
         raise ValueError(
