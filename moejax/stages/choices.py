@@ -3,10 +3,11 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
+from moejax.nn.hypernet import FORMS
 from moejax.nn.whisper import SIZES
 from moejax.ops import pooling, routing
 from moejax.score.normalize import NORMALIZERS
-from moejax.stages import adapters, cluster, translate
+from moejax.stages import adapters, cluster, hyper, translate
 from moejax.train.optim import SCHEDULES
 
 KNOWN = {
@@ -24,11 +25,13 @@ KNOWN = {
     "experts.route": ("gate", "label", "uniform"),
     "experts.part": ("sample", "train"),
     "adapters.kinds": tuple(adapters.KINDS),
+    "hyper.systems": hyper.SYSTEMS,
+    "hyper.form": FORMS,
     "evaluate.split": tuple(SPLITS),
     "evaluate.speaker_scope": ("own", "all"),
     "translate.backend": tuple(translate.BACKENDS),
     "report.normalizer": tuple(NORMALIZERS),
-    **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "translate")},
+    **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "hyper", "translate")},
 }
 
 
@@ -43,6 +46,17 @@ def check(config) -> None:
         values = [node] if isinstance(node, str) else list(node)
         if wrong := [value for value in values if value not in known]:
             raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known)}")
+    for path, value in (("threshold", config.mixture.threshold), ("top_p", config.mixture.top_p)):
+        if not 0 < value <= 1:
+            raise ValueError(f"config key 'mixture.{path}' is {value}; a probability above 0 and up to 1")
+    joint = config.joint
+    if joint.temperature <= 0:
+        raise ValueError(f"config key 'joint.temperature' is {joint.temperature}; it is above 0, and 1 changes nothing")
+    if not 0 <= joint.temperature_steps <= joint.steps:
+        raise ValueError(
+            f"config key 'joint.temperature_steps' is {joint.temperature_steps}, of joint.steps = {joint.steps}: the"
+            " temperature must have come down to 1 when the stage ends; 0 takes all of its steps"
+        )
     base = config.base
     if base.word_strings > base.readings:
         raise ValueError(
