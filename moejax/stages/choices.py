@@ -3,6 +3,7 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
+from moejax.nn.quantize import KINDS as WEIGHTS
 from moejax.nn.whisper import SIZES
 from moejax.ops import pooling, routing
 from moejax.score.normalize import NORMALIZERS
@@ -14,6 +15,9 @@ KNOWN = {
     "data.split": tuple(splits.SCHEMES),
     "model.size": tuple(SIZES),
     "model.dtype": ("float32", "bfloat16", "float16"),
+    "model.weights": ("", *WEIGHTS),
+    "evaluate.weights": ("", *WEIGHTS),
+    "study.kinds": tuple(adapters.KINDS),
     "embed.pooling": tuple(pooling.POOLINGS),
     "embed.signals": ("gradient",),
     **{f"cluster.{key}": values for key, values in cluster.CHOICES.items()},
@@ -33,19 +37,11 @@ KNOWN = {
 
 
 def check(config) -> None:
-    """ValueError naming the first key whose value (or, of a tuple, one of its values) is not among the known ones, or
-    that does nothing without another.
-    """
+    """ValueError naming the first key whose value (or, of a tuple, one of its values) is not among the known ones."""
     for path, known in KNOWN.items():
         node = config
         for part in path.split("."):
             node = node[part]
         values = [node] if isinstance(node, str) else list(node)
         if wrong := [value for value in values if value not in known]:
-            raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known)}")
-    base = config.base
-    if base.word_strings > base.readings:
-        raise ValueError(
-            f"config key 'base.word_strings' is {base.word_strings}, of base.readings = {base.readings}: strings are a"
-            " part of the readings, so at most as many"
-        )
+            raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known).lstrip(', ')}")

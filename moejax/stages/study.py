@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from moejax.stages import adapters, choices, report, report_load
+from moejax.stages import adapters, report, report_load
 from moejax.stages import config as configs
 from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, digest, flatten, read_json, write_json
@@ -132,7 +132,7 @@ def _derived(config, systems, values: dict):
         kinds = tuple(s for s in systems if s in adapters.KINDS)
         changed = configs.changed(changed, {"adapters": {"kinds": kinds}})
     changed = configs.changed(changed, values)
-    choices.check(changed)
+    configs.check(changed)
     return changed
 
 

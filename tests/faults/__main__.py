@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "faults")]  # as pytest does for these folders
 
 # Name of the module, and how many tries it is run with unless --tries says otherwise.
-SUITES = {"audio": 5000}
+SUITES = {"audio": 5000, "configs": 2000}
 
 
 def main(argv=None) -> int:
