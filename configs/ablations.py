@@ -11,7 +11,7 @@ rank 32 in 8 blocks that the gate scales: with a constant gate it is `lora_total
 from ml_collections import ConfigDict
 
 # Speakers of each cohort, utterances of each of them, typical speakers, utterances of each of them, sentences
-SIZES = {"": (3, 120, 8, 650, 7360), "fast": (3, 40, 8, 120, 1680), "smoke": (2, 16, 3, 40, 200)}
+SIZES = {"": (4, 120, 8, 650, 8080), "fast": (3, 40, 8, 120, 1680), "smoke": (2, 16, 3, 40, 200)}
 
 
 def get_config(variant=""):
@@ -20,29 +20,30 @@ def get_config(variant=""):
     c = ConfigDict()
     c.name = "ablations"
     c.data = dict(
-        source="builtin", split="per_speaker", split_options=dict(prompts="disjoint"), unseen_share=0.3,
+        source="builtin", seed=1, split="per_speaker", split_options=dict(prompts="disjoint"), unseen_share=0.25,
         options=corpus(SIZES[variant]),
     )  # fmt: skip
-    c.model = dict(size="micro", vocab_size=1000, buckets=(2.6, 5.2))
+    c.model = dict(size="micro", vocab_size=1000, buckets=(2.6, 6.0))
     c.base = dict(
         select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=3e-3, warmup=60, weight_decay=0.01
     )
     c.runtime = dict(cpu_devices=2)
-    c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
-    c.cluster = dict(discriminant="speaker")
+    c.embed = dict(layers=(0, 1, 2), pooling="mean_std", signals=("gradient",))
+    c.cluster = dict(discriminant="speaker", signal="gradient")
     c.gate = dict(num_experts=8, hidden=0, steps=0, zero_start=True)
     c.mixture = dict(
-        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense"
+        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense",
+        even_speakers=True,
     )
     c.experts = dict(steps=0)
-    c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, gate_scale=1.0)
-    c.adapters = dict(learning_rate=8e-3, kinds=("lora", "lora_total", "cohort", "full"))
+    c.joint = dict(steps=250, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0)
+    c.adapters = dict(learning_rate=5e-3, kinds=("lora", "lora_total", "cohort", "speaker", "full"))
     c.translate = dict(steps=0)
     c.variants = variants(c.joint.steps)
     if variant:
         c.model = dict(
             size="micro", sizes=dict(d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn=256, decoder_ffn=256),
-            vocab_size=1000, buckets=(5.2,),
+            vocab_size=1000, buckets=(6.0,),
         )  # fmt: skip
         c.base.steps, c.joint.steps = 250, 100
         c.embed.layers = (0, 1)
@@ -80,7 +81,7 @@ def variants(steps):
             cluster=dict(discriminant="none"),
             gate=dict(hidden=64, steps=300, zero_start=False, num_experts=8),
             mixture=dict(routing="topk", top_k=2),
-            experts=dict(steps=early, learning_rate=8e-3),
+            experts=dict(steps=early, learning_rate=5e-3),
             joint=dict(steps=late, balance=0.01, gate_scale=0.1),
         ),
         # What it weighs

@@ -30,13 +30,17 @@ def get_config(variant=""):
         select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=3e-3, warmup=60, weight_decay=0.01
     )
     c.runtime = dict(cpu_devices=2)
-    c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
-    c.gate = dict(num_experts=8, hidden=64, temperature=2.0)
+    c.embed = dict(layers=(0, 1, 2), pooling="mean_std", signals=("gradient",))
+    c.cluster = dict(signal="gradient")
+    # Gated rank blocks: one LoRA of rank 32 in eight blocks, which a gate that knows nothing at the start weighs by the
+    # voice. A gate pretrained on the clusters, and experts before it, did worse (docs/experiments.md)
+    c.gate = dict(num_experts=8, hidden=0, steps=0, zero_start=True)
     c.mixture = dict(
-        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=4, routing="dense"
-    )
-    c.experts = dict(steps=60, learning_rate=8e-3)
-    c.joint = dict(steps=260, learning_rate=8e-3, balance=0.01)
+        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense",
+        even_speakers=True,
+    )  # fmt: skip
+    c.experts = dict(steps=0)
+    c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0)
     c.adapters = dict(learning_rate=8e-3)
     c.translate = dict(steps=400)
     if variant == "fast":
@@ -49,6 +53,6 @@ def get_config(variant=""):
         )  # fmt: skip
         c.base.steps = 250
         c.embed.layers = (0, 1)
-        c.experts.steps, c.joint.steps = 40, 60
+        c.joint.steps = 100
         c.translate = dict(steps=150, layers=1, extra_pairs=3000)
     return c

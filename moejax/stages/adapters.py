@@ -38,7 +38,7 @@ def run(cfg, work) -> dict:
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
     corpus = Corpus(cfg, work)
-    rows = corpus.rows("train")
+    rows = mixtures.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
         raise ValueError(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")

@@ -11,10 +11,10 @@ from moejax.data.tokenizer import special_tokens
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import SAMPLE_RATE, STRIDE
-from moejax.stages import adapters, base, controls, packed
+from moejax.stages import adapters, base, controls, hyper, packed
 
 SINGLE = tuple(kind for kind in adapters.KINDS if kind not in adapters.MANY)
-FIXED = ("base", *SINGLE, adapters.MERGED, "moe_frozen", "moe", *controls.CONTROLS)
+FIXED = ("base", *hyper.SYSTEMS, *SINGLE, adapters.MERGED, "moe_frozen", "moe", *controls.CONTROLS)
 OF_GROUPS = ("lora_", "hyper_", "moe_hyper_")  # followed by cohorts or speakers, which the corpus alone knows
 # Largest and smallest values of sizes, where zero and all that an int64 holds do not do.
 SIZES = {"hop": (16, 3200), "num_mel_bins": (1, 200), "max_target_positions": (8, 100_000), "vocab_size": (300, 10**6)}
@@ -28,6 +28,12 @@ def check(config) -> None:
     _vocabularies(config)
     _cluster(config)
     _systems(config)
+    joint = config.joint
+    if joint.temperature_steps > joint.steps:
+        raise ValueError(
+            f"config key 'joint.temperature_steps' is {joint.temperature_steps}, of joint.steps = {joint.steps}: the"
+            " temperature must have come down to 1 when the stage ends; 0 takes all of its steps"
+        )
     sizes = list(config.mesh.values())
     if sizes.count(-1) > 1 or 0 in sizes:
         raise ValueError(f"config section 'mesh' is {config.mesh.to_dict()}: sizes are positive, and at most one is -1")

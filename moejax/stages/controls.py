@@ -56,13 +56,12 @@ def _enrolled(corpus, graphdef, params, mixture):
 
 def _oracle(corpus, graphdef, params, mixture):
     rows = corpus.rows("train")
-    route = mixture.route(asr.make_gate(graphdef)(params, mixtures.gate_inputs(corpus, rows)))
-    share_NE = np.asarray(routing.shares(routing.dense_weights(route, mixture.num_experts)))
+    weight_NE = mixtures.train_weights(corpus, graphdef, params, mixture)
     cohort = corpus.manifest.column("cohort")
-    share = {c: share_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else None for c in corpus.cohorts}
-    mean_E = share_NE.mean(0)
-    chosen_NE = np.stack([mean_E if share[c] is None else share[c] for c in cohort])
-    return np.log(np.maximum(chosen_NE, 1e-9)).astype(np.float32)
+    mean = {c: weight_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else None for c in corpus.cohorts}
+    mean_E = weight_NE.mean(0)
+    chosen_NE = np.stack([mean_E if mean[c] is None else mean[c] for c in cohort])
+    return routing.logits_of(chosen_NE, mixture.routing)
 
 
 def _derangement(rng, count: int) -> np.ndarray:

@@ -52,12 +52,13 @@ def row_options(section) -> dict:
 
 def train(
     corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(),
-    eval_fn=None,
+    eval_fn=None, stepped=False,
 ):  # fmt: skip
     """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from
     W/name/checkpoints.
 
-    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch.
+    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch; the loss is given the step too
+    if `stepped`.
     """
     cfg, work = corpus.cfg, corpus.work
     optimizer, schedule = optim.make_optimizer(
@@ -69,7 +70,7 @@ def train(
         work.log(f"  trains {line}")
     state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
     state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
-    step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule)
+    step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule, stepped=stepped)
     batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
     try:
         state = loop.fit(

@@ -15,7 +15,8 @@ def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr
     options = dict(
         targets=tuple(m.targets), num_experts=num_experts, rank=rank or m.rank,
         alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised, shared_rank=m.shared_rank,
-        routing=m.routing, top_k=min(m.top_k, num_experts), expert_dropout=m.expert_dropout,
+        routing=m.routing, top_k=min(m.top_k, num_experts), threshold=m.threshold, top_p=m.top_p,
+        expert_dropout=m.expert_dropout,
     )  # fmt: skip
     return asr.Mixture(**{**options, **changes})
 
@@ -57,13 +58,19 @@ def with_gate(corpus: Corpus, stage: str | None = None):
 def mean_logits(corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
     """logits_E that give every utterance the mean route of the training part.
 
-    With dense routing exactly that route; with top-k the k largest of its weights, renormalised as the mixture itself
-    does it.
+    With dense routing and sigmoid exactly that route; otherwise what the mixture itself chooses of its weights.
+    """
+    weight_NE = train_weights(corpus, graphdef, params, mixture)
+    return routing.logits_of(weight_NE.mean(0), mixture.routing)
+
+
+def train_weights(corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
+    """What the gate gives to the training part, weight_NE: shares, or the weights themselves where each is on its own.
     """
     embedding_NU = gate_inputs(corpus, corpus.rows("train"))
     route = mixture.route(asr.make_gate(graphdef)(params, embedding_NU))
-    share_E = np.asarray(routing.shares(routing.dense_weights(route, mixture.num_experts))).mean(0)
-    return np.log(np.maximum(share_E, 1e-9)).astype(np.float32)
+    weight_NE = routing.dense_weights(route, mixture.num_experts)
+    return np.asarray(weight_NE if mixture.routing == "sigmoid" else routing.shares(weight_NE))
 
 
 def with_experts(corpus: Corpus, mixture: asr.Mixture, saved=None):
@@ -100,6 +107,21 @@ def gate_inputs(corpus: Corpus, rows) -> np.ndarray:
     if missing:
         raise ValueError(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
     return found["embedding"][[place[name] for name in ids]]
+
+
+def training_rows(corpus: Corpus, select=None) -> np.ndarray:
+    """Rows of the training part that experts, mixture and adapters learn from. With mixture.even_speakers each row is
+    there so many times that every speaker comes up about as often as the one with the most: what a majority has to say
+    is otherwise most of what is learnt. Rows without a speaker are there once.
+    """
+    rows = corpus.rows("train", select)
+    if not corpus.cfg.mixture.even_speakers:
+        return rows
+    speaker_N = corpus.manifest.column("speaker")[rows]
+    known, place_N, count_P = np.unique(speaker_N, return_inverse=True, return_counts=True)
+    most = max((count for name, count in zip(known, count_P, strict=True) if name), default=1)
+    times_P = np.where(known == "", 1, np.maximum(np.round(most / count_P), 1)).astype(int)
+    return np.repeat(rows, times_P[place_N])
 
 
 def speaker_means(corpus: Corpus, rows) -> np.ndarray:

@@ -10,8 +10,13 @@ DEFAULTS = {
         "alpha": 8.0,  # update is scaled by alpha / rank
         "stabilised": False,  # alpha / sqrt(rank) instead
         "shared_rank": 0,  # rank of an expert that is always on; 0 for none
-        "routing": "topk",  # topk: softmax over the chosen; dense: E * softmax over all
-        "top_k": 2,
+        # topk: softmax over the chosen; dense: E * softmax over all; threshold: those of probability `threshold` or
+        # more; top_p: the fewest that have `top_p` together; sigmoid: 2 * sigmoid, each on its own
+        "routing": "topk",
+        "top_k": 2,  # of topk; of threshold and top_p the most that may be chosen
+        "threshold": 0.1,
+        "top_p": 0.9,
+        "even_speakers": False,  # experts, mixture and adapters hear every training speaker about equally often
         "expert_dropout": 0.0,  # dropout on the input of the low-rank pairs, in training only
     },
     "mesh": {"data": -1, "fsdp": 1, "expert": 1, "model": 1},  # devices along each axis; -1 takes what is left

@@ -51,6 +51,9 @@ DEFAULTS = {
         "balance": 0.01,
         "z": 1e-3,
         "gate_scale": 0.1,  # the gate's learning rate as a multiple of learning_rate
+        # Logits are divided by this at first and by 1 after so many steps (0: all steps), geometrically between
+        "temperature": 1.0,
+        "temperature_steps": 0,
         "gate_dropout": 0.0,  # share of utterances that train with the even route: what gate.fallback falls back to
         "voice_mix": False,  # the gate trains on random mixtures of an utterance's embedding and its speaker's mean
     },
@@ -94,6 +97,9 @@ def gate(cfg, work) -> dict:
     buffer = {"gate": params["buffer"]["gate"]}
     save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
     write_json(work.path("gate", "scores.json"), meta)
+    if not cfg.gate.steps:
+        work.log("  nothing is trained here (gate.steps = 0): the joint stage is to teach the gate")
+        return scores
     work.log(
         f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} utterances of dev and test"
         f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
@@ -104,7 +110,7 @@ def gate(cfg, work) -> dict:
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
     corpus = Corpus(cfg, work)
-    rows = corpus.rows("train", {"sample": True} if cfg.experts.part == "sample" else {})
+    rows = mixtures.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     labels = None
     if cfg.experts.route == "label":
@@ -116,10 +122,12 @@ def experts(cfg, work) -> dict:
 def joint(cfg, work) -> dict:
     """Trains experts and gate together on the whole training part."""
     corpus = Corpus(cfg, work)
-    rows = corpus.rows("train")
+    rows = mixtures.training_rows(corpus)
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
-    terms = {name: cfg.joint[name] for name in ("balance", "z", "gate_dropout", "voice_mix")}
-    row = asr.Row(route="gate", **terms, **fitting.row_options(cfg.joint))
+    section = cfg.joint
+    falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
+    terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
+    row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
     return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
 
 
@@ -138,6 +146,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
         params = fitting.train(
             corpus, name, loss_fn, params, trainable, section,
             plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            stepped=row.temperature_steps > 0,
             eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
         )  # fmt: skip
     keep = {group: params[group] for group in ("expert", "gate")}
@@ -145,7 +154,7 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
     if monitor.seen():
         corpus.work.log(monitor.table())
     return {
-        "utterances": len(rows),
+        "utterances": len(np.unique(rows)),
         "load": monitor.load().tolist(),
         "max_load": float(monitor.load().max()),
         "top1": monitor.top1().tolist(),

@@ -38,14 +38,16 @@ class Mixture:
     shared_rank: int = 0
     routing: str = "topk"
     top_k: int = 2
+    threshold: float = 0.1
+    top_p: float = 0.9
     expert_dropout: float = 0.0
 
     def route(self, logits_BE) -> Route:
-        return routing.make_route(logits_BE, kind=self.routing, k=self.top_k)
+        return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
 
     def uniform(self, rows: int) -> Route:
         """Every expert for everybody: what dense routing makes of a gate that knows nothing, one LoRA of rank E * r."""
-        weight = 1.0 if self.routing == "dense" else 1.0 / self.num_experts
+        weight = 1.0 if self.routing in ("dense", "sigmoid") else 1.0 / self.num_experts
         return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
 
 
@@ -82,6 +84,8 @@ class Row:
     warp_freq: float = 0.0
     level: float = 0.0
     scored: int = 0  # most scored positions of an utterance, which follow on each other; 0: all may be
+    temperature: float = 1.0  # the gate's logits are divided by this in the first step, and by 1 after so many
+    temperature_steps: int = 0
 
 
 def build(
@@ -141,11 +145,13 @@ def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
 
 
 def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=None, num_cohorts: int = 1):
-    """`loss_fn(params, batch, key) -> (loss, metrics)` of one row."""
+    """`loss_fn(params, batch, key, step=None) -> (loss, metrics)` of one row; `step` only matters to a temperature that
+    falls, which is 1 without it.
+    """
     if row.route not in ROUTES:
         raise ValueError(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
 
-    def loss_fn(params, batch: Batch, key):
+    def loss_fn(params, batch: Batch, key, step=None):
         model = functional.merge(graphdef, params)
         key_augment, key_noise, key_route = jax.random.split(key, 3)
         if batch.states_BTD is None:
@@ -153,7 +159,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
         else:
             mel_BNM = None
             mask_BT = pooling.valid_frames(batch.samples_B, batch.states_BTD.shape[1], model.config.hop)
-        route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts)
+        route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
@@ -199,7 +205,7 @@ def augmented(model, batch, key, row):
     return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
 
 
-def _route(model, batch, key, row, mixture, prior_E, num_cohorts):
+def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
     """The route of this row and the loss terms that come with it."""
     if row.route == "none":
         return None, {}
@@ -211,6 +217,8 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts):
     logits_BE = model.gate(_mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU)
     if row.route == "random":
         logits_BE = shuffled(key_route, logits_BE)
+    if row.temperature_steps and step is not None:
+        logits_BE = logits_BE / routing.temperature(step, row.temperature, row.temperature_steps)
     if row.gate_dropout:
         logits_BE = logits_BE * jax.random.bernoulli(key_drop, 1 - row.gate_dropout, (len(logits_BE), 1))
     route = mixture.route(logits_BE)
@@ -420,11 +428,17 @@ def make_detect(graphdef):
 
 
 def make_decoder(
-    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None, **options
-) -> Decoder:
-    """The host side of recognition, `decode.decoder.Decoder`, of one model; options: batch_size, label, seed."""
+    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None,
+    logits_E=None, **options,
+) -> Decoder:  # fmt: skip
+    """The host side of recognition, `decode.decoder.Decoder`, of one model; `logits_E` stand in place of the gate's for
+    every window (an enrolled speaker); options: batch_size, label, seed.
+    """
+    encode = make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
+    if logits_E is not None:
+        encode = functools.partial(encode, control=CONTROLS.index("constant"), logits_E=logits_E)
     programs = Programs(
-        encode=make_encode(graphdef, route=route, mixture=mixture, embedding=embedding),
+        encode=encode,
         search=make_search(graphdef),
         detect=make_detect(graphdef),
     )
@@ -454,8 +468,8 @@ def make_gate(graphdef):
     return run
 
 
-def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0):
-    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real.
+def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0, logits_E=None):
+    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real; `logits_E` as `make_decoder`.
 
     Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the
     route can differ slightly from that of `make_predict`.
@@ -468,6 +482,8 @@ def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0
         chosen = None
         if route == "label":
             chosen = routing.one_hot(jnp.full((B,), label, jnp.int32))
+        elif route == "gate" and logits_E is not None:
+            chosen = mixture.route(jnp.broadcast_to(logits_E, (B, len(logits_E))))
         elif route == "gate":
             samples_B = jnp.full((B,), N * model.config.hop)
             untrimmed = dataclasses.replace(embedding, trim_silence=False)

@@ -82,8 +82,9 @@ def place(state, frozen, optimizer, mesh):
     return state, frozen, *on
 
 
-def train_step(loss_fn, optimizer, schedule, state, frozen, batch):
-    """One update: (new state, metrics). Pure; `loss_fn(params, batch, key) -> (loss, {name: scalar or small array})`.
+def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
+    """One update: (new state, metrics). Pure; `loss_fn(params, batch, key) -> (loss, {name: scalar or small array})`,
+    which is given the step as a fourth argument if `stepped`.
 
     A loss, a gradient or a result of the update that is not finite leaves params and optimizer state as they were, bit
     for bit, and adds one to `skipped`; the step counter moves on, so that the next batch and key are taken. Metrics:
@@ -93,7 +94,7 @@ def train_step(loss_fn, optimizer, schedule, state, frozen, batch):
     key = jax.random.fold_in(state.key, state.step)
 
     def loss_of(live):
-        return loss_fn({**frozen, **live}, batch, key)
+        return loss_fn({**frozen, **live}, batch, key, *([state.step] if stepped else []))
 
     (loss, extra), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     grad_norm = optax.tree.norm(grads)
@@ -141,7 +142,7 @@ def check_finite(state):
             raise ValueError(f"{sharding.path_string(path)} holds a number that is not finite")
 
 
-def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None):
+def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None, stepped=False):
     """`train_step` jitted: step(state, frozen, batch) -> (state, metrics), the state donated, shardings written out.
 
     Output shardings equal input shardings: left to the compiler, the low-rank factors drift to other layouts and the
@@ -149,7 +150,7 @@ def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, sche
     """
     whole = sharding.replicated(mesh)
     return jax.jit(
-        functools.partial(train_step, loss_fn, optimizer, schedule),
+        functools.partial(train_step, loss_fn, optimizer, schedule, stepped),
         donate_argnums=0,
         in_shardings=(state_sharding, frozen_sharding, sharding.batch_sharding(mesh)),
         out_shardings=(state_sharding, whole),

@@ -1,8 +1,9 @@
 """Short forms of the suites about hostile input; the long forms are `python -m tests.faults --only audio` and so on."""
 
 import audio
-import configs
 import pytest
+
+import configs
 
 
 def all_survived(rows):

@@ -25,6 +25,21 @@ def test_unknown_value_names_key_and_known_values(section, key, value, known):
 
 
 @pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("joint", {"steps": 50, "temperature": 4.0, "temperature_steps": 51}, "'joint.temperature_steps' is 51, of"),
+        ("joint", {"temperature": 0.0}, "'joint.temperature' is 0"),
+        ("mixture", {"top_p": 0.0}, "'mixture.top_p' is 0"),
+        ("mixture", {"threshold": 1.5}, "'mixture.threshold' is 1.5"),
+    ],
+)
+def test_numbers_that_would_never_act_as_asked_are_refused(section, values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        config.resolve(ConfigDict({section: values}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("section", "key"), [("gate", "dropout"), ("translate", "spec"), ("experts", "gate_scale"), ("base", "evals")]
 )
 def test_keys_stand_only_where_they_act(section, key):

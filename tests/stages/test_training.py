@@ -8,7 +8,7 @@ import tiny_whisper as tiny
 from ml_collections import ConfigDict
 
 from moejax.nn import functional
-from moejax.stages import fitting, training
+from moejax.stages import fitting, shared, training
 from moejax.stages.artifacts import Work
 from moejax.train import metrics
 
@@ -19,9 +19,9 @@ SECTION = {**fitting.TRAIN, **fitting.DEV, "steps": 2, "batch_size": 8, "warmup"
 def corpus(tmp_path):
     """What `fitting.train` asks of a corpus, with sixteen utterances in memory."""
     made = tiny.collator(16)
-    runtime = {"workers": 0, "encoder_cache_bytes": 0}
+    runtime = {**shared.DEFAULTS["runtime"], "encoder_cache_bytes": 0}
     sections = {name: {**training.DEFAULTS[name], **SECTION} for name in ("experts", "joint")}
-    cfg = ConfigDict({"seed": 0, "runtime": runtime, **sections})
+    cfg = ConfigDict({"seed": 0, "runtime": runtime, "mixture": shared.DEFAULTS["mixture"], **sections})
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
     manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
     return types.SimpleNamespace(
@@ -37,7 +37,7 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
     graphdef, params = tiny.model(mixture)
     corpus.cfg.unlock()
     corpus.cfg.experts.update({"route": "gate", "part": "sample"})
-    corpus.cfg.joint.update({"balance": 0.0, "z": 0.0})
+    corpus.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
     monkeypatch.setattr(training, "Corpus", lambda cfg, work: corpus)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
     monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)

@@ -71,6 +71,15 @@ def test_terms_of_the_loss_add_up_and_the_load_counts_real_utterances_by_cohort(
     np.testing.assert_allclose(metrics["balance"], want, rtol=1e-5)
 
 
+def test_temperature_softens_the_first_steps_of_training_and_nothing_after():
+    run, params = loss_of(asr.Row(route="gate", temperature=1e3, temperature_steps=10))
+    _, plain = loss_of(asr.Row(route="gate"))[0](params, tiny.batch(), KEY)
+    early, late, without = (run(params, tiny.batch(), KEY, step)[1] for step in (0, 10, None))
+    assert float(early["utterance_entropy"]) > float(plain["utterance_entropy"]) + 1e-3
+    np.testing.assert_allclose(late["ce"], plain["ce"], rtol=1e-6)
+    np.testing.assert_allclose(without["ce"], plain["ce"], rtol=1e-6)
+
+
 def test_random_gate_is_as_peaked_and_chosen_by_nothing():
     logits_BE = jnp.broadcast_to(jnp.asarray([3.0, 1.0, 0.0, -2.0]), (400, 4))
     mixed = np.asarray(asr.shuffled(KEY, logits_BE))

@@ -132,4 +132,4 @@ def test_metric_of_the_loss_may_not_hide_the_steps_own():
         return toy.loss(params, batch, key)[0], {"grad_norm": 1.0}
 
     with pytest.raises(ValueError, match="'grad_norm'"):
-        jax.eval_shape(functools.partial(state.train_step, loss, optimizer, None), now, frozen, toy.batch(0))
+        jax.eval_shape(functools.partial(state.train_step, loss, optimizer, None, False), now, frozen, toy.batch(0))

@@ -1,0 +1,60 @@
+"""Recognition with a hypernetwork: the row `gate` of the training table with a code in place of a gate's weights."""
+
+import dataclasses
+
+from moejax.nn import hypernet, variables, whisper
+from moejax.tasks import asr
+from moejax.types import Route
+
+# What a loss says of a gate's load means nothing of a code, which is signed.
+LOADS = ("load_EC", "top1_E", "max_load", "max_top1", "entropy", "utterance_entropy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyper:
+    """What is hung on the base; `tasks.asr` takes it where it takes a `Mixture` with a gate. Each of the `routed`
+    experts has the rank of an atom. `rank` is that of an atom, or of the whole update that a trunk makes.
+    """
+
+    targets: tuple[str, ...]
+    form: str  # of nn.hypernet.FORMS
+    atoms: int
+    routed: int
+    rank: int
+    alpha: float
+    code: int
+    hidden: int
+    expert_dropout: float = 0.0
+
+    @property
+    def num_experts(self) -> int:
+        """Width of the route: the code, and the routed experts' weights."""
+        return self.code + self.routed
+
+    def route(self, code_BQ) -> Route:
+        return Route(code_BQ)
+
+
+def build(config: whisper.WhisperConfig, hyper: Hyper, mean_U, matrix_UK, *, seed=0):
+    """A zero-argument function that makes the module, as `asr.build`."""
+
+    def make():
+        init = variables.Init(seed)
+        model = whisper.Whisper(config, init=init)
+        options = {f.name: getattr(hyper, f.name) for f in dataclasses.fields(hyper)}
+        del options["targets"], options["expert_dropout"]
+        hypernet.add_hypernet(model, hyper.targets, mean_U, matrix_UK, init=init, **options)
+        return model
+
+    return make
+
+
+def make_loss(graphdef, row: asr.Row, hyper: Hyper):
+    """`loss_fn(params, batch, key) -> (loss, metrics)`; the condition of each utterance is the batch's `gate_in_BU`."""
+    loss_fn = asr.make_loss(graphdef, dataclasses.replace(row, route="gate"), mixture=hyper)
+
+    def without_loads(params, batch, key):
+        loss, metrics = loss_fn(params, batch, key)
+        return loss, {name: value for name, value in metrics.items() if name not in LOADS}
+
+    return without_loads
