@@ -36,8 +36,8 @@ def get_config(variant=""):
         even_speakers=True,
     )
     c.experts = dict(steps=0)
-    c.joint = dict(steps=250, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0)
-    c.adapters = dict(learning_rate=8e-3, kinds=("lora", "lora_total", "cohort", "speaker", "full"))
+    c.joint = dict(steps=250, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0)
+    c.adapters = dict(learning_rate=5e-3, kinds=("lora", "lora_total", "cohort", "speaker", "full"))
     c.translate = dict(steps=0)
     c.variants = variants(c.joint.steps)
     if variant:
@@ -81,7 +81,7 @@ def variants(steps):
             cluster=dict(discriminant="none"),
             gate=dict(hidden=64, steps=300, zero_start=False, num_experts=8),
             mixture=dict(routing="topk", top_k=2),
-            experts=dict(steps=early, learning_rate=8e-3),
+            experts=dict(steps=early, learning_rate=5e-3),
             joint=dict(steps=late, balance=0.01, gate_scale=0.1),
         ),
         # What it weighs

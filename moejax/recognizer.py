@@ -128,16 +128,17 @@ class Recognizer:
 
     def __init__(
         self, graphdef, params, config, tokenizer, *, seconds, route="none", mixture=None, embedding=None, label=0,
-        language="en", batch_size=8, seed=0, timestamps=False, heads=None,
+        language="en", batch_size=8, seed=0, timestamps=False, heads=None, logits_E=None,
     ):  # fmt: skip
         """`seconds`: window lengths. `language`: the default, None detects it. `timestamps`: the model writes them and
         hears 30 s, so long audio is read as the reference reads it. `heads`: (layer, head) pairs for word times.
+        `logits_E`: what the gate says of the speaker who was enrolled; None asks it anew for every window.
         """
         self.graphdef, self.params, self.config, self.tokenizer = graphdef, params, config, tokenizer
         self.seconds = tuple(sorted(seconds))
         self.route, self.mixture, self.embedding, self.label = route, mixture, embedding, label
         self.language, self.batch_size, self.seed = language, batch_size, seed
-        self.timestamps, self.heads = timestamps, heads
+        self.timestamps, self.heads, self.logits_E = timestamps, heads, logits_E
 
     def transcribe(self, audio, *, rate: int = SAMPLE_RATE, progress: Progress | None = None, **options):
         """Transcript of a path or an array [S] or [S, channels] at `rate` Hz, or a list of Transcripts of a list.
@@ -163,6 +164,32 @@ class Recognizer:
         for place, transcript in self.stream(waves, progress=progress, **options):
             found[place] = transcript
         return found[0] if single else found
+
+    def enroll(self, audio, *, rate: int = SAMPLE_RATE) -> "Recognizer":
+        """A Recognizer for the speaker of these recordings (paths or arrays, as `transcribe` takes them; a few
+        utterances are enough, and nobody need know what is said): the gate, or the hypernetwork, hears their mean
+        embedding in place of each window's own, which also holds the text.
+
+        Errors: ValueError for a system that nobody's voice changes (`base`, an adapter) and for recordings in which
+        nothing can be heard; else as `transcribe`.
+        """
+        if self.route != "gate":
+            raise ValueError("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
+        items = audio if isinstance(audio, list | tuple) else [audio]
+        waves = [self.read(item, rate) for item in items]
+        pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
+        if not pieces:
+            raise ValueError(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
+        embed, found = asr.make_embed(self.graphdef, self.embedding), []
+        for piece in pieces:
+            window = next(samples for samples in self.samples if samples >= len(piece))
+            audio_BS = np.pad(piece, (0, window - len(piece)))[None]
+            found.append(np.asarray(embed(self.params, audio_BS, np.array([len(piece)], np.int32)))[0])
+        other = copy.copy(self)
+        for compiled in ("decoder", "_logits"):
+            other.__dict__.pop(compiled, None)
+        other.logits_E = np.asarray(asr.make_gate(self.graphdef)(self.params, np.mean(found, axis=0)[None]))[0]
+        return other
 
     def stream(
         self, waves: Iterable[np.ndarray], *, progress: Progress | None = None, **options
@@ -242,7 +269,7 @@ class Recognizer:
         return asr.make_decoder(
             self.graphdef, self.params, self.config, self.tokenizer, samples=self.samples, route=self.route,
             mixture=self.mixture, embedding=self.embedding, batch_size=self.batch_size, label=self.label,
-            seed=self.seed,
+            seed=self.seed, logits_E=self.logits_E,
         )  # fmt: skip
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a recognizer lives as long as the program
@@ -256,8 +283,9 @@ class Recognizer:
     @functools.cached_property
     def _logits(self):
         return asr.make_logits(
-            self.graphdef, route=self.route, mixture=self.mixture, embedding=self.embedding, label=self.label
-        )
+            self.graphdef, route=self.route, mixture=self.mixture, embedding=self.embedding, label=self.label,
+            logits_E=self.logits_E,
+        )  # fmt: skip
 
 
 def _cut(audio_S, seconds):

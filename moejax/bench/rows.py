@@ -104,6 +104,8 @@ def _training(config, batch, seconds, tokens, encoder, item):
             0.90, 0.70, (encoder + step(),)),
         Row("train", "decoder step, E=10 over E=1", task(), (task(BESIDE, **one),), 1.10, 1.02, (step(),)),
         Row("train", "decoder step, E=64 over E=1", task(**many), (task(BESIDE, **one),), 1.15, 1.08, (step(),)),
+        Row("train", "encoder states kept on disk over computed in the step, E=10", task(),
+            (dataclasses.replace(whole, side=BESIDE),), None, None, (step(),)),
         *shorter,
         *starts,
     ]  # fmt: skip

@@ -16,6 +16,7 @@ def main(argv: list[str]) -> int:
     """Exit code of the command. Whatever can be known before the first recording is opened is refused before it."""
     asked = parse(argv)
     sources, missing = inputs.find(asked.files)
+    voices = _voices(asked.enroll)
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
         raise ValueError(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
     if asked.output_dir is not None:
@@ -29,8 +30,21 @@ def main(argv: list[str]) -> int:
         asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
     )
     recognizer.check(**asked.options)
+    if voices:
+        recognizer = recognizer.enroll(voices)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     return Job(asked, sources, missing, recognizer, translate).run()
+
+
+def _voices(arguments) -> list[Path]:
+    """The recordings that --enroll means. Errors: one that is not there, or is standard input."""
+    if not arguments:
+        return []
+    found, missing = inputs.find(list(arguments))
+    missing |= {inputs.STDIN: "standard input is for what is transcribed"} if None in [s.path for s in found] else {}
+    if missing:
+        raise ValueError("; ".join(f"--enroll {name}: {reason}" for name, reason in missing.items()))
+    return [source.path for source in found]
 
 
 def _check_writable(folder: Path):

@@ -35,6 +35,7 @@ class Request:
     weights: str
     adapters: tuple[str, ...]
     route: tuple[float, ...] | None
+    enroll: tuple[str, ...]
     formats: tuple[str, ...]
     output_dir: str | None
     rate: int | None
@@ -67,7 +68,8 @@ def parse(argv: list[str]) -> Request:
     name = values.pop("format")
     request = Request(
         files=files, model=model, formats=tuple(FORMATS) if name == "all" else (name,), layout=Layout(**layout),
-        adapters=tuple(values.pop("adapter")), translator=translator, options=_options(values), **taken,
+        adapters=tuple(values.pop("adapter")), enroll=tuple(values.pop("enroll")), translator=translator,
+        options=_options(values), **taken,
     )  # fmt: skip
     _check(request, name)
     return request
@@ -155,6 +157,8 @@ def _files(parser):
     add("--adapter", action="append", default=[], metavar="DIR", help="a PEFT folder with a LoRA of the model, merged "
         "into its weights; several with --route")  # fmt: skip
     add("--route", default=None, type=_weights, metavar="W,W", help="weights of the adapters; one alone has 1")
+    add("--enroll", action="append", default=[], metavar="FILE", help="a few recordings (file, folder or pattern; may "
+        "be repeated) of the one who speaks in all FILEs: a mixture or hypernetwork adapts to that voice")  # fmt: skip
     add("--format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
     add("--output_dir", "-o", default=None, metavar="DIR", help="write files there; without it one file's result goes "
         "to standard output, and the texts of several as FILE<tab>TEXT")  # fmt: skip

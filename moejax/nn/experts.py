@@ -16,7 +16,15 @@ from moejax.ops.routing import dense_weights
 from moejax.types import Route
 
 
-class LowRankExperts(nnx.Module):
+class LayerUpdate(nnx.Module):
+    """What may hang on a linear layer as its `experts`."""
+
+    def factor(self, kernel_DO, route: Route):
+        """Factor [B, O] of the layer's output without its bias; None: the output stays as it is."""
+        del kernel_DO, route
+
+
+class LowRankExperts(LayerUpdate):
     """E LoRA experts on one linear layer (Hu et al. 2021), stacked as A [E, D, R] and B [E, R, O].
 
     B starts at zero, A Kaiming-uniform with a = sqrt(5), so a fresh expert changes nothing, bit for bit. The scale is
@@ -37,10 +45,6 @@ class LowRankExperts(nnx.Module):
             always = Route(jnp.ones((x_BTD.shape[0], 1), jnp.float32))
             y_BTO = y_BTO + mixture.apply(x_BTD, self.shared_A[...], self.shared_B[...], always, self.scale)
         return y_BTO
-
-    def factor(self, kernel_DO, route: Route):
-        """Factor [B, O] of the layer's output without its bias; None: the output stays as it is."""
-        del kernel_DO, route
 
     def fold(self, route: Route) -> mixture.Folded:
         """The same update for many steps with one route."""

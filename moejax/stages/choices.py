@@ -4,10 +4,11 @@ from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
 from moejax.nn import experts
+from moejax.nn.hypernet import FORMS
 from moejax.nn.whisper import SIZES
 from moejax.ops import pooling, routing
 from moejax.score.normalize import NORMALIZERS
-from moejax.stages import adapters, cluster, translate
+from moejax.stages import adapters, cluster, hyper, translate
 from moejax.train.optim import SCHEDULES
 
 KNOWN = {
@@ -26,11 +27,13 @@ KNOWN = {
     "experts.route": ("gate", "label", "uniform"),
     "experts.part": ("sample", "train"),
     "adapters.kinds": tuple(adapters.KINDS),
+    "hyper.systems": hyper.SYSTEMS,
+    "hyper.form": FORMS,
     "evaluate.split": tuple(SPLITS),
     "evaluate.speaker_scope": ("own", "all"),
     "translate.backend": tuple(translate.BACKENDS),
     "report.normalizer": tuple(NORMALIZERS),
-    **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "translate")},
+    **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "hyper", "translate")},
 }
 
 

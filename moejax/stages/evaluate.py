@@ -13,7 +13,7 @@ from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.sharding import shard_batch
-from moejax.stages import controls, mixtures, probe
+from moejax.stages import controls, hyper, mixtures, probe
 from moejax.stages.artifacts import read_json, write_json, write_text
 from moejax.stages.corpus import Corpus, key_of
 from moejax.stages.embed import options as embedding_options
@@ -79,6 +79,7 @@ def known_systems(work) -> list[str]:
     names = ["base"]
     if work.path("adapters", "index.json").exists():
         names += list(read_json(work.path("adapters", "index.json")))
+    names += hyper.known(work)
     trained = (work.finished("experts") or {"inputs": {}})["inputs"].get("experts.steps", 1)  # else they are the base
     if trained and work.path("experts", "params.safetensors").exists():
         names.append("moe_frozen")
@@ -107,6 +108,8 @@ def open_system(corpus: Corpus, name: str) -> System:
         config, base = corpus.base
         graphdef, params = asr.init(asr.build(config), base)
         return System(name, "none", graphdef, params)
+    if hyper.trained_name(name):
+        return System(name, **hyper.open_system(corpus, name))
     if name.startswith("moe"):
         stage = "experts" if name == "moe_frozen" else "joint"
         graphdef, params, mixture, _ = mixtures.with_gate(corpus, stage)

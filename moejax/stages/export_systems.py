@@ -8,7 +8,7 @@ import numpy as np
 from moejax.convert import low_rank
 from moejax.nn import inject
 from moejax.ops import routing
-from moejax.stages import controls, evaluate, mixtures
+from moejax.stages import controls, evaluate, hyper, mixtures
 from moejax.stages.artifacts import read_json
 from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
@@ -53,6 +53,8 @@ def check_system(corpus: Corpus, name: str) -> None:
         raise ValueError(f"{name} is moe with its gate's choice exchanged; export one of {', '.join(known)}")
     if name not in known:
         raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
+    if _generated(corpus, name):
+        raise ValueError(f"{name} makes its weights anew from every utterance: no other library runs it")
     if name == FULL:
         raise ValueError(f"{name} is a Hugging Face folder already: {corpus.work.path('adapters', FULL, 'model')}")
 
@@ -88,7 +90,7 @@ def every_lora(corpus: Corpus) -> list[Part]:
     for system in known:
         if system in MIXTURES:
             parts += experts(corpus, system)
-        elif system not in ("base", FULL) and system not in controls.CONTROLS:
+        elif system not in ("base", FULL, *controls.CONTROLS) and not _generated(corpus, system):
             parts.append(one_model(corpus, system, None))
     if not parts:
         raise ValueError("this workdir has no LoRA: run its stage adapters, experts or joint first")
@@ -161,6 +163,12 @@ def _fixed_route(corpus, system):
     return np.asarray(routing.dense_weights(route, opened.mixture.num_experts), np.float64)[0].tolist()
 
 
+def _generated(corpus, system) -> bool:
+    """Whether a system is a hypernetwork."""
+    name = hyper.trained_name(system)
+    return name is not None and hyper.index_of(corpus.work)[name]["kind"] == "hyper"
+
+
 def _exists_alone(system):
     return system in CONSTANT or system not in controls.CONTROLS
 
@@ -180,6 +188,11 @@ def _mixture(corpus, system):
 
 
 def _adapter(corpus, system):
+    if hyper.trained_name(system):
+        entry = hyper.index_of(corpus.work)[system]
+        opened = hyper.open_system(corpus, system)
+        stack, mixture = opened["params"]["expert"], opened["mixture"]
+        return entry, low_rank.one_expert(stack, 0, scale_of(mixture, stack)), mixture
     entry = read_json(corpus.work.path("adapters", "index.json"))[system]
     stack = load_params(corpus.work.path("adapters", entry["kind"], "params.safetensors"))[0]["expert"]
     mixture = mixtures.definition(corpus.cfg, 1, rank=entry["rank"], shared_rank=0)

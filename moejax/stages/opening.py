@@ -8,7 +8,7 @@ from moejax.convert import hf_whisper
 from moejax.data.tokenizer import Tokenizer
 from moejax.ops.audio import SAMPLE_RATE
 from moejax.stages import config as configs
-from moejax.stages import evaluate
+from moejax.stages import evaluate, hyper
 from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, read_json
 from moejax.stages.corpus import Corpus
@@ -59,6 +59,8 @@ def _by_stages(corpus, names, system):
 
 def stage_of(system: str) -> str:
     """The stage that leaves a system."""
+    if hyper.trained_name(system):
+        return "hyper"
     known = {"base": "base", "moe_frozen": "experts"}
     return known.get(system) or ("joint" if system.startswith("moe") else "adapters")
 
@@ -71,7 +73,8 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     corpus = as_trained(corpus, name)
     opened = evaluate.open_system(corpus, name)
     if opened.control != "none":
-        raise ValueError(f"{name} is moe with its gate put out of work, for the table alone; load moe instead")
+        other = hyper.trained_name(name) or "moe"
+        raise ValueError(f"{name} is {other} on another route than its own, for the table alone; load {other} instead")
     timed = _writes_times(corpus)
     return {
         "graphdef": opened.graphdef,

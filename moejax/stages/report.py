@@ -27,6 +27,7 @@ DEFAULTS = {
         "main": (
             *("base", "full", "lora", "lora_total", "lora_merged", "moe_frozen", "moe"),
             *("moe_oracle", "moe_mean_gate", "moe_random_gate"),
+            *("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB"),
         ),
         "against": ("lora_total", "lora"),  # every system is compared with these, with intervals
         "worst": 15,  # utterances listed in the error analysis

@@ -34,6 +34,7 @@ class Stage:
     about: str
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
+    switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
 
 
 # Adapters train as long as experts and joint together unless adapters.steps says otherwise.
@@ -61,7 +62,13 @@ STAGES = {
         "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
         "train the baselines of the table", reseeded=True,
     ),
-    "evaluate": Stage("evaluate:run", ("joint", "adapters"), ("evaluate",), "decode the test part with every system"),
+    "hyper": Stage(
+        "hyper:run", ("describe", "base", "embed"), ("model.weights", "mixture", "hyper", *BUDGET),
+        "train hypernetworks and their control", reseeded=True, switch="hyper.systems",
+    ),
+    "evaluate": Stage(
+        "evaluate:run", ("joint", "adapters", "hyper"), ("evaluate",), "decode the test part with every system"
+    ),
     "translate": Stage("translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
     "report": Stage("report:run", ("evaluate", "translate"), ("report",), "tables, figures, error analysis"),
 }  # fmt: skip
@@ -177,12 +184,20 @@ def sections_of(name: str, config) -> dict:
 
 def stage_inputs(name: str, config, passed: dict) -> dict:
     """What the stage depends on, flat, so that a change can be named; without what it reads from outside."""
+    if _idle(name, config):
+        return {STAGES[name].switch: ()}
     inputs = flatten(sections_of(name, config))
     ignored = [pattern for module in stage_modules() for pattern in getattr(module, "NOT_RESULTS", ())]
     ignored += STAGES[name].without
     inputs = {key: value for key, value in inputs.items() if not any(fnmatch.fnmatch(key, p) for p in ignored)}
-    inputs.update({f"stage {need}": passed[need] for need in STAGES[name].needs})
+    inputs.update({f"stage {need}": passed[need] for need in STAGES[name].needs if not _idle(need, config)})
     return inputs
+
+
+def _idle(name: str, config) -> bool:
+    """Whether the stage has nothing to do: workdirs of the time before it stay finished."""
+    switch = STAGES[name].switch
+    return bool(switch) and not functools.reduce(lambda node, key: node[key], switch.split("."), config)
 
 
 def passing(name: str, inputs: dict, summary: dict) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from moejax.stages import adapters, choices, report, report_load
+from moejax.stages import adapters, choices, hyper, report, report_load
 from moejax.stages import config as configs
 from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, digest, flatten, read_json, write_json
@@ -131,6 +131,8 @@ def _derived(config, systems, values: dict):
     if "adapters" not in values or "kinds" not in values["adapters"]:
         kinds = tuple(s for s in systems if s in adapters.KINDS)
         changed = configs.changed(changed, {"adapters": {"kinds": kinds}})
+    generated = {hyper.trained_name(s) for s in systems} & set(config.hyper.systems)
+    changed = configs.changed(changed, {"hyper": {"systems": tuple(sorted(generated))}})
     changed = configs.changed(changed, values)
     choices.check(changed)
     return changed

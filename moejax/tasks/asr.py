@@ -431,11 +431,17 @@ def make_detect(graphdef):
 
 
 def make_decoder(
-    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None, **options
-) -> Decoder:
-    """The host side of recognition, `decode.decoder.Decoder`, of one model; options: batch_size, label, seed."""
+    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None,
+    logits_E=None, **options,
+) -> Decoder:  # fmt: skip
+    """The host side of recognition, `decode.decoder.Decoder`, of one model; `logits_E` stand in place of the gate's for
+    every window (an enrolled speaker); options: batch_size, label, seed.
+    """
+    encode = make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
+    if logits_E is not None:
+        encode = functools.partial(encode, control=CONTROLS.index("constant"), logits_E=logits_E)
     programs = Programs(
-        encode=make_encode(graphdef, route=route, mixture=mixture, embedding=embedding),
+        encode=encode,
         search=make_search(graphdef),
         detect=make_detect(graphdef),
     )
@@ -465,8 +471,8 @@ def make_gate(graphdef):
     return run
 
 
-def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0):
-    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real.
+def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0, logits_E=None):
+    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real; `logits_E` as `make_decoder`.
 
     Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the
     route can differ slightly from that of `make_predict`.
@@ -479,6 +485,8 @@ def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0
         chosen = None
         if route == "label":
             chosen = routing.one_hot(jnp.full((B,), label, jnp.int32))
+        elif route == "gate" and logits_E is not None:
+            chosen = mixture.route(jnp.broadcast_to(logits_E, (B, len(logits_E))))
         elif route == "gate":
             samples_B = jnp.full((B,), N * model.config.hop)
             untrimmed = dataclasses.replace(embedding, trim_silence=False)
