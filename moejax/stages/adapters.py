@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from moejax import processes
 from moejax.convert import hf_whisper
 from moejax.nn import functional
 from moejax.stages import fitting, mixtures, states
@@ -37,7 +38,7 @@ def run(cfg, work) -> dict:
     """Writes W/adapters/<kind>/params.safetensors (W/adapters/full/model, a Hugging Face folder) and
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     rows = mixtures.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
@@ -107,7 +108,8 @@ def _full(corpus, rows) -> dict:
     )  # fmt: skip
     folder = corpus.work.path("adapters", FULL, "model")
     kept = {group: params[group] for group in ("backbone", "buffer")}
-    hf_whisper.save(folder, config, kept, tokenizer=corpus.tokenizer)
+    if processes.first():
+        hf_whisper.save(folder, config, kept, tokenizer=corpus.tokenizer)
     return {"kind": FULL, "label": 0, "rank": 0, "trainable": functional.count(params["backbone"])}
 
 
