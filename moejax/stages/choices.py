@@ -3,6 +3,7 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
+from moejax.nn import experts
 from moejax.nn.hypernet import FORMS
 from moejax.nn.whisper import SIZES
 from moejax.ops import pooling, routing
@@ -21,6 +22,7 @@ KNOWN = {
     "cluster.gmm.covariance": ("auto", "full", "diag", "spherical"),
     "cluster.hdbscan.selection": ("eom", "leaf"),
     "gate.targets": ("soft", "hard"),
+    "mixture.kind": tuple(experts.KINDS),
     "mixture.routing": tuple(routing.KINDS),
     "experts.route": ("gate", "label", "uniform"),
     "experts.part": ("sample", "train"),
@@ -49,6 +51,12 @@ def check(config) -> None:
     for path, value in (("threshold", config.mixture.threshold), ("top_p", config.mixture.top_p)):
         if not 0 < value <= 1:
             raise ValueError(f"config key 'mixture.{path}' is {value}; a probability above 0 and up to 1")
+    for target in config.mixture.targets:
+        own = () if isinstance(target, str) else tuple(target)
+        if own and not (len(own) == 3 and isinstance(own[0], str) and isinstance(own[1], int) and own[1] > 0 < own[2]):
+            raise ValueError(
+                f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
+            )
     joint = config.joint
     if joint.temperature <= 0:
         raise ValueError(f"config key 'joint.temperature' is {joint.temperature}; it is above 0, and 1 changes nothing")
