@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moejax import processes
 from moejax.convert import hf_whisper
 from moejax.data import synthetic
 from moejax.data.cache import AudioCache
@@ -94,7 +95,7 @@ def _files(folder) -> list[Path]:
 
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = hf_whisper.load(published)
@@ -120,6 +121,8 @@ def run(cfg, work) -> dict:
         params = packed.fit(corpus, config, params, tokenizer, sources)
     else:
         params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
+    if not processes.first():
+        return {}
     hf_whisper.save(
         work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer,
         generation=generation(published, config) if cfg.model.pretrained else None,

@@ -3,6 +3,7 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
+from moejax.nn import experts
 from moejax.nn.hypernet import FORMS
 from moejax.nn.quantize import KINDS as WEIGHTS
 from moejax.nn.whisper import SIZES
@@ -25,6 +26,7 @@ KNOWN = {
     "cluster.gmm.covariance": ("auto", "full", "diag", "spherical"),
     "cluster.hdbscan.selection": ("eom", "leaf"),
     "gate.targets": ("soft", "hard"),
+    "mixture.kind": tuple(experts.KINDS),
     "mixture.routing": tuple(routing.KINDS),
     "experts.route": ("gate", "label", "uniform"),
     "experts.part": ("sample", "train"),

@@ -84,6 +84,7 @@ def _vocabularies(config) -> None:
 
 def _network(config) -> None:
     """What a base from scratch would be; of a pretrained one, its folder decides."""
+    own = _targets(config)
     if base.pretrained(config):
         if config.model.vocabulary:
             raise ValueError("model.vocabulary is for a base from scratch; model.pretrained brings its own")
@@ -111,13 +112,30 @@ def _network(config) -> None:
         packed.check(config, network)
     layers = inject.layer_paths(network)
     for path, patterns in (
-        ("mixture.targets", config.mixture.targets),
+        ("mixture.targets", own),
         ("embed.gradient.targets", gradient_targets(config)),
     ):
         try:
             inject.matching(layers, patterns)
         except ValueError as error:
             raise ValueError(f"config key {path!r}: {error}") from None
+
+
+def _targets(config) -> list[str]:
+    """The patterns of mixture.targets."""
+    targets = config.mixture.targets
+    if not isinstance(targets, tuple | list) or not targets:
+        raise ValueError(f"config key 'mixture.targets' is {targets!r}; it takes a tuple of at least one pattern")
+    for target in targets:
+        own = target if isinstance(target, tuple | list) else (target, 1, 1.0)
+        if not (
+            len(own) == 3 and isinstance(own[0], str) and type(own[1]) is int and type(own[2]) in (int, float)
+            and 0 < own[1] <= 4096 and 0 < own[2] < 1e6
+        ):  # fmt: skip
+            raise ValueError(
+                f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
+            )
+    return [target if isinstance(target, str) else target[0] for target in targets]
 
 
 def gradient_targets(config) -> tuple[str, ...]:

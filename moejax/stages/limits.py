@@ -119,8 +119,9 @@ LENGTHS = {
 # Tuples that may not be empty, and text that may not.
 NEEDED = {
     "name", "data.language", "translate.target", "model.buckets", "embed.layers", "embed.gradient.targets",
-    "mixture.targets", "cluster.auto.methods",
+    "cluster.auto.methods",
 }  # fmt: skip
+MIXED = {"mixture.targets"}  # entries of several forms, which `combinations` looks at
 OPTIONAL = {"cluster.shrinkage": float}  # None is a value; what else there may be
 
 
@@ -130,7 +131,7 @@ def check(config: dict, defaults: dict, skip=(), prefix: str = "") -> None:
     """
     for key, default in defaults.items():
         path, value = f"{prefix}{key}", config[key]
-        if path in skip:
+        if path in skip or path in MIXED:
             continue
         if isinstance(default, dict):
             check(value, default, skip, f"{path}.")
