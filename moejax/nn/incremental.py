@@ -24,9 +24,13 @@ class Fused(NamedTuple):
     kernel: Any  # [D, sum of widths]; where experts lie side by side, their B below it: [D + Q, sum of widths]
     bias: Any  # [sum of widths]
     experts: Any  # mixture.Folded of all layers together, or None
+    factor: Any = None  # [B, sum of widths] of the outputs without their bias (DoRA), or None
 
     def __call__(self, x_BTD):
         """Outputs [B, T, sum of widths]."""
+        if self.factor is not None:
+            y_BTO = x_BTD @ self.kernel + mixture.apply_folded(x_BTD, self.experts).astype(x_BTD.dtype)
+            return y_BTO * self.factor[:, None].astype(x_BTD.dtype) + self.bias[None, None]
         if self.experts is None:
             return x_BTD @ self.kernel + self.bias[None, None]
         if self.experts.B is None:
@@ -132,18 +136,21 @@ def _long(linear, x_BTD, route):
     """
     if linear.experts is None or route is None or x_BTD.dtype != jnp.float32:
         return linear(x_BTD, route)
-    delta_BDO = mixture.delta(linear.experts.fold(route))
-    y_BTO = x_BTD @ (linear.kernel[...].astype(x_BTD.dtype)[None] + delta_BDO)
+    kernel_BDO = linear.kernel[...].astype(x_BTD.dtype)[None] + mixture.delta(linear.experts.fold(route))
+    factor_BO = linear.experts.factor(linear.kernel[...], route)
+    y_BTO = x_BTD @ (kernel_BDO if factor_BO is None else kernel_BDO * factor_BO[:, None])
     return y_BTO if linear.bias is None else y_BTO + linear.bias[...].astype(x_BTD.dtype)[None, None]
 
 
 def _fuse(dtype, route, *layers):
     """`Fused` of (linear layer, scale of its output)."""
-    kernels, biases, experts = [], [], []
+    kernels, biases, experts, factors = [], [], [], []
     for linear, scale in layers:
         kernel = linear.kernel[...].astype(dtype)
         bias = jnp.zeros(kernel.shape[1:], dtype) if linear.bias is None else linear.bias[...].astype(dtype)
-        folded = linear.experts.fold(route) if linear.experts is not None and route is not None else None
+        routed = linear.experts is not None and route is not None
+        folded = linear.experts.fold(route) if routed else None
+        factors.append(linear.experts.factor(linear.kernel[...], route) if routed else None)
         if scale != 1:
             kernel, bias = kernel * scale, bias * scale
             folded = None if folded is None else folded._replace(B=folded.B * scale)
@@ -152,6 +159,13 @@ def _fuse(dtype, route, *layers):
         experts.append(folded)
     kernel_DO, bias_O = jnp.concatenate(kernels, axis=1), jnp.concatenate(biases)
     folded = mixture.side_by_side(experts, [kernel.shape[1] for kernel in kernels])
+    if any(factor_BO is not None for factor_BO in factors):
+        rows = route.weight_BX.shape[0]
+        whole = [
+            jnp.ones((rows, kernel.shape[1])) if factor_BO is None else factor_BO
+            for factor_BO, kernel in zip(factors, kernels, strict=True)
+        ]
+        return Fused(kernel_DO, bias_O, folded, jnp.concatenate(whole, axis=1))
     if folded is None or folded.weight_BQ is None or folded.B.dtype != kernel_DO.dtype:
         return Fused(kernel_DO, bias_O, folded)
     return Fused(jnp.concatenate([kernel_DO, folded.B]), bias_O, folded._replace(B=None))

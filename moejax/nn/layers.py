@@ -42,13 +42,20 @@ class Linear(nnx.Module):
         self.experts = nnx.data(None)
 
     def __call__(self, x_BTD, route=None, noise=None):
+        routed = self.experts is not None and route is not None
+        factor_BO = self.experts.factor(self.kernel[...], route) if routed else None
         y_BTO = int8.matmul(x_BTD, self.kernel[...])
-        if self.bias is not None:
-            y_BTO = y_BTO + self.bias[...].astype(x_BTD.dtype)[None, None]
-        if self.experts is not None and route is not None:
+        if factor_BO is None:
+            y_BTO = self._biased(y_BTO)
+        if routed:
             x_in = x_BTD if noise is None else noise.drop(x_BTD, noise.expert_rate)
             y_BTO = y_BTO + self.experts(x_in, route).astype(x_BTD.dtype)
+        if factor_BO is not None:
+            y_BTO = self._biased(y_BTO * factor_BO[:, None].astype(x_BTD.dtype))
         return y_BTO
+
+    def _biased(self, y_BTO):
+        return y_BTO if self.bias is None else y_BTO + self.bias[...].astype(y_BTO.dtype)[None, None]
 
 
 class LayerNorm(nnx.Module):

@@ -109,3 +109,19 @@ def delta(folded: Folded):
     """Each utterance's update of the weights themselves [B, D, O]."""
     A = folded.A if folded.weight_BQ is None else folded.A[None] * folded.weight_BQ[:, None]
     return A @ folded.B
+
+
+def norm_ratio(kernel_DO, folded: Folded):
+    """ratio_BO = ||W0|| / ||W0 + update|| of each output's column, without any utterance's W0 + update being made:
+
+    ||W0 + A B||^2 = ||W0||^2 + 2 (W0^T A) B + B^T (A^T A) B. An update of zero gives exactly 1.
+    """
+    kernel_DO, A, B_BQO = kernel_DO.astype(jnp.float32), folded.A, folded.B
+    if folded.weight_BQ is not None:
+        B_BQO = folded.weight_BQ[..., None] * folded.B[None]
+    square_O = jnp.square(kernel_DO).sum(0)
+    along_BQO = A.swapaxes(-1, -2) @ (kernel_DO if A.ndim == 2 else kernel_DO[None])
+    gram_BQO = (A.swapaxes(-1, -2) @ A if A.ndim == 3 else (A.T @ A)[None]) @ B_BQO
+    along_BQO = along_BQO if A.ndim == 3 else along_BQO[None]
+    total_BO = square_O[None] + ((2.0 * along_BQO + gram_BQO) * B_BQO).sum(1)
+    return jnp.sqrt((square_O[None] + 1e-12) / (jnp.maximum(total_BO, 0.0) + 1e-12))

@@ -59,7 +59,9 @@ def run(cfg, work) -> dict:
         each = functional.count(trained) // len(names)
         for label, name in enumerate(names):
             index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "trainable": each}
-        if kind == "cohort" and len(names) > 1:
+        if kind == "cohort" and len(names) > 1 and mixture.kind == "dora":
+            corpus.work.log(f"  no {MERGED}: mixture.kind is dora, whose adapters are no products to take the mean of")
+        elif kind == "cohort" and len(names) > 1:
             index[MERGED] = _merged(work, trained, mixture)
         summary[kind] = {"adapters": len(names), "rank": mixture.rank, "trainable_each": each}
         write_json(work.path("adapters", "index.json"), index)

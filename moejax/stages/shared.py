@@ -4,7 +4,9 @@ NOT_RESULTS = ("*.log_every", "*.checkpoint_every")
 
 DEFAULTS = {
     "mixture": {
-        # Where experts live: shell-style patterns over parameter paths of linear layers.
+        "kind": "lora",  # lora; dora: with a magnitude per output
+        # Where experts live: shell-style patterns over parameter paths of linear layers, or (pattern, rank, alpha)
+        # where these are not the common ones; the first that matches a layer counts.
         "targets": ("decoder/layers/*/*attn/[qv]", "decoder/layers/*/fc?"),
         "rank": 4,  # of one expert
         "alpha": 8.0,  # update is scaled by alpha / rank

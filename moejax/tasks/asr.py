@@ -28,9 +28,11 @@ CONTROLS = ("none", "shuffled", "constant")
 
 @dataclasses.dataclass(frozen=True)
 class Mixture:
-    """What is hung on the base: experts on the layers of `targets`, and how a gate's logits become a route."""
+    """What is hung on the base: experts of a `kind` (nn.experts.KINDS) on the layers of `targets` (patterns, or
+    (pattern, rank, alpha) where these differ from the others'), and how a gate's logits become a route.
+    """
 
-    targets: tuple[str, ...]
+    targets: tuple
     num_experts: int
     rank: int
     alpha: float
@@ -41,6 +43,7 @@ class Mixture:
     threshold: float = 0.1
     top_p: float = 0.9
     expert_dropout: float = 0.0
+    kind: str = "lora"
 
     def route(self, logits_BE) -> Route:
         return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
@@ -105,7 +108,7 @@ def build(
         if mixture is not None:
             inject.add_experts(
                 model, mixture.targets, num_experts=mixture.num_experts, rank=mixture.rank, alpha=mixture.alpha,
-                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, init=init,
+                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, kind=mixture.kind, init=init,
             )  # fmt: skip
         if gate is not None:
             model.gate = gates.MLPGate(

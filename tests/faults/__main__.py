@@ -32,6 +32,7 @@ SUITES = {
     "damage": 3000,
     "disk": 10,
     "audio": 5000,
+    "configs": 2000,
 }
 
 
