@@ -3,7 +3,7 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
-from moejax.nn import experts
+from moejax.nn import experts, gates
 from moejax.nn.hypernet import FORMS
 from moejax.nn.whisper import SIZES
 from moejax.ops import pooling, routing
@@ -21,6 +21,8 @@ KNOWN = {
     **{f"cluster.{key}": values for key, values in cluster.CHOICES.items()},
     "cluster.gmm.covariance": ("auto", "full", "diag", "spherical"),
     "cluster.hdbscan.selection": ("eom", "leaf"),
+    "gate.kind": tuple(gates.KINDS),
+    "gate.input": ("auto", "raw", "pca", "discriminant"),
     "gate.targets": ("soft", "hard"),
     "mixture.kind": tuple(experts.KINDS),
     "mixture.routing": tuple(routing.KINDS),
@@ -57,6 +59,16 @@ def check(config) -> None:
             raise ValueError(
                 f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
             )
+    gate, mixture = config.gate, config.mixture
+    if gate.kind == "token" and mixture.kind == "dora":
+        raise ValueError("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
+    if gate.kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
+        raise ValueError("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
+    if not 0 <= gate.known_share <= 1 or gate.input_dims < 1:
+        raise ValueError(
+            f"config keys 'gate.known_share' = {gate.known_share} and 'gate.input_dims' = {gate.input_dims}: a share"
+            " from 0 to 1 and a number of 1 or more"
+        )
     joint = config.joint
     if joint.temperature <= 0:
         raise ValueError(f"config key 'joint.temperature' is {joint.temperature}; it is above 0, and 1 changes nothing")
