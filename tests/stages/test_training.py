@@ -38,7 +38,7 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
     corpus.cfg.unlock()
     corpus.cfg.experts.update({"route": "gate", "part": "sample"})
     corpus.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
-    monkeypatch.setattr(training, "Corpus", lambda cfg, work: corpus)
+    monkeypatch.setattr(training, "Corpus", lambda cfg, work, **_: corpus)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
     monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)
     monkeypatch.setattr(training.mixtures, "gate_inputs", lambda corpus, rows: None)
