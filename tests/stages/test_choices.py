@@ -49,7 +49,7 @@ def test_numbers_that_would_never_act_as_asked_are_refused(section, values, mess
     [
         ({"gate": {"kind": "token"}, "mixture": {"kind": "dora"}}, "'gate.kind' is token, with mixture.kind dora"),
         ({"gate": {"kind": "rank"}, "mixture": {"targets": (("decoder/*", 4, 8.0),)}}, "'gate.kind' is rank, so all"),
-        ({"gate": {"known_share": 1.5}}, "'gate.known_share' = 1.5"),
+        ({"gate": {"known_share": 1.5}}, "'gate.known_share' is 1.5"),
     ],
 )
 def test_kinds_that_do_not_go_together_are_refused(values, message):
