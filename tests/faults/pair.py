@@ -16,14 +16,14 @@ from table import Row
 from moejax.stopping import EXIT_PREEMPTED
 from moejax.watchdog import EXIT_STUCK
 
-HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "10"))  # seconds
+HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "20"))  # seconds
 FAULTS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     """`tries` of each signal."""
     drawn, tally = random.Random(seed), table.Tally()
-    both = [job.Commands(folder), job.Commands(folder)]
+    both = [job.Commands(folder, loads="train"), job.Commands(folder, loads="train")]
     try:
         whole = folder / "whole"
         shutil.rmtree(whole, ignore_errors=True)

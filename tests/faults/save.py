@@ -20,7 +20,7 @@ POINTS = {
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     drawn, tally = random.Random(seed), table.Tally()
-    commands = job.Commands(folder)
+    commands = job.Commands(folder, loads="train")
     try:
         whole = training.whole(commands, folder)
         for point, (low, high) in [each for _ in range(tries) for each in POINTS.items()]:
