@@ -217,7 +217,9 @@ def overridden(path: str, argv: list[str]):
         raise ValueError(configs.explain(str(error), argv, config)) from error
     if left:
         raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
-    return values["config"].value
+    config = values["config"].value
+    configs.check(config)
+    return config
 
 
 if __name__ == "__main__":

@@ -22,6 +22,18 @@ def linear_layers(model) -> dict[str, Linear]:
     return dict(sorted(found.items()))
 
 
+def layer_paths(config) -> list[str]:
+    """The paths that `linear_layers` finds in a Whisper of this `WhisperConfig`, without building it."""
+    attention = ("k", "out", "q", "v")
+    inside = {"encoder": ("self_attn",), "decoder": ("cross_attn", "self_attn")}
+    return sorted(
+        f"{side}/layers/{number}/{name}"
+        for side, kinds in inside.items()
+        for number in range(getattr(config, f"{side}_layers"))
+        for name in ("fc1", "fc2", *(f"{kind}/{part}" for kind in kinds for part in attention))
+    )
+
+
 def matching(paths, patterns) -> list[str]:
     """Paths that match any pattern, in the order of `paths`. Errors: a pattern without a match."""
     paths = list(paths)

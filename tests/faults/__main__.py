@@ -30,6 +30,7 @@ SUITES = {
     "damage": 3000,
     "disk": 10,
     "audio": 5000,
+    "configs": 2000,
 }
 
 
