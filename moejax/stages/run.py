@@ -110,10 +110,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
             if number == 0:  # not before: a workdir without any result is no workdir
                 write_config(config, work)
     except Exception as error:
-        if getattr(error, "exit_code", None) is None:  # not asked to stop
-            if type(error).__module__.startswith("jax"):
-                processes.explain()
-            processes.failed(error)
+        processes.failed(error)
         raise
     return work
 
