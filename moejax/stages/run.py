@@ -68,7 +68,7 @@ STAGES = {
     ),
     "hyper": Stage(
         "hyper:run", ("describe", "base", "embed"), ("model.weights", "mixture", "hyper", *BUDGET),
-        "train hypernetworks and their control", reseeded=True, switch="hyper.systems",
+        "train hypernetworks and their control", together=True, reseeded=True, switch="hyper.systems",
     ),
     "evaluate": Stage(
         "evaluate:run", ("joint", "adapters", "hyper"), ("evaluate",), "decode the test part with every system"
