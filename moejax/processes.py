@@ -9,6 +9,7 @@ Its own heartbeats end a process without a word; they get twice the time, so tha
 """
 
 import atexit
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from moejax import stopping, watchdog
 PREFIX = "moejax/state/"
 
 _group = None
+_together = False
 
 
 def first() -> bool:
@@ -31,6 +33,22 @@ def first() -> bool:
 
 def count() -> int:
     return 1 if _group is None else _group.count
+
+
+@contextlib.contextmanager
+def working(together: bool):
+    """In it, all processes work on one thing (`together`), or this one does by itself."""
+    global _together
+    before, _together = _together, together
+    try:
+        yield
+    finally:
+        _together = before
+
+
+def alone() -> bool:
+    """Whether this is one of several processes and works by itself: on its own devices, and without meeting others."""
+    return count() > 1 and not _together
 
 
 def start(heartbeat: float) -> None:
