@@ -55,7 +55,8 @@ def get_config(variant=""):
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)
     if variant == "hyper":  # cohort C is heard by none of them
         c.hyper = dict(
-            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"), cohorts=("A", "B"), learning_rate=5e-3, **noise
+            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"), cohorts=("A", "B"), atoms=4, routed=2,
+            learning_rate=5e-3, **noise,
         )  # fmt: skip
     c.variants = variants(c.joint.steps)
     return c

@@ -57,7 +57,7 @@ def get_config(variant=""):
     c.adapters = dict(batch_size=8, learning_rate=2e-3, kinds=("lora",))
     if variant == "smoke":
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)
-        c.base.pack.steps = (2,) * 6
-        c.base.pack.batch_sizes = (4, 2, 2, 2, 2, 2)
+        c.base.pack.steps = (2,) * 5
+        c.base.pack.batch_sizes = (4, 2, 2, 2, 2)
         c.experts.steps = c.joint.steps = 3
     return c

@@ -1,6 +1,7 @@
 """The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
 
 import dis
+import errno
 import logging
 import os
 import sys
@@ -35,6 +36,7 @@ exit codes: 0 done, 1 refused or failed (one line says why), 2 called without a 
 76 stuck, or another process was lost (run again as well),
 141 the reader of the output went away.
 """
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # the file system says no, and not about which file
 EXIT_BROKEN_PIPE = 141  # as if SIGPIPE had ended the process, which is what shells know
 
 
@@ -103,7 +105,7 @@ def foreseen(error: BaseException) -> bool:
     """
     if isinstance(error, BrokenPipeError | AssertionError):
         return False
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK):
         return True
     trace = error.__traceback__
     while trace.tb_next is not None:
@@ -215,7 +217,9 @@ def overridden(path: str, argv: list[str]):
         raise ValueError(configs.explain(str(error), argv, config)) from error
     if left:
         raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
-    return values["config"].value
+    config = values["config"].value
+    configs.check(config)
+    return config
 
 
 if __name__ == "__main__":

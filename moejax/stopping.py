@@ -35,7 +35,9 @@ def listening(command: str, within: float):
         os.write(2, f"moejax {command}: stopped on request; run it again to go on\n".encode())  # print may be at work
         sys.exit(EXIT_PREEMPTED)
 
+    global _waker
     woken, waker = socket.socketpair()
+    _waker = waker
     waker.setblocking(False)
     before = {number: signal.signal(number, stop) for number in SIGNALS}
     wakeup = signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
@@ -45,6 +47,7 @@ def listening(command: str, within: float):
     try:
         yield
     finally:
+        _waker = None
         signal.set_wakeup_fd(wakeup)
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -53,6 +56,19 @@ def listening(command: str, within: float):
 
 
 asked = threading.Event()
+_heard = []  # called on the thread once a signal came
+_waker = None
+
+
+def hear(call) -> None:
+    """`call()` once the process was asked to stop, whatever its main thread is doing."""
+    _heard.append(call)
+
+
+def wake() -> None:
+    """As if a signal had come, except that the main thread is not interrupted: the time runs from now on."""
+    if _waker is not None:
+        _waker.send(bytes([signal.SIGTERM]))
 
 
 def _limit(woken, command, within):
@@ -62,6 +78,8 @@ def _limit(woken, command, within):
         woken.close()
         return
     asked.set()
+    for call in _heard:
+        call()
     if within > 0:
         threading.Event().wait(within)
         watchdog.leave(f"{command}: asked to stop and not at the end of its step within {within:g} s", EXIT_PREEMPTED)

@@ -35,6 +35,8 @@ def layers(expert: dict) -> dict[str, dict]:
     found: dict[str, dict] = {}
     for path, leaf in paths(expert).items():
         layer, _, part = path.rpartition("/experts/")
+        if part == "magnitude":
+            raise ValueError("experts of kind dora rescale the base's weights: no low-rank pair, nothing to export")
         if part not in _PARTS:
             raise ValueError(f"expert parameter {path} is none of {', '.join(_PARTS)}: no low-rank pair")
         found.setdefault(layer, {})[part] = np.asarray(leaf, np.float32)
@@ -53,26 +55,34 @@ def has_shared(expert: dict) -> bool:
     return any("shared_A" in parts for parts in layers(expert).values())
 
 
-def one_expert(expert: dict, index: int, scale: float) -> dict[str, LowRank]:
+def of_layer(scale, layer: str) -> float:
+    """The scale of one layer: the common one, or its own from {layer path: scale}."""
+    return scale[layer] if isinstance(scale, dict) else scale
+
+
+def one_expert(expert: dict, index: int, scale) -> dict[str, LowRank]:
     """Expert `index` alone, without the shared one. Errors: an index that does not exist."""
     count = num_experts(expert)
     if not 0 <= index < count:
         raise ValueError(f"there is no expert {index}; the experts are 0 to {count - 1}")
-    return {layer: LowRank(parts["A"][index], parts["B"][index], scale) for layer, parts in layers(expert).items()}
+    return {
+        layer: LowRank(parts["A"][index], parts["B"][index], of_layer(scale, layer))
+        for layer, parts in layers(expert).items()
+    }
 
 
-def shared_expert(expert: dict, scale: float) -> dict[str, LowRank]:
+def shared_expert(expert: dict, scale) -> dict[str, LowRank]:
     """The expert that is always on. It has the scale of the routed ones, whatever its rank."""
     if not has_shared(expert):
         raise ValueError("this model has no shared expert")
     return {
-        layer: LowRank(parts["shared_A"][0], parts["shared_B"][0], scale)
+        layer: LowRank(parts["shared_A"][0], parts["shared_B"][0], of_layer(scale, layer))
         for layer, parts in layers(expert).items()
         if "shared_A" in parts
     }
 
 
-def one_route(expert: dict, weight_E, scale: float) -> dict[str, LowRank]:
+def one_route(expert: dict, weight_E, scale) -> dict[str, LowRank]:
     """Everything that a fixed route adds, the shared expert included: experts side by side, of weight 0 left out."""
     weight_E = np.asarray(weight_E, np.float32)
     if weight_E.shape != (num_experts(expert),) or not np.isfinite(weight_E).all():
@@ -85,7 +95,7 @@ def one_route(expert: dict, weight_E, scale: float) -> dict[str, LowRank]:
         if "shared_A" in parts:
             A, B = [*A, parts["shared_A"][0]], [*B, parts["shared_B"][0]]
         if A:
-            found[layer] = LowRank(np.concatenate(A, axis=1), np.concatenate(B, axis=0), scale)
+            found[layer] = LowRank(np.concatenate(A, axis=1), np.concatenate(B, axis=0), of_layer(scale, layer))
     return found
 
 

@@ -24,6 +24,7 @@ _OFFICIAL_NAMES = {
     **{"train": "train", "training": "train", "dev": "dev", "valid": "dev", "val": "dev", "validation": "dev"},
     **{"development": "dev", "test": "test", "testing": "test"},
 }
+PROMPTS, DEV_BY = ("shared", "disjoint"), ("utterance", "speaker")
 FILL_UTTERANCES = 10  # a speaker with this many utterances gets at least one in dev and one in test
 FILL_SPEAKERS = 5  # a cohort with this many speakers gets at least one speaker in dev and one in test
 FILL_ALL_SPEAKERS = 3  # and so does a whole corpus with this many
@@ -54,20 +55,38 @@ def assign(
     fractions are train, dev, test. Options that are empty (None, "", (), False) are as good as not given; an option
     that the scheme does not know is a ValueError, as is an unknown scheme.
     """
-    if scheme not in SCHEMES:
-        raise ValueError(f"split: unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"split: fractions {tuple(fractions)} are not three shares (train, dev, test) that add up to 1"
-        )
-    known = [
-        name for name in inspect.signature(SCHEMES[scheme]).parameters if name not in ("columns", "seed", "shares")
-    ]
-    given = {name: value for name, value in options.items() if value not in (None, "", (), [], False)}
-    for name in given:
-        if name not in known:
-            raise ValueError(f"split: scheme {scheme} has no option {name!r}; it has {', '.join(known) or 'none'}")
+    given = check(scheme, fractions, options)
     return SCHEMES[scheme](columns, seed=seed, shares=(fractions[1], fractions[2]), **given)
+
+
+def check(scheme: str, fractions: Sequence[float], options: Mapping, where: str = "split: ") -> dict:
+    """The options that are given, or ValueError for what `assign` could do nothing with, whatever the corpus."""
+    if scheme not in SCHEMES:
+        raise ValueError(f"{where}unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
+        raise ValueError(
+            f"{where}fractions {tuple(fractions)} are not three shares (train, dev, test) that add up to 1, with some"
+            " for train"
+        )
+    known = {
+        name: kind.default for name, kind in inspect.signature(SCHEMES[scheme]).parameters.items()
+        if name not in ("columns", "seed", "shares")
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value not in (None, "", (), [], False)}
+    for name, value in given.items():
+        if name not in known:
+            raise ValueError(f"{where}scheme {scheme} has no option {name!r}; it has {', '.join(known) or 'none'}")
+        usual = known[name]
+        if isinstance(usual, tuple):
+            if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
+                raise ValueError(f"{where}{name} is {value!r}; it takes a list of names")
+        elif not isinstance(value, type(usual)):
+            raise ValueError(f"{where}{name} is {value!r}; it takes {'True or False' if usual is False else 'text'}")
+    if (value := given.get("prompts", "shared")) not in PROMPTS:
+        raise ValueError(f"{where}prompts={value!r}; known: {', '.join(PROMPTS)}")
+    if (value := given.get("dev_by", "utterance")) not in DEV_BY:
+        raise ValueError(f"{where}dev_by={value!r}; known: {', '.join(DEV_BY)}")
+    return given
 
 
 def unseen(columns, *, names: Sequence[str] = (), share: float = 0.0, seed: int = 0) -> set[str]:
@@ -110,8 +129,6 @@ def per_speaker(columns, *, seed, shares, prompts: str = "shared") -> list[str]:
 
     prompts="disjoint" hashes the prompt instead, for all speakers alike: no prompt in two parts, and nothing is filled.
     """
-    if prompts not in ("shared", "disjoint"):
-        raise ValueError(f"split: prompts={prompts!r}; known: shared, disjoint")
     if prompts == "disjoint":
         return prompt_disjoint(columns, seed=seed, shares=shares)
     ids, parts = columns["id"], [""] * len(columns["id"])
@@ -201,8 +218,6 @@ def official(columns, *, seed, shares, dev_by: str = "utterance") -> list[str]:
 
 
 def _carve_dev(columns, parts: list[str], *, seed: int, share: float, by: str) -> list[str]:
-    if by not in ("utterance", "speaker"):
-        raise ValueError(f"split: dev_by={by!r}; known: utterance, speaker")
     parts = list(parts)
     train = [row for row, part in enumerate(parts) if part == "train"]
     speaker = [columns["speaker"][row] for row in train]

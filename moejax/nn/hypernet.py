@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moejax.nn import inject
+from moejax.nn.experts import LayerUpdate
 from moejax.nn.variables import Buffer, Expert, Gate
 from moejax.ops import mixture
 from moejax.types import Route
@@ -52,7 +53,7 @@ class Condition(nnx.Module):
         return jnp.concatenate([z, logits_BE.shape[-1] * jax.nn.softmax(logits_BE, axis=-1)], axis=-1)
 
 
-class Bank(nnx.Module):
+class Bank(LayerUpdate):
     """Update of one layer: K atoms with coefficients of the code, and `routed` experts with the weights behind it,
     stacked as A [K + E, D, R] and B [K + E, R, O]. At code 0 it is one LoRA of rank K R.
     """
@@ -100,7 +101,7 @@ class Trunk(nnx.Module):
         return A_BDR, (u @ getattr(self, f"out_{d_out}")[...]).reshape(-1, self.rank, d_out)
 
 
-class Generated(nnx.Module):
+class Generated(LayerUpdate):
     """Update of one layer, both factors made by the shared trunk; its own is the code of its place."""
 
     def __init__(self, d_in, d_out, trunk: Trunk, module: str, *, scale, init):

@@ -9,7 +9,8 @@ import fnmatch
 
 from flax import nnx
 
-from moejax.nn.experts import LowRankExperts
+from moejax.nn import experts
+from moejax.nn.gates import TokenGate
 from moejax.nn.layers import Linear
 
 
@@ -22,6 +23,18 @@ def linear_layers(model) -> dict[str, Linear]:
     return dict(sorted(found.items()))
 
 
+def layer_paths(config) -> list[str]:
+    """The paths that `linear_layers` finds in a Whisper of this `WhisperConfig`, without building it."""
+    attention = ("k", "out", "q", "v")
+    inside = {"encoder": ("self_attn",), "decoder": ("cross_attn", "self_attn")}
+    return sorted(
+        f"{side}/layers/{number}/{name}"
+        for side, kinds in inside.items()
+        for number in range(getattr(config, f"{side}_layers"))
+        for name in ("fc1", "fc2", *(f"{kind}/{part}" for kind in kinds for part in attention))
+    )
+
+
 def matching(paths, patterns) -> list[str]:
     """Paths that match any pattern, in the order of `paths`. Errors: a pattern without a match."""
     paths = list(paths)
@@ -32,14 +45,43 @@ def matching(paths, patterns) -> list[str]:
     return [p for p in paths if any(fnmatch.fnmatch(p, pattern) for pattern in patterns)]
 
 
-def add_experts(model, patterns, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, init) -> list[str]:
-    """Adds fresh experts (which change nothing yet) to the matching layers; returns their paths."""
+def sizes(path, targets, rank, alpha) -> tuple[int, float]:
+    """(rank, alpha) of the experts on a layer, by the first target that matches it: a pattern, which leaves them as
+    they are, or (pattern, rank, alpha).
+    """
+    for target in targets:
+        pattern, *own = (target,) if isinstance(target, str) else target
+        if fnmatch.fnmatch(path, pattern):
+            return tuple(own) or (rank, alpha)
+    raise ValueError(f"no target matches {path}")
+
+
+def add_experts(
+    model, targets, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, kind="lora", init
+) -> list[str]:  # fmt: skip
+    """Adds fresh experts (which change nothing yet) to the layers that a target matches; returns their paths."""
+    if kind not in experts.KINDS:
+        raise ValueError(f"unknown kind of experts {kind!r}; known: {', '.join(experts.KINDS)}")
     layers = linear_layers(model)
-    chosen = matching(layers, patterns)
-    for path in chosen:
+    chosen = matching(layers, [target if isinstance(target, str) else target[0] for target in targets])
+    for place, path in enumerate(chosen):
         d_in, d_out = layers[path].kernel.get_value().shape
-        layers[path].experts = LowRankExperts(
-            d_in, d_out, num_experts=num_experts, rank=rank, alpha=alpha,
-            shared_rank=shared_rank, stabilised=stabilised, init=init,
+        own_rank, own_alpha = sizes(path, targets, rank, alpha)
+        layers[path].experts = experts.KINDS[kind](
+            d_in, d_out, num_experts=num_experts, rank=own_rank, alpha=own_alpha,
+            shared_rank=shared_rank, stabilised=stabilised, place=place, init=init,
         )  # fmt: skip
     return chosen
+
+
+def add_routers(model, *, num_experts, route, init) -> list[str]:
+    """A gate for every token in the decoder's layers that have experts; `route`: logits to `Route`. Their paths."""
+    paths = []
+    for number, block in enumerate(model.decoder.layers):
+        own = [layer for _, layer in nnx.iter_modules(block) if isinstance(layer, Linear)]
+        if any(layer.experts is not None for layer in own):
+            block.router = TokenGate(model.config.d_model, num_experts=num_experts, route=route, init=init)
+            paths.append(f"decoder/layers/{number}/router")
+    if not paths:
+        raise ValueError("gate.kind is token, but no target of the mixture is in the decoder, where tokens are")
+    return paths

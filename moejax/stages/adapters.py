@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from moejax import processes
 from moejax.convert import hf_whisper
 from moejax.nn import functional
 from moejax.stages import fitting, mixtures, states
@@ -37,7 +38,7 @@ def run(cfg, work) -> dict:
     """Writes W/adapters/<kind>/params.safetensors (W/adapters/full/model, a Hugging Face folder) and
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     rows = mixtures.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
@@ -58,7 +59,9 @@ def run(cfg, work) -> dict:
         each = functional.count(trained) // len(names)
         for label, name in enumerate(names):
             index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "trainable": each}
-        if kind == "cohort" and len(names) > 1:
+        if kind == "cohort" and len(names) > 1 and mixture.kind == "dora":
+            corpus.work.log(f"  no {MERGED}: mixture.kind is dora, whose adapters are no products to take the mean of")
+        elif kind == "cohort" and len(names) > 1:
             index[MERGED] = _merged(work, trained, mixture)
         summary[kind] = {"adapters": len(names), "rank": mixture.rank, "trainable_each": each}
         write_json(work.path("adapters", "index.json"), index)
@@ -105,7 +108,8 @@ def _full(corpus, rows) -> dict:
     )  # fmt: skip
     folder = corpus.work.path("adapters", FULL, "model")
     kept = {group: params[group] for group in ("backbone", "buffer")}
-    hf_whisper.save(folder, config, kept, tokenizer=corpus.tokenizer)
+    if processes.first():
+        hf_whisper.save(folder, config, kept, tokenizer=corpus.tokenizer)
     return {"kind": FULL, "label": 0, "rank": 0, "trainable": functional.count(params["backbone"])}
 
 

@@ -16,13 +16,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from moejax import faults, watchdog
+from moejax import faults, processes, watchdog
 
 TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial")  # how files are called until they are whole
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes the file whole or not at all."""
+    """Writes the file whole or not at all; of several processes the first one does."""
+    if not processes.first():
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -86,6 +88,8 @@ class Work:
     def log(self, message: str) -> None:
         """Prints, and appends to W/log.txt."""
         watchdog.beat()
+        if not processes.first():
+            return
         if not self.quiet:
             tqdm.write(message, file=sys.stdout)
             sys.stdout.flush()

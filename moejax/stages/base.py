@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moejax import processes
 from moejax.convert import hf_whisper
 from moejax.data import synthetic
 from moejax.data.cache import AudioCache
@@ -94,13 +95,12 @@ def _files(folder) -> list[Path]:
 
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
-    corpus = Corpus(cfg, work)
+    corpus = Corpus(cfg, work, together=True)
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = hf_whisper.load(published)
         write_json(work.path("base", "model.json"), {"path": published})
         return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
-    _check(cfg)
     rows = corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
@@ -121,6 +121,8 @@ def run(cfg, work) -> dict:
         params = packed.fit(corpus, config, params, tokenizer, sources)
     else:
         params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
+    if not processes.first():
+        return {}
     hf_whisper.save(
         work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer,
         generation=generation(published, config) if cfg.model.pretrained else None,
@@ -142,24 +144,11 @@ def generation(folder, config) -> dict:
     return ({"alignment_heads": heads} if heads else {}) | hf_whisper.generation(folder)
 
 
-def _check(cfg) -> None:
-    """Errors: keys that say nothing together."""
-    if cfg.base.timestamps and not cfg.base.pack.seconds:
-        raise ValueError("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
-    if cfg.model.vocabulary and cfg.model.pretrained:
-        raise ValueError("model.vocabulary is for a base from scratch; model.pretrained brings its own")
-
-
 def from_scratch(cfg) -> whisper.WhisperConfig:
     """The network of `model.size` and `model.sizes`. Errors: an unknown size or field, naming the known ones."""
     if cfg.model.size not in whisper.SIZES:
         raise ValueError(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
-    changes = cfg.model.sizes.to_dict()
-    known = {field.name for field in dataclasses.fields(whisper.WhisperConfig)}
-    wrong = sorted(set(changes) - known)
-    if wrong:
-        raise ValueError(f"model.sizes has no key {wrong[0]!r}; known: {', '.join(sorted(known))}")
-    return dataclasses.replace(whisper.SIZES[cfg.model.size], **changes)
+    return dataclasses.replace(whisper.SIZES[cfg.model.size], **cfg.model.sizes.to_dict())
 
 
 def _readings(cfg, work, texts) -> list[tuple[str, str]]:

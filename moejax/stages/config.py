@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 from ml_collections import ConfigDict
+from ml_collections.config_dict import RequiredValueError
 
 # Sections whose keys are the user's own (column maps, loader options): anything goes below them.
 OPEN = {
@@ -42,14 +43,24 @@ def defaults() -> ConfigDict:
 def resolve(user: ConfigDict) -> ConfigDict:
     """Defaults with the user's values on top, locked.
 
-    Errors: an unknown key, a value of another type, or one that is not among the few known.
+    Errors, in one line that names the key: an unknown key, a value that it cannot have, keys that rule each other out.
     """
-    from moejax.stages import choices
-
     config = defaults()
-    _lay_over(config, user, "")
-    choices.check(config)
+    try:
+        _lay_over(config, user, "")
+    except RequiredValueError as error:
+        raise ValueError(f"the config has a placeholder without a value: {error}") from error
+    check(config)
     return config.lock()
+
+
+def check(config: ConfigDict) -> None:
+    """ValueError for the first key, or the first keys together, that cannot be run."""
+    from moejax.stages import choices, combinations, limits
+
+    limits.check(config.to_dict(), defaults().to_dict(), skip=OPEN)
+    choices.check(config)
+    combinations.check(config)
 
 
 def changed(config: ConfigDict, values: dict) -> ConfigDict:
@@ -76,6 +87,8 @@ def load(path: str) -> ConfigDict:
         user = module.get_config(variant) if variant else module.get_config()
     except Exception as error:  # as above
         raise ValueError(f"config {path!r}: get_config({variant!r}) failed: {error}") from error
+    if not isinstance(user, ConfigDict | dict):
+        raise ValueError(f"config {path!r}: get_config() gives {type(user).__name__}; it must give a ConfigDict")
     config = resolve(user)
     if variant and variant not in config.name:  # or two variants would share a folder of runs/
         with config.unlocked():
@@ -104,6 +117,7 @@ def text(config: ConfigDict) -> str:
 
 def _lay_over(config: ConfigDict, user, prefix: str) -> None:
     for key, value in user.items():
+        key = str(key)
         path = f"{prefix}{key}"
         if key not in config and prefix.rstrip(".") not in OPEN:
             near = difflib.get_close_matches(key, list(config.keys()), n=1)
@@ -113,12 +127,16 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
             with config.unlocked():
                 config[key] = value
         elif path in OPEN:
+            if not hasattr(value, "items"):
+                raise TypeError(f"config key {path!r} is a section, got {value!r}")
             config[key] = value if isinstance(value, ConfigDict) else ConfigDict(value)
         elif isinstance(config[key], ConfigDict):
             if not hasattr(value, "items"):
                 raise TypeError(f"config key {path!r} is a section, got {value!r}")
             _lay_over(config[key], value, f"{path}.")
         else:
+            if isinstance(value, bool) and isinstance(config[key], float):  # it would become 1.0 without a word
+                raise TypeError(f"config key {path!r} is {value!r}; it takes a number")
             try:
                 config[key] = value
             except TypeError as error:

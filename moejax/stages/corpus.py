@@ -20,11 +20,13 @@ from moejax.stages.artifacts import read_json
 class Corpus:
     """One run's data and base, read lazily: `cfg` is the resolved config, `work` the workdir.
 
-    `weights` is the format of the frozen backbone, model.weights unless given.
+    `weights` is the format of the frozen backbone, model.weights unless given. `together`: every process of the run has
+    this corpus, and a batch is all of theirs.
     """
 
-    def __init__(self, cfg, work, weights: str = ""):
+    def __init__(self, cfg, work, weights: str = "", together: bool = False):
         self.cfg, self.work = cfg, work
+        self.alone = jax.process_count() > 1 and not together
         self.weights = weights or cfg.model.weights
 
     @functools.cached_property
@@ -54,6 +56,9 @@ class Corpus:
 
     @functools.cached_property
     def mesh(self):
+        """All devices; where one of several processes works alone, its own, all along `data`."""
+        if self.alone:
+            return sharding.make_mesh({"data": -1}, jax.local_devices())
         return sharding.make_mesh(self.cfg.mesh.to_dict())
 
     @functools.cached_property

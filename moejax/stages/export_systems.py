@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from moejax.convert import low_rank
+from moejax.nn import inject
 from moejax.ops import routing
 from moejax.stages import controls, evaluate, hyper, mixtures
 from moejax.stages.artifacts import read_json
@@ -64,14 +65,14 @@ def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
     if system in MIXTURES:
         expert, mixture = _mixture(corpus, system)
         weights, meaning = weights_of(corpus, system, route or "average", mixture)
-        adapter = low_rank.one_route(expert, weights, scale_of(mixture))
+        adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
         always = " and the shared expert" if low_rank.has_shared(expert) else ""
         return Part(system, system, adapter, f"the experts{always} of {system} on one fixed route: {meaning}", False,
                     weights, mixture.stabilised)  # fmt: skip
     if system in CONSTANT and route is None:
         weights = _fixed_route(corpus, system)
         expert, mixture = _mixture(corpus, "moe")
-        adapter = low_rank.one_route(expert, weights, scale_of(mixture))
+        adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
         return Part(system, system, adapter, CONSTANT[system], True, weights, mixture.stabilised)
     if route is not None:
         raise ValueError(f"--route {route} belongs to a mixture; {system} has none")
@@ -99,7 +100,7 @@ def every_lora(corpus: Corpus) -> list[Part]:
 def experts(corpus: Corpus, system: str) -> list[Part]:
     """Each expert of a mixture, and its shared expert, alone."""
     expert, mixture = _mixture(corpus, system)
-    scale, count = scale_of(mixture), mixture.num_experts
+    scale, count = scale_of(mixture, expert), mixture.num_experts
     shared = low_rank.has_shared(expert)
     parts = []
     for e in range(count):
@@ -172,9 +173,13 @@ def _exists_alone(system):
     return system in CONSTANT or system not in controls.CONTROLS
 
 
-def scale_of(mixture: asr.Mixture) -> float:
-    """What the product of an expert's factors is multiplied by."""
-    return mixture.alpha / (math.sqrt(mixture.rank) if mixture.stabilised else mixture.rank)
+def scale_of(mixture: asr.Mixture, expert: dict) -> dict[str, float]:
+    """{layer path: what the product of an expert's factors is multiplied by}."""
+    found = {}
+    for layer in low_rank.layers(expert):
+        rank, alpha = inject.sizes(layer, mixture.targets, mixture.rank, mixture.alpha)
+        found[layer] = alpha / (math.sqrt(rank) if mixture.stabilised else rank)
+    return found
 
 
 def _mixture(corpus, system):
@@ -186,8 +191,9 @@ def _adapter(corpus, system):
     if hyper.trained_name(system):
         entry = hyper.index_of(corpus.work)[system]
         opened = hyper.open_system(corpus, system)
-        return entry, low_rank.one_expert(opened["params"]["expert"], 0, scale_of(opened["mixture"])), opened["mixture"]
+        stack, mixture = opened["params"]["expert"], opened["mixture"]
+        return entry, low_rank.one_expert(stack, 0, scale_of(mixture, stack)), mixture
     entry = read_json(corpus.work.path("adapters", "index.json"))[system]
     stack = load_params(corpus.work.path("adapters", entry["kind"], "params.safetensors"))[0]["expert"]
     mixture = mixtures.definition(corpus.cfg, 1, rank=entry["rank"], shared_rank=0)
-    return entry, low_rank.one_expert(stack, entry["label"], scale_of(mixture)), mixture
+    return entry, low_rank.one_expert(stack, entry["label"], scale_of(mixture, stack)), mixture

@@ -21,6 +21,10 @@ LOOKS = {
     "moe_oracle": ("#8c2f6b", "d"),
     "moe_mean_gate": ("#5b3f8c", "h"),
     "moe_random_gate": ("#b79cc6", "X"),
+    "hyper": ("#a6761d", "o"),
+    "hyper_AB": ("#a6761d", ">"),
+    "moe_hyper_AB": ("#d98e04", "H"),
+    "lora_AB": ("#6b7a3a", "s"),
 }
 BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
 WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading

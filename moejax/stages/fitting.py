@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 
+from moejax import processes
 from moejax.data.pipeline import FILLER, Plan, loader
 from moejax.nn import functional
 from moejax.sharding import process_shard, shard_batch
@@ -12,7 +13,7 @@ from moejax.stages import mixtures
 from moejax.stages.corpus import Corpus, key_of
 from moejax.tasks import asr
 from moejax.train import loop, optim
-from moejax.train.checkpoint import digest_of
+from moejax.train.checkpoint import digest_of, whole_array
 from moejax.train.state import init_state, make_step, place
 
 # Keys that every training section has.
@@ -83,6 +84,8 @@ def train(
         )  # fmt: skip
     finally:
         batches.close()
+    if processes.count() > 1:  # what follows is each process's own work, on its own devices
+        return {**params, **jax.tree.map(whole_array, state.params)}
     return {**frozen, **state.params}
 
 
@@ -102,7 +105,9 @@ def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=No
     bucket = corpus.buckets[-1]
     collate.lengths = {bucket: max(collate.lengths.values())}
     filler = np.full(-len(rows) % corpus.multiple, FILLER)
-    batch = shard_batch(collate(bucket, np.concatenate([np.arange(len(rows)), filler])), corpus.mesh)
+    index_B = np.concatenate([np.arange(len(rows)), filler])
+    part, parts = process_shard(corpus.mesh)
+    batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), corpus.mesh)
     calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
     loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])

@@ -3,7 +3,7 @@
     hyper         a hypernetwork trained on everybody in the training part
     hyper_AB      the same trained on the cohorts of hyper.cohorts (A and B) alone: what it does for the others is the
                   question
-    moe_hyper_AB  atoms and routed experts in one bank, trained on A and B alone
+    moe_hyper_AB  a bank as large in which a part are experts that a softmax routes, trained on A and B alone
     lora_AB       one LoRA of at least as many numbers as hyper_AB, trained on A and B as long: what they all have to
                   beat
 
@@ -34,7 +34,7 @@ DEFAULTS = {
         "cohorts": (),  # training cohorts of the systems called _AB
         "form": "bank",  # bank: coefficients over low-rank atoms; trunk: whole factors from one shared trunk
         "atoms": 8,  # of a bank, each of mixture.rank; a trunk makes one update of rank atoms x mixture.rank
-        "routed": 4,  # experts that moe_hyper_AB routes, beside the atoms
+        "routed": 4,  # of the atoms, so many are experts that a softmax routes in moe_hyper_AB
         "code": 8,  # width of what the layers are told of the condition
         "hidden": 32,
         "dims": 16,  # of the discriminant of the training speakers, which the condition is seen through
@@ -79,11 +79,20 @@ def training_rows(corpus: Corpus, name: str) -> np.ndarray:
 
 
 def definition(cfg, name: str) -> task.Hyper:
-    """A system's hypernetwork; an atom has the rank and the scale of an expert."""
+    """A system's hypernetwork; an atom has the rank and the scale of an expert. Errors: more routed than there are;
+    a target with a rank of its own.
+    """
     h, m = cfg.hyper, cfg.mixture
     wide = h.atoms if h.form == "trunk" else 1
+    if own := [target for target in m.targets if not isinstance(target, str)]:
+        raise ValueError(
+            f"mixture.targets gives {own[0][0]!r} a rank of its own; a hypernetwork has one rank: give none"
+        )
+    routed = h.routed if name.startswith("moe") else 0
+    if not 0 <= routed < h.atoms:
+        raise ValueError(f"hyper.routed is {routed}; of {h.atoms} atoms (hyper.atoms) at most {h.atoms - 1} are routed")
     return task.Hyper(
-        targets=tuple(m.targets), form=h.form, atoms=h.atoms, routed=h.routed if name.startswith("moe") else 0,
+        targets=tuple(m.targets), form=h.form, atoms=h.atoms - routed, routed=routed,
         rank=wide * m.rank, alpha=wide * m.alpha, code=h.code, hidden=h.hidden, expert_dropout=m.expert_dropout,
     )  # fmt: skip
 
@@ -144,7 +153,8 @@ def _lora(corpus, name, rows) -> dict:
 
 
 def _single(cfg, rank):
-    return mixtures.definition(cfg, 1, rank=rank, shared_rank=0)
+    """One LoRA with the scale of an atom, whatever kind the mixture's experts are."""
+    return mixtures.definition(cfg, 1, rank=rank, shared_rank=0, kind="lora", stabilised=False)
 
 
 def _entry(corpus, rows, **more) -> dict:

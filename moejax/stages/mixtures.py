@@ -12,13 +12,23 @@ from moejax.train.checkpoint import load_params
 def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr.Mixture:
     """Mixture of the config; `rank` other than the config's keeps alpha / rank, so that only the capacity differs."""
     m = cfg.mixture
+    times = (rank or m.rank) / m.rank
     options = dict(
-        targets=tuple(m.targets), num_experts=num_experts, rank=rank or m.rank,
-        alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised, shared_rank=m.shared_rank,
-        routing=m.routing, top_k=min(m.top_k, num_experts), threshold=m.threshold, top_p=m.top_p,
-        expert_dropout=m.expert_dropout,
+        kind=m.kind, targets=tuple(_resized(target, times) for target in m.targets), num_experts=num_experts,
+        rank=rank or m.rank, alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised,
+        shared_rank=m.shared_rank, routing=m.routing, top_k=min(m.top_k, num_experts), threshold=m.threshold,
+        top_p=m.top_p, expert_dropout=m.expert_dropout, gate=cfg.gate.kind,
+        known_share={"label": 1.0, "mixed": cfg.gate.known_share}.get(cfg.gate.kind, 0.0),
     )  # fmt: skip
     return asr.Mixture(**{**options, **changes})
+
+
+def _resized(target, times: float):
+    """A target with its own rank and alpha, where it has them, so many times as large; tuples, as they are hashed."""
+    if isinstance(target, str):
+        return target
+    pattern, rank, alpha = target
+    return pattern, max(round(rank * times), 1), alpha * times
 
 
 def gate_of(work) -> dict:

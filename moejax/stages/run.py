@@ -19,7 +19,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from moejax import allocator, watchdog
+from moejax import allocator, processes, watchdog
 from moejax.stages import config as configs
 from moejax.stages.artifacts import Work, digest, flatten, sweep, write_json
 
@@ -33,6 +33,7 @@ class Stage:
     sections: tuple[str, ...]
     about: str
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
+    together: bool = False  # several processes run it on all their devices; else the first one does, on its own
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
 
@@ -45,7 +46,7 @@ STAGES = {
     ),
     "base": Stage(
         "base:run", ("describe",), ("model", "base"), "train or fine-tune the base, or name the pretrained folder",
-        without=("model.weights",),
+        without=("model.weights",), together=True,
     ),
     "embed": Stage(
         "embed:run", ("describe", "base"), ("model.weights", "embed"), "pool encoder states of every utterance"
@@ -55,16 +56,19 @@ STAGES = {
     ),
     "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters", reseeded=True),
     "experts": Stage(
-        "training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", reseeded=True
+        "training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", together=True,
+        reseeded=True,
     ),
-    "joint": Stage("training:joint", ("experts",), ("joint",), "train experts and gate together", reseeded=True),
+    "joint": Stage(
+        "training:joint", ("experts",), ("joint",), "train experts and gate together", together=True, reseeded=True
+    ),
     "adapters": Stage(
         "adapters:run", ("describe", "base", "gate"), ("model.weights", "mixture", "gate", "adapters", *BUDGET),
-        "train the baselines of the table", reseeded=True,
+        "train the baselines of the table", together=True, reseeded=True,
     ),
     "hyper": Stage(
         "hyper:run", ("describe", "base", "embed"), ("model.weights", "mixture", "hyper", *BUDGET),
-        "train hypernetworks and their control", reseeded=True, switch="hyper.systems",
+        "train hypernetworks and their control", together=True, reseeded=True, switch="hyper.systems",
     ),
     "evaluate": Stage(
         "evaluate:run", ("joint", "adapters", "hyper"), ("evaluate",), "decode the test part with every system"
@@ -94,14 +98,20 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
         raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
     names = closure(wanted)
     work, outside = Work(workdir, quiet), {name: outside_inputs(name, config) for name in names}
-    sweep(work.root, within=False)
     set_up_jax(config, work)
+    if processes.first():
+        sweep(work.root, within=False)
+        sweep(work.path("states"))
     passed: dict[str, str] = {}
     others = [Work(folder) for folder in donors]
-    for number, name in enumerate(names):
-        run_stage(name, config, work, passed, outside[name], others)
-        if number == 0:  # not before: a workdir without any result is no workdir
-            write_config(config, work)
+    try:
+        for number, name in enumerate(names):
+            run_stage(name, config, work, passed, outside[name], others)
+            if number == 0:  # not before: a workdir without any result is no workdir
+                write_config(config, work)
+    except Exception as error:
+        processes.failed(error)
+        raise
     return work
 
 
@@ -135,29 +145,38 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
     """
     _, function = module_of(name)
     inputs = stage_inputs(name, config, passed) | outside
-    reason = work.why_run(name, inputs)
-    if reason is None:
-        work.log(f"[{name}] finished before, skipped")
-        passed[name] = passed_on(work.finished(name))
+    reason = None
+    if processes.first():
+        reason = work.why_run(name, inputs)
+        donor = next((d for d in donors if d.why_run(name, inputs) is None), None)
+        if reason is None:
+            work.log(f"[{name}] finished before, skipped")
+        elif donor:
+            reason = None
+            work.take_over(name, donor)
+            work.log(f"[{name}] taken over from {donor.root}")
+        else:
+            work.log(f"[{name}] {STAGES[name].about} ({reason})")
+            work.begin(name, inputs, force=config.runtime.force)
+    if processes.agree(reason) is None:
+        passed[name] = processes.agree(processes.first() and passed_on(work.finished(name)))
         return
-    if donor := next((d for d in donors if d.why_run(name, inputs) is None), None):
-        work.take_over(name, donor)
-        work.log(f"[{name}] taken over from {donor.root}")
-        passed[name] = passed_on(work.finished(name))
-        return
-    work.log(f"[{name}] {STAGES[name].about} ({reason})")
-    work.begin(name, inputs, force=config.runtime.force)
     watchdog.beat(f"stage {name}")
     start = time.perf_counter()
+    summary = {}
     try:
-        summary = function(seeded(name, config), work) or {}
+        if STAGES[name].together or processes.first():
+            summary = function(seeded(name, config), work) or {}
     except BaseException:
-        work.abandon(name)
+        if processes.first():
+            work.abandon(name)
         raise
     seconds = time.perf_counter() - start
-    passed[name] = passing(name, inputs, summary)
-    work.finish(name, inputs, seconds, summary, passes=passed[name], config=sections_of(name, config))
-    work.log(f"[{name}] done in {seconds:.1f} s")
+    if processes.first():
+        passed[name] = passing(name, inputs, summary)
+        work.finish(name, inputs, seconds, summary, passes=passed[name], config=sections_of(name, config))
+        work.log(f"[{name}] done in {seconds:.1f} s")
+    passed[name] = processes.agree(passed.get(name))
 
 
 def seeded(name: str, config):
@@ -225,6 +244,7 @@ def set_up_jax(config, work) -> None:
         except RuntimeError:
             # A program that used JAX before keeps its devices; results then differ in the last digits only.
             work.log(f"JAX runs already: runtime.cpu_devices={config.runtime.cpu_devices} is ignored")
+    processes.start(config.runtime.heartbeat)
     folder = Path(config.runtime.compilation_cache).expanduser() if config.runtime.compilation_cache else None
     if folder is not None and jax.config.jax_compilation_cache_dir is None:
         folder.mkdir(parents=True, exist_ok=True)

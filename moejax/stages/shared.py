@@ -4,7 +4,9 @@ NOT_RESULTS = ("*.log_every", "*.checkpoint_every")
 
 DEFAULTS = {
     "mixture": {
-        # Where experts live: shell-style patterns over parameter paths of linear layers.
+        "kind": "lora",  # lora; dora: with a magnitude per output
+        # Where experts live: shell-style patterns over parameter paths of linear layers, or (pattern, rank, alpha)
+        # where these are not the common ones; the first that matches a layer counts.
         "targets": ("decoder/layers/*/*attn/[qv]", "decoder/layers/*/fc?"),
         "rank": 4,  # of one expert
         "alpha": 8.0,  # update is scaled by alpha / rank
@@ -31,6 +33,7 @@ DEFAULTS = {
         "encoder_cache_bytes": 20_000_000_000,
         "max_skipped": 20,  # updates left out because loss or gradient is not finite, before training stops; 0: never
         "watchdog": 3600.0,  # seconds without a sign of life after which a run counts as stuck and ends; 0: never
+        "heartbeat": 30.0,  # of several processes: seconds of silence after which one counts as lost, and all end
         "stop_within": 25.0,  # seconds from SIGTERM to the end, whatever the run is doing; 0: as long as it takes
         "force": False,  # see --force
     },

@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from moejax import processes
 from moejax.data.pipeline import bucket_of, eval_batches, loader
 from moejax.nn import functional
 from moejax.sharding import shard_batch
@@ -78,8 +79,10 @@ def opened(corpus: Corpus) -> States | None:
     first_N = np.concatenate([[0], np.cumsum(frames_N)])
     start = {int(r): (int(f), int(n)) for r, f, n in zip(rows, first_N, frames_N, strict=False)}
     states = States(str(path), str(kind), config.d_model, start)
-    if not _whole(path, size):
-        _write(corpus, rows, states, path, size)
+    if processes.first() and not _whole(path, size):
+        alone = corpus if processes.count() == 1 else Corpus(corpus.cfg, work, corpus.weights)
+        _write(alone, rows, states, path, size)
+    processes.agree()  # nobody reads what is being written
     return states
 
 
@@ -96,7 +99,7 @@ def _write(corpus, rows, states, path, size) -> None:
     batches = eval_batches(corpus.samples[rows], corpus.buckets, BLOCK, multiple=corpus.multiple)
     stream = loader(batches, corpus.collator(rows), workers=corpus.cfg.runtime.workers)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".tmp")
+    unfinished = path.with_name(f".{path.name}.tmp")
     file = np.memmap(unfinished, jax.numpy.dtype(states.dtype), "w+", shape=(size // _row_bytes(states), states.width))
     shown = work.progress(stream, total=len(batches), desc="encoder states")
     for (_, index), batch in zip(batches, shown, strict=True):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from moejax.stages import adapters, choices, hyper, report, report_load
+from moejax.stages import adapters, hyper, report, report_load
 from moejax.stages import config as configs
 from moejax.stages import run as graph
 from moejax.stages.artifacts import Work, digest, flatten, read_json, write_json
@@ -134,7 +134,7 @@ def _derived(config, systems, values: dict):
     generated = {hyper.trained_name(s) for s in systems} & set(config.hyper.systems)
     changed = configs.changed(changed, {"hyper": {"systems": tuple(sorted(generated))}})
     changed = configs.changed(changed, values)
-    choices.check(changed)
+    configs.check(changed)
     return changed
 
 

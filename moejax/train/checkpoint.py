@@ -180,7 +180,7 @@ class Checkpointer:
         """
         self.wait()
         like = flat_state(template)
-        while (step := self._newest_verified()) is not None:
+        while (step := self.newest_verified()) is not None:
             folder = self.directory / str(step)
             try:
                 _same_model(_read_metadata(self._io, folder), like, folder)
@@ -195,7 +195,7 @@ class Checkpointer:
             return _unflatten(template, found["state"]), found["data"], found["meta"]
         return None
 
-    def _newest_verified(self):
+    def newest_verified(self):
         """The step, the same in every process, or None; damaged newer ones are moved aside."""
         found = -1
         if jax.process_index() == 0:
@@ -332,7 +332,7 @@ def save_params(path, params, meta=None):
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if bad := [key.key for key in keys if not isinstance(key.key, str) or "/" in key.key]:
             raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
-        flat[path_string(keys)] = np.ascontiguousarray(_whole_array(leaf)).reshape(np.shape(leaf))
+        flat[path_string(keys)] = np.ascontiguousarray(whole_array(leaf)).reshape(np.shape(leaf))
     if jax.process_index() == 0:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -347,7 +347,8 @@ def save_params(path, params, meta=None):
     _barrier("save_params")
 
 
-def _whole_array(leaf):
+def whole_array(leaf):
+    """The array in numpy, gathered where it is cut across processes; every process calls this."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
@@ -357,7 +358,7 @@ def digest_of(tree):
     """16 hex digits over names, types and bytes of all arrays; every process of a run calls it (a second a GB)."""
     found = hashlib.blake2b(digest_size=8)
     for path, leaf in sorted(flat_state(tree).items()):
-        array = np.ascontiguousarray(_whole_array(leaf))
+        array = np.ascontiguousarray(whole_array(leaf))
         found.update(f"{path} {array.dtype} {array.shape};".encode())
         found.update(array.reshape(-1).view(np.uint8))
     return found.hexdigest()

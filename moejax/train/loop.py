@@ -15,10 +15,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from moejax import faults, watchdog
+from moejax import faults, processes, watchdog
 from moejax.stopping import EXIT_PREEMPTED
 from moejax.train.checkpoint import Checkpointer
 from moejax.train.metrics import MetricLog
@@ -95,7 +94,7 @@ def fit(
         meta = {**(meta or {}), "identity": identity or {}}
         records = _Records(folder if first else None, start, int(state.skipped), on_metrics, names, max_skipped)
         ticker = _Ticker(desc or folder.name, start, steps, shown=progress and first)
-        with contextlib.closing(records), contextlib.closing(ticker), _StopRequest() as stop:
+        with contextlib.closing(records), contextlib.closing(ticker), _StopRequest(start) as stop:
             pending, saved = None, start
             for n in range(start + 1, steps + 1):
                 batch = next(loader)
@@ -221,28 +220,33 @@ class _Ticker:
 class _StopRequest:
     """Context in which SIGTERM and SIGINT ask the loop to save and leave instead of ending the process.
 
-    With several processes all must stop after the same step: jax's preemption service (it takes SIGTERM over) agrees
-    on one, and SIGINT keeps its meaning. Only the main thread may set handlers; elsewhere signals keep theirs.
+    Several processes agree on the step after which all of them stop. Only the main thread may set handlers; elsewhere
+    signals keep theirs.
     """
 
+    def __init__(self, start):
+        self._number, self._before = 0, {}
+        self._steps = processes.Steps(start, lambda: bool(self._number))
+
     def __enter__(self):
-        self._asked, self._before = 0, {}
-        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._before[number] = signal.signal(number, self._note)
+        self._steps.__enter__()
         return self
 
     def _note(self, number, frame):
         del frame
-        self._asked = number
+        self._number = number
         signal.signal(number, self._before[number])  # the second one acts at once
 
     def asked(self, step):
         """True if the run is to stop after `step`; every process asks at every step."""
-        return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else bool(self._asked)
+        return self._steps.asked(step)
 
     def __exit__(self, kind, error, trace):
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        if self._asked and kind is None:  # asked during the last step: whoever listened before is to hear it
-            signal.raise_signal(self._asked)
+        self._steps.__exit__()
+        if self._number and kind is None:  # asked during the last step: whoever listened before is to hear it
+            signal.raise_signal(self._number)

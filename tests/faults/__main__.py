@@ -20,10 +20,20 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "faults")]  # as pytest does for these folders
+sys.path[:0] = [str(ROOT), str(ROOT / "faults"), str(ROOT / "train")]  # as pytest does for these folders
 
 # Name of the module, and how many tries it is run with unless --tries says otherwise.
-SUITES = {"audio": 5000}
+SUITES = {
+    "kill": 200,
+    "save": 5,
+    "term": 60,
+    "pair": 10,
+    "topology": 6,
+    "damage": 3000,
+    "disk": 10,
+    "audio": 5000,
+    "configs": 2000,
+}
 
 
 def main(argv=None) -> int:
@@ -31,6 +41,7 @@ def main(argv=None) -> int:
     parser.add_argument("--all", action="store_true", help="run every suite")
     parser.add_argument("--only", action="append", default=[], choices=SUITES, help="run this one (may be repeated)")
     parser.add_argument("--tries", type=int, help="tries of every fault, instead of each suite's own number")
+    parser.add_argument("--minutes", type=float, help="no further try is begun after so many minutes of each suite")
     parser.add_argument("--seed", type=int, default=0, help="of the moments and damages that are drawn")
     parser.add_argument("--folder", type=Path, help="where to work, and what to keep; else a temporary folder")
     parser.add_argument("--output", type=Path, help="file for the table, in markdown")
@@ -47,6 +58,8 @@ def main(argv=None) -> int:
             folder = (options.folder or Path(temporary)) / name
             folder.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
+            if options.minutes:
+                table.end_after(60 * options.minutes)
             found = importlib.import_module(name).run(options.tries or SUITES[name], folder, options.seed)
             print(f"{table.text(found)}\n{name}: {time.perf_counter() - start:.0f} s\n", flush=True)
             rows += found

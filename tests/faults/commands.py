@@ -1,36 +1,52 @@
 """The command line in processes of its own that can be killed.
 
-Reads JSON lines, each the arguments of one `moejax` command, forks a child that runs it, and answers with two lines:
-the child's process id, then its exit code (-9 for SIGKILL) and what it wrote to stderr, as JSON. Imports cost seconds,
-so this process pays them once; jax has no threads before it first computes.
+Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "folder": .., "environment": ..}, forks a child that runs
+`moejax argv` (or, for `train FOLDER ..`, the training of training.py), and answers with two lines: the child's process
+id, then its exit code (-9 for SIGKILL), what it wrote to stderr and the seconds of processor time that it took, as
+JSON. Imports cost seconds, so this process pays them once; jax has no threads before it first computes.
 """
 
+import atexit
 import json
 import os
 import sys
 import tempfile
 
-import tensorboardX  # noqa: F401  (imported by the first log otherwise: once per run)
+import hdbscan  # noqa: F401  (as the others: imported by a stage otherwise, once per run)
+import matplotlib.pyplot  # noqa: F401
+import tensorboardX  # noqa: F401
+import training
+import transformers.models.whisper  # noqa: F401
 
 from moejax import __main__ as cli
+from moejax import faults
 from moejax.stages import run as graph
 
 graph.stage_modules()
 
 
-def child(argv, stderr):
+def child(task, stderr):
     """Runs one command and leaves."""
     os.dup2(stderr.fileno(), 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.chdir(task["folder"])
+    os.environ.update(task["environment"])
+    faults.arm(task.get("fault", ""))
     try:
-        cli.main(argv)
+        if task["argv"][0] == "train":
+            training.main(*task["argv"][1:])
+        else:
+            cli.main(task["argv"])
+        code = 0
     except SystemExit as stop:
-        os._exit(stop.code or 0)
+        code = stop.code or 0
     except BaseException:
         import traceback
 
         traceback.print_exc()
         os._exit(70)
+    atexit._run_exitfuncs()  # several processes take leave of each other there
+    os._exit(code)
 
 
 def serve():
@@ -40,9 +56,11 @@ def serve():
             if process == 0:
                 child(json.loads(line), stderr)
             print(process, flush=True)
-            code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+            _, status, used = os.wait4(process, 0)
             stderr.seek(0)
-            print(json.dumps([code, stderr.read().decode()]), flush=True)
+            said = stderr.read().decode(errors="replace")
+            code = os.waitstatus_to_exitcode(status)
+            print(json.dumps([code, said, used.ru_utime + used.ru_stime]), flush=True)
 
 
 if __name__ == "__main__":

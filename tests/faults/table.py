@@ -1,6 +1,7 @@
 """What a fault suite found: one row per fault, printed as text or markdown."""
 
 import dataclasses
+import time
 
 COLUMNS = ("fault", "tries", "survived", "lost work", "bitwise equal", "note")
 
@@ -29,3 +30,16 @@ def text(rows: list[Row]) -> str:
     table = [COLUMNS, *(row.cells() for row in rows)]
     width = [max(len(line[i]) for line in table) for i in range(len(COLUMNS))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, width, strict=True)).rstrip() for line in table)
+
+
+_end = float("inf")
+
+
+def end_after(seconds: float) -> None:
+    """Suites begin no further try when so much time has passed."""
+    global _end
+    _end = time.monotonic() + seconds
+
+
+def over() -> bool:
+    return time.monotonic() > _end

@@ -1,18 +1,15 @@
 """Killed at many moments and started again by the same command, a job ends with the same bits as one left alone."""
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import tiny_job
-from conftest import CACHE
+from job import Commands
 
 from moejax.stages.artifacts import Work
 
@@ -21,39 +18,6 @@ CHANGES = {f"{stage}__{key}": value for stage in ("experts", "joint")
            for key, value in {"steps": STEPS, "checkpoint_every": 3, "batch_size": 8}.items()}  # fmt: skip
 # Kill when this many steps of a stage are on record; the delays behind them are drawn.
 MOMENTS = [("experts", 1), ("experts", 9), ("experts", 22), ("joint", 1), ("joint", 10), ("joint", 21)]
-
-
-class Commands:
-    """Runs `moejax` commands in children of one helper process, one at a time, from within `folder`."""
-
-    def __init__(self, folder):
-        root = Path(__file__).parent.parent.parent
-        environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {
-            "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]),
-            "JAX_COMPILATION_CACHE_DIR": str(CACHE),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        }
-        command = [sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py")]
-        self.helper = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-        )
-
-    def start(self, *argv) -> int:
-        """Process id of the command, now running."""
-        self.helper.stdin.write(json.dumps([str(arg) for arg in argv]) + "\n")
-        self.helper.stdin.flush()
-        return int(self.helper.stdout.readline())
-
-    def end(self) -> tuple[int, str]:
-        """(exit code, stderr) of the command, once it has ended."""
-        code, text = json.loads(self.helper.stdout.readline())
-        return code, text
-
-    def close(self):
-        self.helper.stdin.close()
-        self.helper.wait(timeout=60)
-        self.helper.stdout.close()
 
 
 @pytest.fixture(scope="module")

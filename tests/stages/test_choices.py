@@ -14,6 +14,9 @@ from moejax.stages import cluster, cluster_figures, cluster_fit, cluster_points,
         ("evaluate", "speaker_scope", "al", "own, all"),
         ("experts", "route", "labels", "gate, label"),
         ("adapters", "kinds", ("lora", "cohorts"), "lora, lora_total, cohort, speaker"),
+        ("mixture", "kind", "loha", "lora, dora"),
+        ("gate", "kind", "frame", "utterance, layer, token, label, mixed, constant, rank"),
+        ("gate", "input", "lda", "auto, raw, pca, discriminant"),
         ("joint", "schedule", "cosin", "cosine, constant, linear"),
         ("report", "normalizer", "lowercase", "none, lower, basic, english"),
     ],
@@ -29,6 +32,8 @@ def test_unknown_value_names_key_and_known_values(section, key, value, known):
     [
         ("joint", {"steps": 50, "temperature": 4.0, "temperature_steps": 51}, "'joint.temperature_steps' is 51, of"),
         ("joint", {"temperature": 0.0}, "'joint.temperature' is 0"),
+        ("mixture", {"targets": (("decoder/*", 0, 4.0),)}, r"'mixture.targets' has .*\(pattern, rank, alpha\)"),
+        ("mixture", {"targets": (("decoder/*", 4),)}, "'mixture.targets' has"),
         ("mixture", {"top_p": 0.0}, "'mixture.top_p' is 0"),
         ("mixture", {"threshold": 1.5}, "'mixture.threshold' is 1.5"),
     ],
@@ -36,6 +41,20 @@ def test_unknown_value_names_key_and_known_values(section, key, value, known):
 def test_numbers_that_would_never_act_as_asked_are_refused(section, values, message):
     with pytest.raises(ValueError, match=message) as caught:
         config.resolve(ConfigDict({section: values}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gate": {"kind": "token"}, "mixture": {"kind": "dora"}}, "'gate.kind' is token, with mixture.kind dora"),
+        ({"gate": {"kind": "rank"}, "mixture": {"targets": (("decoder/*", 4, 8.0),)}}, "'gate.kind' is rank, so all"),
+        ({"gate": {"known_share": 1.5}}, "'gate.known_share' is 1.5"),
+    ],
+)
+def test_kinds_that_do_not_go_together_are_refused(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        config.resolve(ConfigDict(values))
     assert "\n" not in str(caught.value)
 
 

@@ -146,7 +146,7 @@ def test_one_mixture_or_one_route_of_it_as_peft(work, corpus, tmp_path):
     assert export.run(work, "peft", tmp_path / "route", route="0.5,0,0.5") == [tmp_path / "route"]
     found = peft_lora.load(tmp_path / "route", config)
     expert, mixture = export_systems._mixture(corpus, "moe")
-    for layer, update in low_rank.one_route(expert, (0.5, 0, 0.5), export_systems.scale_of(mixture)).items():
+    for layer, update in low_rank.one_route(expert, (0.5, 0, 0.5), export_systems.scale_of(mixture, expert)).items():
         np.testing.assert_array_equal(found[layer].delta(), update.delta())
 
 

@@ -14,7 +14,7 @@ from moejax.train.checkpoint import load_params
 
 CHANGES = {
     "hyper__systems": ("hyper_AB", "moe_hyper_AB", "lora_AB"), "hyper__cohorts": ("clear",), "hyper__steps": 8,
-    "hyper__batch_size": 16, "hyper__atoms": 2, "hyper__routed": 2, "hyper__code": 4, "hyper__hidden": 8,
+    "hyper__batch_size": 16, "hyper__atoms": 3, "hyper__routed": 2, "hyper__code": 4, "hyper__hidden": 8,
     "hyper__log_every": 1, "hyper__warmup": 0, "hyper__learning_rate": 0.02,
     "evaluate__systems": (
         "hyper_AB", "hyper_AB_enrolled", "hyper_AB_mean_condition", "moe_hyper_AB", "moe_hyper_AB_enrolled", "lora_AB",
@@ -71,7 +71,8 @@ def test_utterances_of_other_cohorts_are_never_heard_in_training_and_all_are_tes
     assert all(entry["cohorts"] == ["clear"] for entry in index.values())
     # A control of the same size, or a little more.
     sizes = {name: entry["trainable"] for name, entry in index.items()}
-    assert sizes["hyper_AB"] <= sizes["lora_AB"] < 1.5 * sizes["hyper_AB"]
+    assert max(sizes.values()) == sizes["lora_AB"] < 1.5 * sizes["hyper_AB"]
+    assert 0.9 < sizes["moe_hyper_AB"] / sizes["hyper_AB"] < 1.1
 
 
 def test_conditions_are_seen_through_the_training_cohorts_alone(corpus):
@@ -159,5 +160,11 @@ def test_refusals_are_one_line_and_name_what_would_do(work, corpus):
         other = graph.configs.changed(corpus.cfg, {"hyper": {"cohorts": cohorts}})
         with pytest.raises(ValueError, match=words):
             hyper.training_rows(hyper.Corpus(other, corpus.work), "hyper_AB")
+    other = graph.configs.changed(corpus.cfg, {"hyper": {"routed": 3}})
+    with pytest.raises(ValueError, match="routed is 3; of 3 atoms .* at most 2"):
+        hyper.definition(other, "moe_hyper_AB")
+    other = graph.configs.changed(corpus.cfg, {"mixture": {"targets": (("decoder/layers/*/fc?", 2, 4.0),)}})
+    with pytest.raises(ValueError, match="'decoder/layers/\\*/fc\\?' a rank of its own"):
+        hyper.definition(other, "hyper_AB")
     with pytest.raises(ValueError, match="load hyper_AB instead"):
         moejax.load(work.root, "hyper_AB_mean_condition")
