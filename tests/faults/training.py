@@ -59,7 +59,7 @@ def main(folder, devices="1", heartbeat="30", limit="0"):
         print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)
     except (OSError, ValueError) as error:
-        print(f"moejax train: {error}", file=sys.stderr)
+        print(f"moejax train: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(1)
 
 
