@@ -10,6 +10,7 @@ Its own heartbeats end a process without a word; they get twice the time, so tha
 
 import atexit
 import contextlib
+import dis
 import json
 import os
 import signal
@@ -91,7 +92,9 @@ def failed(error: Exception) -> None:
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    if not Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent):
+    code = trace.tb_frame.f_code
+    ours = Path(code.co_filename).is_relative_to(Path(__file__).parent)
+    if not ours or dis.opname[code.co_code[trace.tb_lasti]] != "RAISE_VARARGS":  # jax hides its own frames
         time.sleep(_group.heartbeat + 2)  # the clock names who is lost, and ends this process
     _group.has_failed = True
     _group.tell("failed", f"process {_group.index} of {_group.count} failed: {error}")
