@@ -14,6 +14,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 from moejax import stopping, watchdog
 
@@ -62,10 +63,18 @@ def agree(value=None):
     return value if _group is None else _group.agree(value)
 
 
-def failed(error: BaseException) -> None:
-    """Tells the others why this process ends."""
-    if _group is not None:
-        _group.tell("failed", f"process {_group.index} of {_group.count} failed: {error}")
+def failed(error: Exception) -> None:
+    """Tells the others why this process ends. Does not return if the reason is another process that was lost: of that,
+    a collective says no more than that a connection broke, and it says it first.
+    """
+    if _group is None or hasattr(error, "exit_code"):  # asked to stop
+        return
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    if not Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent):
+        time.sleep(_group.heartbeat + 2)  # the clock names who is lost, and ends this process
+    _group.tell("failed", f"process {_group.index} of {_group.count} failed: {error}")
 
 
 class Steps:
@@ -205,13 +214,3 @@ class Group:
             return
         reason = f"nothing was heard of process {lost} of {self.count} for {self.heartbeat:g} s (runtime.heartbeat)"
         watchdog.leave(f"{reason}: it was killed, is stuck, or cannot be reached", watchdog.EXIT_STUCK)
-
-    def silence(self) -> None:
-        """Gives the clock the time to name who is lost, if somebody is: a collective may notice first."""
-        time.sleep(self.heartbeat + 2)
-
-
-def explain() -> None:
-    """After an error of a collective: returns if all others are alive, else the process ends here with the reason."""
-    if _group is not None:
-        _group.silence()

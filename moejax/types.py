@@ -42,7 +42,21 @@ class Batch:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Route:
-    """Expert weights of each utterance. `index_BX` None means dense: X = E and column e belongs to expert e."""
+    """Expert weights of each utterance. `index_BX` None means dense: X = E and column e belongs to expert e.
 
-    weight_BX: Array  # float32
+    The other fields are what some gates add to that (`nn.gates`); `at` and `ops.mixture` read them.
+    """
+
+    weight_BX: Array  # float32; [B, L, E] where a layer's own gate weighed every token
     index_BX: Array | None = None  # int32
+    layers: "Route | None" = None  # one for every layer with experts: weight [B, layer, X], index the same
+    rank_BER: Array | None = None  # float32, what each rank of an expert is weighed by besides
+    logits_BE: Array | None = None  # float32, to which the gates of the decoder's layers add a token's own
+    heard_B1: Array | None = None  # float32, times what they add
+
+    def at(self, place: int) -> "Route":
+        """The route of one layer, by its place among those with experts."""
+        if self.layers is None:
+            return self
+        index_BNX = self.layers.index_BX
+        return Route(self.layers.weight_BX[:, place], None if index_BNX is None else index_BNX[:, place])

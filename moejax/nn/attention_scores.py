@@ -16,14 +16,14 @@ def cross_scores(model, tokens_BL, states_BTD, heads, mask_BT=None, route=None):
     seen = mask_BT if model.config.mask_padding else None
     x, found = decoder.inputs(tokens_BL), {}
     for layer, block in enumerate(decoder.layers):
-        h = block.self_attn_norm(x)
-        kv = block.self_attn.keys_values(h, route)
-        x = x + block.self_attn(h, kv, causal=True, route=route)
+        own, h = block.own_route(x, route), block.self_attn_norm(x)
+        kv = block.self_attn.keys_values(h, own)
+        x = x + block.self_attn(h, kv, causal=True, route=own)
         kv = block.cross_attn.keys_values(states_BTD, route)
         if mine := [head for at, head in heads if at == layer]:
-            q_BLHK = block.cross_attn.split_heads(block.cross_attn.q(block.cross_attn_norm(x), route))
+            q_BLHK = block.cross_attn.split_heads(block.cross_attn.q(block.cross_attn_norm(x), own))
             found |= {(layer, head): _scores(q_BLHK[:, :, head], kv[0][:, :, head]) for head in mine}
-        x = block.mlp(block.cross(x, kv, seen, route), route)
+        x = block.mlp(block.cross(x, kv, seen, own), own)
     return jnp.stack([found[tuple(pair)] for pair in heads], axis=1), x
 
 

@@ -31,7 +31,8 @@ class LowRankExperts(LayerUpdate):
     alpha / R, or alpha / sqrt(R) when rank-stabilised (Kalajdzievski 2023). float32 whatever the backbone's type.
     """
 
-    def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, init):
+    def __init__(self, d_in, d_out, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, place=0, init):
+        self.place = place  # among the layers with experts: which of a route's layers is this one's
         self.scale = alpha / (math.sqrt(rank) if stabilised else rank)
         bound = d_in**-0.5  # kaiming_uniform(a = sqrt 5) over fan-in D
         self.A = Expert(init.uniform(num_experts, d_in, rank, bound=bound))
@@ -40,7 +41,7 @@ class LowRankExperts(LayerUpdate):
         self.shared_B = Expert(init.constant(1, shared_rank, d_out)) if shared_rank else None
 
     def __call__(self, x_BTD, route: Route):
-        y_BTO = mixture.apply(x_BTD, self.A[...], self.B[...], route, self.scale)
+        y_BTO = mixture.apply(x_BTD, self.A[...], self.B[...], route.at(self.place), self.scale)
         if self.shared_A is not None:
             always = Route(jnp.ones((x_BTD.shape[0], 1), jnp.float32))
             y_BTO = y_BTO + mixture.apply(x_BTD, self.shared_A[...], self.shared_B[...], always, self.scale)
@@ -48,12 +49,21 @@ class LowRankExperts(LayerUpdate):
 
     def fold(self, route: Route) -> mixture.Folded:
         """The same update for many steps with one route."""
+        route = route.at(self.place)
         folded = mixture.fold(self.A[...], self.B[...], route, self.scale)
         if self.shared_A is None:
             return folded
         rows, gather = route.weight_BX.shape[0], folded.weight_BQ is None
         always = Route(jnp.ones((rows, 1), jnp.float32), jnp.zeros((rows, 1), jnp.int32))
         shared = mixture.fold(self.shared_A[...], self.shared_B[...], always, self.scale, gather=gather)
+        return mixture.join(folded, shared)
+
+    def fold_tokens(self) -> mixture.Folded:
+        """The same update for many steps in which every token has a route of its own."""
+        folded = mixture.fold_tokens(self.A[...], self.B[...], self.scale)
+        if self.shared_A is None:
+            return folded
+        shared = mixture.fold_tokens(self.shared_A[...], self.shared_B[...], self.scale, first=self.A.shape[0])
         return mixture.join(folded, shared)
 
 
@@ -72,7 +82,7 @@ class WeightDecomposedExperts(LowRankExperts):
         self.magnitude = Expert(init.constant(num_experts, d_out))
 
     def factor(self, kernel_DO, route: Route):
-        weight_BE = dense_weights(route, self.magnitude.shape[0])
+        weight_BE = dense_weights(route.at(self.place), self.magnitude.shape[0])
         ratio_BO = jax.lax.stop_gradient(mixture.norm_ratio(kernel_DO, self.fold(route)))
         return ratio_BO * (1.0 + weight_BE @ self.magnitude[...])
 

@@ -1,10 +1,31 @@
-"""The gate: from the pooled states of the unadapted encoder to one logit per expert."""
+"""The gate: from the pooled states of the unadapted encoder to one logit per expert, and what a kind adds to that.
+
+Every kind says one thing about an utterance, `gate(embedding)`: its logits, which the gate stage trains, which routes
+are counted by, and which controls exchange. `gate.details(embedding)` is what a kind adds: it starts at zero, so that
+every kind begins as the utterance gate, and is learnt in the joint stage.
+
+    utterance   nothing                              layer   logits of each layer with experts
+    label       the known cluster instead            rank    logits of each rank within its expert
+    mixed       the known cluster, by a weight       token   logits of each token in each decoder layer (`TokenGate`)
+    constant    and hears nothing: the control
+"""
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from moejax.nn.variables import Buffer, Gate
+from moejax.ops.routing import dense_weights
+from moejax.types import Route
+
+
+class Details(NamedTuple):
+    """What a gate adds to an utterance's logits."""
+
+    layer_BNE: Any = None  # to the logits of each layer
+    rank_BER: Any = None  # logits of each rank within its expert
 
 
 class MLPGate(nnx.Module):
@@ -19,7 +40,8 @@ class MLPGate(nnx.Module):
     """
 
     def __init__(
-        self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, voices_PK=None, radius=0.0, init
+        self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, voices_PK=None, radius=0.0,
+        layers=0, rank=0, init,
     ):  # fmt: skip
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
@@ -35,15 +57,95 @@ class MLPGate(nnx.Module):
         self.kernel = Gate(init.uniform(last, num_experts, bound=0.0 if zero_start else last**-0.5))
         self.bias = Gate(init.constant(num_experts))
 
+
     def __call__(self, embedding_BU):
         """Logits [B, E]."""
+        h_BF, z_BK = self._hidden(embedding_BU)
+        logits_BE = h_BF @ self.kernel[...] + self.bias[...][None]
+        return logits_BE if self.voices is None else logits_BE * self._likeness(z_BK)
+
+    def details(self, embedding_BU) -> Details:
+        del embedding_BU
+        return Details()
+
+    def _hidden(self, embedding_BU):
+        """(what the last layer reads, the projected embedding)"""
         h = z_BK = (embedding_BU.astype(jnp.float32) - self.mean[...][None]) @ self.matrix[...]
         if self.hidden_kernel is not None:
             h = jax.nn.relu(h @ self.hidden_kernel[...] + self.hidden_bias[...][None])
-        logits_BE = h @ self.kernel[...] + self.bias[...][None]
-        if self.voices is not None:
-            logits_BE = logits_BE * likeness(z_BK, self.voices[...], self.radius[...])[:, None]
-        return logits_BE
+        return h, z_BK
+
+    def _likeness(self, z_BK):
+        return likeness(z_BK, self.voices[...], self.radius[...])[:, None]
+
+    def _more(self, embedding_BU):
+        """What the extra kernel [F, groups, width] makes of an utterance: [B, groups, width]."""
+        h_BF, z_BK = self._hidden(embedding_BU)
+        more = jnp.einsum("BF,FGE->BGE", h_BF, self.extra[...])
+        return more if self.voices is None else more * self._likeness(z_BK)[..., None]
+
+
+class LayerGate(MLPGate):
+    """Every layer with experts has logits of its own: the utterance's and a difference that starts at zero."""
+
+    def __init__(self, *arguments, layers, num_experts, init, **options):
+        super().__init__(*arguments, num_experts=num_experts, init=init, **options)
+        self.extra = Gate(init.constant(self.kernel.shape[0], layers, num_experts))
+
+    def details(self, embedding_BU) -> Details:
+        return Details(layer_BNE=self._more(embedding_BU))
+
+
+class RankGate(MLPGate):
+    """Every rank of an expert has a logit of its own, which divides the expert's weight among its ranks."""
+
+    def __init__(self, *arguments, rank, num_experts, init, **options):
+        super().__init__(*arguments, num_experts=num_experts, init=init, **options)
+        self.extra = Gate(init.constant(self.kernel.shape[0], num_experts, rank))
+
+    def details(self, embedding_BU) -> Details:
+        return Details(rank_BER=self._more(embedding_BU))
+
+
+class ConstantGate(nnx.Module):
+    """The same logits for everybody: what the mixture is worth without hearing who speaks."""
+
+    def __init__(self, mean_U, matrix_UK, *, num_experts, init, **unused):
+        self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
+        self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
+        self.bias = Gate(init.constant(num_experts))
+
+    def __call__(self, embedding_BU):
+        """Logits [B, E]."""
+        return jnp.broadcast_to(self.bias[...][None], (embedding_BU.shape[0], self.bias.shape[0]))
+
+    def details(self, embedding_BU) -> Details:
+        del embedding_BU
+        return Details()
+
+
+class TokenGate(nnx.Module):
+    """In a decoder layer: the utterance's logits and what the layer's normed input at a token adds, from zero on."""
+
+    def __init__(self, width, *, num_experts, route, init):
+        self.route = route
+        self.kernel = Gate(init.constant(width, num_experts))
+
+    def __call__(self, x_BTD, route: Route) -> Route:
+        own_BTE = x_BTD.astype(jnp.float32) @ self.kernel[...]
+        logits_BTE = route.logits_BE[:, None] + route.heard_B1[..., None] * own_BTE
+        return Route(dense_weights(self.route(logits_BTE), self.kernel.shape[1]))
+
+
+KINDS = {
+    "utterance": MLPGate,
+    "layer": LayerGate,
+    "token": MLPGate,  # and a TokenGate in each decoder layer
+    "label": MLPGate,
+    "mixed": MLPGate,
+    "constant": ConstantGate,
+    "rank": RankGate,
+}
 
 
 def nearest(z_BK, voices_PK):

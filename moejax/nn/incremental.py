@@ -26,8 +26,10 @@ class Fused(NamedTuple):
     experts: Any  # mixture.Folded of all layers together, or None
     factor: Any = None  # [B, sum of widths] of the outputs without their bias (DoRA), or None
 
-    def __call__(self, x_BTD):
-        """Outputs [B, T, sum of widths]."""
+    def __call__(self, x_BTD, weight_BTE=None):
+        """Outputs [B, T, sum of widths]. `weight_BTE`: of the experts, where every token has its own."""
+        if weight_BTE is not None:
+            return self._replace(experts=mixture.of_tokens(self.experts, weight_BTE))(x_BTD)
         if self.factor is not None:
             y_BTO = x_BTD @ self.kernel + mixture.apply_folded(x_BTD, self.experts).astype(x_BTD.dtype)
             return y_BTO * self.factor[:, None].astype(x_BTD.dtype) + self.bias[None, None]
@@ -58,7 +60,7 @@ class Reader:
 
     def __init__(self, model, states_BTD, mask_BT=None, route=None):
         self.decoder, self.config = model.decoder, model.config
-        self.batch = states_BTD.shape[0]
+        self.batch, self.route = states_BTD.shape[0], route
         self.seen_BT = mask_BT if self.config.mask_padding else None
         self.layers = [self._layer(block, states_BTD, route) for block in self.decoder.layers]
         self.embed_DV = self.decoder.embed[...].astype(self.config.dtype).T
@@ -97,27 +99,30 @@ class Reader:
         return jnp.matmul(self.decoder.norm(x_BTD), self.embed_DV, preferred_element_type=jnp.float32)
 
     def _block(self, block, layer, x, cache, column, visible_BTS):
-        q, k, v = (self._heads(part) for part in jnp.split(layer.qkv(block.self_attn_norm(x)), 3, axis=-1))
+        own = block.own_route(x, self.route)
+        weight_BTE = None if own is self.route else own.weight_BX
+        q, k, v = (self._heads(part) for part in jnp.split(layer.qkv(block.self_attn_norm(x), weight_BTE), 3, axis=-1))
         write = jax.lax.dynamic_update_slice_in_dim
         cache = (write(cache[0], k.swapaxes(2, 3), column, axis=3), write(cache[1], v, column, axis=2))
-        x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)))
-        q = layer.cross_q(block.cross_attn_norm(x))
+        x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)), weight_BTE)
+        q = layer.cross_q(block.cross_attn_norm(x), weight_BTE)
         seen = None if self.seen_BT is None else self.seen_BT[:, None]
-        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)))
-        h_BTF = layer.fc1(block.mlp_norm(x))
-        return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False)), cache
+        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)), weight_BTE)
+        h_BTF = layer.fc1(block.mlp_norm(x), weight_BTE)
+        return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False), weight_BTE), cache
 
     def _layer(self, block, states_BTD, route):
         own, cross, dtype = block.self_attn, block.cross_attn, self.config.dtype
+        by_token = block.router is not None and route is not None and route.logits_BE is not None
         scale = (self.config.d_model // self.config.decoder_heads) ** -0.5
         keys, values = (cross.split_heads(_long(linear, states_BTD, route)) for linear in (cross.k, cross.v))
         return Layer(
-            qkv=_fuse(dtype, route, (own.q, scale), (own.k, 1), (own.v, 1)),
-            out=_fuse(dtype, route, (own.out, 1)),
-            cross_q=_fuse(dtype, route, (cross.q, scale)),
-            cross_out=_fuse(dtype, route, (cross.out, 1)),
-            fc1=_fuse(dtype, route, (block.fc1, 1)),
-            fc2=_fuse(dtype, route, (block.fc2, 1)),
+            qkv=_fuse(dtype, route, by_token, (own.q, scale), (own.k, 1), (own.v, 1)),
+            out=_fuse(dtype, route, by_token, (own.out, 1)),
+            cross_q=_fuse(dtype, route, by_token, (cross.q, scale)),
+            cross_out=_fuse(dtype, route, by_token, (cross.out, 1)),
+            fc1=_fuse(dtype, route, by_token, (block.fc1, 1)),
+            fc2=_fuse(dtype, route, by_token, (block.fc2, 1)),
             cross=(keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)),
         )
 
@@ -142,14 +147,16 @@ def _long(linear, x_BTD, route):
     return y_BTO if linear.bias is None else y_BTO + linear.bias[...].astype(x_BTD.dtype)[None, None]
 
 
-def _fuse(dtype, route, *layers):
-    """`Fused` of (linear layer, scale of its output)."""
+def _fuse(dtype, route, by_token, *layers):
+    """`Fused` of (linear layer, scale of its output); `by_token`: their gate weighs every token."""
     kernels, biases, experts, factors = [], [], [], []
     for linear, scale in layers:
         kernel = linear.kernel[...].astype(dtype)
         bias = jnp.zeros(kernel.shape[1:], dtype) if linear.bias is None else linear.bias[...].astype(dtype)
         routed = linear.experts is not None and route is not None
-        folded = linear.experts.fold(route) if routed else None
+        folded = None
+        if routed:
+            folded = linear.experts.fold_tokens() if by_token else linear.experts.fold(route)
         factors.append(linear.experts.factor(linear.kernel[...], route) if routed else None)
         if scale != 1:
             kernel, bias = kernel * scale, bias * scale

@@ -10,6 +10,7 @@ import fnmatch
 from flax import nnx
 
 from moejax.nn import experts
+from moejax.nn.gates import TokenGate
 from moejax.nn.layers import Linear
 
 
@@ -63,11 +64,24 @@ def add_experts(
         raise ValueError(f"unknown kind of experts {kind!r}; known: {', '.join(experts.KINDS)}")
     layers = linear_layers(model)
     chosen = matching(layers, [target if isinstance(target, str) else target[0] for target in targets])
-    for path in chosen:
+    for place, path in enumerate(chosen):
         d_in, d_out = layers[path].kernel.get_value().shape
         own_rank, own_alpha = sizes(path, targets, rank, alpha)
         layers[path].experts = experts.KINDS[kind](
             d_in, d_out, num_experts=num_experts, rank=own_rank, alpha=own_alpha,
-            shared_rank=shared_rank, stabilised=stabilised, init=init,
+            shared_rank=shared_rank, stabilised=stabilised, place=place, init=init,
         )  # fmt: skip
     return chosen
+
+
+def add_routers(model, *, num_experts, route, init) -> list[str]:
+    """A gate for every token in the decoder's layers that have experts; `route`: logits to `Route`. Their paths."""
+    paths = []
+    for number, block in enumerate(model.decoder.layers):
+        own = [layer for _, layer in nnx.iter_modules(block) if isinstance(layer, Linear)]
+        if any(layer.experts is not None for layer in own):
+            block.router = TokenGate(model.config.d_model, num_experts=num_experts, route=route, init=init)
+            paths.append(f"decoder/layers/{number}/router")
+    if not paths:
+        raise ValueError("gate.kind is token, but no target of the mixture is in the decoder, where tokens are")
+    return paths

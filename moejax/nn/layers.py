@@ -127,6 +127,15 @@ class Block(nnx.Module):
         self.fc1 = Linear(width, ffn, init=init)
         self.fc2 = Linear(ffn, width, init=init)
         self.mlp_norm = LayerNorm(width, init=init)
+        self.router = nnx.data(None)  # nn.gates.TokenGate, set by `nn.inject`
+
+    def own_route(self, x_BTD, route):
+        """The route of these tokens in this layer: `route`, unless the layer has a gate of its own and the route asks
+        for it.
+        """
+        if self.router is None or route is None or route.logits_BE is None:
+            return route
+        return self.router(self.self_attn_norm(x_BTD), route)
 
     def mlp(self, x_BTD, route=None, noise=None):
         h_BTF = jax.nn.gelu(self.fc1(self.mlp_norm(x_BTD), route, noise), approximate=False)
@@ -140,11 +149,13 @@ class Block(nnx.Module):
     def __call__(
         self, x_BTD, states_BSD=None, *, mask_BT=None, states_mask_BS=None, causal=False, route=None, noise=None
     ):
+        own = self.own_route(x_BTD, route)
         h = self.self_attn_norm(x_BTD)
-        kv = self.self_attn.keys_values(h, route, noise)
-        h = self.self_attn(h, kv, key_mask_BS=mask_BT, causal=causal, route=route, noise=noise)
+        kv = self.self_attn.keys_values(h, own, noise)
+        h = self.self_attn(h, kv, key_mask_BS=mask_BT, causal=causal, route=own, noise=noise)
         x_BTD = x_BTD + drop(noise, h)
         if self.cross_attn is not None:
+            # What the encoder said is the same for all tokens, and so is its route
             kv = self.cross_attn.keys_values(states_BSD, route, noise)
-            x_BTD = self.cross(x_BTD, kv, states_mask_BS, route, noise)
-        return self.mlp(x_BTD, route, noise)
+            x_BTD = self.cross(x_BTD, kv, states_mask_BS, own, noise)
+        return self.mlp(x_BTD, own, noise)

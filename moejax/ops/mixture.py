@@ -21,17 +21,28 @@ def apply(x_BTD, A_EDR, B_ERO, route: Route, scale):
     """Low-rank update y_BTO in float32. `scale` is alpha / r. Errors: an index outside 0..E-1 is the caller's bug."""
     x_BTD = x_BTD.astype(A_EDR.dtype)
     if route.index_BX is None:
-        return _dense(x_BTD, A_EDR, B_ERO, route.weight_BX * scale)
+        return _dense(x_BTD, A_EDR, B_ERO, _columns(route, scale))
     A_BXDR = jnp.take(A_EDR, route.index_BX, axis=0, mode="clip")
     B_BXRO = jnp.take(B_ERO, route.index_BX, axis=0, mode="clip")
-    h_BTXR = jnp.einsum("BTD,BXDR->BTXR", x_BTD, A_BXDR) * (route.weight_BX * scale)[:, None, :, None]
+    h_BTXR = jnp.einsum("BTD,BXDR->BTXR", x_BTD, A_BXDR) * _columns(route, scale)[:, None]
     return jnp.einsum("BTXR,BXRO->BTO", h_BTXR, B_BXRO)
 
 
-def _dense(x_BTD, A_EDR, B_ERO, weight_BE):
+def _columns(route: Route, scale):
+    """What each chosen expert's ranks are weighed by [B, X, R], or [B, X, 1] where all the same; [B, T, E, 1] by token.
+    """
+    weight_BXR = (route.weight_BX * scale)[..., None]
+    if route.rank_BER is None:
+        return weight_BXR
+    if route.index_BX is None:
+        return weight_BXR * route.rank_BER
+    return weight_BXR * jnp.take_along_axis(route.rank_BER, route.index_BX[..., None], axis=1)
+
+
+def _dense(x_BTD, A_EDR, B_ERO, weight_BER):
     E, D, R = A_EDR.shape
     h_BTER = (x_BTD @ A_EDR.transpose(1, 0, 2).reshape(D, E * R)).reshape(*x_BTD.shape[:-1], E, R)
-    h_BTER = h_BTER * weight_BE[:, None, :, None]
+    h_BTER = h_BTER * (weight_BER if weight_BER.ndim == 4 else weight_BER[:, None])
     return h_BTER.reshape(*x_BTD.shape[:-1], E * R) @ B_ERO.reshape(E * R, -1)
 
 
@@ -43,6 +54,7 @@ class Folded(NamedTuple):
     A: Any  # [B, D, Q], or [D, Q] when every utterance uses all experts
     B: Any  # [B, Q, O] with the weights in it, or [Q, O]
     weight_BQ: Any  # weights of the columns; None when they are in B
+    expert_Q: Any = None  # whose column it is, where every token has weights of its own: those of `of_tokens`
 
 
 def fold(A_EDR, B_ERO, route: Route, scale, *, gather: bool | None = None) -> Folded:
@@ -54,11 +66,31 @@ def fold(A_EDR, B_ERO, route: Route, scale, *, gather: bool | None = None) -> Fo
         gather = gathers(E, route)
     if not gather:
         weight_BQ = jnp.repeat(dense_weights(route, E) * scale, R, axis=1)
+        if route.rank_BER is not None:
+            weight_BQ = weight_BQ * route.rank_BER.reshape(weight_BQ.shape)
         return Folded(A_EDR.transpose(1, 0, 2).reshape(D, E * R), B_ERO.reshape(E * R, -1), weight_BQ)
     B, X = route.index_BX.shape
     A_BXDR = jnp.take(A_EDR, route.index_BX, axis=0, mode="clip")
-    B_BXRO = jnp.take(B_ERO, route.index_BX, axis=0, mode="clip") * (route.weight_BX * scale)[:, :, None, None]
+    B_BXRO = jnp.take(B_ERO, route.index_BX, axis=0, mode="clip") * _columns(route, scale)[..., None]
     return Folded(A_BXDR.transpose(0, 2, 1, 3).reshape(B, D, X * R), B_BXRO.reshape(B, X * R, -1), None)
+
+
+def fold_tokens(A_EDR, B_ERO, scale, *, first: int = 0) -> Folded:
+    """All experts side by side for a decoder layer whose gate weighs every token: the weights come in every step, the
+    scale is in B. The experts are those from `first` on.
+    """
+    E, D, R = A_EDR.shape
+    expert_Q = jnp.repeat(jnp.arange(first, first + E, dtype=jnp.int32), R)
+    return Folded(A_EDR.transpose(1, 0, 2).reshape(D, E * R), B_ERO.reshape(E * R, -1) * scale, None, expert_Q)
+
+
+def of_tokens(folded: Folded, weight_BTE) -> Folded:
+    """`fold_tokens` with these tokens' weights [B, T, Q]; experts after the last column are always on."""
+    if folded is None or folded.expert_Q is None:
+        return folded
+    always_BT1 = jnp.ones((*weight_BTE.shape[:-1], 1), weight_BTE.dtype)
+    weight_BTQ = jnp.take(jnp.concatenate([weight_BTE, always_BT1], axis=-1), folded.expert_Q, axis=-1, mode="clip")
+    return folded._replace(weight_BQ=weight_BTQ, expert_Q=None)
 
 
 def gathers(num_experts: int, route: Route) -> bool:
@@ -68,10 +100,16 @@ def gathers(num_experts: int, route: Route) -> bool:
 
 def join(one: Folded, other: Folded) -> Folded:
     """The sum of two updates of one layer as one; both gathered or neither."""
-    weight = None if one.weight_BQ is None else jnp.concatenate([one.weight_BQ, other.weight_BQ], axis=-1)
-    return Folded(
-        jnp.concatenate([one.A, other.A], axis=-1), jnp.concatenate([one.B, other.B], axis=-2), weight
-    )  # fmt: skip
+    A, B = jnp.concatenate([one.A, other.A], axis=-1), jnp.concatenate([one.B, other.B], axis=-2)
+    return Folded(A, B, *_column_facts([one, other]))
+
+
+def _column_facts(parts):
+    """(weight_BQ, expert_Q) of the columns of several updates beside each other, each None where the first has none."""
+    return [
+        None if getattr(parts[0], name) is None else jnp.concatenate([getattr(p, name) for p in parts], axis=-1)
+        for name in ("weight_BQ", "expert_Q")
+    ]
 
 
 def side_by_side(updates, widths) -> Folded | None:
@@ -87,17 +125,16 @@ def side_by_side(updates, widths) -> Folded | None:
             sides = (*[(0, 0)] * (folded.B.ndim - 1), (at, sum(widths) - at - width))
             parts.append(jnp.pad(folded.B, sides))
         at += width
-    weight = None
-    if there[0].weight_BQ is not None:
-        weight = jnp.concatenate([folded.weight_BQ for folded in there], axis=-1)
     A = jnp.concatenate([folded.A for folded in there], axis=-1)
-    return Folded(A, jnp.concatenate(parts, axis=-2), weight)
+    return Folded(A, jnp.concatenate(parts, axis=-2), *_column_facts(there))
 
 
 def hidden(x_BTD, folded: Folded):
     """Low-rank activations h_BTQ, weighed where the weights are not in B."""
     h_BTQ = x_BTD.astype(folded.A.dtype) @ folded.A
-    return h_BTQ if folded.weight_BQ is None else h_BTQ * folded.weight_BQ[:, None]
+    if folded.weight_BQ is None:
+        return h_BTQ
+    return h_BTQ * (folded.weight_BQ if folded.weight_BQ.ndim == 3 else folded.weight_BQ[:, None])
 
 
 def apply_folded(x_BTD, folded: Folded):

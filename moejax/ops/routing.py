@@ -100,7 +100,7 @@ def dense_weights(route: Route, num_experts: int):
     if route.index_BX is None:
         return route.weight_BX
     hot_BXE = jax.nn.one_hot(route.index_BX, num_experts)
-    return (hot_BXE * route.weight_BX[..., None]).sum(1)
+    return (hot_BXE * route.weight_BX[..., None]).sum(-2)
 
 
 def shares(weight_BE):

@@ -3,7 +3,7 @@
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
-from moejax.nn import experts
+from moejax.nn import experts, gates
 from moejax.nn.hypernet import FORMS
 from moejax.nn.quantize import KINDS as WEIGHTS
 from moejax.nn.whisper import SIZES
@@ -25,6 +25,8 @@ KNOWN = {
     **{f"cluster.{key}": values for key, values in cluster.CHOICES.items()},
     "cluster.gmm.covariance": ("auto", "full", "diag", "spherical"),
     "cluster.hdbscan.selection": ("eom", "leaf"),
+    "gate.kind": tuple(gates.KINDS),
+    "gate.input": ("auto", "raw", "pca", "discriminant"),
     "gate.targets": ("soft", "hard"),
     "mixture.kind": tuple(experts.KINDS),
     "mixture.routing": tuple(routing.KINDS),

@@ -26,6 +26,7 @@ def check(config) -> None:
     _vocabularies(config)
     _cluster(config)
     _systems(config)
+    _gate(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
         raise ValueError(
@@ -181,6 +182,14 @@ def _cluster(config) -> None:
     size = config.cluster.hdbscan.min_cluster_size
     if size == 1:
         raise ValueError("config key 'cluster.hdbscan.min_cluster_size' is 1; it takes at least 2, or 0 for automatic")
+
+
+def _gate(config) -> None:
+    kind, mixture = config.gate.kind, config.mixture
+    if kind == "token" and mixture.kind == "dora":
+        raise ValueError("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
+    if kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
+        raise ValueError("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
 
 
 def _systems(config) -> None:

@@ -116,10 +116,10 @@ def open_system(corpus: Corpus, name: str) -> System:
         groups = ("expert",) if name == "moe_frozen" else ("expert", "gate")
         count = sum(functional.count(params[group]) for group in groups)
         if name not in controls.CONTROLS:
-            return System(name, "gate", graphdef, params, mixture, trainable=count)
+            return System(name, "gate", graphdef, params, mixture, label=-1, trainable=count)
         logits_NE = controls.logits(name, corpus, graphdef, params, mixture)
         control = "shuffled" if logits_NE is None else "constant"
-        return System(name, "gate", graphdef, params, mixture, trainable=count, control=control, logits_NE=logits_NE)
+        return System(name, "gate", graphdef, params, mixture, -1, count, control, logits_NE)
     index = read_json(work.path("adapters", "index.json"))
     entry = index[name]
     if entry["kind"] == "full":
@@ -163,7 +163,10 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
         system.graphdef, system.route, system.mixture, embedding_options(cfg), tuple(corpus.prefix()), tokenizer.eot,
         corpus.max_tokens(),
     )  # fmt: skip
-    collate = corpus.collator(rows, labels=np.full(len(rows), system.label))
+    labels = np.full(len(rows), system.label)
+    if system.route == "gate" and system.mixture.known_share:  # a cluster that is known, by sound for dev and test
+        labels = mixtures.clusters_of(corpus)["label"][rows]
+    collate = corpus.collator(rows, labels=labels)
     batches = eval_batches(corpus.samples[rows], corpus.buckets, cfg.evaluate.batch_size, multiple=corpus.multiple)
     # Every system with a gate passes both, so that all of them share one compilation.
     control = {"control": asr.CONTROLS.index(system.control)}

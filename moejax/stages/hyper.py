@@ -79,9 +79,15 @@ def training_rows(corpus: Corpus, name: str) -> np.ndarray:
 
 
 def definition(cfg, name: str) -> task.Hyper:
-    """A system's hypernetwork; an atom has the rank and the scale of an expert. Errors: more routed than there are."""
+    """A system's hypernetwork; an atom has the rank and the scale of an expert. Errors: more routed than there are;
+    a target with a rank of its own.
+    """
     h, m = cfg.hyper, cfg.mixture
     wide = h.atoms if h.form == "trunk" else 1
+    if own := [target for target in m.targets if not isinstance(target, str)]:
+        raise ValueError(
+            f"mixture.targets gives {own[0][0]!r} a rank of its own; a hypernetwork has one rank: give none"
+        )
     routed = h.routed if name.startswith("moe") else 0
     if not 0 <= routed < h.atoms:
         raise ValueError(f"hyper.routed is {routed}; of {h.atoms} atoms (hyper.atoms) at most {h.atoms - 1} are routed")
@@ -147,7 +153,8 @@ def _lora(corpus, name, rows) -> dict:
 
 
 def _single(cfg, rank):
-    return mixtures.definition(cfg, 1, rank=rank, shared_rank=0)
+    """One LoRA with the scale of an atom, whatever kind the mixture's experts are."""
+    return mixtures.definition(cfg, 1, rank=rank, shared_rank=0, kind="lora", stabilised=False)
 
 
 def _entry(corpus, rows, **more) -> dict:

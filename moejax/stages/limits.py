@@ -66,6 +66,8 @@ LIMITS: dict[str, tuple[float, float]] = {
     "cluster.shrinkage": SHARE,
     "cluster.refits": (0, 1000),
     "gate.num_experts": (1, 4096),
+    "gate.known_share": SHARE,
+    "gate.input_dims": (1, 4096),
     "gate.temperature": (above(0), 1e6),
     "gate.fallback": (0.0, below(1)),
     "mesh.*": (-1, 1_000_000),

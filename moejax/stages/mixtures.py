@@ -17,7 +17,8 @@ def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr
         kind=m.kind, targets=tuple(_resized(target, times) for target in m.targets), num_experts=num_experts,
         rank=rank or m.rank, alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised,
         shared_rank=m.shared_rank, routing=m.routing, top_k=min(m.top_k, num_experts), threshold=m.threshold,
-        top_p=m.top_p, expert_dropout=m.expert_dropout,
+        top_p=m.top_p, expert_dropout=m.expert_dropout, gate=cfg.gate.kind,
+        known_share={"label": 1.0, "mixed": cfg.gate.known_share}.get(cfg.gate.kind, 0.0),
     )  # fmt: skip
     return asr.Mixture(**{**options, **changes})
 

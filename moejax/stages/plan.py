@@ -57,6 +57,7 @@ def abstract(cfg, config) -> dict:
     E = cfg.gate.num_experts
     width = config.d_model * len(cfg.embed.layers) * (2 if cfg.embed.pooling == "mean_std" else 1)
     seen = width if cfg.cluster.discriminant == "none" else min(cfg.cluster.discriminant_dims, width)
+    seen = {"raw": width, "pca": min(cfg.gate.input_dims, width)}.get(cfg.gate.input, seen)
     gate = {
         "mean": np.zeros(width, np.float32), "matrix": np.zeros((width, seen), np.float32),
         "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start,

@@ -68,7 +68,7 @@ STAGES = {
     ),
     "hyper": Stage(
         "hyper:run", ("describe", "base", "embed"), ("model.weights", "mixture", "hyper", *BUDGET),
-        "train hypernetworks and their control", reseeded=True, switch="hyper.systems",
+        "train hypernetworks and their control", together=True, reseeded=True, switch="hyper.systems",
     ),
     "evaluate": Stage(
         "evaluate:run", ("joint", "adapters", "hyper"), ("evaluate",), "decode the test part with every system"
@@ -110,10 +110,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
             if number == 0:  # not before: a workdir without any result is no workdir
                 write_config(config, work)
     except Exception as error:
-        if getattr(error, "exit_code", None) is None:  # not asked to stop
-            if type(error).__module__.startswith("jax"):
-                processes.explain()
-            processes.failed(error)
+        processes.failed(error)
         raise
     return work
 

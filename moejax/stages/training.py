@@ -11,6 +11,7 @@ import collections
 import numpy as np
 
 from moejax.data.pipeline import Plan
+from moejax.ops import projection
 from moejax.stages import fitting, mixtures, probe, states
 from moejax.stages.artifacts import write_json
 from moejax.stages.corpus import Corpus
@@ -24,6 +25,13 @@ DEFAULTS = {
         "batch_size": 64,
         "learning_rate": 1e-3,
         "weight_decay": 1e-3,
+        # utterance: logits of the whole utterance; layer: of each layer with experts; rank: of each rank of an expert;
+        # token: of each token in each decoder layer; label: the known cluster where there is one (recordings that are
+        # new have none); mixed: both; constant: the same for everybody, the control
+        "kind": "utterance",
+        "known_share": 0.5,  # of kind mixed: share of the weight that the known cluster's expert gets
+        "input": "auto",  # raw (standardised), pca, discriminant (of cluster.discriminant); auto: that, or raw
+        "input_dims": 16,  # of pca
         "num_experts": 8,
         "hidden": 512,  # 0: one linear layer
         "targets": "soft",  # soft: cluster memberships; hard: cluster labels
@@ -71,7 +79,7 @@ def gate(cfg, work) -> dict:
     fit_rows = np.flatnonzero(corpus.manifest.column("sample") & keep)
     if not len(fit_rows):
         raise ValueError("no utterance of the sample was kept by cluster.noise; choose another noise policy")
-    mean, matrix = _projection(clusters, embedding[fit_rows])
+    mean, matrix = _projection(cfg.gate, clusters, embedding[fit_rows])
     target = membership if cfg.gate.targets == "soft" else np.eye(E, dtype=np.float32)[np.maximum(label, 0)]
     weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
     config, base = corpus.base
@@ -112,9 +120,8 @@ def experts(cfg, work) -> dict:
     corpus = Corpus(cfg, work, together=True)
     rows = mixtures.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
-    labels = None
-    if cfg.experts.route == "label":
-        labels = mixtures.clusters_of(corpus)["label"]
+    known = cfg.experts.route == "label" or mixture.known_share
+    labels = mixtures.clusters_of(corpus)["label"] if known else None
     row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
     return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
 
@@ -128,11 +135,12 @@ def joint(cfg, work) -> dict:
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
     terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
     row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
-    return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"))
+    labels = mixtures.clusters_of(corpus)["label"] if mixture.known_share else None
+    return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)
 
 
 def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
-    """`labels_N`: of every row of the manifest, for the route "label"."""
+    """`labels_N`: of every row of the manifest, for the route "label" and gates that are told the cluster."""
     labels = None if labels_N is None else labels_N[rows]
     prior_E = np.asarray(meta["prior"], np.float32)
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
@@ -257,9 +265,16 @@ class _GateBatches:
         }
 
 
-def _projection(clusters, embedding_NU):
-    """The gate's fixed affine input: the cluster stage's discriminant when there is one, else standardisation."""
-    if "proj_matrix" in clusters and clusters["proj_matrix"].size:
+def _projection(section, clusters, embedding_NU):
+    """(mean_U, matrix_UK): the gate's fixed affine input. Principal components are scaled to unit variance."""
+    there = "proj_matrix" in clusters and clusters["proj_matrix"].size
+    if section.input == "discriminant" and not there:
+        raise ValueError("gate.input is discriminant, but cluster.discriminant is none; known: raw, pca, auto")
+    if section.input == "pca":
+        found = projection.fit_pca(embedding_NU, dims=section.input_dims)
+        std_K = np.maximum(found(embedding_NU).std(0), 1e-4)
+        return found.mean_U.astype(np.float32), (found.matrix_UK / std_K).astype(np.float32)
+    if there and section.input != "raw":
         return clusters["proj_mean"], clusters["proj_matrix"]
     std_U = np.maximum(embedding_NU.std(0), 1e-4)
     return embedding_NU.mean(0), np.diag(1.0 / std_U).astype(np.float32)

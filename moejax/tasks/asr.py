@@ -18,42 +18,12 @@ from moejax.decode.search import sample
 from moejax.nn import functional, gates, inject, variables, whisper
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
-from moejax.types import Batch, Route
+from moejax.tasks.routes import CONTROLS, Mixture, controlled, load_metrics, shuffled, soften
+from moejax.types import Batch
+
+__all__ = ["CONTROLS", "Mixture", "load_metrics", "shuffled", "soften"]  # of tasks.routes, known by this name too
 
 ROUTES = ("none", "label", "gate", "random", "uniform")
-# What may be done to a gate to see what it is worth: nothing, each utterance's logits in a random order over the
-# experts, the same logits for every utterance.
-CONTROLS = ("none", "shuffled", "constant")
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixture:
-    """What is hung on the base: experts of a `kind` (nn.experts.KINDS) on the layers of `targets` (patterns, or
-    (pattern, rank, alpha) where these differ from the others'), and how a gate's logits become a route.
-    """
-
-    targets: tuple
-    num_experts: int
-    rank: int
-    alpha: float
-    stabilised: bool = False
-    shared_rank: int = 0
-    routing: str = "topk"
-    top_k: int = 2
-    threshold: float = 0.1
-    top_p: float = 0.9
-    expert_dropout: float = 0.0
-    kind: str = "lora"
-
-    def route(self, logits_BE) -> Route:
-        return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
-
-    def uniform(self, rows: int) -> Route:
-        """Every expert for everybody: what dense routing makes of a gate that knows nothing, one LoRA of rank E * r."""
-        weight = 1.0 if self.routing in ("dense", "sigmoid") else 1.0 / self.num_experts
-        return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
-
-
 @dataclasses.dataclass(frozen=True)
 class Embedding:
     """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed
@@ -97,7 +67,7 @@ def build(
     """A zero-argument function that makes the module; pass it to `functional.abstract` or to `init`.
 
     `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}, and for one that falls back
-    {"voices": [P, K], "radius": float}.
+    {"voices": [P, K], "radius": float}; its kind is the mixture's.
     """
 
     def make():
@@ -105,16 +75,20 @@ def build(
         model = whisper.Whisper(config, init=init)
         if ctc:
             whisper.add_ctc(model, init)
+        chosen = []
         if mixture is not None:
-            inject.add_experts(
+            chosen = inject.add_experts(
                 model, mixture.targets, num_experts=mixture.num_experts, rank=mixture.rank, alpha=mixture.alpha,
                 shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, kind=mixture.kind, init=init,
             )  # fmt: skip
         if gate is not None:
-            model.gate = gates.MLPGate(
+            model.gate = gates.KINDS[mixture.gate](
                 gate["mean"], gate["matrix"], num_experts=mixture.num_experts, hidden=gate["hidden"],
-                zero_start=gate["zero_start"], voices_PK=gate.get("voices"), radius=gate.get("radius", 0.0), init=init,
+                zero_start=gate["zero_start"], voices_PK=gate.get("voices"), radius=gate.get("radius", 0.0),
+                layers=len(chosen), rank=mixture.rank, init=init,
             )  # fmt: skip
+            if mixture.gate == "token":
+                inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
         return model
 
     return make
@@ -217,14 +191,17 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
     if row.route == "uniform":
         return mixture.uniform(len(batch.label_B)), {}
     key_route, key_drop, key_mix = jax.random.split(key, 3)
-    logits_BE = model.gate(_mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU)
+    gate_in_BU = _mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU
+    logits_BE, heard_B1 = model.gate(gate_in_BU), jnp.ones((len(gate_in_BU), 1), jnp.float32)
     if row.route == "random":
-        logits_BE = shuffled(key_route, logits_BE)
+        logits_BE, heard_B1 = shuffled(key_route, logits_BE), 0.0 * heard_B1
     if row.temperature_steps and step is not None:
-        logits_BE = logits_BE / routing.temperature(step, row.temperature, row.temperature_steps)
+        cooled = routing.temperature(step, row.temperature, row.temperature_steps)
+        logits_BE, heard_B1 = logits_BE / cooled, heard_B1 / cooled
     if row.gate_dropout:
-        logits_BE = logits_BE * jax.random.bernoulli(key_drop, 1 - row.gate_dropout, (len(logits_BE), 1))
-    route = mixture.route(logits_BE)
+        keep_B1 = jax.random.bernoulli(key_drop, 1 - row.gate_dropout, (len(logits_BE), 1))
+        logits_BE, heard_B1 = logits_BE * keep_B1, heard_B1 * keep_B1
+    route = mixture.whole_route(logits_BE, model.gate, gate_in_BU, heard_B1, batch.label_B)
     share_BE = routing.shares(routing.dense_weights(route, mixture.num_experts))
     prob_BE = jax.nn.softmax(logits_BE, axis=-1)
     terms = {}
@@ -244,26 +221,6 @@ def _mixed(key, both_BU):
     return own_B1 * own_BU + (1 - own_B1) * mean_BU
 
 
-def load_metrics(share_BE, cohort_BC, real_B) -> dict:
-    """What a batch says of the load: `load_EC` (shares summed by cohort), `top1_E` (utterances whose largest share it
-    is), `max_load` and `entropy` of the load, `max_top1`, and `utterance_entropy`, the mean entropy of one route.
-
-    With dense routing the shares stay near even while one expert is the top of everything: both loads are needed.
-    """
-    count = jnp.maximum(real_B.sum(), 1)
-    load_E = jnp.where(real_B[:, None], share_BE, 0).sum(0) / count
-    top1_E = jnp.where(real_B[:, None], jax.nn.one_hot(share_BE.argmax(-1), share_BE.shape[-1]), 0).sum(0)
-    entropy_B = -(share_BE * jnp.log(share_BE + 1e-9)).sum(-1)
-    return {
-        "load_EC": jnp.einsum("BE,BC->EC", share_BE, cohort_BC),
-        "top1_E": top1_E,
-        "max_load": load_E.max(),
-        "max_top1": top1_E.max() / count,
-        "entropy": -(load_E * jnp.log(load_E + 1e-9)).sum(),
-        "utterance_entropy": jnp.where(real_B, entropy_B, 0).sum() / count,
-    }
-
-
 def _ctc(model, states_BTD, mask_BT, batch):
     """CTC over the text tokens (targets without the end token)."""
     L = batch.targets_BL.shape[1]
@@ -273,18 +230,6 @@ def _ctc(model, states_BTD, mask_BT, batch):
     length_B = batch.score_BL.sum(1) - 1
     real_BL = jnp.arange(L)[None] < length_B[:, None]
     return losses.ctc(model.ctc(states_BTD), mask_BT, labels_BL, real_BL, blank=model.config.vocab_size)
-
-
-def shuffled(key, logits_BE):
-    """Each utterance's logits in a random order over the experts: as peaked as before, chosen by nothing."""
-    keys = jax.random.split(key, logits_BE.shape[0])
-    return jax.vmap(jax.random.permutation)(keys, logits_BE)
-
-
-def _controlled(logits_BE, control, key, logits_E):
-    constant_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
-    cases = (logits_BE, shuffled(key, logits_BE), jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
-    return jax.lax.select_n(jnp.asarray(control, jnp.int32), *cases)
 
 
 def make_gate_loss(graphdef, num_experts: int):
@@ -391,8 +336,9 @@ def _encoder(graphdef, route, mixture, embedding):
         elif route == "gate":
             pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
             embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
-            logits_BE = model.gate(embedding_BU)
-            chosen = mixture.route(_controlled(logits_BE, control, key, logits_E))
+            logits_BE = controlled(model.gate(embedding_BU), control, key, logits_E)
+            heard_B1 = jnp.full((len(logits_BE), 1), jnp.asarray(control) == 0, jnp.float32)
+            chosen = mixture.whole_route(logits_BE, model.gate, embedding_BU, heard_B1, label_B)
         if chosen is not None:
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         if states_BTD is None or encoder_adapted(params):
@@ -453,14 +399,6 @@ def encoder_adapted(params) -> bool:
     return "encoder" in params.get("expert", {})
 
 
-def soften(params, temperature: float):
-    """Divides the gate's logits by a temperature, by scaling its last layer: same choice, softer weights."""
-    if temperature <= 0:
-        raise ValueError(f"gate.temperature must be positive, got {temperature}")
-    last = {name: params["gate"]["gate"][name] / temperature for name in ("kernel", "bias")}
-    return {**params, "gate": {"gate": {**params["gate"]["gate"], **last}}}
-
-
 def make_gate(graphdef):
     """Jitted `(params, embedding_BU) -> logits_BE`."""
 
@@ -490,8 +428,8 @@ def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0
         elif route == "gate":
             samples_B = jnp.full((B,), N * model.config.hop)
             untrimmed = dataclasses.replace(embedding, trim_silence=False)
-            logits_BE = model.gate(embed(model, mel_BNM, None, samples_B, untrimmed)[0])
-            chosen = mixture.route(logits_BE)
+            embedding_BU, heard_B1 = embed(model, mel_BNM, None, samples_B, untrimmed)[0], jnp.ones((B, 1))
+            chosen = mixture.whole_route(model.gate(embedding_BU), model.gate, embedding_BU, heard_B1)
         elif route != "none":
             raise ValueError(f"logits are defined for the routes none, label and gate, not {route!r}")
         return model.decode(tokens_BL, model.encode(mel_BNM, route=chosen), route=chosen)

@@ -25,6 +25,7 @@ class Hyper:
     code: int
     hidden: int
     expert_dropout: float = 0.0
+    known_share = 0.0  # nobody's cluster is asked for
 
     @property
     def num_experts(self) -> int:
@@ -33,6 +34,11 @@ class Hyper:
 
     def route(self, code_BQ) -> Route:
         return Route(code_BQ)
+
+    def whole_route(self, code_BQ, gate, gate_in_BU, heard_B1, label_B=None) -> Route:
+        """As of a `Mixture`: the code is all there is."""
+        del gate, gate_in_BU, heard_B1, label_B
+        return self.route(code_BQ)
 
 
 def build(config: whisper.WhisperConfig, hyper: Hyper, mean_U, matrix_UK, *, seed=0):

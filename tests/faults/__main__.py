@@ -20,13 +20,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 ROOT = Path(__file__).parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "faults")]  # as pytest does for these folders
+sys.path[:0] = [str(ROOT), str(ROOT / "faults"), str(ROOT / "train")]  # as pytest does for these folders
 
 # Name of the module, and how many tries it is run with unless --tries says otherwise.
 SUITES = {
     "kill": 200,
     "save": 5,
     "term": 60,
+    "pair": 10,
+    "topology": 6,
     "damage": 3000,
     "disk": 10,
     "audio": 5000,

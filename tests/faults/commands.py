@@ -1,9 +1,9 @@
 """The command line in processes of its own that can be killed.
 
 Reads JSON lines {"argv": [..], "fault": MOEJAX_FAULT, "folder": .., "environment": ..}, forks a child that runs
-`moejax argv`, and answers with two lines: the child's process id, then its exit code (-9 for SIGKILL), what it wrote to
-stderr and the seconds of processor time that it took, as JSON. Imports cost seconds, so this process pays them once;
-jax has no threads before it first computes.
+`moejax argv` (or, for `train FOLDER ..`, the training of training.py), and answers with two lines: the child's process
+id, then its exit code (-9 for SIGKILL), what it wrote to stderr and the seconds of processor time that it took, as
+JSON. Imports cost seconds, so this process pays them once; jax has no threads before it first computes.
 """
 
 import atexit
@@ -15,6 +15,7 @@ import tempfile
 import hdbscan  # noqa: F401  (as the others: imported by a stage otherwise, once per run)
 import matplotlib.pyplot  # noqa: F401
 import tensorboardX  # noqa: F401
+import training
 import transformers.models.whisper  # noqa: F401
 
 from moejax import __main__ as cli
@@ -32,15 +33,20 @@ def child(task, stderr):
     os.environ.update(task["environment"])
     faults.arm(task.get("fault", ""))
     try:
-        cli.main(task["argv"])
+        if task["argv"][0] == "train":
+            training.main(*task["argv"][1:])
+        else:
+            cli.main(task["argv"])
+        code = 0
     except SystemExit as stop:
-        atexit._run_exitfuncs()  # several processes take leave of each other there
-        os._exit(stop.code or 0)
+        code = stop.code or 0
     except BaseException:
         import traceback
 
         traceback.print_exc()
         os._exit(70)
+    atexit._run_exitfuncs()  # several processes take leave of each other there
+    os._exit(code)
 
 
 def serve():

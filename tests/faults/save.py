@@ -1,55 +1,61 @@
-"""SIGKILL at every named point of a save."""
+"""SIGKILL at every named point of a save and of what is written beside it."""
 
 import random
 import shutil
 import sys
 from pathlib import Path
 
-import disturb
 import job
 import table
+import training
 from table import Row
 
-POINTS = (
-    "checkpoint.begin", "checkpoint.copied", "checkpoint.written", "checkpoint.listed", "checkpoint.manifest",
-    "checkpoint.standing", "checkpoint.pruning", "metrics.record", "params.partial", "params.standing",
-    "artifact.partial", "stage.finish",
-)  # fmt: skip
-ONCE = {"params.partial", "params.standing", "stage.finish", "artifact.partial"}  # passed once or twice in a stage
-STAGE = "experts"
+# Point, and the passes among which one is drawn: the first save is left alone, what follows must never be without one.
+POINTS = {
+    "checkpoint.begin": (2, 6), "checkpoint.copied": (2, 6), "checkpoint.written": (2, 6), "checkpoint.listed": (2, 6),
+    "checkpoint.manifest": (2, 6), "checkpoint.standing": (2, 6), "checkpoint.pruning": (1, 4),
+    "metrics.record": (9, 24), "metrics.truncated": (1, 1), "params.partial": (1, 1), "params.standing": (1, 1),
+    "train.step": (9, 24),
+}  # fmt: skip
 
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     drawn, rows = random.Random(seed), []
-    commands = job.Commands(job.make(folder))
+    commands = job.Commands(folder)
     try:
-        whole, _ = job.undisturbed(folder, commands, STAGE)
-        for point in POINTS:
-            good, equal, lost, notes = 0, 0, 0, []
-            done = 0
+        whole = training.whole(commands, folder)
+        for point, (low, high) in POINTS.items():
+            done = good = equal = lost = 0
+            notes = []
             while done < tries and not table.over():
-                done += 1
                 work = folder / "killed"
-                shutil.copytree(whole, work)
-                shutil.rmtree(work / STAGE)
-                argv = (STAGE, "--config", "job.py", "--workdir", work.name)
-                at = 1 if point in ONCE else drawn.randint(2, job.TRAINED[STAGE] // job.EVERY - 1)
-                code, said = commands.run(*argv, fault=f"{point}:{at}=kill")
-                before = job.recorded(work)
-                unsafe = list(disturb.unsafe(work, before))
-                again, told = commands.run(*argv)
-                lost = max([lost, *disturb.lost(before, told)])
-                different = (
-                    job.differences(work, whole, trained=("base", "gate", STAGE)) if again == 0 else [told[-300:]]
-                )
-                problems = [*unsafe, *different, *job.leftovers(work)] + ([f"code {code}"] if code != -9 else [])
-                good, equal = good + (not problems), equal + (not different)
-                notes += problems
+                problems, different, steps = _once(commands, work, whole, point, drawn.randint(low, high))
+                done, good, equal = done + 1, good + (not problems + different), equal + (not different)
+                lost = max(lost, steps)
+                notes += problems + different
                 shutil.rmtree(work)
-            steps = f"{lost} steps (saved every {job.EVERY})"
             note = "; ".join(dict.fromkeys(notes))
             print(f"{point}: {good} of {done} {note}", file=sys.stderr, flush=True)
+            steps = f"{lost} steps (saved every {training.EVERY})"
             rows.append(Row(f"SIGKILL at {point}", done, good, steps, f"{equal} of {done}", note))
     finally:
         commands.close()
     return rows
+
+
+def _once(commands, work, whole, point, at) -> tuple[list, list, int]:
+    """(what went wrong, what differs from the undisturbed training, steps that were done again)."""
+    problems = []
+    if point == "metrics.truncated":  # when a run goes on
+        commands.run("train", work, fault="train.step:11=kill")
+    code, said = commands.run("train", work, fault=f"{point}:{at}=kill")
+    if code != -9:
+        problems.append(f"code {code}: {said[-300:]}")
+    before = training.recorded(work)
+    if not training.saved(work):
+        problems.append(f"no verified step at step {before}")
+    code, said = commands.run("train", work)
+    steps = job.resumed(said).get("train", before)
+    if code:
+        return [*problems, f"does not go on: {said[-300:]}"], ["not done"], 0
+    return problems + job.leftovers(work), training.differences(work, whole), max(0, before - steps)

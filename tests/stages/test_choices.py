@@ -15,6 +15,8 @@ from moejax.stages import cluster, cluster_figures, cluster_fit, cluster_points,
         ("experts", "route", "labels", "gate, label"),
         ("adapters", "kinds", ("lora", "cohorts"), "lora, lora_total, cohort, speaker"),
         ("mixture", "kind", "loha", "lora, dora"),
+        ("gate", "kind", "frame", "utterance, layer, token, label, mixed, constant, rank"),
+        ("gate", "input", "lda", "auto, raw, pca, discriminant"),
         ("joint", "schedule", "cosin", "cosine, constant, linear"),
         ("report", "normalizer", "lowercase", "none, lower, basic, english"),
     ],
@@ -39,6 +41,20 @@ def test_unknown_value_names_key_and_known_values(section, key, value, known):
 def test_numbers_that_would_never_act_as_asked_are_refused(section, values, message):
     with pytest.raises(ValueError, match=message) as caught:
         config.resolve(ConfigDict({section: values}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"gate": {"kind": "token"}, "mixture": {"kind": "dora"}}, "'gate.kind' is token, with mixture.kind dora"),
+        ({"gate": {"kind": "rank"}, "mixture": {"targets": (("decoder/*", 4, 8.0),)}}, "'gate.kind' is rank, so all"),
+        ({"gate": {"known_share": 1.5}}, "'gate.known_share' is 1.5"),
+    ],
+)
+def test_kinds_that_do_not_go_together_are_refused(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        config.resolve(ConfigDict(values))
     assert "\n" not in str(caught.value)
 
 

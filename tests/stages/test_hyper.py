@@ -163,5 +163,8 @@ def test_refusals_are_one_line_and_name_what_would_do(work, corpus):
     other = graph.configs.changed(corpus.cfg, {"hyper": {"routed": 3}})
     with pytest.raises(ValueError, match="routed is 3; of 3 atoms .* at most 2"):
         hyper.definition(other, "moe_hyper_AB")
+    other = graph.configs.changed(corpus.cfg, {"mixture": {"targets": (("decoder/layers/*/fc?", 2, 4.0),)}})
+    with pytest.raises(ValueError, match="'decoder/layers/\\*/fc\\?' a rank of its own"):
+        hyper.definition(other, "hyper_AB")
     with pytest.raises(ValueError, match="load hyper_AB instead"):
         moejax.load(work.root, "hyper_AB_mean_condition")

@@ -38,7 +38,7 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, mo
     corpus.cfg.unlock()
     corpus.cfg.experts.update({"route": "gate", "part": "sample"})
     corpus.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
-    monkeypatch.setattr(training, "Corpus", lambda cfg, work: corpus)
+    monkeypatch.setattr(training, "Corpus", lambda cfg, work, **_: corpus)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
     monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)
     monkeypatch.setattr(training.mixtures, "gate_inputs", lambda corpus, rows: None)
@@ -66,6 +66,24 @@ def test_load_table_shows_each_cohort_in_percent():
     assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0", "90.0"]
     assert rows[2][2:] == ["25.0", "100.0", "62.5", "50.0", "10.0"]
     assert "maximal load 0.625" in text and "largest top-1 share 0.900" in text
+
+
+def test_the_gates_input_is_what_the_config_says():
+    rng = np.random.default_rng(0)
+    x_NU = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 6)) + 3.0
+    clusters = {"proj_mean": np.zeros(6), "proj_matrix": np.ones((6, 2))}
+    section = types.SimpleNamespace(input="auto", input_dims=3)
+    assert training._projection(section, clusters, x_NU)[1] is clusters["proj_matrix"]
+    for name, width in (("raw", 6), ("pca", 3)):
+        section.input = name
+        mean_U, matrix_UK = training._projection(section, clusters, x_NU)
+        seen_NK = (x_NU - mean_U) @ matrix_UK
+        assert seen_NK.shape == (60, width)
+        np.testing.assert_allclose([seen_NK.mean(0), seen_NK.std(0)], [[0] * width, [1] * width], atol=1e-4)
+    section.input = "discriminant"
+    assert training._projection(section, clusters, x_NU)[1] is clusters["proj_matrix"]
+    with pytest.raises(ValueError, match="gate.input is discriminant, but cluster.discriminant is none"):
+        training._projection(section, {}, x_NU)
 
 
 def test_class_weights_give_every_cluster_the_same_say():

@@ -1,0 +1,110 @@
+"""From what a gate says to the experts' weights: the mixture of a task, controls of its gate, and its load."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from moejax.ops import routing
+from moejax.types import Route
+
+# What may be done to a gate to see what it is worth: nothing, each utterance's logits in a random order over the
+# experts, the same logits for every utterance.
+CONTROLS = ("none", "shuffled", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """What is hung on the base: experts of a `kind` (nn.experts.KINDS) on the layers of `targets` (patterns, or
+    (pattern, rank, alpha) where these differ from the others'), and how a gate's logits become a route.
+    """
+
+    targets: tuple
+    num_experts: int
+    rank: int
+    alpha: float
+    stabilised: bool = False
+    shared_rank: int = 0
+    routing: str = "topk"
+    top_k: int = 2
+    threshold: float = 0.1
+    top_p: float = 0.9
+    expert_dropout: float = 0.0
+    kind: str = "lora"
+    gate: str = "utterance"  # of nn.gates.KINDS
+    known_share: float = 0.0  # of the weight of an utterance whose cluster is known, that goes to its expert
+
+    def route(self, logits_BE) -> Route:
+        """Route of logits alone, of any leading axes."""
+        return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
+
+    def whole_route(self, logits_BE, gate, gate_in_BU, heard_B1, label_B=None) -> Route:
+        """Route of an utterance's logits and what its `gate` adds (`nn.gates`), times `heard_B1`: 0 leaves the logits
+        alone, as controls want it. `label_B`: known clusters, negative where none is known.
+
+        Where layers differ, the weights reported are their mean.
+        """
+        if self.gate == "token":
+            return dataclasses.replace(self.route(logits_BE), logits_BE=logits_BE, heard_B1=heard_B1)
+        details = gate.details(gate_in_BU)
+        if details.layer_BNE is not None:
+            layers = self.route(logits_BE[:, None] + heard_B1[..., None] * details.layer_BNE)
+            return Route(routing.dense_weights(layers, self.num_experts).mean(1), layers=layers)
+        route = self.route(logits_BE)
+        if details.rank_BER is not None:
+            rank_BER = heard_B1[..., None] * details.rank_BER
+            rank_BER = jax.nn.softmax(rank_BER, axis=-1) * rank_BER.shape[-1]
+            return dataclasses.replace(route, rank_BER=rank_BER)
+        if not self.known_share or label_B is None:
+            return route
+        share_B1 = self.known_share * heard_B1 * (label_B >= 0)[:, None]
+        whole = {"dense": self.num_experts, "sigmoid": 2.0}.get(self.routing, 1.0)  # what one sure expert would get
+        known_BE = whole * jax.nn.one_hot(label_B, self.num_experts)
+        return Route((1 - share_B1) * routing.dense_weights(route, self.num_experts) + share_B1 * known_BE)
+
+    def uniform(self, rows: int) -> Route:
+        """Every expert for everybody: what dense routing makes of a gate that knows nothing, one LoRA of rank E * r."""
+        weight = 1.0 if self.routing in ("dense", "sigmoid") else 1.0 / self.num_experts
+        return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
+
+
+def shuffled(key, logits_BE):
+    """Each utterance's logits in a random order over the experts: as peaked as before, chosen by nothing."""
+    keys = jax.random.split(key, logits_BE.shape[0])
+    return jax.vmap(jax.random.permutation)(keys, logits_BE)
+
+
+def controlled(logits_BE, control, key, logits_E):
+    """Logits as a control of CONTROLS (its index, traced) leaves them."""
+    constant_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
+    cases = (logits_BE, shuffled(key, logits_BE), jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
+    return jax.lax.select_n(jnp.asarray(control, jnp.int32), *cases)
+
+
+def soften(params, temperature: float):
+    """Divides the gate's logits by a temperature, by scaling its last layer: same choice, softer weights."""
+    if temperature <= 0:
+        raise ValueError(f"gate.temperature must be positive, got {temperature}")
+    gate = params["gate"]["gate"]
+    last = {name: gate[name] / temperature for name in ("kernel", "bias") if name in gate}
+    return {**params, "gate": {**params["gate"], "gate": {**gate, **last}}}
+
+
+def load_metrics(share_BE, cohort_BC, real_B) -> dict:
+    """What a batch says of the load: `load_EC` (shares summed by cohort), `top1_E` (utterances whose largest share it
+    is), `max_load` and `entropy` of the load, `max_top1`, and `utterance_entropy`, the mean entropy of one route.
+
+    With dense routing the shares stay near even while one expert is the top of everything: both loads are needed.
+    """
+    count = jnp.maximum(real_B.sum(), 1)
+    load_E = jnp.where(real_B[:, None], share_BE, 0).sum(0) / count
+    top1_E = jnp.where(real_B[:, None], jax.nn.one_hot(share_BE.argmax(-1), share_BE.shape[-1]), 0).sum(0)
+    entropy_B = -(share_BE * jnp.log(share_BE + 1e-9)).sum(-1)
+    return {
+        "load_EC": jnp.einsum("BE,BC->EC", share_BE, cohort_BC),
+        "top1_E": top1_E,
+        "max_load": load_E.max(),
+        "max_top1": top1_E.max() / count,
+        "entropy": -(load_E * jnp.log(load_E + 1e-9)).sum(),
+        "utterance_entropy": jnp.where(real_B, entropy_B, 0).sum() / count,
+    }

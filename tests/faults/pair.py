@@ -1,0 +1,97 @@
+"""Two processes that train together: SIGTERM, SIGKILL or SIGSTOP to one of them, and going on afterwards."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import job
+import table
+import training
+from table import Row
+
+from moejax.stopping import EXIT_PREEMPTED
+from moejax.watchdog import EXIT_STUCK
+
+HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "10"))  # seconds
+FAULTS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
+
+
+def run(tries: int, folder: Path, seed: int) -> list[Row]:
+    """`tries` of each signal."""
+    drawn, rows = random.Random(seed), []
+    both = [job.Commands(folder), job.Commands(folder)]
+    try:
+        whole = folder / "whole"
+        shutil.rmtree(whole, ignore_errors=True)
+        start(both, whole)
+        said = [commands.end() for commands in both]
+        if any(code for code, _ in said):
+            raise RuntimeError(f"two processes do not train: {said}")
+        for name, number in FAULTS.items():
+            done = good = equal = lost = 0
+            slowest, notes = 0.0, []
+            while done < tries and not table.over():
+                work = folder / "struck"
+                problems, took, again = _once(both, work, number, drawn)
+                different = training.differences(work, whole) if not problems else ["not done"]
+                problems += different + job.leftovers(work)
+                done, good, equal = done + 1, good + (not problems), equal + (not different)
+                slowest, lost, notes = max(slowest, took), max(lost, again), notes + problems
+                shutil.rmtree(work)
+                print(f"{name}: {good} of {done} {problems}", file=sys.stderr, flush=True)
+            note = f"the other out after {slowest:.1f} s at most (runtime.heartbeat {HEARTBEAT:g})"
+            note = "; ".join([note, *dict.fromkeys(notes)])
+            steps = f"{lost} steps (saved every {training.EVERY})"
+            rows.append(Row(f"two processes, {name} to one", done, good, steps, f"{equal} of {done}", note))
+    finally:
+        for commands in both:
+            commands.close()
+    return rows
+
+
+def start(both, work, devices=1, fault="") -> list[int]:
+    """Process ids of the training in `work`, begun by several processes; the fault is the first one's."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    argv = ("train", work, devices, HEARTBEAT)
+    return [
+        each.start(*argv, fault="" if i else fault, environment=training.address(i, len(both), port))
+        for i, each in enumerate(both)
+    ]
+
+
+def _once(both, work, number, drawn) -> tuple[list[str], float, int]:
+    """(what went wrong, seconds until the other one had ended, steps that were done again)."""
+    running = start(both, work)
+    step, struck = drawn.randint(training.EVERY + 1, training.STEPS - 4), drawn.randrange(2)
+    while training.recorded(work) < step and job.used(running[0]) is not None:
+        time.sleep(0.005)
+    began = time.monotonic()
+    job.strike(running[struck], number)
+    code, said = both[1 - struck].end()
+    took = time.monotonic() - began
+    job.strike(running[struck], signal.SIGCONT if number != signal.SIGSTOP else signal.SIGKILL)
+    own, own_said = both[struck].end()
+    before, stand, problems = training.recorded(work), training.saved(work), []
+    if number == signal.SIGTERM:
+        if (code, own) != (EXIT_PREEMPTED, EXIT_PREEMPTED) or took > 30:
+            problems.append(f"codes {own}, {code} after {took:.1f} s: {said[-500:]} {own_said[-500:]}")
+        steps = {text.split("; step ")[1].split()[0] for text in (said, own_said) if "; step " in text}
+        if steps != {str(stand[-1] if stand else None)}:
+            problems.append(f"stopped at steps {sorted(steps)}, saved {stand}")
+    elif code != EXIT_STUCK or f"process {struck} of 2" not in said or took > 2 * HEARTBEAT:
+        problems.append(f"{signal.Signals(number).name} to {struck}: code {code} after {took:.1f} s: {said[:700]}")
+    if not stand:
+        problems.append(f"no verified step at step {before}")
+    start(both, work)
+    again = [commands.end() for commands in both]
+    if any(code for code, _ in again):
+        problems.append(f"does not go on: {[(code, said[-300:]) for code, said in again]}")
+    gone_on = job.resumed(again[0][1]).get("train", 0)
+    return problems, took, max(0, before - gone_on)
