@@ -84,7 +84,7 @@ class Manifest:
             _check(table, str(path))
         except (pa.ArrowException, OSError) as error:  # not parquet, damaged, or text that is no UTF-8
             said = (str(error) or type(error).__name__).splitlines()[0][:300]
-            raise ValueError(f"manifest: {path} is damaged or no parquet file ({said})") from error
+            raise ValueError(f"manifest: {path} is not a parquet file, or damaged ({said})") from error
         return cls(table.select(list(COLUMNS)), path.resolve().parent.parent if root is None else root)
 
     def save(self, path: str | Path) -> None:

@@ -218,10 +218,9 @@ def _describe(folder, corpus) -> tuple[int, list[str]]:
     from moejax import __main__ as cli
 
     config = folder / "config.py"
-    config.write_text(
-        "from ml_collections import ConfigDict\n\ndef get_config():\n    return ConfigDict({'data': {'source': 'folder',"
-        f" 'root': {str(corpus)!r}, 'max_skipped_share': 0.9}}, 'runtime': {{'compilation_cache': ''}}}})\n"
-    )
+    data = {"source": "folder", "root": str(corpus), "max_skipped_share": 0.9}
+    values = {"data": data, "runtime": {"compilation_cache": ""}}
+    config.write_text(f"def get_config():\n    return {values!r}\n", encoding="utf-8")
     err = io.StringIO()
     with contextlib.redirect_stderr(err), contextlib.redirect_stdout(io.StringIO()):
         code = cli.guarded(["describe", "--config", str(config), "--workdir", str(folder / "W")])
