@@ -37,7 +37,8 @@ REQUIRES = [
 ]
 
 EXTRAS = {
-    "quickstart": ["espeakng-loader==0.2.4"],  # GPL speech synthesiser, loaded in its own process only; exact: its voices are data
+    # GPL speech synthesiser, loaded in its own process only; exact, because its voices are data
+    "quickstart": ["espeakng-loader==0.2.4"],
     "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16"],  # av: m4a and webm are tested too
     "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
     "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only

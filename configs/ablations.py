@@ -36,9 +36,10 @@ def get_config(variant=""):
         even_speakers=True,
     )
     c.experts = dict(steps=0)
-    c.joint = dict(steps=250, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0)
+    c.joint = dict(steps=250, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True)
     c.adapters = dict(learning_rate=5e-3, kinds=("lora", "lora_total", "cohort", "speaker", "full"))
     c.translate = dict(steps=0)
+    c.study = dict(kinds=("lora_total",), systems=("moe", "moe_enrolled"))
     c.variants = variants(c.joint.steps)
     if variant:
         c.model = dict(
@@ -72,6 +73,7 @@ def variants(steps):
         cluster_discriminant=dict(cluster=dict(discriminant="cluster")),
         no_discriminant=dict(cluster=dict(discriminant="none")),
         constant_gate=dict(joint=dict(gate_scale=0.0)),
+        utterance_alone=dict(joint=dict(voice_mix=False)),
         # How it learns and chooses
         balance=dict(joint=dict(balance=0.01)),
         top_2=dict(mixture=dict(routing="topk", top_k=2), gate=dict(zero_start=False)),

@@ -50,7 +50,7 @@ def get_config(variant=""):
         warp_time=0.15, warp_freq=0.12, level=0.2,
     )  # fmt: skip
     c.experts = dict(steps=0)
-    c.joint = dict(steps=120, learning_rate=2e-3, balance=0.0, z=0.0, gate_scale=1.0, **noise)
+    c.joint = dict(steps=120, learning_rate=2e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort", "full"), **noise)
     c.translate = dict(steps=0)
     if variant == "smoke":

@@ -46,9 +46,10 @@ def get_config(variant=""):
         spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8, warp_time=0.1, warp_freq=0.05, level=0.1
     )
     c.experts = dict(steps=0, learning_rate=5e-3, part="train", **noise)
-    c.joint = dict(steps=400, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0, **noise)
+    c.joint = dict(steps=400, learning_rate=5e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **noise)
     c.adapters = dict(learning_rate=5e-3, kinds=("lora", "lora_total", "cohort", "speaker", "full"), **noise)
     c.translate = dict(steps=0)
+    c.study = dict(kinds=("lora_total",), systems=("moe", "moe_enrolled"))
     c.report = dict(typical="A")
     if variant == "smoke":
         c.base.steps = c.joint.steps = 3
@@ -70,7 +71,7 @@ def variants(steps):
         constant_gate=dict(joint=dict(gate_scale=0.0)),
         cluster_discriminant=dict(cluster=dict(discriminant="cluster")),
         no_discriminant=dict(cluster=dict(discriminant="none")),
-        voice_mix=dict(joint=dict(voice_mix=True)),
+        utterance_alone=dict(joint=dict(voice_mix=False)),
         # How it learns and chooses
         frozen_gate=dict(gate=dict(steps=300, zero_start=False), joint=dict(gate_scale=0.0)),
         pretrained_gate=dict(gate=dict(steps=300, zero_start=False)),

@@ -41,7 +41,7 @@ def get_config(variant=""):
         even_speakers=True,
     )  # fmt: skip
     c.experts = dict(steps=0)
-    c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0)
+    c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True)
     c.adapters = dict(learning_rate=8e-3)
     c.translate = dict(steps=400)
     if variant == "hyper":  # breathy, substituted and tremor are heard by none of them

@@ -9,9 +9,11 @@ Its own heartbeats end a process without a word; they get twice the time, so tha
 """
 
 import atexit
+import contextlib
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -21,6 +23,7 @@ from moejax import stopping, watchdog
 PREFIX = "moejax/state/"
 
 _group = None
+_together = False
 
 
 def first() -> bool:
@@ -30,6 +33,22 @@ def first() -> bool:
 
 def count() -> int:
     return 1 if _group is None else _group.count
+
+
+@contextlib.contextmanager
+def working(together: bool):
+    """In it, all processes work on one thing (`together`), or this one does by itself."""
+    global _together
+    before, _together = _together, together
+    try:
+        yield
+    finally:
+        _together = before
+
+
+def alone() -> bool:
+    """Whether this is one of several processes and works by itself: on its own devices, and without meeting others."""
+    return count() > 1 and not _together
 
 
 def start(heartbeat: float) -> None:
@@ -74,6 +93,7 @@ def failed(error: Exception) -> None:
         trace = trace.tb_next
     if not Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent):
         time.sleep(_group.heartbeat + 2)  # the clock names who is lost, and ends this process
+    _group.has_failed = True
     _group.tell("failed", f"process {_group.index} of {_group.count} failed: {error}")
 
 
@@ -121,10 +141,18 @@ class Group:
         self._steps, self._stopping, self._failure, self._over = None, False, None, threading.Event()
         now = time.monotonic()
         self._answered, self._seen = now, {other: ("", now) for other in range(count) if other != index}
+        self.has_failed = False
         stopping.hear(lambda: self.tell("stop", str(index)))
         for work in (self._talk, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
-        atexit.register(self._over.set)  # before that of jax, which waits for the others
+        atexit.register(self._depart)  # before that of jax, which waits until the others depart too
+
+    def _depart(self):
+        self._over.set()
+        if self.has_failed:  # the others end by themselves, and jax would abort this process for it
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
 
     def tell(self, key: str, value: str) -> None:
         try:
@@ -205,7 +233,7 @@ class Group:
                 self._end(0 if self.index else next(iter(silent), 0))
             if silent:
                 self._end(silent[0])
-            failed_at = failed_at or (now if self._failure else None)
+            failed_at = failed_at or (now if self._failure and not self.has_failed else None)
             if failed_at and now - failed_at > 5:  # the main thread is inside a collective, and cannot say it itself
                 watchdog.leave(self._failure, watchdog.EXIT_STUCK)
 

@@ -38,7 +38,7 @@ def run(cfg, work) -> dict:
     """Writes W/adapters/<kind>/params.safetensors (W/adapters/full/model, a Hugging Face folder) and
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
-    corpus = Corpus(cfg, work, together=True)
+    corpus = Corpus(cfg, work)
     rows = mixtures.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:

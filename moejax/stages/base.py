@@ -95,7 +95,7 @@ def _files(folder) -> list[Path]:
 
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
-    corpus = Corpus(cfg, work, together=True)
+    corpus = Corpus(cfg, work)
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = hf_whisper.load(published)

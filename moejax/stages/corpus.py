@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from moejax import sharding
+from moejax import processes, sharding
 from moejax.convert import hf_whisper
 from moejax.data.cache import AudioCache
 from moejax.data.collate import Collator
@@ -20,13 +20,12 @@ from moejax.stages.artifacts import read_json
 class Corpus:
     """One run's data and base, read lazily: `cfg` is the resolved config, `work` the workdir.
 
-    `weights` is the format of the frozen backbone, model.weights unless given. `together`: every process of the run has
-    this corpus, and a batch is all of theirs.
+    `weights` is the format of the frozen backbone, model.weights unless given.
     """
 
-    def __init__(self, cfg, work, weights: str = "", together: bool = False):
+    def __init__(self, cfg, work, weights: str = ""):
         self.cfg, self.work = cfg, work
-        self.alone = jax.process_count() > 1 and not together
+        self.alone = processes.alone()
         self.weights = weights or cfg.model.weights
 
     @functools.cached_property

@@ -33,7 +33,7 @@ class Stage:
     sections: tuple[str, ...]
     about: str
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
-    together: bool = False  # several processes run it on all their devices; else the first one does, on its own
+    together: bool = False  # it trains: several processes run it on all their devices; else the first one does, alone
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
 
@@ -54,7 +54,9 @@ STAGES = {
     "cluster": Stage(
         "cluster:run", ("embed",), ("cluster", "gate.num_experts"), "discover cohorts in the embeddings of the sample"
     ),
-    "gate": Stage("training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters", reseeded=True),
+    "gate": Stage(
+        "training:gate", ("cluster",), ("gate",), "pretrain the gate on the clusters", together=True, reseeded=True
+    ),
     "experts": Stage(
         "training:experts", ("gate",), ("mixture", "experts"), "train the experts, gate frozen", together=True,
         reseeded=True,
@@ -73,7 +75,9 @@ STAGES = {
     "evaluate": Stage(
         "evaluate:run", ("joint", "adapters", "hyper"), ("evaluate",), "decode the test part with every system"
     ),
-    "translate": Stage("translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF"),
+    "translate": Stage(
+        "translate:run", ("evaluate",), ("translate",), "translate the hypotheses, score BLEU and chrF", together=True
+    ),
     "report": Stage("report:run", ("evaluate", "translate"), ("report",), "tables, figures, error analysis"),
 }  # fmt: skip
 
@@ -166,7 +170,8 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
     summary = {}
     try:
         if STAGES[name].together or processes.first():
-            summary = function(seeded(name, config), work) or {}
+            with processes.working(STAGES[name].together):
+                summary = function(seeded(name, config), work) or {}
     except BaseException:
         if processes.first():
             work.abandon(name)

@@ -33,7 +33,7 @@ DEFAULTS = {
         "encoder_cache_bytes": 20_000_000_000,
         "max_skipped": 20,  # updates left out because loss or gradient is not finite, before training stops; 0: never
         "watchdog": 3600.0,  # seconds without a sign of life after which a run counts as stuck and ends; 0: never
-        "heartbeat": 30.0,  # of several processes: seconds of silence after which one counts as lost, and all end
+        "heartbeat": 60.0,  # of several processes: seconds of silence after which one counts as lost, and all end
         "stop_within": 25.0,  # seconds from SIGTERM to the end, whatever the run is doing; 0: as long as it takes
         "force": False,  # see --force
     },

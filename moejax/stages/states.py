@@ -80,8 +80,9 @@ def opened(corpus: Corpus) -> States | None:
     start = {int(r): (int(f), int(n)) for r, f, n in zip(rows, first_N, frames_N, strict=False)}
     states = States(str(path), str(kind), config.d_model, start)
     if processes.first() and not _whole(path, size):
-        alone = corpus if processes.count() == 1 else Corpus(corpus.cfg, work, corpus.weights)
-        _write(alone, rows, states, path, size)
+        with processes.working(together=processes.count() == 1):
+            own = Corpus(corpus.cfg, work, corpus.weights) if processes.alone() else corpus
+            _write(own, rows, states, path, size)
     processes.agree()  # nobody reads what is being written
     return states
 

@@ -117,7 +117,7 @@ def gate(cfg, work) -> dict:
 
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
-    corpus = Corpus(cfg, work, together=True)
+    corpus = Corpus(cfg, work)
     rows = mixtures.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
     graphdef, params, mixture, meta = mixtures.with_gate(corpus)
     known = cfg.experts.route == "label" or mixture.known_share
@@ -128,7 +128,7 @@ def experts(cfg, work) -> dict:
 
 def joint(cfg, work) -> dict:
     """Trains experts and gate together on the whole training part."""
-    corpus = Corpus(cfg, work, together=True)
+    corpus = Corpus(cfg, work)
     rows = mixtures.training_rows(corpus)
     graphdef, params, mixture, meta = mixtures.with_gate(corpus, "experts")
     section = cfg.joint

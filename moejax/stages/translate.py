@@ -9,7 +9,7 @@ import os
 
 import numpy as np
 
-from moejax import mt
+from moejax import mt, processes
 from moejax.data.pipeline import Plan
 from moejax.data.tokenizer import Tokenizer
 from moejax.score import bleu
@@ -56,7 +56,11 @@ def run(cfg, work) -> dict:
         work.log("  nothing to translate: the corpus has no reference translations")
         write_json(work.path("translate", "summary.json"), {})
         return {"backend": "none"}
+    if not processes.first() and backend != "offline":  # nobody is paid twice
+        return {}
     translator = BACKENDS[backend](corpus)
+    if not processes.first():
+        return {}
     summary = {}
     for system, texts in _hypotheses(corpus, rows):
         translated = translator.translate(list(texts.values()))
@@ -141,7 +145,8 @@ def _offline(corpus):
         sub=("model",),
     )  # fmt: skip
     save_params(work.path("translate", "model", "params.safetensors"), {"backbone": params["backbone"]})
-    tokenizer.save(work.path("translate", "model", "tokenizer"))
+    if processes.first():
+        tokenizer.save(work.path("translate", "model", "tokenizer"))
     return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
 
 

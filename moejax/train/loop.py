@@ -7,6 +7,7 @@ written, so that a checkpoint never stands without the records up to it.
 
 import contextlib
 import logging
+import math
 import signal
 import sys
 import threading
@@ -65,9 +66,9 @@ def fit(
                as is).
     log_every  metrics of every such step (and the last) go to metrics.jsonl and TensorBoard, and to `on_metrics(step,
                metrics)`, which may return strings: alarms, logged as warnings.
-    eval_fn    (state, frozen) -> {name: number}, every `eval_every` steps and after the last; logged as eval/<name>.
-               It must not keep the arrays of the state. It must draw its own randomness from the step, or resuming
-               shows in the log.
+    eval_fn    (state, frozen) -> {name: number}, every `eval_every` steps and after the last; logged as eval/<name> and
+               saved: of the first number, the lowest makes a checkpoint the best, which is kept. It must not keep the
+               arrays of the state. It must draw its own randomness from the step, or resuming shows in the log.
     identity   {what: text}, such as digests of the frozen base and the data; stored, and a checkpoint whose identity
                is another is refused (ValueError naming the difference), or taken all the same with `force`.
     names      n -> names of the utterances of batch n (from 0), to say whose update was left out.
@@ -111,6 +112,7 @@ def fit(
                     scores = eval_fn(state, frozen)
                     metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
                     score = float(next(iter(scores.values())))
+                    score = score if math.isfinite(score) else None
                 pending = (n, metrics, bool(n % log_every == 0 or last or evaluate))
                 if last or stopping or evaluate or n % checkpoint_every == 0:
                     records.settle(*pending, ticker, saved)

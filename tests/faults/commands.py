@@ -12,17 +12,20 @@ import os
 import sys
 import tempfile
 
-import hdbscan  # noqa: F401  (as the others: imported by a stage otherwise, once per run)
-import matplotlib.pyplot  # noqa: F401
-import tensorboardX  # noqa: F401
+import tensorboardX  # noqa: F401  (as the others below: imported when first wanted otherwise, once per run)
 import training
-import transformers.models.whisper  # noqa: F401
 
 from moejax import __main__ as cli
 from moejax import faults
-from moejax.stages import run as graph
 
-graph.stage_modules()
+if "stages" in sys.argv:
+    import hdbscan  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
+    import transformers.models.whisper  # noqa: F401
+
+    from moejax.stages import run as graph
+
+    graph.stage_modules()
 
 
 def child(task, stderr):

@@ -4,7 +4,6 @@ import contextlib
 import random
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -76,30 +75,26 @@ FAULTS = {"disk full": full, "disk read-only": read_only, "permission denied": d
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     """`tries` in all, the faults in turn."""
-    drawn, rows = random.Random(seed), []
+    drawn, tally = random.Random(seed), table.Tally()
     job.make(folder)
-    for number, (name, fault) in enumerate(FAULTS.items()):
-        commands = job.Commands(folder, prefix=WITHOUT_RIGHTS if fault is denied else ())
-        try:
-            if number == 0:
-                whole, _ = job.undisturbed(folder, commands, STAGE)
-            done = good = 0
-            notes = []
-            while done < tries // len(FAULTS) + (number < tries % len(FAULTS)) and not table.over():
-                with mounted(folder / "disk", 64) as disk:
-                    problems = _once(commands, folder, disk, whole, fault, drawn)
-                done, good = done + 1, good + (not problems)
-                notes += problems
-                print(f"{name}: {good} of {done} {problems}", file=sys.stderr, flush=True)
-            equal = f"{good} of {done}"
-            rows.append(Row(name, done, good, "none", equal, "; ".join(dict.fromkeys(notes))))
-        finally:
+    helpers = {
+        fault: job.Commands(folder, prefix=WITHOUT_RIGHTS if fault is denied else ()) for fault in FAULTS.values()
+    }
+    try:
+        whole, _ = job.undisturbed(folder, helpers[full], STAGE)
+        for name, fault in [each for _ in range(tries) for each in FAULTS.items()][:tries]:
+            if table.over():
+                break
+            with mounted(folder / "disk", 64) as disk:
+                tally.add(name, *_once(helpers[fault], folder, disk, whole, fault, drawn))
+    finally:
+        for commands in helpers.values():
             commands.close()
-    return rows
+    return tally.rows()
 
 
-def _once(commands, folder, disk, whole, fault, drawn) -> list[str]:
-    """What went wrong with one training that was stopped, met the fault, and went on without it."""
+def _once(commands, folder, disk, whole, fault, drawn) -> tuple[list[str], list[str]]:
+    """(what went wrong, what is not the same) of one training that was stopped, met the fault, and went on without."""
     shutil.copytree(folder / "corpus", disk / "corpus")
     shutil.copy(folder / "job.py", disk)
     work = shutil.copytree(whole, disk / "W")
@@ -108,7 +103,7 @@ def _once(commands, folder, disk, whole, fault, drawn) -> list[str]:
     stop = drawn.randint(job.EVERY, job.TRAINED[STAGE] - job.EVERY)
     code, said = commands.run(*argv, fault=f"train.step:{stop}=term", folder=disk)
     if code != 75:
-        return [f"not stopped: {code} {said[-300:]}"]
+        return [f"not stopped: {code} {said[-300:]}"], ["not done"]
     steps = sorted(path for path in work.glob(f"{STAGE}/checkpoints/*") if path.name.isdigit())
     with fault(disk, drawn) as reason:
         began = time.monotonic()
@@ -120,5 +115,6 @@ def _once(commands, folder, disk, whole, fault, drawn) -> list[str]:
     if not all(disturb.verified(step) for step in steps[-1:]):
         problems.append("the last step is not intact")
     code, said = commands.run(*argv, folder=disk)
-    problems += [f"does not go on: {said[-300:]}"] if code else job.differences(work, whole, ("base", "gate", STAGE))
-    return problems + job.leftovers(work)
+    if code:
+        return [*problems, f"does not go on: {said[-300:]}"], ["not done"]
+    return problems + job.leftovers(work), job.differences(work, whole, ("base", "gate", STAGE))

@@ -46,9 +46,12 @@ def make(folder: Path, **more) -> Path:
 
 
 class Commands:
-    """Runs `moejax` commands in children of one helper process, one at a time, from within `folder`."""
+    """Runs `moejax` commands in children of one helper process, one at a time, from within `folder`.
 
-    def __init__(self, folder, cache=CACHE, prefix=()):
+    `loads`: "stages", or "train" where only that training is wanted: the helper then starts sooner.
+    """
+
+    def __init__(self, folder, cache=CACHE, prefix=(), loads="stages"):
         environment = {key: value for key, value in os.environ.items() if key != "XLA_FLAGS"} | {
             "PYTHONPATH": os.pathsep.join([*map(str, PATHS), os.environ.get("PYTHONPATH", "")]),
             "JAX_PLATFORMS": "cpu",
@@ -57,7 +60,7 @@ class Commands:
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
             "MPLBACKEND": "agg",
         }
-        command = [*prefix, sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py")]
+        command = [*prefix, sys.executable, "-W", "ignore", str(Path(__file__).parent / "commands.py"), loads]
         self.folder = Path(folder)
         self.helper = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from table import Row
 from moejax.stopping import EXIT_PREEMPTED
 from moejax.watchdog import EXIT_STUCK
 
-HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "10"))  # seconds
+HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "20"))  # seconds
 FAULTS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}
 
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     """`tries` of each signal."""
-    drawn, rows = random.Random(seed), []
-    both = [job.Commands(folder), job.Commands(folder)]
+    drawn, tally = random.Random(seed), table.Tally()
+    both = [job.Commands(folder, loads="train"), job.Commands(folder, loads="train")]
     try:
         whole = folder / "whole"
         shutil.rmtree(whole, ignore_errors=True)
@@ -32,26 +31,20 @@ def run(tries: int, folder: Path, seed: int) -> list[Row]:
         said = [commands.end() for commands in both]
         if any(code for code, _ in said):
             raise RuntimeError(f"two processes do not train: {said}")
-        for name, number in FAULTS.items():
-            done = good = equal = lost = 0
-            slowest, notes = 0.0, []
-            while done < tries and not table.over():
-                work = folder / "struck"
-                problems, took, again = _once(both, work, number, drawn)
-                different = training.differences(work, whole) if not problems else ["not done"]
-                problems += different + job.leftovers(work)
-                done, good, equal = done + 1, good + (not problems), equal + (not different)
-                slowest, lost, notes = max(slowest, took), max(lost, again), notes + problems
-                shutil.rmtree(work)
-                print(f"{name}: {good} of {done} {problems}", file=sys.stderr, flush=True)
-            note = f"the other out after {slowest:.1f} s at most (runtime.heartbeat {HEARTBEAT:g})"
-            note = "; ".join([note, *dict.fromkeys(notes)])
-            steps = f"{lost} steps (saved every {training.EVERY})"
-            rows.append(Row(f"two processes, {name} to one", done, good, steps, f"{equal} of {done}", note))
+        for name, number in [each for _ in range(tries) for each in FAULTS.items()]:
+            if table.over():
+                break
+            work = folder / "struck"
+            problems, took, lost = _once(both, work, number, drawn)
+            different = ["not done"] if problems else training.differences(work, whole) + job.leftovers(work)
+            tally.add(f"two processes, {name} to one", problems, different, lost, took)
+            shutil.rmtree(work)
     finally:
         for commands in both:
             commands.close()
-    return rows
+    return tally.rows(
+        training.EVERY, lambda slowest: f"the other out after {slowest:.1f} s at most (runtime.heartbeat {HEARTBEAT:g})"
+    )
 
 
 def start(both, work, devices=1, fault="") -> list[int]:

@@ -2,7 +2,6 @@
 
 import random
 import shutil
-import sys
 from pathlib import Path
 
 import job
@@ -20,27 +19,20 @@ POINTS = {
 
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
-    drawn, rows = random.Random(seed), []
-    commands = job.Commands(folder)
+    drawn, tally = random.Random(seed), table.Tally()
+    commands = job.Commands(folder, loads="train")
     try:
         whole = training.whole(commands, folder)
-        for point, (low, high) in POINTS.items():
-            done = good = equal = lost = 0
-            notes = []
-            while done < tries and not table.over():
-                work = folder / "killed"
-                problems, different, steps = _once(commands, work, whole, point, drawn.randint(low, high))
-                done, good, equal = done + 1, good + (not problems + different), equal + (not different)
-                lost = max(lost, steps)
-                notes += problems + different
-                shutil.rmtree(work)
-            note = "; ".join(dict.fromkeys(notes))
-            print(f"{point}: {good} of {done} {note}", file=sys.stderr, flush=True)
-            steps = f"{lost} steps (saved every {training.EVERY})"
-            rows.append(Row(f"SIGKILL at {point}", done, good, steps, f"{equal} of {done}", note))
+        for point, (low, high) in [each for _ in range(tries) for each in POINTS.items()]:
+            if table.over():
+                break
+            work = folder / "killed"
+            problems, different, lost = _once(commands, work, whole, point, drawn.randint(low, high))
+            tally.add(f"SIGKILL at {point}", problems, different, lost)
+            shutil.rmtree(work)
     finally:
         commands.close()
-    return rows
+    return tally.rows(training.EVERY)
 
 
 def _once(commands, work, whole, point, at) -> tuple[list, list, int]:

@@ -17,7 +17,7 @@ CLOSE = 1e-6
 def run(tries: int, folder: Path, seed: int) -> list[Row]:
     """`tries` in all, from one process to two and back in turns."""
     drawn, good, order_equal, done, notes = random.Random(seed), 0, 0, 0, []
-    commands = [job.Commands(folder), job.Commands(folder)]
+    commands = [job.Commands(folder, loads="train"), job.Commands(folder, loads="train")]
     try:
         whole = folder / "whole"
         _train(commands[:1], whole)

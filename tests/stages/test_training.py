@@ -31,9 +31,16 @@ def corpus(tmp_path):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("stage", "groups"), [("experts", ("expert",)), ("joint", ("expert", "gate"))])
-def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, monkeypatch, stage, groups):
-    mixture = tiny.asr.Mixture(("decoder/layers/*/fc?",), num_experts=4, rank=2, alpha=4.0, routing="dense")
+@pytest.mark.parametrize(
+    ("stage", "groups", "kinds"),
+    [
+        ("experts", ("expert",), {}),
+        ("joint", ("expert", "gate"), {}),
+        ("joint", ("expert", "gate"), {"gate": "token"}),
+    ],
+)
+def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, monkeypatch, stage, groups, kinds):
+    mixture = tiny.asr.Mixture(("decoder/layers/*/fc?",), num_experts=4, rank=2, alpha=4.0, routing="dense", **kinds)
     graphdef, params = tiny.model(mixture)
     corpus.cfg.unlock()
     corpus.cfg.experts.update({"route": "gate", "part": "sample"})
