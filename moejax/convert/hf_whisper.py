@@ -58,11 +58,10 @@ def load(folder, *, dtype="float32"):
         check_keys(folder, {key: tuple(r.get_slice(name).get_shape()) for key, (r, name) in readers.items()}, places)
         flat = {}
         for key, (path, _) in places.items():
-            reader, name = readers[key]
-            flat[path] = np.ascontiguousarray(turn(path, reader.get_tensor(name)), dtype=dtype)
+            tensor = numbers(folder, key, _tensor(folder, *readers[key]))
+            flat[path] = np.ascontiguousarray(turn(path, tensor), dtype=dtype)
         if _TIED in readers:
-            reader, name = readers[_TIED]
-            if not np.array_equal(reader.get_tensor(name).astype(dtype), flat["backbone/decoder/embed"]):
+            if not np.array_equal(_tensor(folder, *readers[_TIED]).astype(dtype), flat["backbone/decoder/embed"]):
                 raise ValueError(f"{folder}: {_TIED} differs from {_EMBED}; only tied output matrices are supported")
     return config, nest(flat)
 
@@ -70,22 +69,26 @@ def load(folder, *, dtype="float32"):
 def load_config(folder) -> WhisperConfig:
     """WhisperConfig of a folder: config.json, and the hop of preprocessor_config.json."""
     folder = pathlib.Path(folder)
-    raw = _read_json(folder / "config.json")
+    raw = read_json(folder / "config.json")
     for name, value in _FIXED.items():
         if raw.get(name, value) != value:
             raise ValueError(f"{folder / 'config.json'}: {name} is {raw[name]!r}; only {value!r} is supported")
     missing = [name for name in _FIELDS.values() if name not in raw]
     if missing:
         raise ValueError(f"{folder / 'config.json'}: no {', '.join(missing)}")
-    ours = raw.get("moejax", {})
+    ours = settings(folder)
     sizes = {name: raw[theirs] for name, theirs in _FIELDS.items()}
     hop = _load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
-    return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
+    try:
+        return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'}: {error}") from None
 
 
 def settings(folder) -> dict:
     """The "moejax" entries of a folder's config.json, empty for published checkpoints."""
-    return _read_json(pathlib.Path(folder) / "config.json").get("moejax", {})
+    file = pathlib.Path(folder) / "config.json"
+    return _entry(file, read_json(file), "moejax")
 
 
 def alignment_heads(folder) -> list | None:
@@ -96,7 +99,7 @@ def alignment_heads(folder) -> list | None:
 def generation(folder) -> dict:
     """What a folder's generation_config.json says and a model made from it should say too; {} without that file."""
     file = pathlib.Path(folder) / "generation_config.json"
-    known = _read_json(file) if file.is_file() else {}
+    known = read_json(file) if file.is_file() else {}
     # forced_decoder_ids is what older versions wrote for language and task, and would contradict newer entries.
     left = ("forced_decoder_ids", "transformers_version")
     return {name: value for name, value in known.items() if name not in left and not name.startswith("_")}
@@ -218,7 +221,10 @@ def turn(path, array):
 def _open_weights(folder, stack):
     """{key with its "model." prefix: (open file, name in the file)} over all weight files."""
     if (folder / INDEX).is_file():
-        names = sorted(set(_read_json(folder / INDEX)["weight_map"].values()))
+        names = set(_entry(folder / INDEX, read_json(folder / INDEX), "weight_map").values())
+        if wrong := [name for name in names if not isinstance(name, str) or pathlib.PurePath(name).name != name]:
+            raise ValueError(f"{folder / INDEX}: {wrong[0]!r} is no name of a file in this folder")
+        names = sorted(names)
     elif (folder / WEIGHTS).is_file():
         names = [WEIGHTS]
     else:
@@ -229,12 +235,28 @@ def _open_weights(folder, stack):
             raise FileNotFoundError(f"{folder / name}: named in {INDEX} but not there")
         try:
             reader = stack.enter_context(safetensors.safe_open(folder / name, framework="np"))
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{folder / name}: not a readable safetensors file ({error})") from error
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise ValueError(f"{folder / name}: not a readable safetensors file ({_first_line(error)})") from error
         for key in reader.keys():  # noqa: SIM118  (not a dict)
             # Files saved from the bare WhisperModel lack the prefix.
             found[key if key.startswith("model.") or key == _TIED else f"model.{key}"] = (reader, key)
     return found
+
+
+def _tensor(folder, reader, name):
+    try:
+        return reader.get_tensor(name)
+    except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:  # a type numpy has not
+        raise ValueError(f"{folder}: {name} cannot be read ({_first_line(error)})") from error
+
+
+def numbers(where, key, array) -> np.ndarray:
+    """The array, if it holds floating-point numbers that are all finite. Errors: ValueError naming it."""
+    if str(array.dtype) not in (*DTYPES, "float64"):
+        raise ValueError(f"{where}: {key} holds {array.dtype}; weights are {', '.join(DTYPES)}")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{where}: {key} has numbers that are not finite")
+    return array
 
 
 def check_keys(folder, shapes, places):
@@ -254,9 +276,10 @@ def _load_hop(folder, mels, ours):
     """Mel hop in samples; refuses features that `ops.audio.log_mel` does not compute."""
     features = {}
     if (folder / "preprocessor_config.json").is_file():
-        features = _read_json(folder / "preprocessor_config.json")
+        features = read_json(folder / "preprocessor_config.json")
     elif (folder / "processor_config.json").is_file():  # where transformers 5 puts the same entries
-        features = _read_json(folder / "processor_config.json").get("feature_extractor", {})
+        features = read_json(folder / "processor_config.json")
+        features = _entry(folder / "processor_config.json", features, "feature_extractor")
     for name, value in {"n_fft": N_FFT, "sampling_rate": SAMPLE_RATE, "feature_size": mels}.items():
         if features.get(name, value) != value:
             raise ValueError(f"{folder}: the feature extractor's {name} is {features[name]}; this model needs {value}")
@@ -339,11 +362,27 @@ def _check_replaceable(folder):
         raise FileExistsError(f"{folder}: holds {_some(foreign)}, not only a model; choose another folder")
 
 
-def _read_json(path):
+def read_json(path) -> dict:
+    """The object in a JSON file. Errors: ValueError naming a file that holds none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not valid JSON ({error})") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
+        raise ValueError(f"{path}: not valid JSON ({_first_line(error)})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, not an object")
+    return found
+
+
+def _entry(path, found, name) -> dict:
+    """An object within the object of a file; {} where there is none."""
+    value = found.get(name, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: {name} is a {type(value).__name__}, not an object")
+    return value
+
+
+def _first_line(error) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _write_json(path, value):

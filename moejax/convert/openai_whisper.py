@@ -59,10 +59,14 @@ def load(path, *, dtype="float32"):
     if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
         raise ValueError(f"{path}: no OpenAI Whisper checkpoint (it has no dims and model_state_dict)")
     config, tensors = config_of(checkpoint["dims"], path), checkpoint["model_state_dict"]
+    if not isinstance(tensors, dict) or not all(isinstance(key, str) for key in tensors):
+        raise ValueError(f"{path}: model_state_dict is not a dict of named tensors")
+    if other := [key for key, tensor in tensors.items() if not isinstance(tensor, np.ndarray)]:
+        raise ValueError(f"{path}: {other[0]} is a {type(tensors[other[0]]).__name__}, not a tensor")
     places = key_map(config)
     hf_whisper.check_keys(path, {key: np.shape(tensor) for key, tensor in tensors.items()}, places)
     flat = {
-        place: np.array(hf_whisper.turn(place, tensors[key]), dtype=dtype, order="C")
+        place: np.array(hf_whisper.turn(place, hf_whisper.numbers(path, key, tensors[key])), dtype=dtype, order="C")
         for key, (place, _) in places.items()
     }
     return config, nest(flat)
@@ -72,10 +76,13 @@ def config_of(dims, path="dims") -> WhisperConfig:
     """WhisperConfig of a checkpoint's `dims`."""
     if not isinstance(dims, dict) or dims.keys() != _DIMS.keys():
         raise ValueError(f"{path}: dims must be a dict of {', '.join(_DIMS)}")
-    sizes = {ours: int(dims[theirs]) for theirs, ours in _DIMS.items()}
-    if dims["n_audio_state"] != dims["n_text_state"]:
+    sizes = {ours: dims[theirs] for theirs, ours in _DIMS.items()}
+    if not isinstance(sizes["d_model"], int) or dims["n_audio_state"] != dims["n_text_state"]:
         raise ValueError(f"{path}: encoder and decoder differ in width; only equal widths are supported")
-    return WhisperConfig(**sizes, encoder_ffn=4 * sizes["d_model"], decoder_ffn=4 * sizes["d_model"])
+    try:
+        return WhisperConfig(**sizes, encoder_ffn=4 * sizes["d_model"], decoder_ffn=4 * sizes["d_model"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def check(config, tokenizer=None):

@@ -95,7 +95,7 @@ def load(folder, config) -> dict[str, LowRank]:
     folder = pathlib.Path(folder)
     if not (folder / CONFIG).is_file():
         raise FileNotFoundError(f"{folder}: no {CONFIG}, so no PEFT adapter")
-    settings = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    settings = hf_whisper.read_json(folder / CONFIG)
     _check_settings(folder, settings)
     factors = _factors(folder)
     by_name = {name: layer for layer, name in modules(config).items()}
@@ -167,6 +167,19 @@ def _check_settings(folder, settings):
     missing = [name for name in ("r", "lora_alpha") if name not in settings]
     if missing:
         raise ValueError(f"{folder / CONFIG}: no {', '.join(missing)}")
+    for name, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
+        patterns = settings.get(pattern) or {}
+        if not isinstance(patterns, dict):
+            raise ValueError(f"{folder / CONFIG}: {pattern} is {patterns!r:.60}, not an object")
+        for value in (settings[name], *patterns.values()):
+            kind = int if name == "r" else int | float
+            if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < 1e9:
+                raise ValueError(f"{folder / CONFIG}: {name} is {value!r:.60}; it takes a number above 0")
+        for one in patterns:
+            try:
+                re.compile(one)
+            except re.error as error:
+                raise ValueError(f"{folder / CONFIG}: {pattern} has {one!r:.60}, no regular expression") from error
 
 
 def _factors(folder) -> dict[str, dict[str, np.ndarray]]:
@@ -174,18 +187,21 @@ def _factors(folder) -> dict[str, dict[str, np.ndarray]]:
     if (folder / WEIGHTS).is_file():
         try:
             tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS}: not a readable safetensors file ({error})") from error
+        except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            said = " ".join(str(error).split())[:300]
+            raise ValueError(f"{folder / WEIGHTS}: not a readable safetensors file ({said})") from error
     elif (folder / OLD_WEIGHTS).is_file():
         tensors = torch_file.read(folder / OLD_WEIGHTS)
     else:
         raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS}")
     factors: dict[str, dict[str, np.ndarray]] = {}
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{folder / OLD_WEIGHTS}: holds a {type(tensors).__name__}, not named tensors")
     for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        if match is None:
-            raise ValueError(f"{folder}: {key} is no low-rank factor of a linear layer")
-        factors.setdefault(match["module"], {})[match["factor"]] = np.asarray(tensor)
+        match = _KEY.fullmatch(key) if isinstance(key, str) else None
+        if match is None or not isinstance(tensor, np.ndarray):
+            raise ValueError(f"{folder}: {key!r} is no low-rank factor of a linear layer")
+        factors.setdefault(match["module"], {})[match["factor"]] = hf_whisper.numbers(folder, key, tensor)
     if not factors:
         raise ValueError(f"{folder}: the weight file is empty")
     return factors

@@ -14,6 +14,7 @@ import pathlib
 import pickle
 import struct
 import zipfile
+import zlib
 
 import ml_dtypes
 import numpy as np
@@ -36,8 +37,10 @@ _LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19"  # the magic number of to
 # What a damaged pickle makes Python's unpickler raise.
 _BROKEN = (
     *(pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
-    MemoryError,
+    *(MemoryError, RecursionError, struct.error),
 )
+# What a damaged archive makes zipfile raise, beside its own error: flags of encryption, unknown compression, offsets.
+_DAMAGED = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
 
 
 class Refused(ValueError):
@@ -67,11 +70,12 @@ def read(path):
             raise Refused(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
-            archive = zipfile.ZipFile(file)
-        except zipfile.BadZipFile as error:
-            raise Refused(f"{path}: a damaged zip archive ({error})") from error
-        with archive:
-            return _unpickled(path, archive, memory)
+            with zipfile.ZipFile(file) as archive:
+                return _unpickled(path, archive, memory)
+        except Refused:
+            raise
+        except _DAMAGED as error:
+            raise Refused(f"{path}: a damaged zip archive ({_one_line(error)})") from error
 
 
 def _unpickled(path, archive, memory):
@@ -88,12 +92,14 @@ def _unpickled(path, archive, memory):
 
     try:
         return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage).load()
-    except zipfile.BadZipFile as error:
-        raise Refused(f"{path}: a damaged zip archive ({error})") from error
-    except Refused:
+    except (Refused, zipfile.BadZipFile):
         raise
     except _BROKEN as error:
-        raise Refused(f"{path}: data.pkl cannot be read ({type(error).__name__}: {error})") from error
+        raise Refused(f"{path}: data.pkl cannot be read ({type(error).__name__}: {_one_line(error)})") from error
+
+
+def _one_line(error) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _storage(path, memory, entry, name, dtype, count):

@@ -81,9 +81,10 @@ class Manifest:
             raise FileNotFoundError(f"manifest: no file {path}; `moejax describe` writes it")
         try:
             table = pq.read_table(path)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"manifest: {path} is not a parquet file ({str(error).splitlines()[0]})") from error
-        _check(table, str(path))
+            _check(table, str(path))
+        except (pa.ArrowException, OSError) as error:  # not parquet, damaged, or text that is no UTF-8
+            said = (str(error) or type(error).__name__).splitlines()[0][:300]
+            raise ValueError(f"manifest: {path} is not a parquet file, or damaged ({said})") from error
         return cls(table.select(list(COLUMNS)), path.resolve().parent.parent if root is None else root)
 
     def save(self, path: str | Path) -> None:
@@ -162,7 +163,7 @@ class Manifest:
 
 
 def _check(table: pa.Table, where: str) -> None:
-    missing = [name for name in COLUMNS if name not in table.column_names]
+    missing = [name for name in COLUMNS if table.column_names.count(name) != 1]
     if missing:
         raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(table.column_names)}")
     for name, kind in COLUMNS.items():

@@ -63,16 +63,19 @@ class Tokenizer:
         """
         folder = pathlib.Path(path)
         if (folder / "tokenizer.json").is_file():
-            backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+            backend = _from_file(tokenizers.Tokenizer.from_file, folder / "tokenizer.json")
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            model = models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+            model = _from_file(models.BPE.from_file, folder / "vocab.json", folder / "merges.txt")
             added = _read_json(folder / "added_tokens.json")
             backend = _byte_level(model, sorted({EOT: model.token_to_id(EOT), **added}, key={EOT: -1, **added}.get))
         else:
             raise FileNotFoundError(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
         said = {**_read_json(folder / "generation_config.json"), **_read_json(folder / "tokenizer_config.json")}
         multilingual = said.get("is_multilingual", backend.token_to_id(EOT) != _ENGLISH_EOT)
-        return cls(backend, multilingual=bool(multilingual))
+        try:
+            return cls(backend, multilingual=bool(multilingual))
+        except ValueError as error:
+            raise ValueError(f"{folder}: {error}") from error
 
     @classmethod
     def from_tiktoken(cls, path, *, multilingual: bool, num_languages: int = 99):
@@ -326,9 +329,22 @@ def _spaced(text):
     return " " + text.strip()
 
 
-def _read_json(path):
-    """A JSON object, empty where the file does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read_json(path) -> dict:
+    """A JSON object, empty where the file does not exist. Errors: ValueError naming the file that holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({' '.join(str(error).split())[:200]})") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: holds a {type(found).__name__}, not an object")
+    return found
+
+
+def _from_file(read, *paths):
+    try:
+        return read(*map(str, paths))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{paths[0]}: no readable vocabulary ({' '.join(str(error).split())[:200]})") from error
 
 
 def _write(path, text):

@@ -18,6 +18,11 @@ from flax import nnx
 from moejax.nn.layers import Block, Conv, LayerNorm, Linear, Noise, drop
 from moejax.nn.variables import Backbone, Buffer, Head
 
+_SIZES = {  # lowest and highest, where "at least 1" does not say enough
+    "encoder_layers": (1, 1000), "decoder_layers": (1, 1000), "num_mel_bins": (1, 1000), "hop": (16, 3200),
+    "d_model": (4, 1_000_000),
+}  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class WhisperConfig:
@@ -38,6 +43,21 @@ class WhisperConfig:
     # The published models see padding as silence and were trained so; the micro family does not
     mask_padding: bool = False
     dtype: str = "float32"  # activations and matrix products of the backbone
+
+    def __post_init__(self):
+        """ValueError naming the first size that no network can have: sizes come from files that anybody wrote."""
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is bool and not isinstance(value, bool):
+                raise ValueError(f"{field.name} is {value!r}; it takes True or False")
+            low, high = _SIZES.get(field.name, (1, 10_000_000))
+            if field.type is int and not (type(value) is int and low <= value <= high):
+                raise ValueError(f"{field.name} is {value!r}; it takes a whole number from {low} to {high}")
+        for heads in ("encoder_heads", "decoder_heads"):
+            if self.d_model % getattr(self, heads):
+                raise ValueError(f"d_model = {self.d_model} does not divide by {heads} = {getattr(self, heads)}")
+        if self.d_model % 2:
+            raise ValueError(f"d_model = {self.d_model} is odd; positions are pairs of a sine and a cosine")
 
 
 class Encoder(nnx.Module):

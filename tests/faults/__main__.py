@@ -33,6 +33,8 @@ SUITES = {
     "disk": 10,
     "audio": 5000,
     "configs": 2000,
+    "manifests": 2000,
+    "weights": 400,
 }
 
 

@@ -4,7 +4,6 @@ Clips are first dealt to train, dev and test, then strings are drawn inside each
 The official test clips (takes 0 to 4) are always test; more are added by hash, since 4 clips of a digit are few.
 """
 
-import csv
 import dataclasses
 import functools
 import os
@@ -14,6 +13,7 @@ import numpy as np
 
 from moejax.data.audio import Rejected, gate, read
 from moejax.data.manifest import SPLITS, Utterance
+from moejax.data.sources import folder
 from moejax.data.splits import unit
 
 _COLUMNS = ("file", "text", "digit", "speaker", "take")
@@ -135,13 +135,12 @@ def _rows(root: str) -> list[dict]:
     table = os.path.join(os.path.abspath(root), "metadata.csv")
     if not os.path.isfile(table):
         raise FileNotFoundError(f"digits: no table {table}")
-    with open(table, encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows, root = folder.read_table(table), os.path.abspath(root)
     for name in _COLUMNS:
-        if not rows or name not in rows[0]:
-            raise ValueError(f"{table}: no column {name!r}; it has {', '.join(rows[0]) if rows else 'no rows'}")
-    for row in rows:
-        row["path"] = os.path.join(os.path.abspath(root), row["file"])
+        if name not in rows[0]:
+            raise ValueError(f"{table}: no column {name!r}; it has {', '.join(rows[0])}")
+    for number, row in enumerate(rows, start=1):
+        row["path"] = folder.inside(root, root, row["file"], where=f"{table}: row {number}")
     return rows
 
 

@@ -1,5 +1,6 @@
 """A folder of audio with a table beside it: CSV, TSV or JSON lines; audiofolder and NeMo conventions are recognised."""
 
+import collections
 import csv
 import dataclasses
 import io
@@ -83,22 +84,25 @@ def load(
     if not root or not os.path.isdir(root):
         raise FileNotFoundError(f"folder: no folder {root!r} (data.root)")
     root = os.path.abspath(root)
-    utterances = []
+    utterances, seen = [], {}
     for table, split in _tables(root, metadata):
         rows = read_table(table)
         mapping = resolve_columns(rows, columns or {}, where=str(table))
         for number, row in enumerate(rows, start=1):
-            values = {field: cell(row.get(column)) for field, column in mapping.items()}
+            where = f"{table}: row {number}"
+            values = {field: _text(row.get(column), field, f"{where}, {column!r}") for field, column in mapping.items()}
             if not values["audio"]:
-                raise ValueError(f"{table}: row {number} has an empty {mapping['audio']!r}")
-            path = inside(root, os.path.dirname(table), values.pop("audio"), where=f"{table}: row {number}")
+                raise ValueError(f"{where} has an empty {mapping['audio']!r}")
+            path = inside(root, os.path.dirname(table), values.pop("audio"), where=where)
             name = os.path.splitext(os.path.relpath(path, root))[0].replace(os.sep, "/")
             audio: str | Segment = path
             if "audio_filepath" in row and cell(row.get("offset")):
-                seconds = cell(row.get("duration"))
-                audio = Segment(path, float(row["offset"]), float(seconds) if seconds else None)
+                seconds = _seconds(row.get("duration"), f"{where}, 'duration'") if cell(row.get("duration")) else None
+                audio = Segment(path, _seconds(row["offset"], f"{where}, 'offset'"), seconds)
                 name = f"{name}@{audio.offset:g}"
             values["id"] = values.get("id") or name
+            if (other := seen.setdefault(values["id"], where)) != where:
+                raise ValueError(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
             values["text"] = normalise(values["text"], text)
             if split and not values.get("split"):
                 values["split"] = split
@@ -116,6 +120,30 @@ def cell(value) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     return str(value).strip()
+
+
+def _text(value, field: str, where: str) -> str:
+    """`cell` of a value that can be one line of text (the spoken text and its translation: of any number of lines)."""
+    if isinstance(value, bool | list | dict) or (field == "audio" and not isinstance(value, str | None)):
+        raise ValueError(f"{where} is a {type(value).__name__} ({repr(value)[:60]}); it takes text")
+    found = cell(value)
+    plain = "text" if field in ("text", "translation", "prompt") else ""
+    if any(ord(sign) < 32 and not (plain and sign in "\t\n\r") for sign in found):
+        raise ValueError(f"{where} has control characters: {found[:60]!r}")
+    if any("\ud800" <= sign <= "\udfff" for sign in found):
+        raise ValueError(f"{where} has half a character (a lone surrogate): {found[:60]!r}")
+    return found
+
+
+def _seconds(value, where: str) -> float:
+    """A number of seconds. Errors: one that is none, negative or endless."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = -1.0
+    if not 0 <= seconds < 1e6:
+        raise ValueError(f"{where} is {repr(value)[:60]}; it takes seconds, 0 or more")
+    return seconds
 
 
 def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
@@ -138,7 +166,14 @@ def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
 def read_table(path: str | Path) -> list[dict]:
     """Rows of a CSV, TSV (by name or by its header), JSON-lines file or JSON array, as dicts; never empty."""
     path = Path(path)
-    content = path.read_text(encoding="utf-8-sig")
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path}: line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x})") from error
+    if (at := content.find("\0")) >= 0:
+        line = content.count("\n", 0, at) + 1
+        raise ValueError(f"{path}: line {line} has a NUL byte; tables are UTF-8 text")
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         rows = _json_rows(content, path)
     else:
@@ -146,6 +181,9 @@ def read_table(path: str | Path) -> list[dict]:
         tab = path.suffix == ".tsv" or ("\t" in header and "," not in header)
         reader = csv.DictReader(io.StringIO(content, newline=""), delimiter="\t" if tab else ",", strict=True)
         try:
+            names = reader.fieldnames or []
+            if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+                raise ValueError(f"{path}: the column {twice[0]!r} stands twice in the header")
             rows = list(reader)
         except csv.Error as error:
             raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
@@ -162,20 +200,23 @@ def read_table(path: str | Path) -> list[dict]:
 def _json_rows(content: str, path: Path) -> list[dict]:
     rows = []
     if content.lstrip().startswith("["):
-        try:
-            rows = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {error.lineno}: {error.msg}") from error
+        rows = _parsed(content, path, 1)
     else:
         for number, line in enumerate(content.split("\n"), start=1):
-            try:
-                rows += [json.loads(line)] if line.strip() else []
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}: line {number}: {error.msg}") from error
+            rows += [_parsed(line, path, number)] if line.strip() else []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise ValueError(f"{path}: row {number} is a {type(row).__name__}, not an object")
     return rows
+
+
+def _parsed(text: str, path, line: int):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: line {line + error.lineno - 1}: {error.msg}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
+        raise ValueError(f"{path}: line {line}: {str(error)[:100]}") from error
 
 
 def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str) -> dict[str, str]:
