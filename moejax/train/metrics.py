@@ -1,5 +1,6 @@
 """Metrics of a run: `metrics.jsonl` (one object per logged step, exact) and TensorBoard events (to look at)."""
 
+import contextlib
 import json
 import math
 import os
@@ -78,14 +79,29 @@ class MetricLog:
             raise ValueError(f"a metric may not be named {sorted(reserved)[0]!r}")
         values = {name: exact(value) for name, value in metrics.items()}
         record = {"step": int(step), **values, "seconds": round(seconds, 3)}
-        self._file.write(json.dumps(record) + "\n")
-        faults.point("metrics.record")
-        self._file.flush()
+        with self._named():
+            self._file.write(json.dumps(record) + "\n")
+            faults.point("metrics.record")
+            self._file.flush()
         for name, value in record.items():
             if isinstance(value, (int, float)) and name not in ("step", "seconds"):
                 self._events.add_scalar(name, value, int(step))
 
     def close(self):
-        """Flush and close both."""
-        self._file.close()
-        self._events.close()
+        """Flush and close both. Events that a full disk does not take are lost: they are for looking at only."""
+        try:
+            self._events.close()
+        except OSError:
+            writer = self._events.file_writer.event_writer
+            writer.close = lambda: None  # which the end of the process would try again, and show the stack
+            writer._worker.stop()
+        with self._named():
+            self._file.close()
+
+    @contextlib.contextmanager
+    def _named(self):
+        """A disk that refuses is said with the file."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error

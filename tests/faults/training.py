@@ -45,6 +45,7 @@ class Batches(toy.Batches):
 def main(folder, devices="1", heartbeat="30", limit="0"):
     """Trains in `folder`, on so many devices of each process; then writes params.safetensors."""
     logging.getLogger("moejax").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # as the command line does
     jax.config.update("jax_num_cpu_devices", int(devices))
     folder = Path(folder)
     try:
