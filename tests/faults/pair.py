@@ -78,7 +78,7 @@ def _once(both, work, number, drawn) -> tuple[list[str], float, int]:
         steps = {text.split("; step ")[1].split()[0] for text in (said, own_said) if "; step " in text}
         if steps != {str(stand[-1] if stand else None)}:
             problems.append(f"stopped at steps {sorted(steps)}, saved {stand}")
-    elif code != EXIT_STUCK or f"process {struck} of 2" not in said or took > 2 * HEARTBEAT:
+    elif not _named(struck, code, said) or took > 2 * HEARTBEAT:
         problems.append(f"{signal.Signals(number).name} to {struck}: code {code} after {took:.1f} s: {said[:700]}")
     if not stand:
         problems.append(f"no verified step at step {before}")
@@ -88,3 +88,11 @@ def _once(both, work, number, drawn) -> tuple[list[str], float, int]:
         problems.append(f"does not go on: {[(code, said[-300:]) for code, said in again]}")
     gone_on = job.resumed(again[0][1]).get("train", 0)
     return problems, took, max(0, before - gone_on)
+
+
+def _named(struck: int, code: int, said: str) -> bool:
+    """Whether a process says who was lost. Where that is the first one, jax may be sooner: it aborts, in its own words,
+    when the connection to the store breaks.
+    """
+    ours = code == EXIT_STUCK and f"process {struck} of 2" in said
+    return ours or (struck == 0 and code == -signal.SIGABRT and "leader task was preempted/died" in said)
