@@ -195,7 +195,7 @@ def test_the_input_digest_of_a_missing_folder_raises_at_once(tmp_path):
         ({"source": "folders"}, "data.source: unknown 'folders'; known: builtin, folder, hf, digits"),
         ({"options": {"txt": "lower"}}, "source folder has no option 'txt'; it has metadata, text"),
         ({"columns": {"text": "words"}}, "no column 'words' .*; it has file_name, text, speaker, cohort"),
-        ({"columns": {"id": "text"}}, "id 'say 0' stands in more than one row"),
+        ({"columns": {"id": "text"}}, "has the id 'say 0', as has"),
         ({"split": "cohort_heldout", "split_options": {"test_cohorts": ("c9",)}}, "no cohort 'c9'"),
     ],
 )
