@@ -87,7 +87,7 @@ def test_what_config_prints_is_plain_yaml_and_the_same_config(capsys, file):
     assert code == 0 and "!!" not in out and "&id" not in out
     again = configs.resolve(ConfigDict(yaml.safe_load(out)))
     there = configs.load(str(ROOT / "configs" / file))
-    assert json.loads(again.to_json()) == json.loads(there.to_json())  # sections of the user's own have no types to keep
+    assert json.loads(again.to_json()) == json.loads(there.to_json())  # the user's own have no types
 
 
 def test_a_key_of_an_open_section_can_be_added(capsys):
@@ -279,7 +279,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
     assert (done.returncode, done.stderr) == (141, "")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # who was asked to stop listens to the end
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it listens to the end
 def test_sigterm_outside_training_asks_to_be_run_again(capsys, corpus, monkeypatch):
     """As in training: code 75, which launch/slurm.sh answers by queueing the job again; nothing is marked as begun."""
     config = tiny_job.write_config(corpus.parent / "tiny.py")

@@ -15,7 +15,8 @@ from moejax.stages.artifacts import Work
 @pytest.mark.parametrize("part", [0, 1])
 def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypatch, part):
     graphdef, params = tiny.model()
-    cfg = ConfigDict({"seed": 0, "runtime": shared.DEFAULTS["runtime"], "s": {**fitting.TRAIN, "steps": 1, "warmup": 0}})
+    section = {**fitting.TRAIN, "steps": 1, "warmup": 0}
+    cfg = ConfigDict({"seed": 0, "runtime": shared.DEFAULTS["runtime"], "s": section})
     corpus = types.SimpleNamespace(cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single())
     plan = Plan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
     seen = []
