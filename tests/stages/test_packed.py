@@ -117,9 +117,8 @@ def test_what_cannot_be_trained_is_said_in_one_line(job, tmp_path, change, words
 
 
 def test_phases_take_the_section_where_the_pack_says_nothing():
-    sizes = {**SIZES, "max_source_positions": 1500}
-    pack = {"base__pack__seconds": (3.0, 30.0), "base__steps": 7, "base__pack__steps": (9, 8)}
-    cfg = configs.resolve(tiny_job.config(model__sizes=sizes, model__buckets=(30.0,), base__timestamps=True, **pack))
+    cfg = configs.defaults()
+    cfg.base.steps, cfg.base.pack.seconds, cfg.base.pack.steps = 7, (3.0, 30.0), (9, 8)
     short, long = packed.phases(cfg.base)
     assert (short.name, long.name, short.steps, long.steps) == ("3s", "30s", 9, 8)
     assert short.batch_size == long.batch_size == cfg.base.batch_size and long.prompt_tokens == 223
