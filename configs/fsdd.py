@@ -4,8 +4,8 @@
     moejax all --config configs/fsdd.py --config.data.root=DATA/fsdd --workdir runs/fsdd --seeds 3 --variants all
 
 One seed takes about 15 minutes on 2 cores; figures, and what each row of `variants` showed, are in docs/experiments.md.
-The variant `hyper` (configs/fsdd.py:hyper) adds hypernetworks that learn from accents A and B and are tested on C: some
-6 minutes of one core more, and in the same workdir all else is finished already.
+The variant `hyper` (configs/fsdd.py:hyper) adds hypernetworks that learn from accents A and B, tested on C: about
+10 minutes of one core more, and in the same workdir all else is finished already.
 Needs the Free Spoken Digit Dataset with a metadata.csv (file, text, digit, speaker, take). The learning rate of the
 mixture and that of the single LoRA were chosen on dev out of the same three.
 """
