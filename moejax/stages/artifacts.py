@@ -69,6 +69,18 @@ def flatten(tree: dict, prefix: str = "") -> dict:
     return flat
 
 
+def nest(flat: dict) -> dict:
+    """Inverse of `flatten`."""
+    nested: dict = {}
+    for path, value in flat.items():
+        *sections, key = path.split(".")
+        node = nested
+        for section in sections:
+            node = node.setdefault(section, {})
+        node[key] = value
+    return nested
+
+
 class Work:
     """One run's folder, its log and its progress bars. The folder is made by what is first written to it.
 

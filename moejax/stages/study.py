@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from moejax.stages import adapters, hyper, report, report_load
 from moejax.stages import config as configs
 from moejax.stages import run as graph
-from moejax.stages.artifacts import Work, digest, flatten, read_json, write_json
+from moejax.stages.artifacts import Work, digest, flatten, nest, read_json, write_json
 from moejax.stages.evaluate import known_systems
 from moejax.stages.report_study import FILE, MAIN
 
@@ -195,7 +195,7 @@ def tuned(config, work: Work):
         results = []
         for point in itertools.product(*values):
             label = ",".join(f"{key}={value}" for key, value in zip(keys, point, strict=True))
-            nested = _nest(dict(zip(keys, point, strict=True)))
+            nested = nest(dict(zip(keys, point, strict=True)))
             dev = _derived(config, (system,), {**nested, "evaluate": {"split": "dev", "systems": (system,)}})
             folder = work.path("variants", "tune", system, re.sub(r"[^A-Za-z0-9_.=,-]+", "_", label))
             work.log(f"[tune {system}] {label}")
@@ -208,19 +208,8 @@ def tuned(config, work: Work):
         best = min(results, key=lambda r: r["dev_wer"])
         work.log(f"[tune {system}] dev chose {best['values']}")
         tried[system] = {"tried": results, "chosen": best["values"]}
-        config = configs.changed(config, _nest(best["values"]))
+        config = configs.changed(config, nest(best["values"]))
     return config, tried
-
-
-def _nest(flat: dict) -> dict:
-    nested: dict = {}
-    for path, value in flat.items():
-        *sections, key = path.split(".")
-        node = nested
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[key] = value
-    return nested
 
 
 def _changes(config, changed) -> dict:

@@ -15,6 +15,8 @@ import isolation
 import tiny_job
 from table import Row
 
+from moejax.stages.artifacts import nest
+
 NAN, INF = float("nan"), float("inf")
 # Keys whose None is a value.
 OPTIONAL = {"cluster.shrinkage"}
@@ -228,14 +230,7 @@ def _write(file: Path, values: dict) -> None:
     """A config file that sets these keys."""
     lines = ["from ml_collections import ConfigDict", "nan, inf = float('nan'), float('inf')", "", "def get_config():"]
     lines += ["    values = {"]
-    nested: dict = {}
-    for path, value in values.items():
-        *sections, key = path.split(".")
-        node = nested
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[key] = value
-    lines += [f"        {key!r}: {_code(value)}," for key, value in nested.items()]
+    lines += [f"        {key!r}: {_code(value)}," for key, value in nest(values).items()]
     file.write_text("\n".join([*lines, "    }", "    return ConfigDict(values)", ""]), encoding="utf-8")
 
 
