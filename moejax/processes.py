@@ -22,6 +22,7 @@ from pathlib import Path
 from moejax import stopping, watchdog
 
 PREFIX = "moejax/state/"
+GOODBYE = 1.0  # seconds between the last goodbye and the end of the store
 
 _group = None
 _together = False
@@ -156,6 +157,21 @@ class Group:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
+        self._hang_up()
+
+    def _hang_up(self):
+        """All say goodbye and the first closes the store a moment later: jax closes it at once, and aborts (SIGABRT)
+        whoever has said goodbye but still listens for errors.
+        """
+        from jax._src import distributed
+
+        try:
+            self.client.shutdown()
+        except Exception as error:  # noqa: BLE001 - the work is done and on disk; who did not say goodbye is named
+            print(f"moejax: the processes did not end together: {' '.join(str(error).split())}", file=sys.stderr)
+        distributed.global_state.client = None
+        if self.index == 0:
+            time.sleep(GOODBYE)
 
     def tell(self, key: str, value: str) -> None:
         try:

@@ -20,6 +20,7 @@ def ended(code, number=None):
     assert process.stdout.readline() == "ready\n"
     began = time.monotonic()
     if number:
+        time.sleep(0.5)  # from the print into the call that follows it
         os.kill(process.pid, number)
     _, said = process.communicate(timeout=60)
     return process.returncode, said, time.monotonic() - began

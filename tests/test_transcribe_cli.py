@@ -259,6 +259,7 @@ def test_every_option_reaches_the_recogniser(model):
         "max_line_width",
         "max_line_count",
         "max_words_per_line",
+        "enroll",
     }
     with pytest.raises(TypeError, match="no option 'zzz'") as raised:
         recognizer.check(zzz=1)
@@ -290,7 +291,7 @@ def test_a_workdirs_translator_is_opened_as_it_was_trained(tmp_path_factory, tmp
     """Whatever the newest command's config says, and not before its stage is finished."""
     work = tiny_job.copy(tiny_job.shared(tmp_path_factory), tmp_path / "copy") / "W"
     written = json.loads((work / "config.json").read_text())
-    written["config"]["translate"] |= {"width": 999, "target": "fr"}
+    written["config"]["translate"] |= {"width": 998, "target": "fr"}
     (work / "config.json").write_text(json.dumps(written))
     client, target = opening.open_translator(work)
     assert target == "de" and client.translate(["the cat"])

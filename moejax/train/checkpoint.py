@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class Checkpointer:
             raise ValueError(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
         self.directory, self.keep = Path(directory).resolve(), keep
         self._finishing, self._error = None, None  # the thread that ends the save in flight; what a save failed with
+        _hush_late_writes()
         # handlers are named so that a folder's metadata can be read before anything was saved or restored
         self._io = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(
@@ -240,6 +242,21 @@ class OtherModel(ValueError):
 def _barrier(name):
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _hush_late_writes():
+    """Where one array of a save fails, orbax closes its event loop, and the others, once written, print a traceback each
+    out of tensorstore. The error of the save says it all.
+    """
+    before = sys.unraisablehook
+    if getattr(before, "__module__", "") == __name__:
+        return
+
+    def hook(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    sys.unraisablehook = hook
 
 
 def _first_line(error):

@@ -16,6 +16,7 @@ import numpy as np
 import toy
 
 from moejax import processes, sharding, stopping, watchdog
+from moejax.stages import artifacts
 from moejax.train import checkpoint, loop, metrics, optim, state
 
 STEPS, EVERY = 24, 4
@@ -65,6 +66,8 @@ def main(folder, devices="1", heartbeat="30", limit="0"):
 
 
 def _train(folder):
+    if processes.first():
+        artifacts.sweep(folder, within=False)  # as a stage does when it begins
     mesh = sharding.make_mesh({"data": -1})
     optimizer, schedule = optim.make_optimizer(learning_rate=1e-2, steps=STEPS, warmup=2)
     fresh, frozen = state.init_state(toy.params(), toy.TRAINABLE, optimizer, jax.random.key(3))
