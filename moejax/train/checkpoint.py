@@ -245,8 +245,8 @@ def _barrier(name):
 
 
 def _hush_late_writes():
-    """Where one array of a save fails, orbax closes its event loop, and the others, once written, print a traceback each
-    out of tensorstore. The error of the save says it all.
+    """Where one array of a save fails, orbax closes its event loop, and the others print a traceback each when they are
+    written. The error of the save says it all.
     """
     before = sys.unraisablehook
     if getattr(before, "__module__", "") == __name__:
