@@ -124,6 +124,12 @@ class Steps:
             self._at = step
             return self.target is not None and step >= self.target
 
+    def finished(self) -> bool:
+        """Once the last step is done: whether one of the processes was asked to stop meanwhile. Each waits for the
+        others: who left alone would leave them in the next collective.
+        """
+        return self._local() if _group is None else _group.finish(self._local())
+
     def settle(self, group) -> None:
         """On another thread, in every process: the step after the one that the furthest has dispatched. Meanwhile
         nobody gets past `asked`, and nobody needs to: the store does not wait for the main threads.
@@ -147,6 +153,7 @@ class Group:
         self._answered, self._seen = now, {other: ("", now) for other in range(count) if other != index}
         self.has_failed = False
         stopping.hear(lambda: self.tell("stop", str(index)))
+        stopping.grace = 0.0 if index else 2.0  # jax aborts whoever is left when the first process is gone
         for work in (self._talk, self._watch):
             threading.Thread(target=work, name=work.__name__, daemon=True).start()
         atexit.register(self._depart)  # before that of jax, which waits until the others depart too
@@ -202,6 +209,11 @@ class Group:
     def exchange(self, key: str, value: int) -> list[int]:
         self.client.key_value_set(f"moejax/{key}/{self.index}", str(value))
         return [int(self.client.blocking_key_value_get(f"moejax/{key}/{q}", 60_000)) for q in range(self.count)]
+
+    def finish(self, asked: bool) -> bool:
+        key = f"moejax/end/{self.trainings}"
+        self.client.key_value_set(f"{key}/{self.index}", str(int(asked or self._stopping)))
+        return any([int(self.get(f"{key}/{q}")) for q in range(self.count)])
 
     def enter(self, steps: Steps) -> None:
         self.trainings += 1

@@ -58,6 +58,7 @@ def listening(command: str, within: float):
 asked = threading.Event()
 _heard = []  # called on the thread once a signal came
 _waker = None
+grace = 0.0  # seconds more than `within`: of several processes the first ends last
 
 
 def hear(call) -> None:
@@ -81,5 +82,5 @@ def _limit(woken, command, within):
     for call in _heard:
         call()
     if within > 0:
-        threading.Event().wait(within)
+        threading.Event().wait(within + grace)
         watchdog.leave(f"{command}: asked to stop and not at the end of its step within {within:g} s", EXIT_PREEMPTED)

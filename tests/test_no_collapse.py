@@ -225,7 +225,7 @@ def test_5_a_model_overfitted_to_two_tokens_stops_after_them():
         now, metrics = step(now, frozen, data)
     assert metrics["ce"] < 0.1
     predict = asr.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=8)
-    decoded, _ = predict({**frozen, **now.params}, data.audio_BS, data.samples_B, data.label_B, jax.random.key(0))
+    decoded, _ = predict({**frozen, **now.params}, data.audio_BS, data.samples_B, data.label_B)
     assert decoded.lengths_B.tolist() == [2] * 8
     assert decoded.tokens_BL[:, :3].tolist() == [[3, 7, tiny.EOT]] * 8
 
@@ -315,7 +315,7 @@ def test_7_mixture_scores_in_training_what_it_decodes(kind, route, targets):
     predict = asr.make_predict(
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=limit, route=route, mixture=mixture, embedding=embedding
     )
-    decoded, weight_BE = predict(params, data.audio_BS, data.samples_B, data.label_B, jax.random.key(0))
+    decoded, weight_BE = predict(params, data.audio_BS, data.samples_B, data.label_B)
     ids_BL = np.concatenate([np.tile(tiny.PREFIX, (8, 1)), np.asarray(decoded.tokens_BL)], axis=1)
     at_BL = np.arange(ids_BL.shape[1] - 1)[None] - (len(tiny.PREFIX) - 1)
     spoken = tiny.replace(

@@ -59,7 +59,7 @@ class Encoded:
 class Programs:
     """Compiled parts of one model, made by `tasks.asr.make_decoder`; shapes and `plan` are static."""
 
-    encode: Callable  # (params, audio_BS, samples_B, label_B, key, mel_BNM=None) -> states, mask, route, weight
+    encode: Callable  # (params, audio_BS, samples_B, label_B, mel_BNM=None) -> states, mask, route, weight
     search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=Plan) -> Decoded
     detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
 
@@ -178,9 +178,8 @@ class Decoder:
                 samples_B[b] = max(len(audio_S), 1)
             content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32))
         label_B = np.full(rows, self.label, np.int32)
-        key = jax.random.key(self.seed)
-        encoded = self.programs.encode(self.params, audio_BS, samples_B, label_B, key, mel_BNM=mel_BNM)
-        return Encoded(index, *encoded, _row_keys(key, content_B))
+        encoded = self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
+        return Encoded(index, *encoded, _row_keys(jax.random.key(self.seed), content_B))
 
     def _search(self, encoded, start: Start, options, temperature, wanted):
         """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""

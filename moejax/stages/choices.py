@@ -39,6 +39,7 @@ KNOWN = {
     "evaluate.speaker_scope": ("own", "all"),
     "translate.backend": tuple(translate.BACKENDS),
     "report.normalizer": tuple(NORMALIZERS),
+    **{f"{s}.best": ("loss", "wer") for s in ("experts", "joint", "adapters")},
     **{f"{s}.schedule": SCHEDULES for s in ("base", "gate", "experts", "joint", "adapters", "hyper", "translate")},
 }
 

@@ -10,7 +10,8 @@
     moe_oracle        everybody gets the mean training route of the true cohort: what the gate makes of a voice beyond
                       its cohort is the distance to moe. A cohort that is not in training gets the mean route
 
-The logits of all but the random one are known before decoding, one row for each of the manifest's.
+The logits of all are known before decoding, one row for each of the manifest's: no row's depend on the batch that it is
+decoded in.
 """
 
 import numpy as np
@@ -22,13 +23,15 @@ from moejax.stages.corpus import Corpus
 from moejax.tasks import asr
 
 
-def logits(name: str, corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray | None:
-    """logits_NE of a control for every row of the manifest; None where the decoder shuffles by its key."""
+def logits(name: str, corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
+    """logits_NE of a control for every row of the manifest."""
     return CONTROLS[name](corpus, graphdef, params, mixture)
 
 
 def _random(corpus, graphdef, params, mixture):
-    return None
+    embedding_NU = mixtures.gate_inputs(corpus, np.arange(len(corpus.manifest)))
+    logits_NE = np.asarray(asr.make_gate(graphdef)(params, embedding_NU), np.float32)
+    return np.random.default_rng(corpus.cfg.seed).permuted(logits_NE, axis=1)
 
 
 def _mean(corpus, graphdef, params, mixture):

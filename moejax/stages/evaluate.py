@@ -15,7 +15,7 @@ from moejax.ops import routing
 from moejax.sharding import shard_batch
 from moejax.stages import controls, hyper, mixtures, probe
 from moejax.stages.artifacts import read_json, write_json, write_text
-from moejax.stages.corpus import Corpus, key_of
+from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
 from moejax.stages.training import load_table
 from moejax.tasks import asr
@@ -118,8 +118,7 @@ def open_system(corpus: Corpus, name: str) -> System:
         if name not in controls.CONTROLS:
             return System(name, "gate", graphdef, params, mixture, label=-1, trainable=count)
         logits_NE = controls.logits(name, corpus, graphdef, params, mixture)
-        control = "shuffled" if logits_NE is None else "constant"
-        return System(name, "gate", graphdef, params, mixture, -1, count, control, logits_NE)
+        return System(name, "gate", graphdef, params, mixture, -1, count, "constant", logits_NE)
     index = read_json(work.path("adapters", "index.json"))
     entry = index[name]
     if entry["kind"] == "full":
@@ -179,10 +178,9 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
     for (_, index), batch in zip(batches, shown, strict=True):
         start = time.perf_counter()
         placed = shard_batch(batch, corpus.mesh)
-        key = jax.random.fold_in(key_of(cfg, "evaluate"), int(index[0]))
         if given_NE is not None:
             control["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
-        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, key, **control)
+        decoded, weight_BE = predict(system.params, placed.audio_BS, placed.samples_B, placed.label_B, **control)
         faults.point("evaluate.batch")
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or system.route == "label" else np.asarray(weight_BE)

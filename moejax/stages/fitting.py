@@ -8,9 +8,11 @@ import numpy as np
 from moejax import processes
 from moejax.data.pipeline import FILLER, Plan, loader
 from moejax.nn import functional
+from moejax.score import normalize, wer
 from moejax.sharding import process_shard, shard_batch
 from moejax.stages import mixtures
 from moejax.stages.corpus import Corpus, key_of
+from moejax.stages.embed import options as embedding_options
 from moejax.tasks import asr
 from moejax.train import loop, optim
 from moejax.train.checkpoint import digest_of, whole_array
@@ -43,7 +45,12 @@ NOISES = {
     "level": 0.0,  # gain and spectral slope in log-mel units
 }
 TRAIN = {**PLAIN, **NOISES}
-DEV = {"evals": 4}  # how often in a stage the loss on one batch of dev is computed and logged; 0: never
+DEV = {
+    "evals": 4,  # how often in a stage one batch of dev is scored and logged; 0: never
+    # By which score a checkpoint is kept as the best: loss, its cross-entropy, or wer, for which the batch is decoded
+    # too (greedily; one compilation more)
+    "best": "loss",
+}
 
 
 def row_options(section) -> dict:
@@ -90,8 +97,8 @@ def train(
 
 
 def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=None):
-    """`eval_fn` of `train`: {"ce"} without noise on one batch of utterances spread evenly over dev, or None where there
-    is no dev part or `section.evals` is 0.
+    """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
+    utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
 
     All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
     few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
@@ -111,7 +118,32 @@ def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=No
     calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
     loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
-    return lambda state, frozen: {"ce": np.asarray(cross_entropy({**frozen, **state.params}, batch))}
+    wer_of = _dev_wer(corpus, graphdef, calm, route, batch, rows) if section.best == "wer" else None
+
+    def score(state, frozen):
+        params = {**frozen, **state.params}
+        found = {"wer": wer_of(params)} if wer_of else {}
+        return found | {"ce": np.asarray(cross_entropy(params, batch))}
+
+    return score
+
+
+def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
+    """`params -> WER` of one batch whose first rows are these of the manifest."""
+    tokenizer, normal = corpus.tokenizer, normalize.get("lower")
+    references = [normal(text) for text in corpus.manifest.column("text")[rows]]
+    predict = asr.make_predict(
+        graphdef, prefix=corpus.prefix(), eot=tokenizer.eot, max_tokens=corpus.max_tokens(), route=route,
+        mixture=mixture, embedding=embedding_options(corpus.cfg),
+    )  # fmt: skip
+
+    def wer_of(params):
+        decoded, _ = predict(params, batch.audio_BS, batch.samples_B, batch.label_B)
+        tokens_BL, lengths_B = whole_array(decoded.tokens_BL), whole_array(decoded.lengths_B)
+        texts = [tokenizer.decode(tokens_BL[b, : lengths_B[b]]) for b in range(len(references))]
+        return wer.rate(wer.count(references, [normal(text) for text in texts]))
+
+    return wer_of
 
 
 def speech_plan(corpus: Corpus, rows, section) -> Plan:

@@ -105,7 +105,7 @@ def _write(corpus, rows, states, path, size) -> None:
     shown = work.progress(stream, total=len(batches), desc="encoder states")
     for (_, index), batch in zip(batches, shown, strict=True):
         placed = shard_batch(batch, corpus.mesh)
-        states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B, None)[0])
+        states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B)[0])
         for b, i in enumerate(index):
             if i >= 0:
                 first, frames = states.start[int(rows[i])]

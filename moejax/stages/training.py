@@ -98,7 +98,8 @@ def gate(cfg, work) -> dict:
             corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
         )
     params = asr.soften(params, cfg.gate.temperature)
-    prior = _prior(membership[corpus.rows("train")])
+    # An expert is its cluster's only by what the gate learns of clusters; a gate that starts even owes nobody a share.
+    prior = _prior(membership[corpus.rows("train")]) if cfg.gate.steps else np.full(E, 1.0 / E)
     scores = probe.gate_scores(corpus, graphdef, params, embedding, label, fit_rows)
     sizes = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
     meta = {**sizes, "prior": prior.tolist(), **scores}

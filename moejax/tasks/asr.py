@@ -290,15 +290,15 @@ def make_embed(graphdef, embedding: Embedding):
 
 
 def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None) -> (Decoded, weight_BE | None)`.
+    """Jitted `(params, audio_BS, samples_B, label_B, control=0, logits_E=None) -> (Decoded, weight_BE | None)`.
 
     Encoding (see `make_encode`) and greedy decoding with the same route in one program.
     """
     encode = _encoder(graphdef, route, mixture, embedding)
 
     @jax.jit
-    def run(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None):
-        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, key, control, logits_E)
+    def run(params, audio_BS, samples_B, label_B, control=0, logits_E=None):
+        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, control, logits_E)
         decoded = greedy(
             functional.merge(graphdef, params), states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT,
             route=chosen, suppress=suppress,
@@ -309,12 +309,12 @@ def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=Non
 
 
 def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None, mel_BNM=None)` to
+    """Jitted `(params, audio_BS, samples_B, label_B, control=0, logits_E=None, mel_BNM=None)` to
     `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
 
     With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
     (only when the encoder has experts). `control` (index into CONTROLS; traced, so that it costs no compilation where
-    `logits_E` is always given) replaces each utterance's logits by a shuffle of them or by `logits_E`. Where `mel_BNM`
+    `logits_E` is always given) replaces the logits by `logits_E`, one row for all or one each. Where `mel_BNM`
     is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
     then takes all that is real).
     """
@@ -322,10 +322,10 @@ def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
 
 
 def _encoder(graphdef, route, mixture, embedding):
-    if route not in ("none", "label", "gate"):
-        raise ValueError(f"unknown route {route!r}; known: none, label, gate")
+    if route not in ("none", "label", "gate", "uniform"):
+        raise ValueError(f"unknown route {route!r}; known: none, label, gate, uniform")
 
-    def encode(params, audio_BS, samples_B, label_B, key, control=0, logits_E=None, mel_BNM=None):
+    def encode(params, audio_BS, samples_B, label_B, control=0, logits_E=None, mel_BNM=None):
         model = functional.merge(graphdef, params)
         if mel_BNM is None:
             mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
@@ -333,10 +333,12 @@ def _encoder(graphdef, route, mixture, embedding):
         chosen, weight_BE, states_BTD = None, None, None
         if route == "label":
             chosen = routing.one_hot(label_B)
+        elif route == "uniform":
+            chosen = mixture.uniform(len(label_B))
         elif route == "gate":
             pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
             embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
-            logits_BE = controlled(model.gate(embedding_BU), control, key, logits_E)
+            logits_BE = controlled(model.gate(embedding_BU), control, logits_E)
             heard_B1 = jnp.full((len(logits_BE), 1), jnp.asarray(control) == 0, jnp.float32)
             chosen = mixture.whole_route(logits_BE, model.gate, embedding_BU, heard_B1, label_B)
         if chosen is not None:

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 from moejax.ops import routing
 from moejax.types import Route
 
-# What may be done to a gate to see what it is worth: nothing, each utterance's logits in a random order over the
-# experts, the same logits for every utterance.
-CONTROLS = ("none", "shuffled", "constant")
+# What stands in place of a gate's logits to see what it is worth: nothing, or given ones.
+CONTROLS = ("none", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +73,10 @@ def shuffled(key, logits_BE):
     return jax.vmap(jax.random.permutation)(keys, logits_BE)
 
 
-def controlled(logits_BE, control, key, logits_E):
+def controlled(logits_BE, control, logits_E):
     """Logits as a control of CONTROLS (its index, traced) leaves them."""
     constant_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
-    cases = (logits_BE, shuffled(key, logits_BE), jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
+    cases = (logits_BE, jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
     return jax.lax.select_n(jnp.asarray(control, jnp.int32), *cases)
 
 

@@ -247,8 +247,10 @@ class _StopRequest:
         return self._steps.asked(step)
 
     def __exit__(self, kind, error, trace):
+        if kind is None and self._steps.finished():
+            self._number = self._number or signal.SIGTERM
+        self._steps.__exit__()
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._steps.__exit__()
         if self._number and kind is None:  # asked during the last step: whoever listened before is to hear it
             signal.raise_signal(self._number)

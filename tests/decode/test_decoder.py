@@ -105,7 +105,7 @@ def test_equals_the_program_of_evaluation(decoder, parts, tokenizer):
     batch = waves((12800, 9000, 12000))
     audio_BS = np.stack([np.pad(wave, (0, LONG - len(wave))) for wave in batch])
     samples_B, label_B = np.asarray([len(wave) for wave in batch]), np.zeros(3, np.int32)
-    want, weight_BE = predict(params, audio_BS, samples_B, label_B, jax.random.key(0))
+    want, weight_BE = predict(params, audio_BS, samples_B, label_B)
     options = DecodingOptions(language="en", without_timestamps=True, suppress_blank=False, sample_len=8)
     for b, found in enumerate(decoder.decode(batch, None, options)):
         assert found.tokens == np.asarray(want.tokens_BL)[b, : want.lengths_B[b]].tolist()

@@ -134,7 +134,7 @@ def test_decoding_with_folded_weights_is_the_training_forward_pass(kind):
     options = {"route": "gate", "mixture": KINDS[kind], "embedding": asr.Embedding()}
     predict = asr.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=6, **options)
     batch = tiny.batch(8)
-    heard = (params, batch.audio_BS, batch.samples_B, batch.label_B, jax.random.key(0))
+    heard = (params, batch.audio_BS, batch.samples_B, batch.label_B)
     decoded, code_BQ = predict(*heard)
     tokens_BL = np.asarray(decoded.tokens_BL)
     assert code_BQ.shape == (8, KINDS[kind].num_experts) and np.ptp(code_BQ, axis=0).max() > 0.01

@@ -253,3 +253,53 @@ def test_mistakes_are_one_line_and_leave_nothing(work):
     work.path("embed", "embeddings.npz").unlink()
     with pytest.raises(FileNotFoundError, match="moejax embed"):
         cluster.run(settings(), work)
+
+
+def nothing(kind: str, shape: tuple, random) -> np.ndarray:
+    """Embeddings in which there is nothing to find."""
+    x_NU = random.normal(size=shape)
+    if kind == "equal":
+        x_NU = np.tile(x_NU[:1], (len(x_NU), 1))
+    elif kind == "zero":
+        x_NU = np.zeros(shape)
+    elif kind == "line":
+        x_NU = np.outer(x_NU[:, 0], np.ones(shape[1]))
+    elif kind == "two points":
+        x_NU = np.tile(x_NU[:2], (len(x_NU), 1))[: len(x_NU)]
+    elif kind == "one apart":
+        x_NU = np.zeros(shape)
+        x_NU[0] = 1.0
+    elif kind == "huge":
+        x_NU = 1e18 * x_NU
+    elif kind == "not finite":
+        x_NU[3, 1], x_NU[5, 0] = np.nan, np.inf
+    return x_NU.astype(np.float32)
+
+
+@pytest.mark.parametrize("level", ["speaker", "voice", "utterance"])
+@pytest.mark.parametrize("kind", ["noise", "equal", "zero", "line", "two points", "one apart", "huge", "not finite"])
+def test_embeddings_without_clusters_give_whole_rows_or_one_line(work, kind, level):
+    """Whatever the method: memberships that sum to one, or an error that names the stage; never NaN."""
+    corpus(work)
+    file = work.path("embed", "embeddings.npz")
+    with np.load(file) as arrays:
+        held = {name: arrays[name] for name in arrays.files}
+    held["embedding"] = nothing(kind, held["embedding"].shape, np.random.default_rng(1))
+    np.savez(file, **held)
+    refused = 0
+    for method in ("auto", "hdbscan", "gmm", "dpgmm", "kmeans", "spectral"):
+        try:
+            cluster.run(settings(num_experts=4, method=method, level=level), work)
+        except ValueError as error:
+            refused += 1
+            assert "\n" not in str(error) and str(error).startswith("cluster: "), error
+            assert not work.path("cluster", "clusters.npz").exists()
+            continue
+        with np.load(work.path("cluster", "clusters.npz")) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        keep_N = found["keep"]
+        assert keep_N.any() and (found["label"][keep_N] >= 0).all()
+        np.testing.assert_allclose(found["membership"][keep_N].sum(1), 1, atol=1e-5)
+        assert all(np.isfinite(array).all() for array in found.values() if array.dtype.kind == "f")
+        work.path("cluster", "clusters.npz").unlink()
+    assert refused == (6 if kind == "not finite" else 0) or kind != "noise"

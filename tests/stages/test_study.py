@@ -149,7 +149,8 @@ def test_the_merged_lora_is_the_mean_of_the_products(work):
 def test_controls_give_the_routes_that_they_promise(work):
     corpus = open_corpus(work.root)
     found = {n: tiny_job.records(work.path("evaluate", f"{n}.jsonl"))
-             for n in ("moe", "moe_oracle", "moe_shuffled_gate", "moe_uniform_gate", "moe_mean_gate")}  # fmt: skip
+             for n in ("moe", "moe_oracle", "moe_shuffled_gate", "moe_random_gate", "moe_uniform_gate",
+                       "moe_mean_gate")}  # fmt: skip
     routes = {name: np.array([r["route"] for r in records]) for name, records in found.items()}
     cohort = corpus.manifest.column("cohort")[corpus.rows("test")]
     for name in sorted(set(cohort)):
@@ -159,6 +160,9 @@ def test_controls_give_the_routes_that_they_promise(work):
     mine, theirs = routes["moe"], routes["moe_shuffled_gate"]
     np.testing.assert_allclose(np.sort(mine.round(3), axis=0), np.sort(theirs.round(3), axis=0), atol=2e-3)
     assert np.abs(mine - theirs).max() > 1e-3
+    # Each utterance's own weights, to other experts.
+    np.testing.assert_allclose(np.sort(mine), np.sort(routes["moe_random_gate"]), atol=2e-3)
+    assert np.abs(mine - routes["moe_random_gate"]).max() > 1e-3
 
 
 def test_a_held_out_cohort_is_tested_by_runs_that_never_heard_it(work):

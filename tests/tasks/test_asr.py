@@ -97,10 +97,10 @@ def test_constant_control_gives_everybody_the_same_route_without_another_compila
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=2, route="gate", mixture=dense, embedding=asr.Embedding()
     )
     data, share_E = tiny.batch(), np.array([0.5, 0.25, 0.2, 0.05], np.float32)
-    inputs = (params, data.audio_BS, data.samples_B, data.label_B, KEY)
+    inputs = (params, data.audio_BS, data.samples_B, data.label_B)
     weights = [np.asarray(predict(*inputs, control=c, logits_E=np.log(share_E))[1]) for c in range(len(asr.CONTROLS))]
     np.testing.assert_allclose(weights[asr.CONTROLS.index("constant")], np.tile(4 * share_E, (8, 1)), rtol=1e-5)
-    np.testing.assert_allclose(np.sort(weights[0], 1), np.sort(weights[1], 1), rtol=1e-5)
+    assert np.abs(weights[0] - weights[1]).max() > 1e-3
     assert predict._cache_size() == 1
 
 
