@@ -10,6 +10,7 @@ No speaker's cohort is used anywhere but in the agreement and the picture.
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -80,29 +81,35 @@ PARTS = {
 def run(config, work) -> dict:
     """Finds, assigns, writes and prints; returns the figures for done.json and the report."""
     # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's DEFAULTS.
+    from sklearn.exceptions import ConvergenceWarning
+
     from moejax.stages import cluster_figures, cluster_fit, gradients
 
     options = config.cluster.to_dict()
     manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
     x_NU, layer_names = load_embeddings(work.path("embed", "embeddings.npz"), manifest.column("id"))
     sample_N, train_N = manifest.column("sample"), manifest.column("split") == "train"
-    cohorts = cluster_fit.discover(
-        x_NU,
-        sample_N=sample_N & train_N,
-        train_N=train_N,
-        columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
-        layer_names=layer_names,
-        num_experts=int(config.gate.num_experts),
-        seed=int(config.seed),
-        options=options,
-        log=work.log,
-        gradient=None if options["signal"] == "embedding" else gradients.load(work, manifest.column("id")),
-    )
+    gradient = None if options["signal"] == "embedding" else gradients.load(work, manifest.column("id"))
+    with warnings.catch_warnings():
+        # Of points that are equal k-means makes fewer clusters than it was asked for; the table says how many.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        cohorts = cluster_fit.discover(
+            x_NU,
+            sample_N=sample_N & train_N,
+            train_N=train_N,
+            columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
+            layer_names=layer_names,
+            num_experts=int(config.gate.num_experts),
+            seed=int(config.seed),
+            options=options,
+            log=work.log,
+            gradient=gradient,
+        )
     report = describe_clusters(cohorts, manifest, sample_N & train_N, ~train_N)
-    warnings = warnings_of(report)
+    alarms = warnings_of(report)
     write_npz(work.path("cluster", "clusters.npz"), id=np.asarray(manifest.column("id"), str), **cohorts.arrays())
-    write_json(work.path("cluster", "agreement.json"), {**report, "warnings": warnings})
-    text = to_markdown(report, warnings)
+    write_json(work.path("cluster", "agreement.json"), {**report, "warnings": alarms})
+    text = to_markdown(report, alarms)
     write_text(work.path("cluster", "agreement.md"), text)
     cluster_figures.write_map(
         work.path("cluster", "map.png"),
@@ -119,7 +126,7 @@ def run(config, work) -> dict:
         work.path("cluster", "overlap.png"), np.asarray(report["overlap"]["counts"]), report["overlap"]["speakers"]
     )
     work.log(text)
-    return summary(report, warnings)
+    return summary(report, alarms)
 
 
 def load_embeddings(path: Path, ids_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
@@ -212,7 +219,7 @@ def warnings_of(report: dict) -> list[str]:
     return lines
 
 
-def to_markdown(report: dict, warnings: list[str]) -> str:
+def to_markdown(report: dict, alarms: list[str]) -> str:
     """The table that is printed and kept in agreement.md."""
     from moejax.stages import cluster_choice
 
@@ -244,12 +251,12 @@ def to_markdown(report: dict, warnings: list[str]) -> str:
         for name, row in sorted(rows.items(), key=lambda item: -item[1]["explained"]):
             figures = " | ".join(f"{row[key]:.2f}" for key in ("explained", "ami", "ari", "purity"))
             lines.append(f"| {name} | {row['classes']} | {figures} |")
-    if warnings:
-        lines += ["", *[f"WARNING {line}" for line in warnings]]
+    if alarms:
+        lines += ["", *[f"WARNING {line}" for line in alarms]]
     return "\n".join(lines) + "\n"
 
 
-def summary(report: dict, warnings: list[str]) -> dict:
+def summary(report: dict, alarms: list[str]) -> dict:
     """The small part for done.json."""
     keys = ("method", "level", "signal", "found", "num_clusters", "num_experts", "noise_share", "stability")
     parts = report["agreement"].items()
@@ -258,7 +265,7 @@ def summary(report: dict, warnings: list[str]) -> dict:
         "match": report["match"]["action"],
         "ari": {part: {name: row["ari"] for name, row in rows.items()} for part, rows in parts},
         "explained": {part: {name: row["explained"] for name, row in rows.items()} for part, rows in parts},
-        "warnings": warnings,
+        "warnings": alarms,
     }
 
 

@@ -287,7 +287,7 @@ def test_embeddings_without_clusters_give_whole_rows_or_one_line(work, kind, lev
     held["embedding"] = nothing(kind, held["embedding"].shape, np.random.default_rng(1))
     np.savez(file, **held)
     refused = 0
-    for method in ("auto", "hdbscan", "gmm", "dpgmm", "kmeans", "spectral"):
+    for method in ("auto", "hdbscan"):
         try:
             cluster.run(settings(num_experts=4, method=method, level=level), work)
         except ValueError as error:
@@ -302,4 +302,5 @@ def test_embeddings_without_clusters_give_whole_rows_or_one_line(work, kind, lev
         np.testing.assert_allclose(found["membership"][keep_N].sum(1), 1, atol=1e-5)
         assert all(np.isfinite(array).all() for array in found.values() if array.dtype.kind == "f")
         work.path("cluster", "clusters.npz").unlink()
-    assert refused == (6 if kind == "not finite" else 0) or kind != "noise"
+    alike = level == "voice" and kind in ("equal", "zero", "one apart")
+    assert refused == (2 if kind == "not finite" or alike else 0)
