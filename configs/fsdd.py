@@ -87,7 +87,12 @@ def variants(steps):
             experts=dict(steps=fifth),
             joint=dict(steps=steps - fifth, balance=0.01, gate_scale=0.1),
         ),
+        layer_gate=dict(gate=dict(kind="layer")),
+        token_gate=dict(gate=dict(kind="token")),
+        sigmoid=dict(mixture=dict(routing="sigmoid")),
         # What it weighs
+        rank_gate=dict(gate=dict(kind="rank")),
+        dora=dict(mixture=dict(kind="dora")),
         eight_blocks=dict(gate=dict(num_experts=8), mixture=dict(rank=2, alpha=4.0)),
         shared_expert=dict(mixture=dict(shared_rank=4, rank=3, alpha=6.0)),
         decoder_only=dict(mixture=dict(targets=("decoder/layers/*/*",))),
