@@ -48,7 +48,10 @@ class System:
 
 
 def run(cfg, work) -> dict:
-    """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`."""
+    """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`.
+
+    A stage that was stopped goes on with the system that it was at.
+    """
     corpus = Corpus(cfg, work, cfg.evaluate.weights)
     rows = corpus.rows(cfg.evaluate.split)
     index, words = {}, {}
@@ -58,9 +61,13 @@ def run(cfg, work) -> dict:
         if not len(scope):
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
-        records = decode(corpus, system, scope)
-        text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_text(work.path("evaluate", f"{name}.jsonl"), text)
+        file = work.path("evaluate", f"{name}.jsonl")
+        if file.exists():  # decoded by this stage before it was stopped
+            records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+            work.log(f"  {name}: decoded before")
+        else:
+            records = decode(corpus, system, scope)
+            write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
         index[name] = {
             "trainable": system.trainable,
             "total": functional.count(system.params["backbone"]) + (system.trainable if system.mixture else 0),

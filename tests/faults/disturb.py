@@ -14,7 +14,7 @@ from table import Row
 
 from moejax.train import checkpoint
 
-LIFE = 0.25  # a process is struck after at most this share of the undisturbed job's processor time
+LIFE = 0.15  # a process is struck after at most this share of the undisturbed job's processor time
 
 
 @dataclasses.dataclass

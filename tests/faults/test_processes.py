@@ -57,11 +57,13 @@ def test_two_processes_decode_what_one_decodes(folder, both):
 
 
 def test_two_processes_run_all_stages(folder, both):
-    said = run(both, "all", "--config", "tiny.py", "--workdir", "W2")
+    fewer = {"adapters__kinds": ("lora",), "evaluate__systems": ("base", "lora", "moe"), "translate__steps": 0}
+    tiny_job.write_config(folder / "fewer.py", **fewer, report__draws=10)  # compilations are what it takes
+    said = run(both, "all", "--config", "fewer.py", "--workdir", "W2")
     assert [code for code, _ in said] == [0, 0], said
     for stage in ("base", "gate", "experts", "joint"):
         one, two = (metrics.read(folder / name / stage / metrics.FILE) for name in ("W", "W2"))
         assert [r["step"] for r in one] == [r["step"] for r in two]
         np.testing.assert_allclose(one[0]["loss"], two[0]["loss"], rtol=1e-4)
     assert (folder / "W2" / "report" / "table.csv").exists()
-    assert set(hypotheses(folder / "W")) == set(hypotheses(folder / "W2"))
+    assert {name for name, _ in hypotheses(folder / "W2")} == {"base", "lora", "moe"}

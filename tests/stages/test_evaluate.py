@@ -67,3 +67,26 @@ def test_the_best_step_is_the_one_that_reads_dev_best(job, tmp_path):
     assert len(records) <= 16
     counts = wer.count([r["reference"] for r in records], [r["hypothesis"] for r in records])
     assert scores[12] == pytest.approx(wer.rate(counts))
+
+
+def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job.parent, tmp_path)
+    folder = copy / "W" / "evaluate"
+    whole = {path.name: tiny_job.records(path) for path in folder.glob("*.jsonl")}
+    for name in ("done.json", "systems.json", "moe.jsonl", "moe_enrolled.jsonl"):
+        (folder / name).unlink()
+    decode, seen = evaluate.decode, []
+    monkeypatch.setattr(
+        evaluate, "decode", lambda corpus, system, rows: seen.append(system.name) or decode(corpus, system, rows)
+    )
+    with contextlib.chdir(copy):
+        moejax.run(tiny_job.config(), "W", ["evaluate"], quiet=True)
+    assert seen == ["moe", "moe_enrolled"]
+    for path in folder.glob("*.jsonl"):
+        texts = [
+            [(r["id"], r["hypothesis"], r["route"]) for r in part]
+            for part in (tiny_job.records(path), whole[path.name])
+        ]
+        assert texts[0] == texts[1]
+    systems = json.loads((folder / "systems.json").read_text())
+    assert {f"{name}.jsonl" for name in systems} == set(whole) and all(s["seconds"] > 0 for s in systems.values())
