@@ -53,8 +53,9 @@ def start(both, work, devices=1, fault="") -> list[int]:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     argv = ("train", work, devices, HEARTBEAT)
+    slowly = {"FAULTS_PAUSE": "0.1"}  # so that a strike meets the step that it was meant for, on a busy machine too
     return [
-        each.start(*argv, fault="" if i else fault, environment=training.address(i, len(both), port))
+        each.start(*argv, fault="" if i else fault, environment=training.address(i, len(both), port) | slowly)
         for i, each in enumerate(both)
     ]
 

@@ -5,6 +5,7 @@ The model is that of tests/train/toy.py; step, loop, checkpoints, signals, watch
 
 import contextlib
 import logging
+import os
 import shutil
 import sys
 import time
@@ -20,7 +21,7 @@ from moejax.stages import artifacts
 from moejax.train import checkpoint, loop, metrics, optim, state
 
 STEPS, EVERY = 24, 4
-PAUSE = 0.02  # seconds that a batch takes
+PAUSE = 0.02  # seconds that a batch takes, or what FAULTS_PAUSE says
 
 
 class Batches(toy.Batches):
@@ -32,7 +33,7 @@ class Batches(toy.Batches):
         self.order = order
 
     def __next__(self):
-        time.sleep(PAUSE)
+        time.sleep(float(os.environ.get("FAULTS_PAUSE", PAUSE)))
         batch = super().__next__()
         batch = {name: np.split(leaf, self.parts)[self.part] for name, leaf in batch.items()}
         if self.order is not None:  # appended in one piece, also by several processes
