@@ -14,7 +14,7 @@ from table import Row
 
 from moejax.train import checkpoint
 
-LIFE = 0.15  # a process is struck after at most this share of the undisturbed job's processor time
+LIFE = 0.35  # a process is struck after at most this share of the undisturbed job's processor time
 
 
 @dataclasses.dataclass
@@ -45,6 +45,7 @@ def many(folder: Path, number: int, tries: int, seed: int, want_code: int, withi
     drawn, found = random.Random(seed), Found()
     commands = job.Commands(job.make(folder))
     try:
+        job.undisturbed(folder, commands)  # compiles, once for all
         whole, seconds = job.undisturbed(folder, commands)
         while found.strikes < tries and not table.over():
             work = folder / f"W{found.jobs}"
