@@ -102,6 +102,8 @@ class Checkpointer:
         try:
             self._io.save(unnamed, args=items)
         except UNWRITABLE as error:
+            if _of_another_process(error):
+                raise
             raise self._unwritten(step, error) from error
         faults.point("checkpoint.copied")
         self._finishing = threading.Thread(target=self._finish, args=(step, unnamed, score), name=f"checkpoint {step}")
@@ -119,8 +121,10 @@ class Checkpointer:
                 faults.point("checkpoint.standing")
                 self._prune(step, score)
         except UNWRITABLE as error:
-            self._error = self._unwritten(step, error)
-            self._error.__cause__ = error
+            self._error = error
+            if not _of_another_process(error):
+                self._error = self._unwritten(step, error)
+                self._error.__cause__ = error
         except BaseException as error:  # a bug; raised where the run can see it
             self._error = error
 
@@ -242,6 +246,11 @@ class OtherModel(ValueError):
 def _barrier(name):
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _of_another_process(error):
+    """Whether it is a collective that failed: somebody is gone, and the disk is innocent."""
+    return any(name in str(error) for name in ("Gloo", "NCCL"))
 
 
 def _hush_late_writes():
