@@ -12,14 +12,15 @@ export MOEJAX_COORDINATOR="$COORDINATOR" MOEJAX_PROCESSES="$PROCESSES" MOEJAX_PR
 config="$1" workdir="$2"
 shift 2
 set +e # the exit codes below are read, not fatal
-child=0
-trap 'kill -TERM "$child"' TERM INT
+child=0 asked=0
+trap 'asked=1; kill -TERM "$child" 2>/dev/null' TERM INT
 for _ in $(seq 0 "${RETRIES:-3}"); do
   .venv/bin/python -m moejax all --config "$config" --workdir "$workdir" "$@" &
   child=$!
   wait "$child"; code=$?
   # A trap interrupts `wait`: wait again for the code that moejax leaves with.
   while kill -0 "$child" 2>/dev/null; do wait "$child"; code=$?; done
+  if [ "$asked" = 1 ]; then break; fi
   case "$code" in 76 | 134 | 137) echo "process $PROCESS ended with $code, starting it again" >&2 ;; *) break ;; esac
 done
 exit "$code"

@@ -248,11 +248,11 @@ class Group:
                 self._seen[other] = (state[f"alive/{other}"], now)
         self._failure = state.get("failed")
         if "stop" in state and not self._stopping:
-            self._stopping = True
+            self._stopping, asked_here = True, stopping.asked.is_set()
             stopping.wake()
             if self._steps is not None:
                 self._settle()
-            elif int(state["stop"]) != self.index:
+            elif not asked_here:  # else a second signal would meet a process that is on its way out
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _watch(self):
@@ -266,7 +266,7 @@ class Group:
                 self._end(silent[0])
             failed_at = failed_at or (now if self._failure and not self.has_failed else None)
             if failed_at and now - failed_at > 5:  # the main thread is inside a collective, and cannot say it itself
-                watchdog.leave(self._failure, watchdog.EXIT_STUCK)
+                watchdog.leave(self._failure, 1)  # to run it again would not help
 
     def _end(self, lost):
         if self._over.is_set():

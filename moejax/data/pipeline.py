@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -210,6 +211,8 @@ class _Batches:
 def _end_with(parent, index, count):
     """In a worker: leave when the training process is gone (killed, it cannot end its workers, and they would stay)."""
     del index, count
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to a whole group: the training process still needs batches
+        signal.signal(number, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

@@ -349,6 +349,6 @@ def _from_file(read, *paths):
 
 def _write(path, text):
     """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)

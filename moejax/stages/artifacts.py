@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from moejax import faults, processes, watchdog
 
-TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial")  # how files are called until they are whole
+TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial", ".*.new", ".*.old")  # how files are called until they are whole
 
 
 def write_text(path: Path, text: str) -> None:
@@ -29,7 +29,10 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # else a loss of power may leave the name without the text
         faults.point("artifact.partial")
         os.replace(temporary, path)
     finally:
@@ -46,6 +49,19 @@ def read_json(path: Path):
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged, it is not JSON: {error}") from error
+
+
+def read_jsonl(path: Path) -> list:
+    """One value a line. Errors: ValueError naming a line that is not JSON."""
+    found = []
+    # Not splitlines: a text may hold what that takes for the end of a line (U+2028, say)
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+        if line:
+            try:
+                found.append(json.loads(line))
+            except ValueError as error:
+                raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+    return found
 
 
 def sweep(folder: Path, within: bool = True) -> None:
@@ -137,26 +153,36 @@ class Work:
         """
         folder = self.path(stage)
         started = folder / "started.json"
-        before = read_json(started) if started.exists() else None
-        if folder.exists() and not (before and before["digest"] == digest(inputs)):
-            if before and not force and not (folder / "done.json").exists() and steps_below(folder):
-                raise ValueError(
-                    f"{folder} holds a training that is not finished (step {max(steps_below(folder))} is saved), "
-                    f"and the config is another ({difference(before.get('inputs', {}), inputs)}): run it as it was, "
-                    "take another workdir, or say --force to begin the stage anew"
-                )
+        if self._is_of_others(stage, inputs, force) and folder.exists():
             faults.point("stage.clearing")
+            started.unlink(missing_ok=True)  # first: a half-removed stage must not look like one that was stopped
             shutil.rmtree(folder)
         sweep(folder)
         (folder / "done.json").unlink(missing_ok=True)
         write_json(started, {"digest": digest(inputs), "inputs": inputs})
         faults.point("stage.started")
 
-    def take_over(self, stage: str, donor: "Work") -> None:
+    def _is_of_others(self, stage: str, inputs: dict, force: bool) -> bool:
+        """Whether what lies in the stage's folder belongs to other inputs. Errors: as `begin`."""
+        folder = self.path(stage)
+        started = folder / "started.json"
+        before = read_json(started) if started.exists() else None
+        if before and before["digest"] == digest(inputs):
+            return False
+        if before and not force and not (folder / "done.json").exists() and steps_below(folder):
+            raise ValueError(
+                f"{folder} holds a training that is not finished (step {max(steps_below(folder))} is saved), "
+                f"and the config is another ({difference(before.get('inputs', {}), inputs)}): run it as it was, "
+                "take another workdir, or say --force to begin the stage anew"
+            )
+        return True
+
+    def take_over(self, stage: str, donor: "Work", inputs: dict, force: bool = False) -> None:
         """Makes a stage that `donor` has finished this workdir's own, whole or not at all, by hard links (copies where
         the file system has none), so that it stays whatever becomes of the donor. Checkpoints stay behind: nobody
-        resumes what is finished.
+        resumes what is finished. Errors: as `begin`.
         """
+        self._is_of_others(stage, inputs, force)
         temporary, folder = self.path(f".{stage}.tmp"), self.path(stage)
         for old in (temporary, folder):
             if old.exists():

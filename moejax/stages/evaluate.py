@@ -8,18 +8,18 @@ import time
 import jax
 import numpy as np
 
-from moejax import faults
+from moejax import __version__, faults
 from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.sharding import shard_batch
 from moejax.stages import controls, hyper, mixtures, probe
-from moejax.stages.artifacts import read_json, write_json, write_text
+from moejax.stages.artifacts import read_json, read_jsonl, write_json, write_text
 from moejax.stages.corpus import Corpus
 from moejax.stages.embed import options as embedding_options
 from moejax.stages.training import load_table
 from moejax.tasks import asr
-from moejax.train.checkpoint import load_params
+from moejax.train.checkpoint import digest_of, load_params
 
 DEFAULTS = {
     "evaluate": {
@@ -30,6 +30,9 @@ DEFAULTS = {
         "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
     },
 }
+
+
+DECODED = "decoded.json"  # {system: what made its lines}, for a stage that is stopped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,19 +58,22 @@ def run(cfg, work) -> dict:
     corpus = Corpus(cfg, work, cfg.evaluate.weights)
     rows = corpus.rows(cfg.evaluate.split)
     index, words = {}, {}
+    before = read_json(work.path("evaluate", DECODED)) if work.path("evaluate", DECODED).exists() else {}
     for name in chosen(cfg, work):
         system = open_system(corpus, name)
         scope = own_rows(corpus, rows, name)
         if not len(scope):
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
-        file = work.path("evaluate", f"{name}.jsonl")
-        if file.exists():  # decoded by this stage before it was stopped
-            records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(system)
+        records = read_jsonl(file) if file.exists() and before.get(name) == made else []
+        if len(records) == len(scope):
             work.log(f"  {name}: decoded before")
         else:
             records = decode(corpus, system, scope)
             write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+            before[name] = made
+            write_json(work.path("evaluate", DECODED), before)
         index[name] = {
             "trainable": system.trainable,
             "total": functional.count(system.params["backbone"]) + (system.trainable if system.mixture else 0),
@@ -79,6 +85,12 @@ def run(cfg, work) -> dict:
             write_json(work.path("evaluate", "routing.json"), routing_summary(corpus, system, scope, records, work))
     write_json(work.path("evaluate", "systems.json"), index)
     return {"systems": len(index), "utterances": len(rows)}
+
+
+def _made_of(system: System) -> str:
+    """Digest of the numbers that decode, and the version: lines of others are not taken for this system's."""
+    logits = {} if system.logits_NE is None else {"logits_NE": system.logits_NE}
+    return f"{digest_of({**system.params, **logits})} {__version__}"
 
 
 def known_systems(work) -> list[str]:
@@ -124,6 +136,8 @@ def open_system(corpus: Corpus, name: str) -> System:
         count = sum(functional.count(params[group]) for group in groups)
         if name not in controls.CONTROLS:
             return System(name, "gate", graphdef, params, mixture, label=-1, trainable=count)
+        if name == "moe_uniform_gate" and mixture.routing not in ("dense", "sigmoid"):  # even logits choose the first k
+            return System(name, "uniform", graphdef, params, mixture, label=-1, trainable=count)
         logits_NE = controls.logits(name, corpus, graphdef, params, mixture)
         return System(name, "gate", graphdef, params, mixture, -1, count, "constant", logits_NE)
     index = read_json(work.path("adapters", "index.json"))

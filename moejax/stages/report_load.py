@@ -1,6 +1,5 @@
 """What the report reads: the files that the other stages left, as plain values. Only `evaluate` must be there."""
 
-import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from moejax.score import normalize, wer
-from moejax.stages.artifacts import read_json
+from moejax.stages.artifacts import read_json, read_jsonl
 from moejax.train import metrics
 
 OWN = {"cohort": "own_cohort", "speaker": "own_speaker"}  # each utterance scored by its own adapter of that kind
@@ -91,21 +90,10 @@ def curves(work) -> dict[str, list[dict]]:
     return {stage: records for stage, records in found.items() if records}
 
 
-def read_lines(path: Path) -> list[dict]:
-    """The objects of a JSONL file; a line that is not JSON is a ValueError with its number."""
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path} line {number} is not JSON: {error}") from error
-    return found
-
-
 def _score(path: Path, system: str, known: dict[str, dict], normalizer: normalize.Normalizer) -> list[dict]:
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing though systems.json lists {system!r}: run the stage evaluate again")
-    spoken = read_lines(path)
+    spoken = read_jsonl(path)
     if known and (stray := next((u["id"] for u in spoken if u["id"] not in known), None)):
         raise ValueError(f"{path} has utterance {stray!r}, which the manifest lacks: run the stage evaluate again")
     return score(spoken, system, known, normalizer)

@@ -157,7 +157,7 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
             work.log(f"[{name}] finished before, skipped")
         elif donor:
             reason = None
-            work.take_over(name, donor)
+            work.take_over(name, donor, inputs, force=config.runtime.force)
             work.log(f"[{name}] taken over from {donor.root}")
         else:
             work.log(f"[{name}] {STAGES[name].about} ({reason})")

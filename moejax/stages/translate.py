@@ -14,7 +14,7 @@ from moejax.data.pipeline import Plan
 from moejax.data.tokenizer import Tokenizer
 from moejax.score import bleu
 from moejax.stages import fitting
-from moejax.stages.artifacts import write_json, write_text
+from moejax.stages.artifacts import read_jsonl, write_json, write_text
 from moejax.stages.corpus import Corpus
 from moejax.tasks import translation
 from moejax.train.checkpoint import save_params
@@ -89,8 +89,7 @@ def _hypotheses(corpus, rows):
         if not file.exists():
             corpus.work.log(f"  {system}: not evaluated, left out of translation")
             continue
-        lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        yield system, {line["id"]: line["hypothesis"] for line in lines}
+        yield system, {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
 
 
 def _records(corpus, texts, translated):

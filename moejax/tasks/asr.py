@@ -335,6 +335,7 @@ def _encoder(graphdef, route, mixture, embedding):
             chosen = routing.one_hot(label_B)
         elif route == "uniform":
             chosen = mixture.uniform(len(label_B))
+            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         elif route == "gate":
             pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
             embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)

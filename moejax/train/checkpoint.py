@@ -13,6 +13,7 @@ and restores some flipped bits in silence; here the newest step whose every file
 are moved to `<dir>/damaged/`, where nobody looks for steps.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -211,6 +212,8 @@ class Checkpointer:
                     found = step
                     break
                 except UNREADABLE as error:
+                    if not _is_damage(error):
+                        raise
                     self._set_aside(step, error)
         if jax.process_count() > 1:
             found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
@@ -246,6 +249,14 @@ class OtherModel(ValueError):
 def _barrier(name):
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def _is_damage(error):
+    """Whether a step that could not be verified is bad itself; a file system that is away or refuses (rights, a stale
+    mount, too many open files) says nothing of it.
+    """
+    innocent = isinstance(error, OSError) and not isinstance(error, FileNotFoundError | NotADirectoryError)
+    return not innocent or error.errno in (None, errno.EIO, errno.EISDIR)
 
 
 def _of_another_process(error):
