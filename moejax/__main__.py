@@ -32,7 +32,7 @@ any key of the config can be changed from the command line:
 --traceback shows where a refusal came from; what moejax did not foresee shows it always.
 --force goes on with a half-trained stage whose base or data changed since, or begins one anew whose config did.
 exit codes: 0 done, 1 refused or failed (one line says why), 2 called without a command,
-75 stopped by SIGTERM or SIGINT (run again: training resumes, other stages begin again),
+75 stopped by SIGTERM or SIGINT (run again: training and evaluation go on, other stages begin again),
 76 stuck, or another process was lost (run again as well),
 141 the reader of the output went away.
 """
@@ -85,7 +85,8 @@ def guarded(argv) -> int:
             from moejax.commands.export import main as export
 
             return export([arg for arg in rest if arg != "--traceback"])
-        return staged(command, rest)
+        with stopping.leaving(command):
+            return staged(command, rest)
     except Exception as error:
         if type(error).__name__ == "Preempted":
             print(f"moejax {command}: {error}", file=sys.stderr)

@@ -20,6 +20,27 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
+def leaving(command: str):
+    """In it, SIGTERM or SIGINT ends the process with code 75 as soon as Python code runs: while libraries are imported
+    and the config is read, before `listening` begins and after it has ended.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        os.write(2, f"moejax {command}: stopped on request; run it again to go on\n".encode())
+        sys.exit(EXIT_PREEMPTED)
+
+    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
 def listening(command: str, within: float):
     """In it, SIGTERM or SIGINT ends the process with code 75, at the latest `within` seconds later (0: no limit)."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may listen

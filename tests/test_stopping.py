@@ -59,3 +59,10 @@ def stopping_code():
     from moejax.stopping import EXIT_PREEMPTED
 
     return EXIT_PREEMPTED
+
+
+def test_a_signal_before_the_run_begins_asks_to_be_run_again():
+    """While the libraries are imported and the config is read."""
+    code = "with stopping.leaving('all'):\n  print('ready', flush=True)\n  time.sleep(60)"
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert ended(code, number)[:2] == (stopping_code(), "moejax all: stopped on request; run it again to go on\n")
