@@ -93,12 +93,7 @@ def discover(
     check_options(options)
     if sample_N.sum() < 4:
         raise ValueError(f"cluster: the sample has {int(sample_N.sum())} utterance(s); at least 4 are needed")
-    if not (finite_N := np.isfinite(x_NU).all(axis=1)).all():
-        first = int(np.argmin(finite_N))
-        raise ValueError(
-            f"cluster: {int((~finite_N).sum())} of {len(x_NU)} embeddings hold NaN or infinity, the first is that of"
-            f" utterance {first} of the manifest"
-        )
+    _check_finite(x_NU)
     speaker_N = columns["speaker"].astype(str)
     level = cluster_points.level_of(options["level"], speaker_N[sample_N], log)
     named_N = sample_N & (speaker_N != "") if level == "speaker" else sample_N
@@ -108,11 +103,6 @@ def discover(
         voice_N = np.where(train_N, speaker_N, "")
     elif level == "voice":
         found_M, layer = cluster_points.find_voices(x_NU[named_N], layer_names, parts, options["remove"], seed)
-        if (found_M == found_M[0]).all():
-            raise ValueError(
-                f"cluster: all {len(found_M)} utterances of the sample sound alike, one voice in every layer: there is"
-                " nothing to cluster; name the speakers, or take cluster.level='utterance'"
-            )
         voice_N[named_N] = found_M
         codes_M = agreement.codes(found_M)
         voices = agreement.agreement(codes_M, {"speaker": parts["speaker"]}) | {"layer": layer}
@@ -172,6 +162,15 @@ def discover(
         pca=choice.pca,
         gate_projection=gate_projection(x_NU[sample_N], speaker_N[sample_N], raw_N[sample_N], options, log),
     )
+
+
+def _check_finite(x_NU) -> None:
+    finite_N = np.isfinite(x_NU).all(axis=1)
+    if not finite_N.all():
+        raise ValueError(
+            f"cluster: {int((~finite_N).sum())} of {len(x_NU)} embeddings hold NaN or infinity, the first is that of"
+            f" utterance {int(np.argmin(finite_N))} of the manifest"
+        )
 
 
 def check_options(options: dict) -> None:

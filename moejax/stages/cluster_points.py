@@ -88,6 +88,11 @@ def find_voices(x_MU: np.ndarray, layer_names: list[str], columns: dict, names: 
         score = clustering.silhouette(points_MK, voice_M, seed)
         if score > best_score:
             best, best_score = (voice_M, name), score
+    if (best[0] == best[0][0]).all():
+        raise ValueError(
+            f"cluster: all {len(x_MU)} utterances of the sample sound alike, one voice in every layer: there is nothing"
+            " to cluster; name the speakers, or take cluster.level='utterance'"
+        )
     return np.char.mod("voice %d", best[0]), best[1]
 
 

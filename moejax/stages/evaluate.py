@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from moejax import __version__, faults
+from moejax import faults
 from moejax.data.pipeline import eval_batches, loader
 from moejax.nn import functional
 from moejax.ops import routing
@@ -88,9 +88,9 @@ def run(cfg, work) -> dict:
 
 
 def _made_of(system: System) -> str:
-    """Digest of the numbers that decode, and the version: lines of others are not taken for this system's."""
+    """Digest of the numbers that decode: lines of others are not taken for this system's."""
     logits = {} if system.logits_NE is None else {"logits_NE": system.logits_NE}
-    return f"{digest_of({**system.params, **logits})} {__version__}"
+    return digest_of({**system.params, **logits})
 
 
 def known_systems(work) -> list[str]:
