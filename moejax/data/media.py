@@ -49,7 +49,8 @@ def opened(stream: BinaryIO, container: str) -> Iterator[tuple[int, Iterator[np.
             if not file.streams.audio:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
             track = file.streams.audio[0]
-            if not track.rate or not track.layout.nb_channels:
+            # A track whose codec FFmpeg does not know has neither attribute
+            if not getattr(track, "rate", 0) or not track.layout.nb_channels:
                 raise Undecodable("unreadable", f"{container} file whose audio track names no rate or no channels")
             promised = float(file.duration or 0) / av.time_base
             yield track.rate, _whole(_frames(av, file, track), track.rate, promised, container)

@@ -45,6 +45,9 @@ class _Calm:
     def __init__(self, stream: BinaryIO):
         self.read, self.tell, self._stream = stream.read, stream.tell, stream
 
+    def __repr__(self):  # soundfile's messages say what they opened
+        return "the recording"
+
     def seek(self, offset, whence=io.SEEK_SET):
         with contextlib.suppress(OSError, ValueError, OverflowError):
             self._stream.seek(offset, whence)

@@ -177,7 +177,7 @@ def transcribed(batch, folder) -> dict:
         said["written" if written else lines[0].removeprefix(f"{path}: ").split(":")[0]] += 1 if written or lines else 0
         if written == bool(lines) or len(lines) > 1:
             bad.append(f"{case.kind} {case.number}: written {written}, lines {lines}")
-    if len(refused) + len(heard) != len(paths):
+    if len(refused) + len(heard) != len(set(paths)):  # a name that cannot be a file's is drawn more than once
         bad.append(f"{len(paths)} recordings, {len(heard)} written, {len(refused)} refused: {refused[-1:]}")
     said["heard once"] += len(hours)
     return {"said": dict(said), "bad": bad}

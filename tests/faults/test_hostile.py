@@ -1,6 +1,7 @@
 """Short forms of the suites about hostile input; the long forms are `python -m tests.faults --only audio` and so on."""
 
 import audio
+import broken_audio
 import manifests
 import pytest
 import weights
@@ -16,6 +17,12 @@ def all_survived(rows):
 @pytest.mark.parametrize("seed", [11])
 def test_broken_recordings_are_used_or_refused_under_a_reason(tmp_path, seed):
     all_survived(audio.run(80, tmp_path, seed))
+
+
+def test_a_track_whose_codec_is_unknown_is_unreadable(tmp_path):
+    """A flipped bit in a container's header: PyAV then has a track without a rate."""
+    (case,) = [case for case in broken_audio.cases(5000, 0) if case.number == 1971]
+    assert case.kind == "flipped" and audio.gated(case, tmp_path)["said"] == "unreadable"
 
 
 @pytest.mark.parametrize("seed", [3])
