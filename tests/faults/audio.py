@@ -9,6 +9,7 @@ import contextlib
 import csv
 import functools
 import io
+import os
 import shutil
 import time
 import warnings
@@ -157,6 +158,7 @@ def transcribed(batch, folder) -> dict:
     hours = [case for case in batch if case.kind == "hours"][1:]
     batch = [case for case in batch if case not in hours]
     paths = _corpus(batch, folder)
+    place_of = {path: str(path) if "\0" in path.name else os.path.realpath(path) for path in paths}
     err, out = io.StringIO(), folder / "out"
     once = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
     argv = ["transcribe", *map(str, paths), "--model", _model(folder.parent), *once, "-o", str(out), "-f", "txt"]
@@ -170,14 +172,19 @@ def transcribed(batch, folder) -> dict:
     finally:
         shutil.rmtree(folder)
     refused = [line.removeprefix("moejax transcribe: ") for line in err.getvalue().splitlines()]
-    bad, said = [], collections.Counter()
+    bad, said, places = [], collections.Counter(), set()
     for case, path in zip(batch, paths, strict=True):
+        place = place_of[path]
+        if place in places:  # links to one file: transcribed once
+            said["the same file again"] += 1
+            continue
+        places.add(place)
         lines = [line for line in refused if line.startswith(f"{path}: ")]
         written = f"{path.stem}.txt" in heard
         said["written" if written else lines[0].removeprefix(f"{path}: ").split(":")[0]] += 1 if written or lines else 0
         if written == bool(lines) or len(lines) > 1:
             bad.append(f"{case.kind} {case.number}: written {written}, lines {lines}")
-    if len(refused) + len(heard) != len(set(paths)):  # a name that cannot be a file's is drawn more than once
+    if len(refused) + len(heard) != len(places):
         bad.append(f"{len(paths)} recordings, {len(heard)} written, {len(refused)} refused: {refused[-1:]}")
     said["heard once"] += len(hours)
     return {"said": dict(said), "bad": bad}
