@@ -158,7 +158,7 @@ def transcribed(batch, folder) -> dict:
     hours = [case for case in batch if case.kind == "hours"][1:]
     batch = [case for case in batch if case not in hours]
     paths = _corpus(batch, folder)
-    place_of = {path: str(path) if "\0" in path.name else os.path.realpath(path) for path in paths}
+    place_of = {path: os.path.realpath(path) if os.path.exists(path) else str(path) for path in paths}
     err, out = io.StringIO(), folder / "out"
     once = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
     argv = ["transcribe", *map(str, paths), "--model", _model(folder.parent), *once, "-o", str(out), "-f", "txt"]
