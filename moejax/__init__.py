@@ -8,10 +8,10 @@ __version__ = "0.1.0"
 _LAZY = {
     "load": "moejax.recognizer",
     "Recognizer": "moejax.recognizer",
-    "Transcript": "moejax.transcript",
-    "run": "moejax.stages.run",
-    "evaluate": "moejax.stages.table",
-    "study": "moejax.stages.study",
+    "Transcript": "moejax.text.transcript",
+    "run": "moejax.job.graph",
+    "evaluate": "moejax.job.table",
+    "study": "moejax.job.study",
 }
 
 __all__ = ["__version__", *_LAZY]

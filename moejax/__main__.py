@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from moejax import __version__, stopping, watchdog
+from moejax import __version__
+from moejax.runtime import stopping, watchdog
 
 USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -117,18 +118,19 @@ def foreseen(error: BaseException) -> bool:
 
 
 def usage() -> str:
-    from moejax.stages.run import STAGES
+    from moejax.work.stage import ABOUT
 
-    stages = "\n".join(f"  {name:<10} {stage.about}" for name, stage in STAGES.items())
+    stages = "\n".join(f"  {name:<10} {about}" for name, about in ABOUT.items())
     return USAGE.format(version=__version__, stages=stages)
 
 
 def staged(command: str, argv: list[str]) -> int:
     """`all`, one stage, `config` or `plan`."""
-    from moejax.stages import run as graph
+    from moejax.job import graph
+    from moejax.work.stage import ABOUT
 
-    if command not in ("all", "config", "plan", *graph.STAGES):
-        known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *graph.STAGES])
+    if command not in ("all", "config", "plan", *ABOUT):
+        known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *ABOUT])
         raise ValueError(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
@@ -148,12 +150,12 @@ def staged(command: str, argv: list[str]) -> int:
         raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
     config = overridden(path, argv)
     if command == "config":
-        from moejax.stages.config import text
+        from moejax.job.config import text
 
         print(text(config), end="")
         return 0
     if command == "plan":
-        from moejax.stages.plan import plan
+        from moejax.job.plan import plan
 
         print(plan(config, devices))
         return 0
@@ -163,7 +165,7 @@ def staged(command: str, argv: list[str]) -> int:
         config.runtime.force = True
     with watchdog.watching(config.runtime.watchdog), stopping.listening(command, config.runtime.stop_within):
         if command == "all":
-            from moejax.stages.study import study
+            from moejax.job.study import study
 
             work = study(config, workdir, **many)
         else:
@@ -171,7 +173,7 @@ def staged(command: str, argv: list[str]) -> int:
                 raise ValueError(f"the config has a section tune, which moejax all carries out; {command} does not")
             work = graph.run(config, workdir, command)
     if command == "all":
-        from moejax.stages.report import console_summary
+        from moejax.report.stage import console_summary
 
         print(console_summary(work))
     return 0
@@ -206,7 +208,7 @@ def overridden(path: str, argv: list[str]):
     from absl import flags
     from ml_collections import config_flags
 
-    from moejax.stages import config as configs
+    from moejax.job import config as configs
 
     config = configs.load(path)
     argv = configs.open_keys(argv, config)

@@ -9,11 +9,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from moejax import allocator
+from moejax.audio import read as audio_io
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
-from moejax.data import audio as audio_io
-from moejax.data import languages
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
@@ -23,8 +20,11 @@ from moejax.decode.request import Request, request
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops.audio import SAMPLE_RATE
+from moejax.runtime import allocator
 from moejax.tasks import asr
-from moejax.transcript import Transcript
+from moejax.text import languages
+from moejax.text.tokenizer import Tokenizer
+from moejax.text.transcript import Transcript
 
 PUBLISHED_SECONDS = 30.0
 
@@ -116,7 +116,7 @@ def _has_times(config, tokenizer) -> bool:
 
 def _from_workdir(path: Path, system: str | None, weights: str) -> "Recognizer":
     # Imported here: the stages lie above this module and only a workdir needs them.
-    from moejax.stages.opening import open_workdir
+    from moejax.job.opening import open_workdir
 
     return Recognizer(**open_workdir(path, system, weights))
 

@@ -100,7 +100,7 @@ def test_imports_go_one_way_and_libraries_have_one_home(path):
     ("module", "code"),
     [
         ("ops.x", "from moejax.nn import whisper"),
-        ("ops.x", "def f():\n    import moejax.stages.run"),
+        ("ops.x", "def f():\n    import moejax.job.graph"),
         ("nn.x", "from moejax.tasks import asr"),
         ("train.x", "from moejax import nn"),
         ("data.x", "from moejax.nn.functional import paths"),

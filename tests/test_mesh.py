@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_whisper as tiny
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.tasks import asr
 
 MESHES = [{"data": 8}, {"data": 2, "fsdp": 2, "expert": 2}, {"data": 2, "model": 2, "expert": 2}]

@@ -16,12 +16,12 @@ from huggingface_hub import constants
 from tiny_model import RATE, record, sound
 
 import moejax
-from moejax import writers
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.convert.low_rank import LowRank
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import LADDER, DecodingOptions
+from moejax.text import writers
 
 ONCE = {"temperature": 0.0, "guards": "none", "language": "en"}  # random weights fail every threshold
 
@@ -154,7 +154,7 @@ def test_a_language_has_its_english_name_too(recognizer):
 
 def test_loading_tells_the_allocator_to_keep_pages_first(folder, monkeypatch):
     order = []
-    monkeypatch.setattr(moejax.allocator, "keep_pages", lambda: order.append("keep"))
+    monkeypatch.setattr(moejax.runtime.allocator, "keep_pages", lambda: order.append("keep"))
     monkeypatch.setattr(hf_whisper, "load", lambda place: order.append("load") or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         moejax.load(folder)

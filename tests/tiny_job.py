@@ -20,7 +20,7 @@ import soundfile
 from ml_collections import ConfigDict
 
 import moejax
-from moejax import sharding
+from moejax.runtime import sharding
 
 RATE = 16000
 WORDS = {"ba": (500, 900), "do": (900, 1500), "ki": (1500, 700), "mu": (2200, 2200)}

@@ -6,9 +6,9 @@ import numpy as np
 import soundfile
 
 from moejax.convert import hf_whisper
-from moejax.data.tokenizer import Tokenizer
 from moejax.nn.whisper import WhisperConfig
 from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
 
 RATE = 16000
 TEXTS = ["ba do ki mu", "wo ist der Hund", "the cat sat there, and then it was gone", "eins zwei drei vier"]

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import sharding
 from moejax.data.collate import Collator
 from moejax.nn import functional
 from moejax.nn.whisper import WhisperConfig
+from moejax.runtime import sharding
 from moejax.tasks import asr
 from moejax.train import optim, state
 

@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import allocator
 from moejax.bench import decoding, inputs, training, weights
 from moejax.bench.worker import Job, Timed, serve
 from moejax.convert import hf_whisper
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops.audio import log_mel
+from moejax.runtime import allocator
 from moejax.tasks import asr
 from moejax.types import Route
 

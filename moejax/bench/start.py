@@ -7,7 +7,7 @@ import json
 import sys
 import time
 
-from moejax import allocator
+from moejax.runtime import allocator
 
 
 def main(options) -> None:

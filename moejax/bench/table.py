@@ -135,6 +135,6 @@ def aligned(cells) -> list[str]:
 
 def write(path: Path, report: dict) -> None:
     """The report as JSON, whole or not at all."""
-    from moejax.stages.artifacts import write_json
+    from moejax.runtime.files import write_json
 
     write_json(path, report)

@@ -5,13 +5,13 @@ import dataclasses
 import jax
 import numpy as np
 
-from moejax import sharding
 from moejax.bench import inputs
 from moejax.bench.worker import Job
 from moejax.convert import hf_whisper
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops import losses
+from moejax.runtime import sharding
 from moejax.tasks import asr
 from moejax.train import optim, state
 from moejax.types import Route

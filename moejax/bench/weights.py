@@ -9,9 +9,9 @@ import jax
 import numpy as np
 
 from moejax.convert import hf_whisper
-from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional, whisper
 from moejax.nn.variables import Init
+from moejax.text.tokenizer import Tokenizer
 
 PUBLISHED = {51864: (50256, False, 99), 51865: (50257, True, 99), 51866: (50257, True, 100)}
 # The smallest network that the peers read, for trying the harness: their control tokens want the published vocabulary.

@@ -2,13 +2,13 @@
 
 import argparse
 
-from moejax.stages import export
+from moejax.export import write
 
 
 def main(argv: list[str]) -> int:
     """Writes the folders and prints them; exit code."""
     if not argv or "-h" in argv or "--help" in argv:
-        print(export.HELP)
+        print(write.HELP)
         return 0 if argv else 2
     parser = argparse.ArgumentParser(prog="moejax export", add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("workdir", "to", "output", "system", "route", "dtype", "quantization"):
@@ -22,6 +22,6 @@ def main(argv: list[str]) -> int:
     given = {name: value for name, value in vars(options).items() if value is not None}
     if missing := [name for name in ("workdir", "to", "output") if name not in given]:
         raise ValueError(f"--{missing[0]} is missing; moejax export --help says what it wants")
-    for folder in export.run(**given):
+    for folder in write.run(**given):
         print(folder)
     return 0

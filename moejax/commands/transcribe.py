@@ -5,9 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from moejax import writers
 from moejax.commands import inputs
 from moejax.commands.transcribe_options import Request, parse
+from moejax.text import writers
 
 INTERRUPTED = 130
 

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 
 from moejax.decode.options import LADDER
-from moejax.writers import FORMATS, Layout
+from moejax.text.writers import FORMATS, Layout
 
 DESCRIPTION = """examples:
   moejax transcribe talk.mp3 --model openai/whisper-large-v3               text on standard output

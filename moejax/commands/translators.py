@@ -6,8 +6,8 @@ from pathlib import Path
 
 from moejax import mt
 from moejax.commands.transcribe_options import Request
-from moejax.data.languages import code_of
-from moejax.transcript import Transcript
+from moejax.text.languages import code_of
+from moejax.text.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
@@ -56,7 +56,7 @@ def _is_trained(folder: Path) -> bool:
 def _offline(model, folder: Path, target: str):
     if not _is_trained(folder):
         raise ValueError(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
-    from moejax.stages.opening import open_translator
+    from moejax.job.opening import open_translator
 
     client, into = open_translator(model)
     if into != target:

@@ -12,10 +12,10 @@ import functools
 
 import numpy as np
 
-from moejax.data.background import KINDS, background
 from moejax.data.collate import assemble
-from moejax.data.tokenizer import TIMESTAMP_STEP
 from moejax.ops.audio import SAMPLE_RATE
+from moejax.speech.background import KINDS, background
+from moejax.text.tokenizer import TIMESTAMP_STEP
 from moejax.types import Batch
 
 _CHANCES = ("nospeech", "empty", "plain", "prompt", "abrupt", "full", "cut")  # drawn once for each window

@@ -20,7 +20,7 @@ from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, Model, run_together
 from moejax.decode.words import add_words, text_tokens
 from moejax.ops.audio import SAMPLE_RATE
-from moejax.transcript import Transcript
+from moejax.text.transcript import Transcript
 
 Cutter = Callable[[np.ndarray, float], list[tuple[int, int]]]  # (audio [S], most seconds) -> (start, stop) in samples
 

@@ -21,7 +21,7 @@ from moejax.decode.segments import Draft, cut_at_timestamps, last_end
 from moejax.decode.together import Detect, Hear, Listening, Model, run_together
 from moejax.decode.words import APPENDED, PREPENDED, add_words, text_tokens
 from moejax.ops.audio import SAMPLE_RATE
-from moejax.transcript import Transcript
+from moejax.text.transcript import Transcript
 
 Progress = Callable[[int, float, float], None]  # (place of the recording, seconds done, seconds in all)
 

@@ -18,7 +18,7 @@ from moejax.decode.segments import Draft, cut_at_timestamps
 from moejax.decode.together import Model
 from moejax.decode.words import add_words, text_tokens
 from moejax.ops.audio import SAMPLE_RATE
-from moejax.transcript import Transcript
+from moejax.text.transcript import Transcript
 
 BATCHES = 4  # windows of this many batches are collected, so that those of one length fill batches of their own
 

@@ -4,7 +4,7 @@ import dataclasses
 
 from moejax.decode.results import Decoding
 from moejax.ops.audio import SAMPLE_RATE
-from moejax.transcript import Segment, Word
+from moejax.text.transcript import Segment, Word
 
 TIMESTAMP_SECONDS = 0.02
 

@@ -31,8 +31,8 @@ import safetensors
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
-from moejax import faults
-from moejax.sharding import path_string
+from moejax.runtime import faults
+from moejax.runtime.sharding import path_string
 
 MANIFEST = "manifest.json"
 BEST = "best.json"

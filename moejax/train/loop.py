@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from moejax import faults, processes, watchdog
-from moejax.stopping import EXIT_PREEMPTED
+from moejax.runtime import faults, processes, watchdog
+from moejax.runtime.stopping import EXIT_PREEMPTED
 from moejax.train.checkpoint import Checkpointer
 from moejax.train.metrics import MetricLog
 from moejax.train.state import check_finite

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moejax import faults
+from moejax.runtime import faults
 
 FILE = "metrics.jsonl"
 

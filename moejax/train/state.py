@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moejax import sharding
+from moejax.runtime import sharding
 
 
 @functools.partial(

@@ -109,8 +109,8 @@ def test_verdict(value, must, aim, said):
 def test_random_weights_leave_nothing_out(tmp_path):
     facts = weights.write(tmp_path / "m", size="nano", seconds=1.0)
     from moejax.convert import hf_whisper
-    from moejax.data.tokenizer import Tokenizer
     from moejax.nn import functional
+    from moejax.text.tokenizer import Tokenizer
 
     config, params = hf_whisper.load(tmp_path / "m")
     assert config.max_source_positions == 50 and config.vocab_size == 51865

@@ -7,10 +7,10 @@ import pytest
 import safetensors.numpy
 
 from moejax.convert import hf_whisper
-from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
+from moejax.text.tokenizer import Tokenizer
 
 CONFIG = WhisperConfig(
     8,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from moejax.convert import hf_whisper, openai_whisper, torch_file
-from moejax.data.tokenizer import Tokenizer
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import SIZES, Whisper, WhisperConfig
+from moejax.text.tokenizer import Tokenizer
 
 CONFIG = WhisperConfig(8, 2, 1, 2, 2, 32, 32, 51865, num_mel_bins=80, max_source_positions=30, max_target_positions=12)
 

@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 
-from moejax.data.background import KINDS, background
 from moejax.data.pack import Packer, Recipe, WindowPlan
 from moejax.data.pipeline import loader
-from moejax.data.tokenizer import Tokenizer
+from moejax.speech.background import KINDS, background
+from moejax.text.tokenizer import Tokenizer
 
 RATE, STEP = 16000, 320  # samples of a second, and of a step of time
 WORDS = ["ba", "do", "ki", "mu"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from moejax.data import audio
+from moejax.audio import read
 from moejax.data.sources import SOURCES, digits, folder, hf
 
 RATE = 16000
@@ -67,7 +67,7 @@ def test_nemo_manifest_with_segments(tmp_path):
         assert np.abs(np.fft.rfft(samples)).argmax() * 2 == hertz
         assert utterance.audio.paths == (str(tmp_path / "long.wav"),)
     assert (low.id, high.id) == ("long@0", "long@1")
-    with pytest.raises(audio.Rejected, match="truncated"):
+    with pytest.raises(read.Rejected, match="truncated"):
         beyond.audio()
     assert whole.audio == str(tmp_path / "long.wav")
 
@@ -140,7 +140,7 @@ def test_hf_folder_is_read_lazily_and_decoded_by_soundfile(tmp_path):
     assert [u.id for u in utterances] == [f"{part}/{i}" for part in ("train", "validation") for i in range(3)]
     assert [u.split for u in utterances[2:4]] == ["train", "validation"]
     assert utterances[1].text == "s 1"
-    samples, rate = audio.read(utterances[1].audio)
+    samples, rate = read.read(utterances[1].audio)
     assert rate == RATE and np.abs(np.fft.rfft(samples)).argmax() * 2 == 500
     assert all(file.endswith(".arrow") for file in utterances[1].audio.paths) and utterances[1].audio.paths
     assert len(hf.load(path=path, split="validation")) == 3
@@ -227,7 +227,7 @@ def test_every_clip_is_used_before_one_is_used_again(clips):
 
 def test_a_joined_string_is_its_clips_with_pauses_between(clips):
     utterance = next(u for u in digits.load(root=clips, strings_per_speaker=FEW) if len(u.audio.paths) == 3)
-    samples, rate = audio.read(utterance.audio)
+    samples, rate = read.read(utterance.audio)
     pauses = [round(pause * rate) for pause in utterance.audio.pauses]
     assert rate == 8000 and len(samples) == 3 * 800 + sum(pauses)
     assert all(400 <= pause <= 1600 for pause in pauses)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.alignment import Aligner, Asked, upper_heads
 from moejax.decode.alignment_heads import PUBLISHED, of_size
 from moejax.decode.results import Decoding
@@ -15,6 +14,7 @@ from moejax.nn import functional, inject
 from moejax.nn.attention_scores import cross_scores
 from moejax.nn.variables import Init
 from moejax.nn.whisper import SIZES, Whisper, WhisperConfig
+from moejax.text.tokenizer import Tokenizer
 from moejax.types import Route
 
 

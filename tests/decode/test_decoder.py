@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.decoder import Window
 from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import starts
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import log_mel
 from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
 
 TEXTS = ["the cat sat on the mat", "it's 12 o'clock, (well)"] * 3
 LANGUAGES = ("en", "de", "fr", "es", "it")

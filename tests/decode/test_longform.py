@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax.data.audio import chunks
-from moejax.data.tokenizer import Tokenizer
+from moejax.audio.read import chunks
 from moejax.decode.alignment import Aligner
 from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.features import Features
@@ -26,6 +25,7 @@ from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
 from moejax.ops.audio import log_mel
 from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
 
 CONFIG = WhisperConfig(16, 1, 1, 2, 2, 32, 32, 2200)
 ENGLISH = DecodingOptions(language="en")

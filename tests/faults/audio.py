@@ -58,7 +58,7 @@ def _row(fault, tries, bad, said) -> Row:
 
 def gated(case, folder) -> dict:
     """{"said": "used" or the reason} of one recording. Errors: whatever must not be."""
-    from moejax.data import audio
+    from moejax.audio import read
 
     folder.mkdir(parents=True, exist_ok=True)
     path = broken_audio.make(case, folder)
@@ -67,11 +67,11 @@ def gated(case, folder) -> dict:
             warnings.simplefilter("error")
             start = time.process_time()
             try:
-                checked = audio.load(path)
+                checked = read.load(path)
                 seconds = time.process_time() - start
-            except audio.Rejected as rejected:
+            except read.Rejected as rejected:
                 said, seconds = rejected.reason, time.process_time() - start
-                _must(said in audio.REASONS, f"unknown reason {said}")
+                _must(said in read.REASONS, f"unknown reason {said}")
                 _must("\n" not in str(rejected) and len(str(rejected)) < 500, f"not one line: {rejected}")
                 _must(case.kind != "whole", f"a whole recording is refused: {rejected}")
             else:
@@ -123,7 +123,7 @@ def _remove(path):
 def described(batch, folder) -> dict:
     """{"said": {used or reason: count}, "bad": [...]} of one corpus of broken recordings."""
     import moejax
-    from moejax.data import audio
+    from moejax.audio import read
     from moejax.data.manifest import Manifest
 
     # A table with a NUL is refused as a whole, which is the manifests suite's to see
@@ -146,7 +146,7 @@ def described(batch, folder) -> dict:
     for case, path in zip(batch, paths, strict=True):
         reason = skipped.get(path.stem)
         said.update([reason] if reason else [])
-        if (path.stem in used) == (reason is not None) or (reason and reason not in audio.REASONS):
+        if (path.stem in used) == (reason is not None) or (reason and reason not in read.REASONS):
             bad.append(f"{case.kind} {case.number}: used {path.stem in used}, skipped {reason}")
     return {"said": dict(said), "bad": bad}
 

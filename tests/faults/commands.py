@@ -16,14 +16,14 @@ import tensorboardX  # noqa: F401  (as the others below: imported when first wan
 import training
 
 from moejax import __main__ as cli
-from moejax import faults
+from moejax.runtime import faults
 
 if "stages" in sys.argv:
     import hdbscan  # noqa: F401
     import matplotlib.pyplot  # noqa: F401
     import transformers.models.whisper  # noqa: F401
 
-    from moejax.stages import run as graph
+    from moejax.job import graph
 
     graph.stage_modules()
 

@@ -15,7 +15,7 @@ import isolation
 import tiny_job
 from table import Row
 
-from moejax.stages.artifacts import nest
+from moejax.work.folder import nest
 
 NAN, INF = float("nan"), float("inf")
 # Keys whose None is a value.
@@ -136,8 +136,8 @@ def cases(count: int, seed: int) -> list[tuple]:
     """(kind, {key: value}, word that the line must have, or None where it is valid), every key of the defaults among
     them when there are enough.
     """
-    from moejax.stages import config as configs
-    from moejax.stages.artifacts import flatten
+    from moejax.job import config as configs
+    from moejax.work.folder import flatten
 
     rng = random.Random(seed)
     defaults = {key: value for key, value in flatten(configs.defaults().to_dict()).items() if key not in configs.OPEN}
@@ -218,8 +218,8 @@ def refused(case, folder, seed) -> dict:
 
 
 def _plain(values) -> bool:
-    from moejax.stages import config as configs
-    from moejax.stages.artifacts import flatten
+    from moejax.job import config as configs
+    from moejax.work.folder import flatten
 
     ((key, value),) = values.items()
     default = flatten(configs.defaults().to_dict())[key]  # text and lists take whatever stands behind the equals sign

@@ -13,7 +13,7 @@ import numpy as np
 import table
 from table import Row
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.train import checkpoint, state
 
 RESTORED = 20  # one try in so many goes on to read the arrays; all others end with the step that was chosen

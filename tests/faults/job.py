@@ -12,7 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tiny_job
 
-from moejax.stages.artifacts import TEMPORARY
+from moejax.runtime.files import TEMPORARY
 from moejax.train import checkpoint, metrics, optim
 
 ROOT = Path(__file__).parent.parent.parent

@@ -13,8 +13,8 @@ import table
 import training
 from table import Row
 
-from moejax.stopping import EXIT_PREEMPTED
-from moejax.watchdog import EXIT_STUCK
+from moejax.runtime.stopping import EXIT_PREEMPTED
+from moejax.runtime.watchdog import EXIT_STUCK
 
 HEARTBEAT = float(os.environ.get("FAULTS_HEARTBEAT", "20"))  # seconds
 FAULTS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL, "SIGSTOP": signal.SIGSTOP}

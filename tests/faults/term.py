@@ -6,7 +6,7 @@ from pathlib import Path
 import disturb
 from table import Row
 
-from moejax.stopping import EXIT_PREEMPTED
+from moejax.runtime.stopping import EXIT_PREEMPTED
 
 WITHIN = 30.0
 

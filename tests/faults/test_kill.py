@@ -11,7 +11,7 @@ import pytest
 import tiny_job
 from job import Commands
 
-from moejax.stages.artifacts import Work
+from moejax.work.folder import Work
 
 STEPS = 40
 CHANGES = {f"{stage}__{key}": value for stage in ("experts", "joint")

@@ -16,8 +16,7 @@ import job
 import numpy as np
 import toy
 
-from moejax import processes, sharding, stopping, watchdog
-from moejax.stages import artifacts
+from moejax.runtime import files, processes, sharding, stopping, watchdog
 from moejax.train import checkpoint, loop, metrics, optim, state
 
 STEPS, EVERY = 24, 4
@@ -68,7 +67,7 @@ def main(folder, devices="1", heartbeat="30", limit="0"):
 
 def _train(folder):
     if processes.first():
-        artifacts.sweep(folder, within=False)  # as a stage does when it begins
+        files.sweep(folder, within=False)  # as a stage does when it begins
     mesh = sharding.make_mesh({"data": -1})
     optimizer, schedule = optim.make_optimizer(learning_rate=1e-2, steps=STEPS, warmup=2)
     fresh, frozen = state.init_state(toy.params(), toy.TRAINABLE, optimizer, jax.random.key(3))

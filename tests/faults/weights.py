@@ -80,8 +80,8 @@ def loaded(case, folder, seed) -> dict:
     """{"said": "refused" or "used"}. Errors: whatever must not be."""
     from moejax import __main__ as cli
     from moejax.convert import hf_whisper, openai_whisper, peft_lora
-    from moejax.data.tokenizer import Tokenizer
     from moejax.nn.functional import paths
+    from moejax.text.tokenizer import Tokenizer
 
     kind, number = case
     draw = random.Random(f"{seed} {number} {kind}")

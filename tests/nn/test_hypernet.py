@@ -9,15 +9,15 @@ import pytest
 import tiny_whisper as tiny
 
 from moejax.nn import functional
-from moejax.tasks import asr, hyper
+from moejax.tasks import asr, hypernetwork
 from moejax.types import Route
 
 PROJECTION = np.zeros(tiny.U, np.float32), np.eye(tiny.U, dtype=np.float32)
 COMMON = {"targets": tiny.EVERYWHERE, "atoms": 3, "rank": 2, "alpha": 4.0, "code": 4, "hidden": 8}
 KINDS = {
-    "bank": hyper.Hyper(form="bank", routed=0, **COMMON),
-    "bank and routed experts": hyper.Hyper(form="bank", routed=2, **COMMON),
-    "trunk": hyper.Hyper(form="trunk", routed=0, **COMMON),
+    "bank": hypernetwork.Hyper(form="bank", routed=0, **COMMON),
+    "bank and routed experts": hypernetwork.Hyper(form="bank", routed=2, **COMMON),
+    "trunk": hypernetwork.Hyper(form="trunk", routed=0, **COMMON),
 }
 ROW = asr.Row()
 
@@ -31,14 +31,14 @@ def quick():
 
 @functools.cache
 def fresh(kind):
-    return asr.init(hyper.build(tiny.CONFIG, KINDS[kind], *PROJECTION))
+    return asr.init(hypernetwork.build(tiny.CONFIG, KINDS[kind], *PROJECTION))
 
 
 @functools.cache
 def awake(kind):
     """Trained for some steps on utterances whose text the condition says more of than chance."""
     graphdef, params = fresh(kind)
-    loss_fn = hyper.make_loss(graphdef, ROW, KINDS[kind])
+    loss_fn = hypernetwork.make_loss(graphdef, ROW, KINDS[kind])
     state, frozen, step = tiny.trainer(loss_fn, params, ("expert", "gate"), learning_rate=0.03)
     for _ in range(12):
         state, metrics = step(state, frozen, tiny.batch(8))
@@ -47,7 +47,7 @@ def awake(kind):
 
 @functools.cache
 def loss_program(kind):
-    return jax.jit(hyper.make_loss(fresh(kind)[0], ROW, KINDS[kind]))
+    return jax.jit(hypernetwork.make_loss(fresh(kind)[0], ROW, KINDS[kind]))
 
 
 def loss(kind, params, batch):
@@ -99,7 +99,7 @@ def test_the_base_is_the_same_under_a_hypernetwork_and_every_leaf_of_it_learns(k
 @pytest.mark.parametrize("kind", KINDS)
 def test_conditions_matter_after_training_and_batches_do_not(kind):
     params, metrics = awake(kind)
-    assert not set(metrics) & set(hyper.LOADS)
+    assert not set(metrics) & set(hypernetwork.LOADS)
     run, base = program(kind)
     together = np.asarray(run(params, MEL_BNM, TOKENS_BL, CONDITION_BU))
     assert np.abs(together - run(params, MEL_BNM, TOKENS_BL, CONDITION_BU[::-1])).max() > 1e-2
@@ -158,6 +158,6 @@ def test_a_trunk_costs_less_than_a_head_for_every_layer_and_a_bank_as_much_as_on
 
 def test_what_cannot_be_is_refused_in_one_line():
     with pytest.raises(ValueError, match="unknown form 'tree'.*bank, trunk"):
-        hyper.build(tiny.CONFIG, hyper.Hyper(form="tree", routed=0, **COMMON), *PROJECTION)()
+        hypernetwork.build(tiny.CONFIG, hypernetwork.Hyper(form="tree", routed=0, **COMMON), *PROJECTION)()
     with pytest.raises(ValueError, match="form must be bank"):
-        hyper.build(tiny.CONFIG, hyper.Hyper(form="trunk", routed=2, **COMMON), *PROJECTION)()
+        hypernetwork.build(tiny.CONFIG, hypernetwork.Hyper(form="trunk", routed=2, **COMMON), *PROJECTION)()

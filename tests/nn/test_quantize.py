@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tiny_whisper as tiny
 
-from moejax import sharding
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops import int8
+from moejax.runtime import sharding
 from moejax.tasks import asr
 
 MEL_BNM = jnp.asarray(np.random.default_rng(1).normal(size=(2, 32, 20)), jnp.float32)

@@ -12,12 +12,12 @@ import torch
 import transformers
 
 from moejax.convert import hf_whisper
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.greedy import greedy
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import SIZES, Whisper, WhisperConfig
 from moejax.ops import audio
+from moejax.text.tokenizer import Tokenizer
 
 EOT, SOT = 57, 58
 SHAPES = {

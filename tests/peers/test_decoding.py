@@ -17,7 +17,6 @@ from whisper.decoding import DecodingOptions as TheirOptions
 from whisper.model import ModelDimensions
 from whisper.tokenizer import get_tokenizer
 
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode import rules
 from moejax.decode.decoder import Window
 from moejax.decode.options import DecodingOptions
@@ -25,6 +24,7 @@ from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
 from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
 
 ASSETS = pathlib.Path(whisper.__file__).parent / "assets"
 VOCABULARIES = {

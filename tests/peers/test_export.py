@@ -24,14 +24,15 @@ import whisper
 
 import moejax
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.greedy import greedy
+from moejax.export import write
+from moejax.job.opening import open_corpus
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig, sinusoids
-from moejax.stages import evaluate, export
-from moejax.stages.opening import open_corpus
+from moejax.systems import evaluate
 from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import load_params, save_params
 from moejax.types import Route
 
@@ -150,7 +151,7 @@ def hugging_face(folder):
 @pytest.fixture(scope="module")
 def peft_folders(work, tmp_path_factory):
     folder = tmp_path_factory.mktemp("peft") / "all"
-    export.run(work, "peft", folder)
+    write.run(work, "peft", folder)
     return folder
 
 
@@ -174,7 +175,7 @@ def test_an_expert_and_the_shared_expert_in_peft(work, peft_folders, mel_BNM, to
 
 
 def test_a_route_in_peft_and_merged_there(work, tmp_path, mel_BNM, tokens_BL):
-    export.run(work, "peft", tmp_path / "route", route=",".join(map(str, ROUTE)))
+    write.run(work, "peft", tmp_path / "route", route=",".join(map(str, ROUTE)))
     model = peft.AutoPeftModel.from_pretrained(tmp_path / "route")
     want = our_logits(work, mel_BNM, tokens_BL, "moe", ROUTE)
     close(their_logits(model, mel_BNM, tokens_BL), want)
@@ -233,7 +234,7 @@ def _check_loaded_with(base, folders, want, mel_BNM, tokens_BL):
 @pytest.mark.parametrize(("system", "weights"), [("lora_dan", None), ("moe", ROUTE), ("base", None)])
 def test_transformers_gives_the_same_tokens(work, tmp_path, mel_BNM, tokens_BL, tokenizer, system, weights):
     route = ",".join(map(str, weights)) if weights else None
-    export.run(work, "hf", tmp_path / "m", system=system, route=route)
+    write.run(work, "hf", tmp_path / "m", system=system, route=route)
     model = hugging_face(tmp_path / "m")
     close(their_logits(model, mel_BNM, tokens_BL), our_logits(work, mel_BNM, tokens_BL, system, weights))
     # No options: prefix, language, task and suppressed tokens come out of the folder.
@@ -250,7 +251,7 @@ def test_transformers_gives_the_same_tokens(work, tmp_path, mel_BNM, tokens_BL, 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_openai_whisper_gives_the_same_tokens(work, tmp_path, mel_BNM, tokens_BL, tokenizer, dtype):
-    export.run(work, "openai", tmp_path / "m", route=",".join(map(str, ROUTE)), dtype=dtype)
+    write.run(work, "openai", tmp_path / "m", route=",".join(map(str, ROUTE)), dtype=dtype)
     model = whisper.load_model(str(tmp_path / "m" / "model.pt"), device="cpu").eval()
     with torch.no_grad():
         logits = model(features(mel_BNM), torch.from_numpy(tokens_BL).long()).numpy()
@@ -284,7 +285,7 @@ def test_openai_checkpoints_are_read(tmp_path, mel_BNM, tokens_BL, dtype):
 
 
 def test_ctranslate2_gives_the_same_tokens(work, tmp_path, mel_BNM, tokenizer):
-    export.run(work, "ctranslate2", tmp_path / "m", route=",".join(map(str, ROUTE)))
+    write.run(work, "ctranslate2", tmp_path / "m", route=",".join(map(str, ROUTE)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m"]
     want = our_tokens(work, mel_BNM, tokenizer, "moe", ROUTE)
     model = ctranslate2.models.Whisper(str(tmp_path / "m"), device="cpu", compute_type="float32", intra_threads=1)
@@ -297,7 +298,7 @@ def test_ctranslate2_gives_the_same_tokens(work, tmp_path, mel_BNM, tokenizer):
 
 
 def test_faster_whisper_opens_the_folder(work, tmp_path, tokenizer):
-    export.run(work, "ctranslate2", tmp_path / "m", system="lora", quantization="int8")
+    write.run(work, "ctranslate2", tmp_path / "m", system="lora", quantization="int8")
     model = faster_whisper.WhisperModel(str(tmp_path / "m"), device="cpu", compute_type="int8", cpu_threads=1)
     assert model.hf_tokenizer.encode(" Käse!", add_special_tokens=False).ids == tokenizer.encode("Käse!")
     audio = np.random.default_rng(5).normal(0, 0.1, 32000).astype(np.float32)

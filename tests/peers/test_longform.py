@@ -17,7 +17,6 @@ import whisper.timing
 from transformers.models.whisper.tokenization_whisper import _find_longest_common_sequence
 from whisper.decoding import DecodingResult
 
-from moejax.data.tokenizer import Tokenizer
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions, transcribe_sequential
 from moejax.decode.options import DecodingOptions
@@ -26,6 +25,7 @@ from moejax.decode.results import Decoding
 from moejax.decode.words import split_words, timings
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops import alignment
+from moejax.text.tokenizer import Tokenizer
 
 LAYERS, HEADS = 2, 3
 WEIGHTS = jax.jit(alignment.token_frame_weights)

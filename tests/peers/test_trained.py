@@ -18,14 +18,14 @@ import transformers
 import whisper
 
 import moejax
-from moejax.data import audio as audio_io
-from moejax.data.background import KINDS, background
+from moejax.audio import read as audio_io
 from moejax.data.manifest import Manifest
 from moejax.decode.decoder import Window
 from moejax.decode.guards import Guards
 from moejax.decode.options import DecodingOptions
+from moejax.export import write
 from moejax.ops.audio import SAMPLE_RATE
-from moejax.stages import export
+from moejax.speech.background import KINDS, background
 
 pytestmark = pytest.mark.filterwarnings("default")
 UTTERANCES = 60
@@ -81,7 +81,7 @@ def ours(work):
 def theirs(work, tmp_path_factory):
     """openai-whisper's model, out of our export."""
     folder = tmp_path_factory.mktemp("openai")
-    export.run(work, "openai", folder / "out", system="base", dtype="float32")
+    write.run(work, "openai", folder / "out", system="base", dtype="float32")
     return whisper.load_model(str(folder / "out" / "model.pt"), device="cpu")
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from whisper.utils import get_writer
 
-from moejax import writers
-from moejax.transcript import Segment, Transcript, Word
+from moejax.text import writers
+from moejax.text.transcript import Segment, Transcript, Word
 
 WIDTHS, LINES, MOST, MARKED = (None, 1, 9, 24, 60), (None, 1, 2), (None, 1, 3, 5), (False, True)
 VOCABULARY = [" one", " two,", "-three", " vier", " -->", " ünf", "。", " a\tb", "  wide", ' "so"', "\nnew", " x" * 20]

@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from moejax.score import normalize, wer
+from moejax.score import wer
+from moejax.text import normalize
 
 
 def by_hand(reference: list, hypothesis: list) -> int:

@@ -10,7 +10,7 @@ import toy
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.train import checkpoint, optim, state
 
 

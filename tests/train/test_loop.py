@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import toy
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.train import checkpoint, loop, metrics, optim, state
 
 HERE = Path(__file__).parent

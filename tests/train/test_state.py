@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.train import optim, state
 
 MESHES = [

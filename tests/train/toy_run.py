@@ -18,7 +18,7 @@ import jax
 import tensorboardX  # noqa: F401  (imported by the first log otherwise: once per run)
 import toy
 
-from moejax import sharding
+from moejax.runtime import sharding
 from moejax.train import checkpoint, loop, optim, state
 
 

@@ -10,8 +10,8 @@ import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from moejax.data import grammar, speakers, synthetic
 from moejax.data.manifest import Utterance
+from moejax.speech import grammar, speakers, synthetic
 
 
 def _readings(people: Sequence[tuple[speakers.Speaker, int]], pool: Sequence[tuple[str, str]], seed: int):

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from moejax.data.audio import Rejected, check_file, read
+from moejax.audio.read import Rejected, check_file, read
+from moejax.audio.soundfiles import BLOCK_FRAMES
 from moejax.data.manifest import Utterance
-from moejax.data.soundfiles import BLOCK_FRAMES
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.data.audio import Rejected, read
+from moejax.audio.read import Rejected, read
 from moejax.data.manifest import Utterance
 from moejax.data.sources.folder import TEXT, cell, normalise, resolve_columns
 

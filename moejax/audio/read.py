@@ -1,0 +1,327 @@
+"""Reading audio, and the gate that every recording passes before anything is computed from it.
+
+Feature extractors take NaN, stereo as a batch and cut 40 s to 30: nobody else checks, so this module does. What can be
+repaired is repaired and counted; the rest is refused under a named reason. Recordings pass in blocks: an hour of stereo
+at 44.1 kHz is 1.3 GB, its speech 230 MB.
+"""
+
+import contextlib
+import dataclasses
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import soxr
+
+from moejax.audio import media, soundfiles
+from moejax.audio.growing import Growing
+
+REASONS = (
+    *("unreadable", "truncated", "empty", "wrong_shape", "wrong_scale", "nan", "silent", "too_short", "too_long"),
+    "no_text",
+)
+FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
+RATE = 16000
+FRAME_SECONDS = 0.02
+SILENCE_BELOW_LOUD_DB = 35.0
+_MAX_CHANNELS = soundfiles.MAX_CHANNELS
+_RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
+_SLICE = 1 << 17
+# Lossy decoders and mastering overshoot full scale a little; 12 dB over it is a wrong unit, not a loud voice.
+_MAX_OVERSHOOT = 4.0
+_ABSURD = 1e6  # beyond any unit: what is this large is counted and not computed with, or its square overflows
+
+
+class Rejected(ValueError):
+    """A recording that cannot be used: `reason` is one of REASONS, `detail` one line for a person."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checked:
+    """What passed the gate: samples [S] float32 in [-1, 1] at the target rate, and what was done to them (of FIXES)."""
+
+    samples: np.ndarray
+    seconds: float
+    silence_share: float
+    fixes: tuple[str, ...]
+
+
+Source = str | Path | bytes | BinaryIO | Callable[[], tuple[np.ndarray, int]]
+
+
+def load(source: Source, **limits) -> Checked:
+    """What `gate` makes of a recording, read block by block: memory holds the samples at the target rate and no more.
+
+    `source` as for `read`, `limits` the keyword arguments of `gate`. Raises `Rejected`.
+    """
+    if callable(source):
+        return gate(*source(), **limits)
+    return _pass(lambda: _opened(source), **limits)
+
+
+def read(source: Source) -> tuple[np.ndarray, int]:
+    """(samples [S] or [S, channels], rate) of a file, of its bytes, of a seekable stream, or of a function's result.
+
+    WAV, FLAC, MP3, OGG and what else libsndfile knows; MP4 (m4a), WebM and the like with the extra `media`. Integer
+    formats arrive scaled to [-1, 1]. Raises `Rejected("unreadable" | "truncated")` for files; a function may
+    return anything (the gate looks at it) and its own `Rejected` passes through.
+    """
+    if callable(source):
+        return source()
+    with _opened(source) as (rate, blocks):
+        found = list(blocks)
+    return np.concatenate(found) if found else np.zeros(0, np.float32), rate
+
+
+@contextlib.contextmanager
+def _opened(source):
+    """(rate, blocks) of a file, bytes or a stream; errors while blocks are read are `Rejected`, too."""
+    name = os.path.basename(source) if isinstance(source, str | Path) else "the recording"
+    try:
+        with _stream(source) as stream:
+            stream.seek(0)
+            container = media.kind(stream.read(16))
+            stream.seek(0)
+            opened = soundfiles.opened(stream) if container is None else media.opened(stream, container)
+            with opened as (rate, blocks):
+                yield rate, blocks
+    except media.Undecodable as error:
+        raise Rejected(error.reason, f"{name}: {error.detail}") from error
+    except OSError as error:
+        raise Rejected("unreadable", f"{source}: {error.strerror or error}") from error
+
+
+def _stream(source):
+    if isinstance(source, str | Path):
+        check_file(source)
+        return open(source, "rb")
+    return io.BytesIO(source) if isinstance(source, bytes) else contextlib.nullcontext(source)
+
+
+def check_file(path: str | Path) -> None:
+    """Raises `Rejected("unreadable")` unless this is a plain file: opening a pipe or a device may wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise Rejected("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
+        raise Rejected("unreadable", f"{path}: {kind}, not a file")
+
+
+def gate(
+    samples: np.ndarray,
+    rate: int,
+    *,
+    target_rate: int = RATE,
+    min_seconds: float = 0.1,
+    max_seconds: float = 30.0,
+    silence_db: float = -60.0,
+) -> Checked:
+    """Checks a recording and brings it to float32 mono at `target_rate`; raises `Rejected` if that is impossible.
+
+    samples: [S] or [S, channels], float in about [-1, 1] or uint8, int8, int16, int32 at their own full scale.
+    silence_db: a recording whose third-loudest frame (20 ms, mean removed) stays below this is `silent`: one click does
+    not make speech, and a short word in a long recording is still heard. Integers of other types are `wrong_scale`,
+    as are floats above 4 or below silence by a wrong division (which end as `silent`): no unit is guessed.
+    """
+    samples = np.asarray(samples)
+    _check_array(samples)
+    limits = {"target_rate": target_rate, "min_seconds": min_seconds, "max_seconds": max_seconds}
+    return _pass(lambda: contextlib.nullcontext((rate, _slices(samples))), **limits, silence_db=silence_db)
+
+
+def _check_array(samples):
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= _MAX_CHANNELS):
+        raise Rejected("wrong_shape", f"array of shape {samples.shape}; known: [samples] and [samples, channels]")
+    if not samples.size:
+        raise Rejected("empty", "no samples")
+    if samples.dtype.kind != "f" and samples.dtype not in (np.uint8, np.int8, np.int16, np.int32):
+        known = "known: float, uint8, int8, int16, int32"
+        raise Rejected("wrong_scale", f"{samples.dtype} has no known full scale; {known}")
+
+
+def _slices(samples) -> Iterator[np.ndarray]:
+    for at in range(0, len(samples), _SLICE):
+        yield samples[at : at + _SLICE]
+
+
+def _pass(
+    opened, *, target_rate: int = RATE, min_seconds: float = 0.1, max_seconds: float = 30.0, silence_db: float = -60.0
+) -> Checked:
+    """The gate over blocks; `opened()` is a context of (rate, blocks), entered again where channels cancel."""
+    intake = _Intake(opened, target_rate, max_seconds)
+    if intake.cancels():
+        channel = int(intake.power_C.argmax())
+        del intake  # its samples, before there are others
+        intake = _Intake(opened, target_rate, max_seconds, channel)
+    intake.check(min_seconds, silence_db)
+    samples = intake.resampled.finished()
+    return Checked(
+        samples=samples, seconds=intake.seconds, silence_share=silence_share(samples, target_rate),
+        fixes=tuple(fix for fix in FIXES if fix in intake.fixes),
+    )  # fmt: skip
+
+
+class _Intake:
+    """One pass over a recording: each block is scaled, mixed, clipped and resampled, and measured for `check`."""
+
+    def __init__(self, opened, target_rate, max_seconds, channel: int | None = None):
+        """`channel` is heard alone; None mixes all of them."""
+        self.channel, self.fixes = channel, set()
+        self.frames = self.values = self.not_finite = 0
+        self.peak, self.sums, self.squares = 0.0, 0.0, 0.0
+        self.resampled = Growing()
+        with opened() as (rate, blocks):
+            if not isinstance(rate, int | np.integer) or not _RATES[0] <= rate <= _RATES[1]:
+                raise Rejected("unreadable", f"sampling rate {rate!r}; known: {_RATES[0]} to {_RATES[1]} Hz")
+            self.rate, self.levels = rate, _Levels(rate)
+            resampler = None if rate == target_rate else soxr.ResampleStream(rate, target_rate, 1, dtype="float32")
+            for block in blocks:
+                self._take(block, max_seconds, resampler)
+        if resampler is not None:
+            self.fixes.add("resampled")
+            self._keep(resampler, np.zeros(0, np.float32), last=True)
+
+    @property
+    def seconds(self) -> float:
+        return self.frames / self.rate
+
+    def cancels(self) -> bool:
+        """Whether the channels' mean is next to nothing beside the loudest (a microphone wired in opposite phase)."""
+        if self.channel is not None or "mixed" not in self.fixes or self.not_finite:
+            return False
+        return bool(self.power_C[-1] < 0.01 * self.power_C[:-1].max())
+
+    @property
+    def power_C(self) -> np.ndarray:
+        """Variance of each channel, and of their mean."""
+        return self.squares / self.frames - (self.sums / self.frames) ** 2
+
+    def check(self, min_seconds, silence_db):
+        """Raises `Rejected` for what only the whole recording shows."""
+        if not self.values:
+            raise Rejected("empty", "no samples")
+        if self.seconds < min_seconds:
+            raise Rejected("too_short", f"{self.seconds:.3f} s, at least {min_seconds:g} s")
+        if self.not_finite:
+            raise Rejected("nan", f"{self.not_finite} of {self.values} samples are not finite")
+        if self.peak > _MAX_OVERSHOOT:
+            raise Rejected("wrong_scale", f"float samples reach {self.peak:.6g}; full scale is 1")
+        loud = _loud_level(self.levels.decibels())
+        if loud < silence_db:
+            raise Rejected("silent", f"loudest part at {loud:.1f} dB of full scale, at least {silence_db:g} dB")
+
+    def _take(self, block, max_seconds, resampler):
+        _check_array(block)
+        if block.dtype.kind != "f":
+            self.fixes.add("scaled")
+        block = _as_float(block)
+        self.frames, self.values = self.frames + len(block), self.values + block.size
+        if self.seconds > max_seconds:
+            raise Rejected("too_long", f"{self.seconds:.2f} s or more, at most {max_seconds:g} s")
+        self.not_finite += int((~np.isfinite(block)).sum())
+        if self.not_finite:  # it will be refused, but how many there are is told
+            return
+        peak = float(np.abs(block).max())
+        if peak > _ABSURD:
+            self.peak = max(self.peak, peak)
+            return
+        mixed = self._mixed(block)
+        peak = float(np.abs(mixed).max()) if block.ndim == 2 and block.shape[1] > 1 else peak
+        self.peak = max(self.peak, peak)
+        self.levels.take(mixed)
+        if peak > 1.0:
+            self.fixes.add("clipped")
+            mixed = np.clip(mixed, -1.0, 1.0)
+        self._keep(resampler, mixed)
+
+    def _mixed(self, block):
+        if block.ndim == 1 or block.shape[1] == 1:
+            return block.reshape(-1)
+        self.fixes.add("mixed")
+        if self.channel is not None:
+            return block[:, self.channel]
+        mixed = block.mean(axis=1)
+        wide = np.concatenate([block, mixed[:, None]], axis=1, dtype=np.float64)
+        self.sums, self.squares = self.sums + wide.sum(axis=0), self.squares + np.square(wide).sum(axis=0)
+        return mixed
+
+    def _keep(self, resampler, mixed, last=False):
+        if resampler is not None:
+            mixed = np.clip(resampler.resample_chunk(np.ascontiguousarray(mixed), last=last), -1.0, 1.0)
+        self.resampled.append(mixed)
+
+
+def _as_float(samples: np.ndarray) -> np.ndarray:
+    if samples.dtype.kind == "f":
+        return samples.astype(np.float32, copy=False)
+    if samples.dtype == np.uint8:
+        return (samples.astype(np.float32) - 128.0) / 128.0
+    full = float(np.iinfo(samples.dtype).max) + 1.0
+    return (samples.astype(np.float64) / full).astype(np.float32)
+
+
+def frame_levels(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Level of each 20 ms frame in dB of full scale, mean removed; a shorter rest is a frame of its own."""
+    levels = _Levels(rate)
+    for block in _slices(samples):
+        levels.take(block)
+    return levels.decibels()
+
+
+class _Levels:
+    """`frame_levels` of a recording that comes in blocks."""
+
+    def __init__(self, rate):
+        self.size = max(1, round(rate * FRAME_SECONDS))
+        self.rest, self.spreads = np.zeros(0, np.float32), []
+
+    def take(self, block):
+        block = np.concatenate([self.rest, block], dtype=np.float32)
+        whole = len(block) // self.size * self.size
+        self.spreads.append(block[:whole].reshape(-1, self.size).std(axis=1))
+        self.rest = block[whole:].copy()
+
+    def decibels(self) -> np.ndarray:
+        spreads = [*self.spreads, *([[self.rest.std()]] if len(self.rest) else [])]
+        return 20.0 * np.log10(np.maximum(np.concatenate(spreads or [np.zeros(0)]), 1e-10))
+
+
+def _loud_level(levels: np.ndarray) -> float:
+    third = min(3, len(levels))
+    return float(np.partition(levels, -third)[-third])
+
+
+def silence_share(samples: np.ndarray, rate: int) -> float:
+    """Share of 20 ms frames more than 35 dB below the loud level; steady noise above that counts as sound."""
+    levels = frame_levels(samples, rate)
+    return float(np.mean(levels < _loud_level(levels) - SILENCE_BELOW_LOUD_DB))
+
+
+def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = 16000) -> list[tuple[int, int]]:
+    """Cuts a long recording [S] into pieces of at most `max_seconds`, as (start, stop) that follow on one another.
+
+    Each cut lies in the middle of the quietest 100 ms of the second half of its piece.
+    """
+    limit = int(max_seconds * rate)
+    size = max(1, round(rate * FRAME_SECONDS))
+    if limit < 10 * size:
+        raise ValueError(f"chunks: max_seconds={max_seconds:g} is too short to look for silence; at least 0.2")
+    levels = frame_levels(samples, rate)
+    smooth = np.convolve(np.pad(levels, 2, mode="edge"), np.full(5, 0.2), mode="valid")
+    start, spans = 0, []
+    while len(samples) - start > limit:
+        first, last = -(-(start + limit // 2) // size), (start + limit) // size
+        cut = (first + int(np.argmin(smooth[first:last]))) * size + size // 2
+        spans.append((start, cut))
+        start = cut
+    return [*spans, (start, len(samples))]

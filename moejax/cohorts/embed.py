@@ -1,0 +1,90 @@
+"""Embeddings of every utterance: pooled states of the unadapted encoder."""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from moejax.cohorts import gradients
+from moejax.data.pipeline import eval_batches, loader
+from moejax.nn import functional
+from moejax.runtime import faults
+from moejax.runtime.sharding import shard_batch
+from moejax.tasks import asr
+from moejax.work.context import Corpus
+from moejax.work.stage import Stage
+
+DEFAULTS = {
+    "embed": {
+        # Hidden states: 0 after the convolutions, 1 after the first block, ..., -1 the encoder's output
+        "layers": (-1,),
+        "pooling": "mean",  # mean or mean_std
+        "trim_silence": True,  # pool over frames with speech only; False pools over all frames of the utterance
+        "batch_size": 32,
+        # Further signals of the sample for cluster.signal: gradient (costs a training step of the sample)
+        "signals": (),
+        # Where the adapter sits that is differentiated: the encoder is where voices differ
+        "gradient": {"targets": ("encoder/layers/*/*",), "rank": 4, "dims": 256, "batch_size": 32},
+    },
+}
+
+
+def options(cfg) -> asr.Embedding:
+    return asr.Embedding(tuple(cfg.embed.layers), cfg.embed.pooling, cfg.embed.trim_silence)
+
+
+def run(cfg, work) -> dict:
+    """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits."""
+    corpus = Corpus(cfg, work)
+    config, params = corpus.base
+    depth = config.encoder_layers
+    wrong = [layer for layer in cfg.embed.layers if not -1 <= layer <= depth]
+    if wrong:
+        raise ValueError(f"embed.layers has {wrong[0]}; this encoder has layers 0 to {depth}, and -1 for its output")
+    graphdef, _ = functional.abstract(asr.build(config))
+    embed = asr.make_embed(graphdef, options(cfg))
+    rows = np.arange(len(corpus.manifest))
+    fetch = _Audio(corpus.audio)
+    names = corpus.manifest.column("id")
+    batches = eval_batches(
+        corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=names
+    )
+    out = None
+    stream = loader(batches, fetch, workers=cfg.runtime.workers)
+    for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
+        placed = shard_batch(batch, corpus.mesh)
+        pooled_BU = np.asarray(embed(params, placed["audio_BS"], placed["samples_B"]))
+        if out is None:
+            out = np.zeros((len(rows), pooled_BU.shape[1]), np.float32)
+        out[index[index >= 0]] = pooled_BU[index >= 0]
+        faults.point("embed.batch")
+    if not np.isfinite(out).all():
+        bad = corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
+        raise ValueError(f"embedding of utterance {bad!r} is not finite")
+    path = work.path("embed", "embeddings.npz")
+    temporary = path.with_name(".embeddings.tmp.npz")
+    names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]
+    np.savez(temporary, id=corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
+    faults.point("embed.partial")
+    os.replace(temporary, path)
+    more = gradients.write(corpus) if "gradient" in cfg.embed.signals else {}
+    return {"utterances": len(rows), "width": int(out.shape[1]), **more}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Audio:
+    """Audio and lengths only; row -1 is filler of one sample."""
+
+    cache: object
+
+    def __call__(self, bucket, rows):
+        audio_BS = np.zeros((len(rows), bucket), np.float32)
+        samples_B = np.ones(len(rows), np.int32)
+        for b, row in enumerate(rows):
+            if row >= 0:
+                wave = self.cache[int(row)]
+                audio_BS[b, : len(wave)], samples_B[b] = wave, len(wave)
+        return {"audio_BS": audio_BS, "samples_B": samples_B}
+
+
+STAGE = Stage("embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), sections=DEFAULTS)

@@ -1,0 +1,287 @@
+"""The cluster stage: cohorts in the embeddings of the sample, every utterance assigned, and what the clusters encode.
+
+Reads W/describe/manifest.parquet and W/embed/embeddings.npz; writes W/cluster/clusters.npz (`id`, `label` [N] with -1
+for noise, `membership` [N, C], `keep` [N], `probability` [N], `by` [N], `centroids` [C, K], `pca_mean`, `pca_matrix`,
+and `proj_mean` [U], `proj_matrix` [U, K] when a discriminant is asked for), agreement.json, agreement.md, map.png and
+overlap.png.
+No speaker's cohort is used anywhere but in the agreement and the picture.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from moejax.data.manifest import Manifest
+from moejax.runtime.files import write_json, write_text
+from moejax.work.stage import Stage
+
+DEFAULTS = {
+    "cluster": {
+        # What is a point: speaker (mean of its utterances; removes the text), voice (the same without knowing who
+        # spoke: utterances that sound like one person, grouped first) or utterance
+        "level": "speaker",
+        "signal": "embedding",  # embedding, or gradient (of an adapter; embed.signals must have it)
+        "remove": ("text", "seconds", "silence"),  # regressed out of what is clustered
+        "method": "auto",  # auto, hdbscan, kmeans, ward, spectral, or a mixture: gmm, student, laplace, vmf, dpgmm
+        "layers": ("auto",),  # cluster on these layers; () for all (the gate always sees all)
+        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette times
+        # evenness of sizes, and where several are close, the most stable of them
+        "auto": {"methods": ("kmeans", "ward", "gmm"), "max_clusters": 12},
+        "dims": 8,  # principal components kept; HDBSCAN stalls above 50 to 100
+        "variance": 1.0,  # fewer components if they hold this share of the variance; 1.0 for no such limit
+        # 0 in min_cluster_size: 2 for speakers, 2 % of the utterances (at least 5); in min_samples: 1 /
+        # min_cluster_size.
+        "hdbscan": {"min_cluster_size": 0, "min_samples": 0, "epsilon": 0.0, "selection": "eom"},
+        # Of every mixture. num_clusters 0: by BIC from 2 to max_clusters (dpgmm: its own number up to that).
+        # covariance auto: spherical below 50 points, else diag.
+        "gmm": {"num_clusters": 0, "max_clusters": 12, "covariance": "auto", "inits": 3},
+        "kmeans": {"num_clusters": 0, "max_clusters": 12},  # and spectral; num_clusters 0: by silhouette
+        "ward": {"num_clusters": 0, "max_clusters": 12},
+        "match": "split",  # fewer clusters than gate.num_experts: split the largest, or shrink the number of experts
+        "noise": "soft",  # drop, soft, uniform or nearest: what becomes of points in no cluster
+        # level speaker, voice: train utterances get their speaker's cluster, or (sound) all the one they sound like.
+        # Utterances of dev, test and of speakers outside the sample are always assigned by their sound.
+        "assign": "speaker",
+        "discriminant": "speaker",  # fixed projection for the gate, fitted on: speaker, cluster or none
+        "discriminant_dims": 8,
+        "shrinkage": None,  # of the covariance within groups, in [0, 1]; None: Ledoit-Wolf
+        "refits": 4,  # refits on 90 % of the points for the stability figure; 0 for none
+        "map": "pca",  # the picture's plane: pca, lda (of the clusters), or tsne (sample below 3000 utterances)
+    }
+}
+
+METHODS = ("hdbscan", "kmeans", "ward", "spectral", "gmm", "student", "laplace", "vmf", "dpgmm")
+# Values of the keys that take one of a few; here and not beside the code, which takes seconds to import.
+CHOICES = {
+    "level": ("speaker", "voice", "utterance"),
+    "signal": ("embedding", "gradient"),
+    "remove": ("text", "seconds", "silence"),
+    "method": ("auto", *METHODS),
+    "auto.methods": METHODS,
+    "match": ("split", "shrink"),
+    "noise": ("drop", "soft", "uniform", "nearest"),
+    "assign": ("speaker", "sound"),
+    "discriminant": ("speaker", "cluster", "none"),
+    "map": ("pca", "lda", "tsne"),
+}
+CLASSES = ("speaker", "cohort", "etiology", "accent", "gender", "text", "prompt")
+MEASURES = ("seconds", "silence")
+NUISANCES = ("seconds", "silence")
+PARTS = {
+    "found": "clusters as found, utterances of the sample",
+    "speakers": "clusters as found, each speaker counted once",
+    "sample": "the experts' clusters, sample",
+    "heldout": "the experts' clusters, dev and test, by sound alone",
+}
+
+
+def run(config, work) -> dict:
+    """Finds, assigns, writes and prints; returns the figures for done.json and the report."""
+    # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's DEFAULTS.
+    from sklearn.exceptions import ConvergenceWarning
+
+    from moejax.cohorts import figures as cluster_figures
+    from moejax.cohorts import fit, gradients
+
+    options = config.cluster.to_dict()
+    manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
+    x_NU, layer_names = load_embeddings(work.path("embed", "embeddings.npz"), manifest.column("id"))
+    sample_N, train_N = manifest.column("sample"), manifest.column("split") == "train"
+    gradient = None if options["signal"] == "embedding" else gradients.load(work, manifest.column("id"))
+    with warnings.catch_warnings():
+        # Of points that are equal k-means makes fewer clusters than it was asked for; the table says how many.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        cohorts = fit.discover(
+            x_NU,
+            sample_N=sample_N & train_N,
+            train_N=train_N,
+            columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
+            layer_names=layer_names,
+            num_experts=int(config.gate.num_experts),
+            seed=int(config.seed),
+            options=options,
+            log=work.log,
+            gradient=gradient,
+        )
+    report = describe_clusters(cohorts, manifest, sample_N & train_N, ~train_N)
+    alarms = warnings_of(report)
+    write_npz(work.path("cluster", "clusters.npz"), id=np.asarray(manifest.column("id"), str), **cohorts.arrays())
+    write_json(work.path("cluster", "agreement.json"), {**report, "warnings": alarms})
+    text = to_markdown(report, alarms)
+    write_text(work.path("cluster", "agreement.md"), text)
+    cluster_figures.write_map(
+        work.path("cluster", "map.png"),
+        cohorts.points_NK[sample_N & train_N],
+        {
+            "cluster": cohorts.raw_labels_N[sample_N & train_N],
+            "cohort": manifest.column("cohort")[sample_N & train_N],
+            "speaker": manifest.column("speaker")[sample_N & train_N],
+        },
+        how=options["map"],
+        seed=int(config.seed),
+    )
+    cluster_figures.write_overlap(
+        work.path("cluster", "overlap.png"), np.asarray(report["overlap"]["counts"]), report["overlap"]["speakers"]
+    )
+    work.log(text)
+    return summary(report, alarms)
+
+
+def load_embeddings(path: Path, ids_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """`embedding` [N, U] in the order of `ids_N`, and the layers' names; an utterance without a vector is an error."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no embeddings at {path}; `moejax embed` writes them")
+    with np.load(path) as arrays:
+        ids, x_NU = arrays["id"], arrays["embedding"]
+        layer_names = [str(name) for name in arrays["layer_names"]]
+    row_of = {str(name): row for row, name in enumerate(ids)}
+    missing = [name for name in ids_N if name not in row_of]
+    if missing:
+        raise ValueError(f"{path} has no embedding of {len(missing)} utterance(s), the first is {missing[0]!r}")
+    return x_NU[[row_of[name] for name in ids_N]], layer_names
+
+
+def describe_clusters(cohorts, manifest: Manifest, sample_N: np.ndarray, heldout_N: np.ndarray) -> dict:
+    """Sizes, noise, stability, and the agreement with every known column: of the clusters as found (by utterance, and
+    with every speaker counted once), and of the experts' clusters on the sample and on dev + test.
+
+    Computed from the labels *before* the noise policy. With `level` speaker the sample's agreement with the speaker is
+    1 by construction; the held-out part, assigned by sound alone, is the honest one.
+    """
+    from moejax.cohorts import agreement
+
+    columns = {name: manifest.column(name) for name in CLASSES}
+    columns |= {name: agreement.quantile_bins(manifest.column(name)) for name in MEASURES}
+    columns = {name: values_N for name, values_N in columns.items() if len(set(values_N)) > 1}
+    labels_N = cohorts.raw_labels_N
+    parts = {
+        "found": (cohorts.found_N, cohorts.found_N >= 0),
+        "sample": (labels_N, sample_N),
+        "heldout": (labels_N, heldout_N),
+    }
+    counts, names = agreement.overlap(manifest.column("speaker"), labels_N, cohorts.num_clusters)
+    return {
+        "method": cohorts.method,
+        "level": cohorts.level,
+        "signal": cohorts.signal,
+        "found": cohorts.found,
+        "num_clusters": cohorts.num_clusters,
+        "num_experts": cohorts.num_clusters,
+        "match": {"action": cohorts.match_action, "note": cohorts.match_note},
+        "sizes": {
+            "found": np.bincount(cohorts.found_N[cohorts.found_N >= 0], minlength=cohorts.found).tolist(),
+            "sample": np.bincount(labels_N[sample_N & (labels_N >= 0)], minlength=cohorts.num_clusters).tolist(),
+            "all": np.bincount(labels_N[labels_N >= 0], minlength=cohorts.num_clusters).tolist(),
+        },
+        "noise_share": agreement.noise_share(labels_N[sample_N]),
+        "noise_policy": cohorts.noise,
+        "stability": cohorts.stability,
+        "voices": cohorts.voices,
+        "candidates": cohorts.candidates,
+        "agreement": {
+            part: agreement.agreement(found_N[rows_N], {name: v_N[rows_N] for name, v_N in columns.items()})
+            for part, (found_N, rows_N) in parts.items()
+            if rows_N.any()
+        }
+        | by_speaker(cohorts.found_N, columns),
+        "overlap": {"speakers": names, "counts": counts.tolist()},
+    }
+
+
+def by_speaker(found_N: np.ndarray, columns: dict[str, np.ndarray]) -> dict:
+    """{"speakers": agreement} with every speaker counted once, by most of his utterances: many recordings of a few
+    voices cannot decide it. {} without names.
+    """
+    from moejax.cohorts import agreement
+
+    names_N = columns.get("speaker")
+    if names_N is None:
+        return {}
+    counts_PC, names = agreement.overlap(names_N[found_N >= 0], found_N[found_N >= 0], int(found_N.max()) + 1)
+    first = [int(np.flatnonzero(names_N.astype(str) == name)[0]) for name in names]
+    once = {name: columns[name][first] for name in ("cohort", "etiology", "accent", "gender") if name in columns}
+    return {"speakers": agreement.agreement(counts_PC[:, :-1].argmax(axis=1), once)}
+
+
+def warnings_of(report: dict) -> list[str]:
+    """One line for each nuisance that explains more of the clusters than the speaker does: the classic failure."""
+    lines = []
+    for part, rows in report["agreement"].items():
+        voice = rows.get("speaker", {"explained": 0.0})["explained"]
+        for name in NUISANCES:
+            if name in rows and rows[name]["explained"] > max(voice, 0.05):
+                lines.append(
+                    f"{part}: {name} explains {rows[name]['explained']:.2f} of the clusters, the speaker {voice:.2f}: "
+                    "they encode the nuisance; try silence-trimmed pooling or cluster.level='speaker'"
+                )
+    return lines
+
+
+def to_markdown(report: dict, alarms: list[str]) -> str:
+    """The table that is printed and kept in agreement.md."""
+    from moejax.cohorts import choice
+
+    stability = "not measured" if report["stability"] is None else f"{report['stability']:.2f}"
+    lines = [
+        f"{report['found']} clusters by {report['method']} on {report['level']}s of {report['signal']}, "
+        f"{report['num_clusters']} for the experts ({report['match']['note']}), "
+        f"noise {report['noise_share']:.1%} ({report['noise_policy']}), stability {stability}",
+        "",
+        "| cluster | sample | all | speakers |",
+        "|---|---|---|---|",
+    ]
+    counts = np.asarray(report["overlap"]["counts"])
+    for cluster, (few, many) in enumerate(zip(report["sizes"]["sample"], report["sizes"]["all"], strict=True)):
+        lines.append(f"| {cluster} | {few} | {many} | {int((counts[:, cluster] > 0).sum())} |")
+    if report["voices"]:
+        rows = report["voices"].get("speaker")  # none where nobody has a name
+        told = " ".join(f"{key} {rows[key]:.2f}" for key in ("ami", "ari", "purity")) if rows else "unknown"
+        lines += ["", f"Voices, grouped by layer {report['voices']['layer']}; agreement with the speakers: {told}"]
+    lines += choice.to_markdown(report["candidates"])
+    for part, rows in report["agreement"].items():
+        lines += [
+            "",
+            f"What the clusters encode ({PARTS[part]}): explained is the share of the clusters' entropy, above chance",
+            "",
+            "| column | classes | explained | AMI | ARI | purity |",
+            "|---|---|---|---|---|---|",
+        ]
+        for name, row in sorted(rows.items(), key=lambda item: -item[1]["explained"]):
+            figures = " | ".join(f"{row[key]:.2f}" for key in ("explained", "ami", "ari", "purity"))
+            lines.append(f"| {name} | {row['classes']} | {figures} |")
+    if alarms:
+        lines += ["", *[f"WARNING {line}" for line in alarms]]
+    return "\n".join(lines) + "\n"
+
+
+def summary(report: dict, alarms: list[str]) -> dict:
+    """The small part for done.json."""
+    keys = ("method", "level", "signal", "found", "num_clusters", "num_experts", "noise_share", "stability")
+    parts = report["agreement"].items()
+    return {
+        **{key: report[key] for key in keys},
+        "match": report["match"]["action"],
+        "ari": {part: {name: row["ari"] for name, row in rows.items()} for part, rows in parts},
+        "explained": {part: {name: row["explained"] for name, row in rows.items()} for part, rows in parts},
+        "warnings": alarms,
+    }
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Arrays as .npz, whole or not at all; no object arrays, so that it loads without pickle."""
+    objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
+    if objects:
+        raise ValueError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    os.replace(temporary, path)
+
+
+STAGE = Stage("cluster", run, needs=("embed",), reads=("cluster", "gate.num_experts"), sections=DEFAULTS)

@@ -1,0 +1,221 @@
+"""A system of a workdir in the formats of other libraries: `moejax export`.
+
+    hf           Hugging Face folder of the base with one route merged into its weights
+    openai       the same as model.pt for openai-whisper
+    ctranslate2  the same for CTranslate2 and faster-whisper
+    peft         LoRA folders, one for each adapter or expert, or one for a route
+
+Everything is built beside the output and renamed once whole. Every folder gets a model card, README.md, and
+export.json, which says what is in it and lets a later export replace it.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from pathlib import Path
+
+from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_lora
+from moejax.convert.low_rank import merged
+from moejax.export import card, systems
+from moejax.job.opening import open_corpus
+from moejax.runtime.files import read_json, write_json, write_text
+from moejax.training import base
+
+MANIFEST = "export.json"
+HELP = """moejax export: a trained system for other libraries, with a model card.
+
+usage:
+  moejax export --workdir W --to hf|openai|ctranslate2|peft --output D [--system NAME] [--route ROUTE]
+                [--dtype float32|float16|bfloat16] [--quantization int8|int8_float16|...]
+
+  hf           Hugging Face folder: transformers, and moejax transcribe --model D
+  openai       D/model.pt: whisper.load_model("D/model.pt")
+  ctranslate2  faster_whisper.WhisperModel("D"); needs pip install 'moejax[ctranslate2]'
+  peft         LoRA folders for PEFT; without --system every adapter and expert of the workdir
+
+These formats hold one network, so a mixture is merged on one route (not with peft, unless --route is given):
+  --route average          mean of the gate's weights over the training part (the default)
+  --route cohort:B         mean over one cohort, or speaker:F03 over one speaker
+  --route expert:2         one expert alone
+  --route 0.5,0.5,0        weights of your own, one for each expert
+
+examples:
+  moejax export --workdir runs/q --to peft --output exports/loras
+  moejax export --workdir runs/q --to hf --output exports/cohort_B --system moe --route cohort:B
+  moejax export --workdir runs/q --to ctranslate2 --output exports/lora_A1 --system lora_A1 --quantization int8
+
+Models with a 20 ms hop or masked padding (the micro family) exist in hf and peft only, where the card says so.
+The licence in the card is the config's export.license.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What was asked for, checked."""
+
+    to: str
+    dtype: str
+    quantization: str | None
+
+
+def run(workdir, to, output, *, system=None, route=None, dtype="float32", quantization=None) -> list[Path]:
+    """Exports and returns the folders that were written.
+
+    Args:
+      workdir: of a finished run.
+      to: a key of `FORMATS`.
+      output: folder; it must not exist, be empty, or hold an earlier export and nothing else.
+      system: name in the workdir's table; None is its best (`moe`, ...), with peft every LoRA.
+      route: of a mixture, see HELP.
+      dtype: of the weights (peft: float32 only).
+      quantization: ctranslate2 only, see its documentation.
+    Errors: one line, before any work, for what the format cannot express or the workdir does not have.
+    """
+    workdir, output = Path(workdir), Path(output).absolute()
+    if to not in FORMATS:
+        raise ValueError(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
+    if not (workdir / "config.json").is_file() or not (workdir / "base" / "model.json").is_file():
+        raise FileNotFoundError(f"{workdir} is no moejax workdir: it has no config.json or no base/model.json")
+    corpus = open_corpus(workdir)
+    order = Order(to, dtype, quantization)
+    _check(corpus, order, system)
+    with _whole(output) as folder:
+        parts = _parts(corpus, order, system, route)
+        places = {part.name: folder / _safe(part.name) if len(parts) > 1 else folder for part in parts}
+        if len(set(places.values())) < len(parts):
+            raise ValueError("two systems would get the same folder; export them one by one with --system")
+        for part in parts:
+            places[part.name].mkdir(parents=True, exist_ok=True)
+            FORMATS[to](corpus, part, order, places[part.name])
+            write_text(places[part.name] / "README.md", card.card(corpus, part, to, dtype, quantization))
+        if len(parts) > 1:
+            write_text(folder / "README.md", card.index(corpus, parts, {p.name: _safe(p.name) for p in parts}))
+        write_json(folder / MANIFEST, _manifest(folder, parts, order))
+    return [output / place.relative_to(folder) for place in places.values()]
+
+
+def _check(corpus, order, system):
+    config = hf_whisper.load_config(corpus.base_folder)
+    if order.dtype not in hf_whisper.DTYPES:
+        raise ValueError(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
+    if order.to == "peft" and order.dtype != "float32":
+        raise ValueError("PEFT folders are written in float32, as the adapters were trained")
+    if order.quantization is not None and order.to != "ctranslate2":
+        raise ValueError(f"--quantization belongs to --to ctranslate2, not {order.to}")
+    if order.to == "peft" and system == "base":
+        raise ValueError("the base has no LoRA; export it with --to hf, openai or ctranslate2")
+    if order.to == "openai":
+        openai_whisper.check(config, corpus.tokenizer)
+    if order.to == "ctranslate2":
+        ctranslate2_model.check(config)
+        ctranslate2_model.converters()
+    if system is not None:
+        systems.check_system(corpus, system)
+
+
+def _parts(corpus, order, system, route):
+    if order.to != "peft" or route is not None:
+        return [systems.one_model(corpus, system or systems.default_system(corpus), route)]
+    if system is None:
+        return systems.every_lora(corpus)
+    if system in systems.MIXTURES:
+        parts = systems.experts(corpus, system)
+        return [dataclasses.replace(part, name=part.name.removeprefix(f"{system}/")) for part in parts]
+    return [systems.one_model(corpus, system, None)]
+
+
+def _hf(corpus, part, order, folder):
+    config, params = hf_whisper.load(corpus.base_folder)
+    ours = hf_whisper.settings(corpus.base_folder)
+    extra = {name: value for name, value in ours.items() if name not in ("hop", "mask_padding")}
+    extra |= {"system": part.system, "route": part.weights, "meaning": part.meaning}
+    hf_whisper.save(
+        folder, config, merged(params, part.adapter), tokenizer=corpus.tokenizer, extra=extra, dtype=order.dtype,
+        generation=_generation(corpus, config),
+    )  # fmt: skip
+
+
+def _generation(corpus, config):
+    """What the base says about generation (alignment heads, suppressed tokens), and the run's language."""
+    spoken = {"language": corpus.cfg.data.language, "task": "transcribe"} if corpus.tokenizer.is_multilingual else {}
+    return base.generation(corpus.base_folder, config) | spoken
+
+
+def _openai(corpus, part, order, folder):
+    config, params = hf_whisper.load(corpus.base_folder)
+    openai_whisper.save(
+        folder / "model.pt", config, merged(params, part.adapter), tokenizer=corpus.tokenizer, dtype=order.dtype
+    )
+    corpus.tokenizer.save(folder)  # the vocabulary for `moejax.load`; openai-whisper brings its own
+
+
+def _ctranslate2(corpus, part, order, folder):
+    between = folder.with_name(f"{folder.name}.hf")
+    try:
+        _hf(corpus, part, order, between)
+        ctranslate2_model.convert(between, folder, quantization=order.quantization)
+    finally:
+        shutil.rmtree(between, ignore_errors=True)
+
+
+def _peft(corpus, part, order, folder):
+    config = hf_whisper.load_config(corpus.base_folder)
+    base = corpus.cfg.model.pretrained if Path(corpus.base_folder) == Path(corpus.cfg.model.pretrained) else ""
+    peft_lora.save(
+        folder, config, part.adapter, base=base or Path(corpus.base_folder).resolve(), stabilised=part.stabilised
+    )
+
+
+FORMATS = {"hf": _hf, "openai": _openai, "ctranslate2": _ctranslate2, "peft": _peft}
+
+
+def _safe(name):
+    """The name of a part as a path: speakers and cohorts may be called anything."""
+    return "/".join(re.sub(r"[^\w.+-]", "_", word) for word in name.split("/"))
+
+
+def _manifest(folder, parts, order):
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {
+        **dataclasses.asdict(order),
+        "parts": {part.name: {"system": part.system, "meaning": part.meaning, "route": part.weights} for part in parts},
+        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
+    }
+
+
+def _sha256(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _whole(output):
+    """A folder beside `output` that becomes it when the block ends well. Errors: an output with anybody's other files.
+    """
+    _check_replaceable(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (output.with_name(f".{output.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
+    new.mkdir()
+    try:
+        yield new
+        if output.exists():
+            os.replace(output, old)
+        os.replace(new, output)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(output):
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise FileExistsError(f"{output} is a file, not a folder")
+    present = {path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()}
+    file = output / MANIFEST
+    ours = {MANIFEST, *read_json(file)["files"]} if file.is_file() else set()
+    if foreign := sorted(present - ours):
+        raise FileExistsError(f"{output} holds {foreign[0]}, which no export wrote; choose another folder")

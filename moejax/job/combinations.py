@@ -1,0 +1,209 @@
+"""Keys that mean nothing together, or that the network, the table or one another rule out: read off the whole config at
+once, before any work.
+"""
+
+import dataclasses
+import os
+
+from moejax.data import splits
+from moejax.data.manifest import COLUMNS
+from moejax.nn import inject
+from moejax.nn.whisper import WhisperConfig
+from moejax.ops.audio import SAMPLE_RATE, STRIDE
+from moejax.systems import controls
+from moejax.text import languages
+from moejax.text.tokenizer import special_tokens
+from moejax.training import adapters, base, hyper, packed
+
+SINGLE = tuple(kind for kind in adapters.KINDS if kind not in adapters.MANY)
+FIXED = ("base", *hyper.SYSTEMS, *SINGLE, adapters.MERGED, "moe_frozen", "moe", *controls.CONTROLS)
+OF_GROUPS = ("lora_", "hyper_", "moe_hyper_")  # followed by cohorts or speakers, which the corpus alone knows
+
+
+def check(config) -> None:
+    """ValueError naming the keys of the first combination that cannot be run."""
+    _data(config)
+    _network(config)
+    _base(config)
+    _vocabularies(config)
+    _cluster(config)
+    _systems(config)
+    _gate(config)
+    joint = config.joint
+    if joint.temperature_steps > joint.steps:
+        raise ValueError(
+            f"config key 'joint.temperature_steps' is {joint.temperature_steps}, of joint.steps = {joint.steps}: the"
+            " temperature must have come down to 1 when the stage ends; 0 takes all of its steps"
+        )
+    sizes = list(config.mesh.values())
+    if sizes.count(-1) > 1 or 0 in sizes:
+        raise ValueError(f"config section 'mesh' is {config.mesh.to_dict()}: sizes are positive, and at most one is -1")
+    if config.translate.width % config.translate.heads:
+        raise ValueError(
+            f"config key 'translate.width' is {config.translate.width}, which does not divide by translate.heads ="
+            f" {config.translate.heads}"
+        )
+    if config.report.spelling and not os.path.isfile(os.path.expanduser(config.report.spelling)):
+        raise ValueError(f"config key 'report.spelling' is {config.report.spelling!r}: no such file")
+
+
+def _data(config) -> None:
+    data = config.data
+    if data.language not in languages.NAMES:
+        raise ValueError(f"config key 'data.language' is {data.language!r}; known: {', '.join(languages.NAMES)}")
+    if config.translate.backend != "deepl" and config.translate.target not in languages.NAMES:
+        known = ", ".join(languages.NAMES)
+        raise ValueError(f"config key 'translate.target' is {config.translate.target!r}; known: {known}")
+    if data.min_seconds >= data.max_seconds:
+        raise ValueError(
+            f"config key 'data.min_seconds' is {data.min_seconds:g}; it must lie below data.max_seconds ="
+            f" {data.max_seconds:g}"
+        )
+    splits.check(data.split, tuple(data.split_fractions), data.split_options.to_dict(), "config section 'data': ")
+    for name, wanted in config.base.select.items():
+        texts = [column for column, kind in COLUMNS.items() if str(kind) == "string"]
+        if name not in texts:
+            raise ValueError(f"config key 'base.select' names the column {name!r}; known: {', '.join(texts)}")
+        values = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"config key 'base.select.{name}' is {wanted!r}; it takes a list of text")
+
+
+def _vocabularies(config) -> None:
+    """Those that are learnt from the corpus have room for bytes and special tokens."""
+    learnt, spoken = {}, (config.data.language,)
+    if not (config.model.vocabulary or base.pretrained(config)):
+        learnt["model"] = special_tokens(spoken, 30.0 if config.base.timestamps else 0.0)
+    if config.translate.backend in ("auto", "offline"):
+        learnt["translate"] = special_tokens((*spoken, config.translate.target), 0.0)
+    for section, tokens in learnt.items():
+        if (size := config[section].vocab_size) < (least := 256 + len(tokens)):
+            raise ValueError(
+                f"config key '{section}.vocab_size' is {size}; it takes at least {least}, the bytes and special tokens"
+            )
+
+
+def _network(config) -> None:
+    """What a base from scratch would be; of a pretrained one, its folder decides."""
+    own = _targets(config)
+    if base.pretrained(config):
+        if config.model.vocabulary:
+            raise ValueError("model.vocabulary is for a base from scratch; model.pretrained brings its own")
+        return
+    sizes, known = config.model.sizes.to_dict(), [field.name for field in dataclasses.fields(WhisperConfig)]
+    for name in sizes:
+        if name not in known or name == "dtype":  # which is model.dtype
+            raise ValueError(f"config key 'model.sizes' has no {name!r}; known: {', '.join(sorted(known))}")
+    try:
+        network = base.from_scratch(config)
+    except ValueError as error:
+        raise ValueError(f"config key 'model.sizes': {error}") from None
+    heard = network.max_source_positions * STRIDE * network.hop / SAMPLE_RATE
+    if max(config.model.buckets) > heard + 1e-6:
+        raise ValueError(
+            f"config key 'model.buckets' ends at {max(config.model.buckets):g} s; the network of model.size ="
+            f" {config.model.size!r} and model.sizes hears {heard:g} s"
+        )
+    depth, wrong = network.encoder_layers, [n for n in config.embed.layers if n > network.encoder_layers]
+    if wrong:
+        raise ValueError(
+            f"config key 'embed.layers' has {wrong[0]}; this encoder has layers 0 to {depth}, -1 is its output"
+        )
+    if config.base.pack.seconds:
+        packed.check(config, network)
+    layers = inject.layer_paths(network)
+    for path, patterns in (
+        ("mixture.targets", own),
+        ("embed.gradient.targets", gradient_targets(config)),
+    ):
+        try:
+            inject.matching(layers, patterns)
+        except ValueError as error:
+            raise ValueError(f"config key {path!r}: {error}") from None
+
+
+def _targets(config) -> list[str]:
+    """The patterns of mixture.targets."""
+    targets = config.mixture.targets
+    if not isinstance(targets, tuple | list) or not targets:
+        raise ValueError(f"config key 'mixture.targets' is {targets!r}; it takes a tuple of at least one pattern")
+    for target in targets:
+        own = target if isinstance(target, tuple | list) else (target, 1, 1.0)
+        if not (
+            len(own) == 3 and isinstance(own[0], str) and type(own[1]) is int and type(own[2]) in (int, float)
+            and 0 < own[1] <= 4096 and 0 < own[2] < 1e6
+        ):  # fmt: skip
+            raise ValueError(
+                f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
+            )
+    return [target if isinstance(target, str) else target[0] for target in targets]
+
+
+def gradient_targets(config) -> tuple[str, ...]:
+    """Where the adapter sits whose gradient is a signal; nowhere if none is asked for."""
+    return tuple(config.embed.gradient.targets) if "gradient" in config.embed.signals else ()
+
+
+def _base(config) -> None:
+    section = config.base
+    if section.word_strings > section.readings:
+        raise ValueError(
+            f"config key 'base.word_strings' is {section.word_strings}, of base.readings = {section.readings}: strings"
+            " are a part of the readings, so at most as many"
+        )
+    words = tuple(section.string_words)
+    if words and (len(words) != 2 or words[0] > words[1]):
+        raise ValueError(
+            f"config key 'base.string_words' is {words}; it takes (fewest, most), or () for as many as texts"
+        )
+    if section.ctc and base.pretrained(config):
+        raise ValueError("config key 'base.ctc' is for a base from scratch; with model.pretrained it must be 0")
+    if section.timestamps and not section.pack.seconds:
+        raise ValueError("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
+    for name in ("lead", "gap", "noise_level"):
+        if section.pack[name][0] > section.pack[name][1]:
+            raise ValueError(
+                f"config key 'base.pack.{name}' is {tuple(section.pack[name])}; it takes (lowest, highest)"
+            )
+    if section.pack.seconds:
+        packed.phases(section)
+
+
+def _cluster(config) -> None:
+    names = [f"h{layer}" if layer >= 0 else "output" for layer in config.embed.layers]
+    if len(set(names)) < len(names):
+        raise ValueError(f"config key 'embed.layers' is {tuple(config.embed.layers)}: a layer stands there twice")
+    unknown = [name for name in config.cluster.layers if name not in (*names, "auto")]
+    if unknown:
+        known = ", ".join((*names, "auto"))
+        raise ValueError(f"config key 'cluster.layers' has {unknown[0]!r}; embed.layers gives {known}")
+    if "auto" in config.cluster.layers and len(config.cluster.layers) > 1:
+        raise ValueError("config key 'cluster.layers' has 'auto' beside others; it stands alone")
+    if config.cluster.signal not in ("embedding", *config.embed.signals):
+        raise ValueError(f"cluster.signal={config.cluster.signal!r} needs embed.signals=({config.cluster.signal!r},)")
+    size = config.cluster.hdbscan.min_cluster_size
+    if size == 1:
+        raise ValueError("config key 'cluster.hdbscan.min_cluster_size' is 1; it takes at least 2, or 0 for automatic")
+
+
+def _gate(config) -> None:
+    kind, mixture = config.gate.kind, config.mixture
+    if kind == "token" and mixture.kind == "dora":
+        raise ValueError("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
+    if kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
+        raise ValueError("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
+
+
+def _systems(config) -> None:
+    """Names of systems that no stage can train. Those of cohorts and speakers are known to the corpus alone."""
+    for path, names in (
+        ("evaluate.systems", config.evaluate.systems), ("translate.systems", config.translate.systems),
+        ("study.systems", config.study.systems), ("study.heldout_systems", config.study.heldout_systems),
+    ):  # fmt: skip
+        for name in names:
+            if name not in FIXED and not name.startswith(OF_GROUPS):
+                known = ", ".join((*FIXED, *(f"{start}<cohort or speaker>" for start in OF_GROUPS)))
+                raise ValueError(f"config key {path!r} has {name!r}; known: {known}")
+    for name in config.evaluate.systems:
+        if name in SINGLE and name not in config.adapters.kinds:
+            raise ValueError(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")

@@ -1,0 +1,50 @@
+"""`moejax.evaluate`: decode a workdir's systems and score them, the table of the report without the report."""
+
+from pathlib import Path
+
+from moejax.job import graph
+from moejax.job.opening import as_trained, open_corpus, stage_of
+from moejax.report import load
+from moejax.report import stage as report
+from moejax.score import tables
+from moejax.systems import evaluate as evaluation
+
+
+def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Table:
+    """Word error rates of a workdir's systems on one split: `.rows`, `.to_markdown()`, `.to_csv()`, `.to_dict()`.
+
+    A config (a path such as `configs/quickstart.py:fast`, or a ConfigDict) is first run up to its adapters in
+    runs/<name>; a variant's name is <name>-<variant>. `systems` are names, by default those that the report has.
+    Everything is decoded anew and nothing is written. Errors: KeyError for a system that was not trained, ValueError
+    for an empty split or a system that no longer fits the stages before it; all name what there is.
+    """
+    corpus = open_corpus(_workdir(workdir_or_config))
+    cfg, work = corpus.cfg, corpus.work
+    names = [systems] if isinstance(systems, str) else list(systems or evaluation.chosen(cfg, work))
+    known, normalizer = load.utterances(work), report.normalizer(cfg.report)
+    rows, scored, found, opened = corpus.rows(split), [], [], {}
+    for name in names:
+        stage = stage_of(name)
+        trained = opened[stage] = opened.get(stage) or as_trained(corpus, name)
+        system = evaluation.open_system(trained, name)
+        scope = evaluation.own_rows(trained, rows, name)
+        if len(scope):  # a speaker's adapter decodes its own speaker only, who may have nothing in this split
+            scored += load.score(evaluation.decode(trained, system, scope), name, known, normalizer)
+            found.append(name)
+    if not scored:
+        raise ValueError(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")
+    return tables.build(
+        scored, systems=found, cohorts=load.cohorts(scored, cfg.report.typical),
+        against=tuple(cfg.report.against), draws=cfg.report.draws, seed=cfg.seed,
+    )  # fmt: skip
+
+
+def _workdir(source) -> Path:
+    """The workdir itself, or that of a config, whose stages are run if they are not finished."""
+    if isinstance(source, str | Path) and Path(source).is_dir():
+        if not Path(source, "config.json").is_file() or not Path(source, "base", "model.json").is_file():
+            raise FileNotFoundError(f"{source} is no moejax workdir: it has no config.json or no base/model.json")
+        return Path(source)
+    config = graph.configs.load(str(source)) if isinstance(source, str | Path) else graph.configs.resolve(source)
+    work = graph.run(config, Path("runs", config.name), ["joint", "adapters"])
+    return work.root

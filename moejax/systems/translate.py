@@ -1,0 +1,176 @@
+"""Cascaded speech translation: every system's hypotheses through a text translator, scored against references.
+
+Two back ends: DeepL by its official client, and an offline transformer trained here on the corpus' own parallel text.
+References that the same translator made are never scored (the manifest's `translation_source` decides).
+"""
+
+import json
+import os
+
+import numpy as np
+
+from moejax import mt
+from moejax.data.pipeline import Plan
+from moejax.runtime import processes
+from moejax.runtime.files import read_jsonl, write_json, write_text
+from moejax.score import bleu
+from moejax.tasks import translation
+from moejax.text.tokenizer import Tokenizer
+from moejax.train.checkpoint import save_params
+from moejax.training import fitting
+from moejax.work.context import Corpus
+from moejax.work.stage import Stage
+
+DEFAULTS = {
+    "translate": {
+        **fitting.PLAIN,
+        "backend": "auto",  # auto: offline where the corpus has translations, else none; offline, deepl, none
+        "target": "de",
+        "systems": ("base", "lora", "lora_total", "moe_frozen", "moe"),
+        "reference_text": True,  # also translate the true transcripts: what perfect recognition would score
+        # The offline translator.
+        "steps": 600,
+        "batch_size": 64,
+        "width": 128,
+        "layers": 2,
+        "heads": 4,
+        "vocab_size": 1000,
+        # Builtin corpus only: more sentences of its grammar, none of them of another part than train
+        "extra_pairs": 6000,
+        # DeepL. The key is read from the environment variable DEEPL_AUTH_KEY.
+        "deepl_server": "",
+        "deepl_cache": "~/.cache/moejax/deepl",
+    },
+}
+
+
+def run(cfg, work) -> dict:
+    """Writes W/translate/<system>.<mt>.jsonl and summary.json, or says why there is nothing to translate."""
+    corpus = Corpus(cfg, work)
+    rows = corpus.rows(cfg.evaluate.split)
+    references = corpus.manifest.column("translation")[rows]
+    backend = cfg.translate.backend
+    if backend not in BACKENDS:
+        raise ValueError(f"unknown translate.backend {backend!r}; known: {', '.join(BACKENDS)}")
+    if backend == "auto":
+        backend = "offline" if any(references) else "none"
+    if backend == "none":
+        work.log("  nothing to translate: the corpus has no reference translations")
+        write_json(work.path("translate", "summary.json"), {})
+        return {"backend": "none"}
+    if not processes.first() and backend != "offline":  # nobody is paid twice
+        return {}
+    translator = BACKENDS[backend](corpus)
+    if not processes.first():
+        return {}
+    summary = {}
+    for system, texts in _hypotheses(corpus, rows):
+        translated = translator.translate(list(texts.values()))
+        records = list(_records(corpus, texts, translated))
+        name = f"{system}.{backend}"
+        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
+        write_text(work.path("translate", f"{name}.jsonl"), lines)
+        scored = [r for r in records if r["reference"]]
+        if scored:
+            summary[name] = bleu.score(
+                [r["hypothesis"] for r in scored], [r["reference"] for r in scored],
+                system=backend, translation_sources=[r["translation_source"] for r in scored],
+            )  # fmt: skip
+            work.log(f"  {name}: BLEU {summary[name]['bleu']:.1f}  chrF {summary[name]['chrf']:.1f}")
+    write_json(work.path("translate", "summary.json"), summary)
+    return {"backend": backend, "systems": len(summary)}
+
+
+def _hypotheses(corpus, rows):
+    """(system, {id: text}) of every configured system that was evaluated, and of the true transcripts."""
+    if corpus.cfg.translate.reference_text:
+        manifest = corpus.manifest
+        yield "transcript", {str(manifest.column("id")[r]): str(manifest.column("text")[r]) for r in rows}
+    for system in corpus.cfg.translate.systems:
+        file = corpus.work.path("evaluate", f"{system}.jsonl")
+        if not file.exists():
+            corpus.work.log(f"  {system}: not evaluated, left out of translation")
+            continue
+        yield system, {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
+
+
+def _records(corpus, texts, translated):
+    place = {str(name): i for i, name in enumerate(corpus.manifest.column("id"))}
+    columns = {name: corpus.manifest.column(name) for name in ("translation", "translation_source")}
+    for (name, source), hypothesis in zip(texts.items(), translated, strict=True):
+        row = place[name]
+        more = {column: str(values[row]) for column, values in columns.items()}
+        yield {"id": name, "source": source, "hypothesis": hypothesis, "reference": more.pop("translation"), **more}
+
+
+def _deepl(corpus):
+    section = corpus.cfg.translate
+    client = mt.get("deepl")(
+        os.environ.get("DEEPL_AUTH_KEY"), section.deepl_server or None, os.path.expanduser(section.deepl_cache)
+    )
+    return _DeepL(client, corpus.cfg.data.language.upper(), section.target.upper())
+
+
+class _DeepL:
+    def __init__(self, client, source, target):
+        self.client, self.source, self.target = client, source, target
+
+    def translate(self, texts):
+        return self.client.translate(texts, source=self.source, target=self.target)
+
+
+def _offline(corpus):
+    """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded
+    corpus.
+    """
+    cfg, work = corpus.cfg, corpus.work
+    section = cfg.translate
+    pairs = _pairs(corpus)
+    languages = (cfg.data.language, section.target)
+    tokenizer = Tokenizer.train([text for pair in pairs for text in pair], section.vocab_size, languages=languages)
+    prefix = tokenizer.prefix(section.target, "translate")
+    source = [tokenizer.encode(english) for english, _ in pairs]
+    target = [prefix + tokenizer.encode(german) + [tokenizer.eot] for _, german in pairs]
+    length = -(-(max(max(map(len, source)), max(map(len, target))) + 4) // 8) * 8
+    config = translation.configure(
+        tokenizer.vocab_size, width=section.width, layers=section.layers, heads=section.heads, max_tokens=length
+    )
+    graphdef, params = translation.init(config, cfg.seed)
+    batches = translation.Pairs(source, target, len(prefix), tokenizer.eot, length)
+    plan = Plan(
+        lengths=np.ones(len(pairs), np.int64), buckets=(1,), batch_size=section.batch_size, seed=cfg.seed,
+        multiple=corpus.multiple,
+    )  # fmt: skip
+    params = fitting.train(
+        corpus, "translate", translation.make_loss(graphdef), params, ("backbone",), section, plan=plan, fetch=batches,
+        sub=("model",),
+    )  # fmt: skip
+    save_params(work.path("translate", "model", "params.safetensors"), {"backbone": params["backbone"]})
+    if processes.first():
+        tokenizer.save(work.path("translate", "model", "tokenizer"))
+    return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
+
+
+def _pairs(corpus) -> list[tuple[str, str]]:
+    """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
+    manifest, cfg = corpus.manifest, corpus.cfg
+    rows = corpus.rows("train")
+    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
+    pairs = [(str(text), str(german)) for text, german in found.items() if german]
+    if not pairs:
+        raise ValueError("translate.backend is offline, but no training utterance has a translation; use deepl or none")
+    if cfg.data.source == "builtin" and cfg.translate.extra_pairs:
+        from moejax.speech import grammar
+
+        held = set(manifest.column("text")[manifest.indices(split=["dev", "test"])])
+        extra = grammar.sample(cfg.translate.extra_pairs, cfg.seed + 1)
+        pairs += [(english, german) for english, german in extra if english not in held and english not in found]
+    return pairs
+
+
+BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl}
+
+
+STAGE = Stage(
+    "translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=DEFAULTS
+)

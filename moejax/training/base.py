@@ -1,0 +1,275 @@
+"""The base: a pretrained Whisper as it is, fine-tuned in full, or a micro Whisper trained from scratch on part of the
+corpus.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from moejax.audio.cache import AudioCache
+from moejax.convert import hf_whisper
+from moejax.data.collate import Collator
+from moejax.data.pipeline import Plan
+from moejax.decode import alignment_heads
+from moejax.nn import functional, whisper
+from moejax.ops.audio import SAMPLE_RATE
+from moejax.runtime import processes
+from moejax.runtime.files import write_json
+from moejax.speech import synthetic
+from moejax.tasks import asr
+from moejax.text.tokenizer import Tokenizer
+from moejax.training import fitting, packed
+from moejax.work.context import Corpus, bucket_samples
+from moejax.work.stage import Stage
+
+DEFAULTS = {
+    "model": {
+        "pretrained": "",  # Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch
+        "size": "micro",  # a key of moejax.nn.whisper.SIZES, used without `pretrained`
+        "sizes": {},  # what to change in that size, such as {"encoder_layers": 4, "hop": 160}
+        "vocabulary": "",  # folder of a published vocabulary (multilingual.tiktoken); "" learns one from the corpus
+        "vocab_size": 600,  # upper limit of the vocabulary learnt from the corpus
+        "dtype": "float32",  # activations of the backbone; bfloat16 on accelerators
+        # How the frozen backbone is kept from `embed` on: float32, bfloat16 or int8; "" is dtype. The base stage itself
+        # trains and writes float32.
+        "weights": "",
+        "buckets": (2.0, 4.0, 6.0),  # audio lengths in seconds: one compilation each. Pretrained: (30.0,)
+    },
+    "base": {
+        **fitting.TRAIN,
+        # Manifest columns that the base is trained on, such as {"cohort": ["typical"]}; {} for all of train
+        "select": {},
+        "ctc": 0.0,  # weight of an auxiliary CTC loss on the encoder, from scratch only
+        "readings": 0,  # synthesised readings of the training texts mixed in (needs the quickstart extra)
+        "word_strings": 0,  # of these readings, how many read random strings of training words instead
+        # Words in such a string, fewest and most; () as many as the training texts have. Attention finds its way
+        # through short strings first
+        "string_words": (),
+        "repeat": 1,  # how often the real part stands in an epoch beside the readings
+        # Steps before all others on what fits the smallest bucket: sounds are learnt there before attention has to find
+        # them, in cheap steps
+        "short_steps": 0,
+        "finetune_steps": 0,  # steps on the real part alone, after `steps` on the mix, at a tenth of the learning rate
+        "timestamps": False,  # targets with times; needs windows (pack.seconds)
+        "pack": packed.DEFAULTS,  # utterances joined into windows as published models hear them
+    },
+}
+
+
+LOCATIONS = ("model.pretrained", "input")
+
+
+def pretrained(cfg) -> str:
+    """The absolute path of `model.pretrained`; "" for none. A relative one is relative to where the command runs."""
+    folder = cfg.model.pretrained
+    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
+
+
+def inputs(cfg) -> str:
+    """A digest that changes when the pretrained weights do: size and time of their files. Errors: no such folder."""
+    folder = pretrained(cfg)
+    if not folder:
+        return ""
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"model.pretrained: no folder {folder!r}")
+    seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)]
+    return hashlib.blake2b(json.dumps(seen).encode(), digest_size=16).hexdigest()
+
+
+def content(folder) -> str:
+    """A digest of the bytes of a model folder, wherever it lies (a second for each GB)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in _files(folder):
+        with open(path, "rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _files(folder) -> list[Path]:
+    """What makes a Hugging Face folder a model: settings, vocabulary, weights."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".txt", ".safetensors"))
+
+
+def run(cfg, work) -> dict:
+    """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
+    corpus = Corpus(cfg, work)
+    published = pretrained(cfg)
+    if published and not (cfg.base.steps or cfg.base.pack.seconds):
+        config, _ = hf_whisper.load(published)
+        write_json(work.path("base", "model.json"), {"path": published})
+        return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
+    rows = corpus.rows("train", cfg.base.select.to_dict())
+    texts = [str(t) for t in corpus.manifest.column("text")[rows]]
+    readings = _readings(cfg, work, texts)
+    if cfg.model.pretrained:
+        config, params = hf_whisper.load(published)
+        tokenizer = Tokenizer.from_hf_folder(published)
+    else:
+        # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
+        # theirs.
+        known = [str(t) for t in corpus.manifest.column("text")[corpus.rows("train")]]
+        tokenizer = _vocabulary(cfg, known)
+        config, params = from_scratch(cfg), {}
+        config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+    config = dataclasses.replace(config, dtype=cfg.model.dtype)
+    sources = _Sources(corpus, rows, readings)
+    if cfg.base.pack.seconds:
+        packed.check(cfg, config)
+        params = packed.fit(corpus, config, params, tokenizer, sources)
+    else:
+        params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
+    if not processes.first():
+        return {}
+    hf_whisper.save(
+        work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer,
+        generation=generation(published, config) if cfg.model.pretrained else None,
+    )  # fmt: skip
+    write_json(work.path("base", "model.json"), {"path": "base/model"})
+    return {
+        "utterances": len(rows),
+        "readings": len(readings),
+        "parameters": functional.count(params["backbone"]),
+        "content": content(work.path("base", "model")),
+    }
+
+
+def generation(folder, config) -> dict:
+    """What a folder says about generation, and a model made from it should say too: suppressed tokens, alignment heads
+    (of a published checkpoint older than that entry: those of its size).
+    """
+    heads = None if hf_whisper.settings(folder) else alignment_heads.of_size(config)
+    return ({"alignment_heads": heads} if heads else {}) | hf_whisper.generation(folder)
+
+
+def from_scratch(cfg) -> whisper.WhisperConfig:
+    """The network of `model.size` and `model.sizes`. Errors: an unknown size or field, naming the known ones."""
+    if cfg.model.size not in whisper.SIZES:
+        raise ValueError(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
+    return dataclasses.replace(whisper.SIZES[cfg.model.size], **cfg.model.sizes.to_dict())
+
+
+def _readings(cfg, work, texts) -> list[tuple[str, str]]:
+    """(text, path) of synthesised readings of the training part's own texts and words; never of another part's."""
+    section = cfg.base
+    if not section.readings:
+        return []
+    random = np.random.default_rng(cfg.seed)
+    words = sorted({word for text in texts for word in text.split()})
+    low, high = section.string_words or (0, 0)
+    lengths = list(range(low, high + 1)) if high else [len(text.split()) for text in texts]
+    strings = [" ".join(random.choice(words, size=random.choice(lengths))) for _ in range(section.word_strings)]
+    repeated = [texts[i % len(texts)] for i in range(section.readings - len(strings))]
+    wanted = repeated + strings
+    work.log(f"  synthesising {len(wanted)} readings of the training texts ({len(strings)} of random word strings)")
+    cache = cfg.data.cache_dir or None
+    return [(text, str(path)) for text, path in synthetic.readings(wanted, len(wanted), cfg.seed, cache)]
+
+
+def _vocabulary(cfg, texts) -> Tokenizer:
+    """The published vocabulary of `model.vocabulary`, or one learnt from the texts, with times if targets have any."""
+    if cfg.model.vocabulary:
+        return Tokenizer.published(cfg.model.vocabulary)
+    times = 30.0 if cfg.base.timestamps else 0.0
+    return Tokenizer.train(texts, cfg.model.vocab_size, languages=(cfg.data.language,), timestamps_seconds=times)
+
+
+class _Sources:
+    """Real utterances, then readings: `cache[i]` the audio, `samples`, `texts`, `speakers` ("" for readings)."""
+
+    def __init__(self, corpus, rows, readings):
+        files, column = corpus.manifest.audio_paths(), corpus.manifest.column
+        paths = [path for _, path in readings]
+        self.rows, self.real = rows, len(rows)
+        self.cache = AudioCache([files[r] for r in rows] + paths, corpus.cfg.runtime.audio_cache_bytes)
+        self.samples = np.concatenate([corpus.samples[rows], _lengths(paths)])
+        self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
+        self.names = [str(name) for name in column("id")[rows]] + [f"reading of {text!r}" for text, _ in readings]
+        self.speakers = [str(name) for name in column("speaker")[rows]] + [""] * len(readings)
+
+
+class _Material:
+    """Utterances one by one, behind one index: first the real ones, then the readings."""
+
+    def __init__(self, corpus, config, tokenizer, sources):
+        self.buckets = bucket_samples(corpus.cfg.model.buckets, config.hop)
+        lengths, texts, real = sources.samples, sources.texts, sources.real
+        # A slow reading may outlast the largest bucket; real rows may not
+        keep = np.flatnonzero(lengths <= self.buckets[-1])
+        if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
+            name, end = corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
+            raise ValueError(
+                f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
+                f"{long.size} of {real} training utterances are longer"
+            )
+        self.index, self.real = keep, int(np.sum(keep < real))
+        prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
+        tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
+        self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
+        self.collate = Collator(
+            audio=packed.Picked(sources.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
+            eot=tokenizer.eot, buckets=self.buckets,
+        )  # fmt: skip
+
+    def order(self, repeat: int) -> np.ndarray:
+        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
+        real = np.arange(self.real)
+        return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reordered:
+    """A collator seen through an order with repetitions; filler stays filler."""
+
+    collate: Collator
+    order: np.ndarray
+
+    def __call__(self, bucket, rows):
+        return self.collate(bucket, np.where(rows < 0, -1, self.order[rows]))
+
+
+def _lengths(paths) -> np.ndarray:
+    import soundfile
+
+    return np.array([soundfile.info(path).frames for path in paths], np.int64)
+
+
+def _fit(corpus, config, params, material):
+    """`short_steps` on the shortest of the mix, `steps` on all of it, `finetune_steps` on the real part alone."""
+    section = corpus.cfg.base
+    ctc = section.ctc > 0 and not corpus.cfg.model.pretrained
+    graphdef, params = asr.init(asr.build(config, ctc=ctc, seed=corpus.cfg.seed), params)
+    row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
+    loss_fn = asr.make_loss(graphdef, row)
+    trainable = ("backbone", "head") if ctc else ("backbone",)
+    mixed = material.order(section.repeat)
+    phases = [((), section, mixed)]
+    if section.short_steps:
+        short = mixed[material.samples[mixed] <= material.buckets[0]]
+        if not len(short):
+            raise ValueError(f"base.short_steps: nothing is as short as {material.buckets[0] / 16000} s")
+        phases.insert(0, (("short",), packed.changed(section, steps=section.short_steps), short))
+    if section.finetune_steps:
+        options = packed.changed(
+            section, steps=section.finetune_steps, learning_rate=section.learning_rate * 0.1, warmup=0
+        )
+        phases.append((("finetune",), options, material.order(0)))
+    for sub, options, order in phases:
+        plan = Plan(
+            lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
+            seed=corpus.cfg.seed, multiple=corpus.multiple, names=material.names[order],
+        )  # fmt: skip
+        params = fitting.train(
+            corpus, "base", loss_fn, params, trainable, options,
+            plan=plan, fetch=_Reordered(material.collate, order), sub=sub,
+        )  # fmt: skip
+    return params
+
+
+STAGE = Stage(
+    "base", run, needs=("describe",), reads=("model", "base"), without=("model.weights",), together=True,
+    outside=inputs, locations=LOCATIONS, sections=DEFAULTS,
+)

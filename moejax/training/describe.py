@@ -1,0 +1,372 @@
+"""Stage `describe`: gate the audio of a corpus, split it, write the manifest, and say what is in it."""
+
+import collections
+import csv
+import hashlib
+import inspect
+import io
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from moejax.audio import read
+from moejax.data import splits
+from moejax.data.manifest import SPLITS, Manifest, Utterance
+from moejax.data.sources import SOURCES
+from moejax.runtime.files import write_json, write_text
+from moejax.work.stage import Stage
+
+RATE = 16000
+DEFAULTS = {
+    "data": {
+        "source": "builtin",  # builtin, folder, hf, digits
+        "root": "",  # the folder of the corpus; for hf a folder or a dataset id
+        "columns": {},  # {field of the manifest: column of the corpus}, for folder and hf
+        "options": {},  # further arguments of the source's load()
+        "language": "en",  # of the transcripts: the language token of the decoder's prefix
+        "cache_dir": "",  # where the builtin source keeps what it synthesised; "" for its own choice
+        "seed": 0,  # of splits, sample and what a source draws; apart from the training seed, which never moves a split
+        "split": "per_speaker",  # per_speaker, speaker_disjoint, prompt_disjoint, cohort_heldout, official
+        "split_fractions": (0.8, 0.1, 0.1),  # train, dev, test
+        "split_options": {},  # prompts / stratify, test_speakers, dev_speakers / test_cohorts / dev_by
+        # Speakers of whom only test utterances stay, so that test holds known and new voices side by side: names, or a
+        # share of every cohort's speakers (rounded up)
+        "unseen_speakers": (),
+        "unseen_share": 0.0,
+        "sample_share": 0.2,  # of train, for embeddings, clusters and expert pretraining
+        "min_seconds": 0.1,
+        "max_seconds": 30.0,  # Whisper's window; longer recordings are skipped, not cut: their text would not fit
+        "silence_db": -60.0,  # below this level throughout, a recording is silent
+        "max_skipped_share": 0.05,  # more than this share skipped stops the run
+    },
+    "describe": {
+        "threads": 2,  # that read and resample
+        "shown_groups": 40,  # lines of a table that are printed; the files have all
+    },
+}
+NOT_RESULTS = ("describe.*", "data.options.workers")
+LOCATIONS = ("data.root", "data.cache_dir", "input")
+_FIELDS = (
+    "translation",
+    "translation_source",
+    "speaker",
+    "cohort",
+    "etiology",
+    "severity",
+    "accent",
+    "gender",
+    "prompt",
+)
+
+
+def run(cfg, work) -> dict:
+    """Writes describe/: manifest.parquet, audio/, skipped.csv, summary.json, summary.md, leakage.md. Returns counts.
+
+    Recordings that are 16 kHz mono WAV or FLAC already stay where they are; others are written once as 16 kHz FLAC.
+    Raises ValueError, with nothing written, if more than data.max_skipped_share is skipped or an id stands twice.
+    """
+    utterances, unseen = _heard(cfg, work, load(cfg))  # an impossible split is an error before hours of audio are read
+    fresh = work.path("describe", "audio.partial")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        kept, skipped, fixes = _gate_all(cfg, work, utterances, fresh)
+        _stop_if_too_many(cfg, len(utterances), skipped)
+        manifest = _manifest(cfg, work, kept, unseen)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    final = work.path("describe", "audio")
+    # The old manifest goes first: it never stands beside audio that is not its own.
+    work.path("describe", "manifest.parquet").unlink(missing_ok=True)
+    shutil.rmtree(final, ignore_errors=True)
+    if fresh.exists():
+        os.replace(fresh, final)
+    recordings = [entry["recording"] for entry in kept]
+    summary = summarise(manifest, skipped, fixes, recordings)
+    write_text(work.path("describe", "skipped.csv"), _csv(skipped))
+    write_json(work.path("describe", "summary.json"), summary)
+    write_text(work.path("describe", "summary.md"), "\n".join(markdown(summary)) + "\n")
+    write_text(work.path("describe", "leakage.md"), "\n".join(leakage_markdown(summary["leakage"])) + "\n")
+    manifest.save(work.path("describe", "manifest.parquet"))
+    for line in [*markdown(summary, cfg.describe.shown_groups), "", *leakage_markdown(summary["leakage"])]:
+        work.log(line)
+    counts = {name: summary[name] for name in ("utterances", "hours", "skipped", "fixes")}
+    return {**counts, "digest": manifest.digest(), "content": content(manifest, recordings)}
+
+
+def content(manifest: Manifest, recordings: list[str]) -> str:
+    """A digest of every row and of what was heard in it, wherever its audio lies."""
+    digest = hashlib.blake2b(manifest.digest(without=("audio",)).encode(), digest_size=16)
+    digest.update("".join(recordings).encode())
+    return digest.hexdigest()
+
+
+def load(cfg) -> list[Utterance]:
+    """The utterances of the corpus that `cfg.data` names; one-line errors for an unknown source or option, or none."""
+    source = cfg.data.source
+    if source not in SOURCES:
+        raise ValueError(f"data.source: unknown {source!r}; known: {', '.join(SOURCES)}")
+    function, options = SOURCES[source], _plain(cfg.data.options)
+    parameters = inspect.signature(function).parameters
+    offered = {
+        **{"root": cfg.data.root, "path": cfg.data.root, "columns": _plain(cfg.data.columns)},
+        **{"cache_dir": os.path.expanduser(cfg.data.cache_dir) or None, "seed": cfg.data.seed},
+    }
+    arguments = {name: value for name, value in offered.items() if name in parameters}
+    if not any(kind.kind is inspect.Parameter.VAR_KEYWORD for kind in parameters.values()):
+        for name in options:
+            if name not in parameters or name in ("root", "path", "columns", "cache_dir"):
+                known = ", ".join(name for name in parameters if name not in arguments) or "none"
+                raise ValueError(f"data.options: source {source} has no option {name!r}; it has {known}")
+    utterances = function(**{**arguments, **options})
+    if not utterances:
+        raise ValueError(f"data.source {source}: no utterances in {cfg.data.root!r}")
+    twice = [name for name, count in collections.Counter(u.id for u in utterances).items() if count > 1]
+    if twice:
+        raise ValueError(f"data.source {source}: id {twice[0]!r} stands in more than one row (data.columns.id)")
+    return utterances
+
+
+def inputs(cfg) -> str:
+    """A digest that changes when the corpus does: its fields, size and time of its files; for builtin its options.
+
+    Raises like the source when a folder, table or column is missing, before any stage has run.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([cfg.data.source, _plain(cfg.data.options)], sort_keys=True).encode())
+    if cfg.data.source == "builtin":
+        return digest.hexdigest()
+    root, seen = os.path.abspath(cfg.data.root or "."), {}
+    for utterance in load(cfg):
+        paths = (utterance.audio,) if isinstance(utterance.audio, str) else getattr(utterance.audio, "paths", ())
+        for path in paths:
+            if path not in seen:
+                stat = os.stat(path) if os.path.exists(path) else None
+                seen[path] = (stat.st_size, stat.st_mtime_ns) if stat else None
+        fields = [utterance.id, utterance.text, utterance.split, *(getattr(utterance, name) for name in _FIELDS)]
+        digest.update(json.dumps([fields, [(os.path.relpath(path, root), seen[path]) for path in paths]]).encode())
+    return digest.hexdigest()
+
+
+def _plain(value):
+    return value.to_dict() if hasattr(value, "to_dict") else dict(value)
+
+
+def _gate_all(cfg, work, utterances, folder: Path) -> tuple[list[dict], list[dict], collections.Counter]:
+    limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
+    kept, skipped, fixes = [], [], collections.Counter()
+    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
+        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder), utterances)
+        for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
+            if isinstance(result, read.Rejected):
+                skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
+            else:
+                fixes.update(result.pop("fixes"))
+                kept.append({**result, "utterance": utterance})
+    return kept, skipped, fixes
+
+
+def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iterator:
+    """Results in order, with few in flight: a million utterances do not become a million waiting jobs."""
+    waiting: collections.deque = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | read.Rejected:
+    """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
+    try:
+        if not utterance.text.strip():
+            raise read.Rejected("no_text", "the text is empty")
+        checked = read.load(utterance.audio, target_rate=RATE, **limits)
+    except read.Rejected as rejected:
+        return rejected
+    fixes, path = checked.fixes, utterance.audio
+    if isinstance(path, str) and not fixes and not path.lower().endswith((".wav", ".flac")):
+        fixes = ("decoded",)
+    if not isinstance(path, str) or fixes:
+        path = folder / audio_name(utterance.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, checked.samples, RATE, subtype="PCM_16", format="FLAC")
+        path = Path("describe", "audio", audio_name(utterance.id))
+    return {
+        **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
+        "recording": hashlib.blake2b(checked.samples.tobytes(), digest_size=12).hexdigest(),
+    }
+
+
+def audio_name(identity: str) -> str:
+    """A file name for an id: readable, unique by a hash, spread over 256 folders."""
+    mark = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    return f"{mark[:2]}/{re.sub(r'[^A-Za-z0-9._-]+', '-', identity)[-80:].strip('.-')}-{mark}.flac"
+
+
+def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
+    share = len(skipped) / total
+    if share > cfg.data.max_skipped_share or len(skipped) == total:
+        counts = collections.Counter(entry["reason"] for entry in skipped).most_common()
+        reasons = ", ".join(f"{reason} {count}" for reason, count in counts)
+        first = f"{skipped[0]['id']}: {skipped[0]['detail']}"
+        raise ValueError(
+            f"describe: {len(skipped)} of {total} utterances ({100 * share:.1f} %) cannot be used, more than "
+            f"data.max_skipped_share={cfg.data.max_skipped_share:g}: {reasons} (first: {first})"
+        )
+
+
+def _columns(utterances: list[Utterance]) -> dict[str, list[str]]:
+    columns = {"id": [u.id for u in utterances], "text": [" ".join(u.text.split()) for u in utterances]}
+    return columns | {name: [getattr(u, name) or "" for u in utterances] for name in (*_FIELDS, "split")}
+
+
+def _parts(cfg, columns: dict[str, list[str]]) -> list[str]:
+    return splits.assign(
+        columns,
+        scheme=cfg.data.split,
+        seed=cfg.data.seed,
+        fractions=tuple(cfg.data.split_fractions),
+        **_plain(cfg.data.split_options),
+    )
+
+
+def _heard(cfg, work, utterances: list[Utterance]) -> tuple[list[Utterance], set[str]]:
+    """The corpus without train and dev utterances of unseen speakers, and who these are."""
+    columns = _columns(utterances)
+    names, share = tuple(cfg.data.unseen_speakers), cfg.data.unseen_share
+    unseen = splits.unseen(columns, names=names, share=share, seed=cfg.data.seed)
+    parts = _parts(cfg, columns)
+    kept = [u for u, part in zip(utterances, parts, strict=True) if part == "test" or u.speaker not in unseen]
+    if unseen:
+        said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
+        work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
+    return kept, unseen
+
+
+def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
+    columns = _columns([entry["utterance"] for entry in kept])
+    root = str(work.path())
+    columns["audio"] = [_stored(entry["path"], root) for entry in kept]
+    columns["seconds"] = [entry["seconds"] for entry in kept]
+    columns["silence"] = [entry["silence"] for entry in kept]
+    columns["split"] = [
+        "test" if speaker in unseen else part
+        for speaker, part in zip(columns["speaker"], _parts(cfg, columns), strict=True)
+    ]  # without their other utterances a group may be filled otherwise
+    for part in SPLITS:
+        if part not in columns["split"]:
+            work.log(f"warning: the split {cfg.data.split!r} leaves no {part} utterances")
+    columns["sample"] = splits.sample(columns, share=cfg.data.sample_share, seed=cfg.data.seed)
+    return Manifest.from_columns(columns, root=root)
+
+
+def _stored(path: str | Path, root: str) -> str:
+    """Relative to the workdir for what lies in it, so that it can be moved; absolute for originals elsewhere."""
+    if isinstance(path, Path):
+        return path.as_posix()
+    absolute, root = os.path.abspath(path), os.path.abspath(root)
+    return os.path.relpath(absolute, root) if os.path.commonpath([absolute, root]) == root else absolute
+
+
+def _csv(skipped: list[dict]) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ("id", "reason", "detail"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(skipped)
+    return stream.getvalue()
+
+
+def summarise(manifest: Manifest, skipped: list[dict], fixes: dict, recordings: list[str]) -> dict:
+    """Everything that is reported: counts, one row per split, cohort and speaker, and the leakage table."""
+    columns = {name: manifest.column(name) for name in ("id", "text", "speaker", "cohort", "prompt", "split")}
+    return {
+        **{"utterances": len(manifest), "hours": _hours(manifest.column("seconds"))},
+        "silence": _silence(manifest, slice(None)),
+        "sample": int(manifest.column("sample").sum()),
+        "skipped": dict(collections.Counter(entry["reason"] for entry in skipped)),
+        "fixes": dict(fixes),
+        "split": _group_rows(manifest, ("split",)),
+        "cohort": _group_rows(manifest, ("cohort",)),
+        "speaker": _group_rows(manifest, ("cohort", "speaker")),
+        "leakage": splits.leakage({name: list(values) for name, values in columns.items()}, recordings),
+    }
+
+
+def _hours(seconds: np.ndarray) -> float:
+    return round(float(seconds.sum()) / 3600, 4)
+
+
+def _silence(manifest: Manifest, rows) -> float:
+    """Share of the time, so weighted by length."""
+    seconds = manifest.column("seconds")[rows]
+    return round(float((manifest.column("silence")[rows] * seconds).sum() / max(seconds.sum(), 1e-9)), 4)
+
+
+def _group_rows(manifest: Manifest, by: tuple[str, ...]) -> list[dict]:
+    groups: dict = {}
+    for row, key in enumerate(zip(*(manifest.column(name) for name in by), strict=True)):
+        groups.setdefault(key, []).append(row)
+    order = {name: f"{position}" for position, name in enumerate(SPLITS)}
+    split, table = manifest.column("split"), []
+    for key, rows in sorted(groups.items(), key=lambda item: [order.get(name, name) for name in item[0]]):
+        entry = dict(zip(by, key, strict=True)) | {"utterances": len(rows)}
+        entry |= {part: int((split[rows] == part).sum()) for part in SPLITS} if "split" not in by else {}
+        entry["hours"] = _hours(manifest.column("seconds")[rows])
+        table.append(entry | {"silence": _silence(manifest, rows)})
+    return table
+
+
+def markdown(summary: dict, limit: int | None = None) -> list[str]:
+    """The summary as lines of markdown; tables longer than `limit` end in a line that says so."""
+    counts = ", ".join(f"{name} {count}" for name, count in sorted(summary["skipped"].items())) or "none"
+    fixes = ", ".join(f"{name} {count}" for name, count in sorted(summary["fixes"].items())) or "none"
+    lines = [
+        f"{summary['utterances']} utterances, {summary['hours']:.3f} h, {100 * summary['silence']:.1f} % silence, "
+        f"{summary['sample']} in the sample",
+        f"skipped: {counts}",
+        f"repaired: {fixes}",
+    ]
+    for title in ("split", "cohort", "speaker"):
+        rows = summary[title]
+        if title != "split" and not any(row[title] for row in rows):
+            lines += ["", f"The corpus names no {title}."]
+            continue
+        lines += ["", *_table([_shown(row) for row in rows[:limit]])]
+        if limit is not None and len(rows) > limit:
+            lines.append(f"and {len(rows) - limit} more in describe/summary.md")
+    return lines
+
+
+def _shown(row: dict) -> dict:
+    shown = {name: value or "(none)" if isinstance(value, str) else value for name, value in row.items()}
+    return shown | {"hours": f"{row['hours']:.3f}", "silence": f"{100 * row['silence']:.1f} %"}
+
+
+def leakage_markdown(table: list[dict]) -> list[str]:
+    """The leakage table as markdown: what part of test and dev was also heard elsewhere."""
+    return _table([row | {"share": f"{100 * row['share']:.1f} %"} for row in table])
+
+
+def _table(rows: list[dict]) -> list[str]:
+    cells = [list(rows[0])] + [[str(value).replace("|", "/") for value in row.values()] for row in rows]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) + " |"
+        for line in cells
+    ]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
+
+
+STAGE = Stage(
+    "describe", run, reads=("data", "describe"), outside=inputs, locations=LOCATIONS, not_results=NOT_RESULTS,
+    sections=DEFAULTS,
+)

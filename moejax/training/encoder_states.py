@@ -1,0 +1,123 @@
+"""Encoder states on disk, for training that leaves the encoder and what it hears as they are.
+
+Where no expert sits in the encoder and nothing is augmented, an utterance has the same states in every epoch and for
+every system: they are computed once and read from a file in W/states, which all such stages of a workdir share. A step
+is then the decoder alone. `collator` chooses by itself; runtime.encoder_cache_bytes = 0 turns it off. States come from
+another program than the step's own encoder and may differ from it in the last digit.
+"""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from moejax.data.pipeline import bucket_of, eval_batches, loader
+from moejax.nn import functional
+from moejax.runtime import processes
+from moejax.runtime.files import write_json
+from moejax.runtime.sharding import shard_batch
+from moejax.tasks import asr
+from moejax.work.context import Corpus
+from moejax.work.folder import digest
+
+BLOCK = 32  # utterances encoded at once
+
+
+@dataclasses.dataclass(frozen=True)
+class States:
+    """`states(row) -> [T, D]` of a row of the manifest; T are its real frames, or all of its bucket where the model
+    hears padding. Reads a memory map, so it pickles for loader processes and costs no memory.
+    """
+
+    path: str
+    dtype: str
+    width: int
+    start: dict  # {row: (first frame, frames)}
+
+    def __call__(self, row):
+        first, frames = self.start[int(row)]
+        kind = jax.numpy.dtype(self.dtype)
+        file = np.memmap(self.path, kind, "r", offset=first * self.width * kind.itemsize, shape=(frames, self.width))
+        return np.array(file)
+
+
+def collator(corpus: Corpus, rows, row: asr.Row, mixture: asr.Mixture, labels=None, gate_in=None):
+    """`corpus.collator` of these rows of the training part, with kept encoder states in place of audio where the row of
+    the training table allows it.
+    """
+    found = None if why_not(row, mixture) else opened(corpus)
+    return corpus.collator(rows, labels, gate_in, found)
+
+
+def why_not(row: asr.Row, mixture: asr.Mixture) -> str | None:
+    """What makes the encoder's states change from step to step; None where nothing does."""
+    targets = [target if isinstance(target, str) else target[0] for target in mixture.targets]
+    if any(target[0] in "*?[" or target.startswith("enc") for target in targets):
+        return "experts sit in the encoder"
+    changed = [name for name in ("dropout", "spec", "warp_time", "warp_freq", "level") if getattr(row, name)]
+    return f"{changed[0]} changes what it hears" if changed else None
+
+
+def opened(corpus: Corpus) -> States | None:
+    """The states of the training part, computed now if they were not; None where they would not fit the limit."""
+    work, (config, _) = corpus.work, corpus.base
+    rows = corpus.rows("train")
+    samples, step = corpus.samples[rows], 2 * config.hop
+    bucket_N = np.asarray(corpus.buckets)[bucket_of(samples, corpus.buckets)]
+    frames_N = -(-(samples if config.mask_padding else bucket_N) // step)
+    kind = jax.numpy.dtype(config.dtype)
+    size, limit = int(frames_N.sum()) * config.d_model * kind.itemsize, corpus.cfg.runtime.encoder_cache_bytes
+    if size > limit:
+        if limit:
+            work.log(f"  encoder states would take {size / 1e9:.1f} GB, over runtime.encoder_cache_bytes: not cached")
+        return None
+    made = {"base": work.finished("base")["digest"], "weights": corpus.weights, "dtype": str(kind)}
+    made |= {"buckets": list(corpus.buckets), "ids": digest(corpus.manifest.column("id")[rows].tolist())}
+    path = work.path("states", f"{digest(made)}.bin")
+    first_N = np.concatenate([[0], np.cumsum(frames_N)])
+    start = {int(r): (int(f), int(n)) for r, f, n in zip(rows, first_N, frames_N, strict=False)}
+    states = States(str(path), str(kind), config.d_model, start)
+    if processes.first() and not _whole(path, size):
+        with processes.working(together=processes.count() == 1):
+            own = Corpus(corpus.cfg, work, corpus.weights) if processes.alone() else corpus
+            _write(own, rows, states, path, size)
+    processes.agree()  # nobody reads what is being written
+    return states
+
+
+def _whole(path: Path, size: int) -> bool:
+    note = path.with_suffix(".json")
+    return path.exists() and note.exists() and path.stat().st_size == size == json.loads(note.read_text())["bytes"]
+
+
+def _write(corpus, rows, states, path, size) -> None:
+    work, (config, params) = corpus.work, corpus.base
+    begun = time.perf_counter()
+    graphdef, _ = functional.abstract(asr.build(config))
+    encode = asr.make_encode(graphdef)
+    batches = eval_batches(corpus.samples[rows], corpus.buckets, BLOCK, multiple=corpus.multiple)
+    stream = loader(batches, corpus.collator(rows), workers=corpus.cfg.runtime.workers)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    file = np.memmap(unfinished, jax.numpy.dtype(states.dtype), "w+", shape=(size // _row_bytes(states), states.width))
+    shown = work.progress(stream, total=len(batches), desc="encoder states")
+    for (_, index), batch in zip(batches, shown, strict=True):
+        placed = shard_batch(batch, corpus.mesh)
+        states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B)[0])
+        for b, i in enumerate(index):
+            if i >= 0:
+                first, frames = states.start[int(rows[i])]
+                file[first : first + frames] = states_BTD[b, :frames]
+    file.flush()
+    del file
+    unfinished.replace(path)
+    seconds = time.perf_counter() - begun
+    write_json(path.with_suffix(".json"), {"bytes": size, "utterances": len(rows), "seconds": round(seconds, 2)})
+    work.log(f"  encoder states of {len(rows)} utterances kept: {size / 1e6:.0f} MB, {seconds:.1f} s; no step encodes")
+
+
+def _row_bytes(states: States) -> int:
+    return states.width * jax.numpy.dtype(states.dtype).itemsize

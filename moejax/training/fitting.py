@@ -1,0 +1,168 @@
+"""From a row of the training table to trained parameters: the one way in which stages call the one loop."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from moejax.cohorts.embed import options as embedding_options
+from moejax.data.pipeline import FILLER, Plan, loader
+from moejax.nn import functional
+from moejax.runtime import processes
+from moejax.runtime.sharding import process_shard, shard_batch
+from moejax.score import wer
+from moejax.tasks import asr
+from moejax.text import normalize
+from moejax.train import loop, optim
+from moejax.train.checkpoint import digest_of, whole_array
+from moejax.train.state import init_state, make_step, place
+from moejax.training import network
+from moejax.work.context import Corpus, key_of
+
+# Adapters and hypernetworks train as long as experts and joint together unless their own steps say otherwise.
+BUDGET = ("experts.steps", "joint.steps")
+# Keys that every training section has.
+PLAIN = {
+    "steps": 0,
+    "batch_size": 32,
+    "learning_rate": 3e-3,
+    "warmup": 20,
+    "schedule": "cosine",
+    "weight_decay": 0.0,
+    "clip": 1.0,
+    "b2": 0.98,  # of Adam; 0.999 remembers longer than these runs last
+    "checkpoint_every": 100,
+    "log_every": 10,
+}
+# Those of sections that train on speech: noise in training (0 turns each off).
+NOISES = {
+    "dropout": 0.0,
+    "smoothing": 0.0,
+    "spec": False,  # SpecAugment
+    "time_masks": 2,
+    "time_width": 10,
+    "freq_masks": 2,
+    "freq_width": 12,
+    "warp_time": 0.0,  # tempo within 1 +- this
+    "warp_freq": 0.0,  # vocal-tract length within 1 +- this
+    "level": 0.0,  # gain and spectral slope in log-mel units
+}
+TRAIN = {**PLAIN, **NOISES}
+DEV = {
+    "evals": 4,  # how often in a stage one batch of dev is scored and logged; 0: never
+    # By which score a checkpoint is kept as the best: loss, its cross-entropy, or wer, for which the batch is decoded
+    # too (greedily; one compilation more)
+    "best": "loss",
+}
+
+
+def row_options(section) -> dict:
+    """The noise keys of a training section, for `tasks.asr.Row`."""
+    return {name: section[name] for name in NOISES}
+
+
+def train(
+    corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(),
+    eval_fn=None, stepped=False,
+):  # fmt: skip
+    """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from
+    W/name/checkpoints.
+
+    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch; the loss is given the step too
+    if `stepped`.
+    """
+    cfg, work = corpus.cfg, corpus.work
+    optimizer, schedule = optim.make_optimizer(
+        learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
+        schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip, b2=section.b2,
+        group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
+    )  # fmt: skip
+    for line in summary_of(params, trainable):
+        work.log(f"  trains {line}")
+    state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
+    state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
+    step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule, stepped=stepped)
+    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
+    try:
+        state = loop.fit(
+            state=state, frozen=frozen, step_fn=step_fn, loader=batches, steps=section.steps,
+            dir=work.path(name, *sub), checkpoint_every=section.checkpoint_every, log_every=section.log_every,
+            on_metrics=on_metrics, place=lambda batch: shard_batch(batch, corpus.mesh), desc="/".join((name, *sub)),
+            eval_fn=eval_fn, eval_every=-(-section.steps // section.evals) if eval_fn else 0, progress=not work.quiet,
+            identity={"base": digest_of(frozen), "data": plan.digest()}, force=cfg.runtime.force,
+            names=plan.names_of, max_skipped=cfg.runtime.max_skipped,
+        )  # fmt: skip
+    finally:
+        batches.close()
+    if processes.count() > 1:  # what follows is each process's own work, on its own devices
+        return {**params, **jax.tree.map(whole_array, state.params)}
+    return {**frozen, **state.params}
+
+
+def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=None):
+    """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
+    utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
+
+    All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
+    few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
+    """
+    rows = corpus.manifest.indices(split="dev")
+    if not section.evals or not len(rows):
+        return None
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
+    gate_in = network.gate_inputs(corpus, rows) if route == "gate" else None
+    collate = corpus.collator(rows, None if labels_N is None else labels_N[rows], gate_in)
+    bucket = corpus.buckets[-1]
+    collate.lengths = {bucket: max(collate.lengths.values())}
+    filler = np.full(-len(rows) % corpus.multiple, FILLER)
+    index_B = np.concatenate([np.arange(len(rows)), filler])
+    part, parts = process_shard(corpus.mesh)
+    batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), corpus.mesh)
+    calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
+    loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
+    cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
+    wer_of = _dev_wer(corpus, graphdef, calm, route, batch, rows) if section.best == "wer" else None
+
+    def score(state, frozen):
+        params = {**frozen, **state.params}
+        found = {"wer": wer_of(params)} if wer_of else {}
+        return found | {"ce": np.asarray(cross_entropy(params, batch))}
+
+    return score
+
+
+def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
+    """`params -> WER` of one batch whose first rows are these of the manifest."""
+    tokenizer, normal = corpus.tokenizer, normalize.get("lower")
+    references = [normal(text) for text in corpus.manifest.column("text")[rows]]
+    predict = asr.make_predict(
+        graphdef, prefix=corpus.prefix(), eot=tokenizer.eot, max_tokens=corpus.max_tokens(), route=route,
+        mixture=mixture, embedding=embedding_options(corpus.cfg),
+    )  # fmt: skip
+
+    def wer_of(params):
+        decoded, _ = predict(params, batch.audio_BS, batch.samples_B, batch.label_B)
+        tokens_BL, lengths_B = whole_array(decoded.tokens_BL), whole_array(decoded.lengths_B)
+        texts = [tokenizer.decode(tokens_BL[b, : lengths_B[b]]) for b in range(len(references))]
+        return wer.rate(wer.count(references, [normal(text) for text in texts]))
+
+    return wer_of
+
+
+def speech_plan(corpus: Corpus, rows, section) -> Plan:
+    """Shuffled batches of these rows by length, endless."""
+    return Plan(
+        lengths=corpus.samples[rows], buckets=corpus.buckets, batch_size=section.batch_size, seed=corpus.cfg.seed,
+        multiple=corpus.multiple, names=corpus.manifest.column("id")[rows],
+    )  # fmt: skip
+
+
+def summary_of(params, trainable) -> list[str]:
+    """One line per trainable group: how many arrays and scalars, and the layers they sit on."""
+    lines = []
+    for group in trainable:
+        flat = functional.paths(params[group])
+        layers = sorted({path.rsplit("/", 1)[0] for path in flat})
+        shown = ", ".join(layers[:3]) + (f", ... ({len(layers)} layers)" if len(layers) > 3 else "")
+        lines.append(f"{group}: {len(flat)} arrays, {functional.count(params[group]):,} scalars: {shown}")
+    return lines

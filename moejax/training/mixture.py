@@ -1,0 +1,327 @@
+"""Gate, experts and joint: three rows of one table, trained by the one loop.
+
+    stage    trains          route                    loss
+    gate     gate            -                        cross-entropy with cluster memberships
+    experts  expert          gate, frozen (or label)  recognition
+    joint    expert + gate   gate                     recognition + balance + z
+"""
+
+import collections
+
+import numpy as np
+
+from moejax.cohorts import projection
+from moejax.data.pipeline import Plan
+from moejax.runtime.files import write_json
+from moejax.tasks import asr
+from moejax.train.checkpoint import save_params
+from moejax.training import encoder_states, fitting, network, probe
+from moejax.work.context import Corpus
+from moejax.work.stage import Stage
+
+DEFAULTS = {
+    "gate": {
+        **fitting.PLAIN,
+        "steps": 300,
+        "batch_size": 64,
+        "learning_rate": 1e-3,
+        "weight_decay": 1e-3,
+        # utterance: logits of the whole utterance; layer: of each layer with experts; rank: of each rank of an expert;
+        # token: of each token in each decoder layer; label: the known cluster where there is one (recordings that are
+        # new have none); mixed: both; constant: the same for everybody, the control
+        "kind": "utterance",
+        "known_share": 0.5,  # of kind mixed: share of the weight that the known cluster's expert gets
+        "input": "auto",  # raw (standardised), pca, discriminant (of cluster.discriminant); auto: that, or raw
+        "input_dims": 16,  # of pca
+        "num_experts": 8,
+        "hidden": 512,  # 0: one linear layer
+        "targets": "soft",  # soft: cluster memberships; hard: cluster labels
+        "class_weights": True,  # clusters count the same whatever their size
+        "temperature": 1.0,  # logits are divided by this after pretraining; above 1 the mixture starts softer
+        # Zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
+        "zero_start": False,
+        # Share of the training utterances that lie within the radius around their own speaker's mean (0.95); beyond it
+        # a voice is unlike any in training and gets the even route. 0: whoever is nearest lends its route
+        "fallback": 0.0,
+    },
+    "experts": {
+        **fitting.TRAIN,
+        **fitting.DEV,
+        "steps": 200,
+        # gate: the frozen gate's route; label: each utterance trains its own cluster's expert; uniform: all experts at
+        # once, which with dense routing is one LoRA of their total rank, for the joint stage to start from
+        "route": "gate",
+        "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
+    },
+    "joint": {
+        **fitting.TRAIN,
+        **fitting.DEV,
+        "steps": 200,
+        "balance": 0.01,
+        "z": 1e-3,
+        "gate_scale": 0.1,  # the gate's learning rate as a multiple of learning_rate
+        # Logits are divided by this at first and by 1 after so many steps (0: all steps), geometrically between
+        "temperature": 1.0,
+        "temperature_steps": 0,
+        "gate_dropout": 0.0,  # share of utterances that train with the even route: what gate.fallback falls back to
+        "voice_mix": False,  # the gate trains on random mixtures of an utterance's embedding and its speaker's mean
+    },
+}
+
+
+def gate(cfg, work) -> dict:
+    """Trains the gate on the clustered sample; tests it on dev and test (whose speakers it may have heard)."""
+    corpus = Corpus(cfg, work)
+    clusters = network.clusters_of(corpus)
+    label, membership, keep = (clusters[name] for name in ("label", "membership", "keep"))
+    E = membership.shape[1]
+    everything = np.arange(len(corpus.manifest))
+    embedding = network.gate_inputs(corpus, everything)
+    fit_rows = np.flatnonzero(corpus.manifest.column("sample") & keep)
+    if not len(fit_rows):
+        raise ValueError("no utterance of the sample was kept by cluster.noise; choose another noise policy")
+    mean, matrix = _projection(cfg.gate, clusters, embedding[fit_rows])
+    target = membership if cfg.gate.targets == "soft" else np.eye(E, dtype=np.float32)[np.maximum(label, 0)]
+    weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
+    config, base = corpus.base
+    shape = {"mean": mean, "matrix": matrix, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
+    if cfg.gate.fallback:
+        shape |= _voices(corpus, mean, matrix, cfg.gate.fallback)
+    mixture = network.definition(cfg, E)
+    graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=shape, seed=cfg.seed), base)
+    if cfg.gate.steps:
+        batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
+        plan = Plan(
+            lengths=np.ones(len(fit_rows), np.int64), buckets=(1,), batch_size=cfg.gate.batch_size, seed=cfg.seed,
+            multiple=corpus.multiple, names=corpus.manifest.column("id")[fit_rows],
+        )  # fmt: skip
+        params = fitting.train(
+            corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
+        )
+    params = asr.soften(params, cfg.gate.temperature)
+    # An expert is its cluster's only by what the gate learns of clusters; a gate that starts even owes nobody a share.
+    prior = _prior(membership[corpus.rows("train")]) if cfg.gate.steps else np.full(E, 1.0 / E)
+    scores = probe.gate_scores(corpus, graphdef, params, embedding, label, fit_rows)
+    sizes = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
+    meta = {**sizes, "prior": prior.tolist(), **scores}
+    buffer = {"gate": params["buffer"]["gate"]}
+    save_params(work.path("gate", "gate.safetensors"), {"gate": params["gate"], "buffer": buffer}, meta)
+    write_json(work.path("gate", "scores.json"), meta)
+    if not cfg.gate.steps:
+        work.log("  nothing is trained here (gate.steps = 0): the joint stage is to teach the gate")
+        return scores
+    work.log(
+        f"  gate accuracy {scores['gate_accuracy']:.3f} on {scores['rows']} utterances of dev and test"
+        f" (majority {scores['majority']:.3f}, duration and silence {scores['nuisance']:.3f})"
+    )
+    return scores
+
+
+def experts(cfg, work) -> dict:
+    """Trains the experts with the gate frozen, on the sample."""
+    corpus = Corpus(cfg, work)
+    rows = network.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
+    graphdef, params, mixture, meta = network.with_gate(corpus)
+    known = cfg.experts.route == "label" or mixture.known_share
+    labels = network.clusters_of(corpus)["label"] if known else None
+    row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
+    return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
+
+
+def joint(cfg, work) -> dict:
+    """Trains experts and gate together on the whole training part."""
+    corpus = Corpus(cfg, work)
+    rows = network.training_rows(corpus)
+    graphdef, params, mixture, meta = network.with_gate(corpus, "experts")
+    section = cfg.joint
+    falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
+    terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
+    row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
+    labels = network.clusters_of(corpus)["label"] if mixture.known_share else None
+    return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)
+
+
+def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
+    """`labels_N`: of every row of the manifest, for the route "label" and gates that are told the cluster."""
+    labels = None if labels_N is None else labels_N[rows]
+    prior_E = np.asarray(meta["prior"], np.float32)
+    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
+    gate_in = network.gate_inputs(corpus, rows)
+    if row.voice_mix:
+        gate_in = np.concatenate([gate_in, network.speaker_means(corpus, rows)], axis=1)
+    collate = encoder_states.collator(corpus, rows, row, mixture, labels, gate_in)
+    section = corpus.cfg[name]
+    monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
+    if section.steps:
+        params = fitting.train(
+            corpus, name, loss_fn, params, trainable, section,
+            plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            stepped=row.temperature_steps > 0,
+            eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
+        )  # fmt: skip
+    keep = {group: params[group] for group in ("expert", "gate")}
+    save_params(corpus.work.path(name, "params.safetensors"), keep)
+    if monitor.seen():
+        corpus.work.log(monitor.table())
+    return {
+        "utterances": len(np.unique(rows)),
+        "load": monitor.load().tolist(),
+        "max_load": float(monitor.load().max()),
+        "top1": monitor.top1().tolist(),
+    }
+
+
+class LoadMonitor:
+    """The load of each expert over the last logged steps, by cohort; called with the metrics of a step, returns alarms.
+
+    An alarm is raised when an expert's share of the weight over the window falls under 1 / (10 E): it is dying, or
+    dead. Dense routing hardly lets a share fall so low, so there is another for the choice: when an expert's weight is
+    the largest for fewer utterances than that, or for more than half-way from its prior to all of them. That one is
+    said again only when other experts are concerned.
+    """
+
+    def __init__(self, num_experts: int, cohorts, prior_E, window: int = 10):
+        self.num_experts, self.cohorts, self.prior_E = num_experts, list(cohorts), np.asarray(prior_E)
+        self.recent, self.recent_top = collections.deque(maxlen=window), collections.deque(maxlen=window)
+        self.said = None  # the experts that the last alarm about the choice was about
+
+    def __call__(self, step, metrics):
+        if "load_EC" not in metrics:
+            return []
+        self.recent.append(np.asarray(metrics["load_EC"]))
+        self.recent_top.append(np.asarray(metrics["top1_E"]))
+        if len(self.recent) < self.recent.maxlen:
+            return []
+        load_E = self.load()
+        dying = [e for e in range(self.num_experts) if load_E[e] < 0.1 / self.num_experts]
+        alarms = [f"ALARM: expert {e} has {100 * load_E[e]:.2f} % of the load; it is dying" for e in dying]
+        return alarms + self._choice()
+
+    def _choice(self) -> list[str]:
+        top_E = self.top1()
+        first, idle = int(top_E.argmax()), [e for e in range(self.num_experts) if top_E[e] < 0.1 / self.num_experts]
+        collapsed = top_E[first] > 0.5 * (1 + self.prior_E[first])
+        now, before = (first, idle) if collapsed or idle else None, self.said
+        self.said = now
+        if now is None or now == before:
+            return []
+        never = f"; (almost) never: {', '.join(map(str, idle))}" if idle else ""
+        return [
+            f"ALARM: the choice collapses: expert {first} is the top of {100 * top_E[first]:.1f} % of the utterances"
+            f" (prior {100 * self.prior_E[first]:.1f} %){never}"
+        ]
+
+    def seen(self) -> bool:
+        return bool(self.recent)
+
+    def matrix(self) -> np.ndarray:
+        """load_EC: utterance shares summed over the window."""
+        return sum(self.recent) if self.recent else np.zeros((self.num_experts, len(self.cohorts)))
+
+    def load(self) -> np.ndarray:
+        """load_E, sums to one."""
+        matrix_EC = self.matrix()
+        return matrix_EC.sum(1) / max(matrix_EC.sum(), 1e-9)
+
+    def top1(self) -> np.ndarray:
+        """Share of the window's utterances whose largest weight is each expert's [E]."""
+        count_E = sum(self.recent_top) if self.recent_top else np.zeros(self.num_experts)
+        return count_E / max(count_E.sum(), 1e-9)
+
+    def table(self) -> str:
+        """Load matrix expert x cohort (each cohort's column sums to 100 %), for people."""
+        return load_table(self.matrix(), self.cohorts, self.prior_E, self.top1())
+
+
+def load_table(load_EC, cohorts, prior_E, top1_E) -> str:
+    """The load matrix as text: rows experts, columns cohorts in percent of the cohort's routing weight, then the total,
+    the prior, and the percentage of utterances whose largest weight the expert has.
+    """
+    column = load_EC / np.maximum(load_EC.sum(0, keepdims=True), 1e-9)
+    total_E = load_EC.sum(1) / max(load_EC.sum(), 1e-9)
+    width = max([6] + [len(c) + 1 for c in cohorts])
+    lines = ["  load %   " + "".join(f"{name:>{width}}" for name in (*cohorts, "all", "prior", "top-1"))]
+    for e, row in enumerate(column):
+        cells = (*row, total_E[e], prior_E[e], top1_E[e])
+        lines.append(f"  expert {e:<2}" + "".join(f"{100 * value:>{width}.1f}" for value in cells))
+    entropy = -(total_E * np.log(total_E + 1e-9)).sum()
+    lines.append(
+        f"  maximal load {total_E.max():.3f}, entropy {entropy:.3f} of {np.log(len(total_E)):.3f},"
+        f" largest top-1 share {max(top1_E):.3f}"
+    )
+    return "\n".join(lines)
+
+
+class _GateBatches:
+    """Batches of embeddings and targets; filler rows weigh nothing."""
+
+    def __init__(self, embedding, target, weight):
+        self.embedding, self.target, self.weight = embedding, target, weight
+
+    def __call__(self, bucket, rows):
+        pick = np.maximum(rows, 0)
+        return {
+            "embedding_BU": self.embedding[pick],
+            "target_BE": self.target[pick],
+            "weight_B": np.where(rows >= 0, self.weight[pick], 0.0).astype(np.float32),
+        }
+
+
+def _projection(section, clusters, embedding_NU):
+    """(mean_U, matrix_UK): the gate's fixed affine input. Principal components are scaled to unit variance."""
+    there = "proj_matrix" in clusters and clusters["proj_matrix"].size
+    if section.input == "discriminant" and not there:
+        raise ValueError("gate.input is discriminant, but cluster.discriminant is none; known: raw, pca, auto")
+    if section.input == "pca":
+        found = projection.fit_pca(embedding_NU, dims=section.input_dims)
+        std_K = np.maximum(found(embedding_NU).std(0), 1e-4)
+        return found.mean_U.astype(np.float32), (found.matrix_UK / std_K).astype(np.float32)
+    if there and section.input != "raw":
+        return clusters["proj_mean"], clusters["proj_matrix"]
+    std_U = np.maximum(embedding_NU.std(0), 1e-4)
+    return embedding_NU.mean(0), np.diag(1.0 / std_U).astype(np.float32)
+
+
+def _voices(corpus, mean_U, matrix_UK, share) -> dict:
+    """Where the training speakers lie after the projection, and the radius around them that holds `share` of their
+    utterances. Errors: nobody has a name.
+    """
+    rows = corpus.rows("train")
+    speaker_N = corpus.manifest.column("speaker")[rows]
+    if not 0 < share < 1:
+        raise ValueError(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
+    if not (speaker_N != "").any():
+        raise ValueError("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
+    named = rows[speaker_N != ""]
+    own_NK = (network.gate_inputs(corpus, named) - mean_U) @ matrix_UK
+    mean_NK = (network.speaker_means(corpus, named) - mean_U) @ matrix_UK
+    _, first = np.unique(speaker_N[speaker_N != ""], return_index=True)
+    radius = float(np.quantile(np.linalg.norm(own_NK - mean_NK, axis=1), share))
+    return {"voices": mean_NK[first].astype(np.float32), "radius": max(radius, 1e-6)}
+
+
+def _class_weights(target_NE):
+    """Weight of each row such that every cluster has the same total weight; the mean weight is one."""
+    mass_E = np.maximum(target_NE.sum(0), 1e-9)
+    weight_N = (target_NE / mass_E).sum(1)
+    return weight_N / weight_N.mean()
+
+
+def _prior(membership_NE):
+    """Share of each expert's cluster over the training part, floored so that no division explodes."""
+    prior_E = np.maximum(membership_NE.mean(0), 1e-3)
+    return prior_E / prior_E.sum()
+
+
+GATE = Stage(
+    "gate", gate, needs=("cluster",), reads=("gate",), together=True, reseeded=True,
+    sections={"gate": DEFAULTS["gate"]},
+)
+EXPERTS = Stage(
+    "experts", experts, needs=("gate",), reads=("mixture", "experts"), together=True, reseeded=True,
+    sections={"experts": DEFAULTS["experts"]},
+)
+JOINT = Stage(
+    "joint", joint, needs=("experts",), reads=("joint",), together=True, reseeded=True,
+    sections={"joint": DEFAULTS["joint"]},
+)

@@ -1,0 +1,92 @@
+"""A hypothesis is its utterance's own, whatever it is decoded beside; and dev WER as training sees it."""
+
+import contextlib
+import json
+
+import pytest
+import tiny_job
+
+import moejax
+from moejax.job.opening import open_corpus
+from moejax.score import wer
+from moejax.systems import evaluate
+from moejax.train import metrics
+
+SYSTEMS = ("base", "lora", "moe", "moe_enrolled", "moe_random_gate", "moe_shuffled_gate")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def job(tmp_path_factory):
+    done = tiny_job.shared(tmp_path_factory)
+    with contextlib.chdir(done), tiny_job.quick():
+        yield done / "W"
+
+
+@pytest.fixture(scope="module")
+def corpus(job):
+    return open_corpus(job)
+
+
+def decoded(corpus, name, rows, batch_size, workers=0):
+    """{id: (hypothesis, route)}"""
+    corpus.cfg.evaluate.batch_size, corpus.cfg.runtime.workers = batch_size, workers
+    records = evaluate.decode(corpus, evaluate.open_system(corpus, name), rows)
+    assert len(records) == len(rows)
+    return {record["id"]: (record["hypothesis"], record["route"]) for record in records}
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_neither_batches_nor_order_nor_workers_change_a_hypothesis(corpus, name):
+    rows = corpus.rows("test")
+    whole = decoded(corpus, name, rows, 16)
+    assert len({text for text, _ in whole.values()}) > 4
+    for other in (decoded(corpus, name, rows[::-1], 16), decoded(corpus, name, rows, 16, workers=2)):
+        assert other == whole  # the last bit of the route too
+    for size in (1, 3, 32):
+        other = decoded(corpus, name, rows, size)
+        assert {key: text for key, (text, _) in other.items()} == {key: text for key, (text, _) in whole.items()}
+        for key, (_, route) in whole.items():
+            assert other[key][1] == pytest.approx(route, abs=2e-6)  # other shapes round otherwise
+    part = decoded(corpus, name, rows[::3], 16)
+    assert part == {key: whole[key] for key in part}
+
+
+def test_the_best_step_is_the_one_that_reads_dev_best(job, tmp_path):
+    copy = tiny_job.copy(job.parent, tmp_path)
+    with contextlib.chdir(copy):
+        moejax.run(tiny_job.config(joint__best="wer", joint__steps=12, joint__evals=4), "W", ["joint"], quiet=True)
+    work = copy / "W" / "joint"
+    scores = {r["step"]: r["eval/wer"] for r in metrics.read(work / metrics.FILE) if "eval/wer" in r}
+    assert sorted(scores) == [3, 6, 9, 12]
+    best = json.loads((work / "checkpoints" / "best.json").read_text())
+    assert best["score"] == pytest.approx(scores[best["step"]]) == pytest.approx(min(scores.values()))
+    # The last score, by the way that the table is made: dev is no more than one batch here.
+    with contextlib.chdir(copy):
+        corpus = open_corpus(copy / "W")
+        records = evaluate.decode(corpus, evaluate.open_system(corpus, "moe"), corpus.rows("dev"))
+    assert len(records) <= 16
+    counts = wer.count([r["reference"] for r in records], [r["hypothesis"] for r in records])
+    assert scores[12] == pytest.approx(wer.rate(counts))
+
+
+def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job.parent, tmp_path)
+    folder = copy / "W" / "evaluate"
+    whole = {path.name: tiny_job.records(path) for path in folder.glob("*.jsonl")}
+    for name in ("done.json", "systems.json", "moe.jsonl", "moe_enrolled.jsonl"):
+        (folder / name).unlink()
+    decode, seen = evaluate.decode, []
+    monkeypatch.setattr(
+        evaluate, "decode", lambda corpus, system, rows: seen.append(system.name) or decode(corpus, system, rows)
+    )
+    with contextlib.chdir(copy):
+        moejax.run(tiny_job.config(), "W", ["evaluate"], quiet=True)
+    assert seen == ["moe", "moe_enrolled"]
+    for path in folder.glob("*.jsonl"):
+        texts = [
+            [(r["id"], r["hypothesis"], r["route"]) for r in part]
+            for part in (tiny_job.records(path), whole[path.name])
+        ]
+        assert texts[0] == texts[1]
+    systems = json.loads((folder / "systems.json").read_text())
+    assert {f"{name}.jsonl" for name in systems} == set(whole) and all(s["seconds"] > 0 for s in systems.values())

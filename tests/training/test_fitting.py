@@ -1,0 +1,34 @@
+"""What stages hand to the one loop."""
+
+import types
+
+import numpy as np
+import pytest
+import tiny_whisper as tiny
+from ml_collections import ConfigDict
+
+from moejax.data.pipeline import Plan
+from moejax.training import fitting
+from moejax.work import sections
+from moejax.work.folder import Work
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypatch, part):
+    graphdef, params = tiny.model()
+    section = {**fitting.TRAIN, "steps": 1, "warmup": 0}
+    cfg = ConfigDict({"seed": 0, "runtime": sections.DEFAULTS["runtime"], "s": section})
+    corpus = types.SimpleNamespace(cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single())
+    plan = Plan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
+    seen = []
+
+    def fit(*, state, loader, **_):
+        seen.append(next(loader))
+        return state
+
+    monkeypatch.setattr(fitting, "process_shard", lambda mesh: (part, 2))
+    monkeypatch.setattr(fitting.loop, "fit", fit)
+    fitting.train(
+        corpus, "s", lambda *_: None, params, ("expert",), cfg.s, plan=plan, fetch=lambda bucket, rows: rows.tolist()
+    )
+    assert seen == [plan[0][1][4 * part : 4 * part + 4].tolist()]
