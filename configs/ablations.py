@@ -20,9 +20,13 @@ def get_config(variant=""):
     c = ConfigDict()
     c.name = "ablations"
     c.data = dict(
-        source="builtin", seed=1, split="per_speaker", split_options=dict(prompts="disjoint"), unseen_share=0.25,
+        source="builtin",
+        seed=1,
+        split="per_speaker",
+        split_options=dict(prompts="disjoint"),
+        unseen_share=0.25,
         options=corpus(SIZES[variant]),
-    )  # fmt: skip
+    )
     c.model = dict(size="micro", vocab_size=1000, buckets=(2.6, 6.0))
     c.base = dict(
         select=dict(cohort=["typical"]), steps=900, batch_size=32, learning_rate=3e-3, warmup=60, weight_decay=0.01
@@ -32,7 +36,11 @@ def get_config(variant=""):
     c.cluster = dict(discriminant="speaker", signal="gradient")
     c.gate = dict(num_experts=8, hidden=0, steps=0, zero_start=True)
     c.mixture = dict(
-        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense",
+        targets=("encoder/layers/*/*", "decoder/layers/*/*"),
+        rank=4,
+        alpha=8.0,
+        shared_rank=0,
+        routing="dense",
         even_speakers=True,
     )
     c.experts = dict(steps=0)
@@ -43,9 +51,11 @@ def get_config(variant=""):
     c.variants = variants(c.joint.steps)
     if variant:
         c.model = dict(
-            size="micro", sizes=dict(d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn=256, decoder_ffn=256),
-            vocab_size=1000, buckets=(6.0,),
-        )  # fmt: skip
+            size="micro",
+            sizes=dict(d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn=256, decoder_ffn=256),
+            vocab_size=1000,
+            buckets=(6.0,),
+        )
         c.base.steps, c.joint.steps = 250, 100
         c.embed.layers = (0, 1)
         c.variants = variants(c.joint.steps)

@@ -35,10 +35,21 @@ def get_config(variant=""):
     # word classes are learnt in cheap steps on what lasts at most 1.6 s, and attention then has something to find.
     # No dropout, no SpecAugment: with them 3,000 steps underfit (72 % WER instead of 61 %).
     c.base = dict(
-        select=dict(cohort=["male"]), short_steps=1000, steps=1400, batch_size=48, learning_rate=3e-3, warmup=100,
-        weight_decay=0.01, readings=9000, word_strings=7500, string_words=(1, 4), repeat=3,
-        warp_time=0.15, warp_freq=0.12, level=0.2,
-    )  # fmt: skip
+        select=dict(cohort=["male"]),
+        short_steps=1000,
+        steps=1400,
+        batch_size=48,
+        learning_rate=3e-3,
+        warmup=100,
+        weight_decay=0.01,
+        readings=9000,
+        word_strings=7500,
+        string_words=(1, 4),
+        repeat=3,
+        warp_time=0.15,
+        warp_freq=0.12,
+        level=0.2,
+    )
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 2, 3), pooling="mean_std")
     c.gate = dict(num_experts=4, hidden=0, steps=0, zero_start=True)
@@ -46,9 +57,16 @@ def get_config(variant=""):
         targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense"
     )
     noise = dict(
-        dropout=0.1, spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=10,
-        warp_time=0.15, warp_freq=0.12, level=0.2,
-    )  # fmt: skip
+        dropout=0.1,
+        spec=True,
+        time_masks=1,
+        time_width=8,
+        freq_masks=1,
+        freq_width=10,
+        warp_time=0.15,
+        warp_freq=0.12,
+        level=0.2,
+    )
     c.experts = dict(steps=0)
     c.joint = dict(steps=120, learning_rate=2e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **noise)
     c.adapters = dict(learning_rate=2e-3, kinds=("lora", "lora_total", "cohort", "full"), **noise)

@@ -30,10 +30,21 @@ def get_config(variant=""):
     c.model = dict(size="micro", vocab_size=300, buckets=(1.7, 4.0))
     c.base = dict(
         select=dict(cohort=["A"]),
-        steps=1500, batch_size=32, learning_rate=3e-3, warmup=100, weight_decay=0.01,
-        dropout=0.05, spec=True, time_masks=1, time_width=4, freq_masks=1, freq_width=8,
-        warp_time=0.15, warp_freq=0.1, level=0.1,
-    )  # fmt: skip
+        steps=1500,
+        batch_size=32,
+        learning_rate=3e-3,
+        warmup=100,
+        weight_decay=0.01,
+        dropout=0.05,
+        spec=True,
+        time_masks=1,
+        time_width=4,
+        freq_masks=1,
+        freq_width=8,
+        warp_time=0.15,
+        warp_freq=0.1,
+        level=0.1,
+    )
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
     # Gated rank blocks: one LoRA of rank 16 in four blocks, which a gate that knows nothing at the start weighs by the
@@ -56,9 +67,13 @@ def get_config(variant=""):
         c.data.options.strings_per_speaker = dict(train=20, dev=10, test=10)
     if variant == "hyper":  # cohort C is heard by none of them
         c.hyper = dict(
-            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"), cohorts=("A", "B"), atoms=4, routed=2,
-            learning_rate=5e-3, **noise,
-        )  # fmt: skip
+            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"),
+            cohorts=("A", "B"),
+            atoms=4,
+            routed=2,
+            learning_rate=5e-3,
+            **noise,
+        )
     c.variants = variants(c.joint.steps)
     return c
 
@@ -97,7 +112,8 @@ def variants(steps):
         shared_expert=dict(mixture=dict(shared_rank=4, rank=3, alpha=6.0)),
         decoder_only=dict(mixture=dict(targets=("decoder/layers/*/*",))),
         single_decoder_only=dict(
-            mixture=dict(targets=("decoder/layers/*/*",)), adapters=dict(kinds=("lora_total",)),
+            mixture=dict(targets=("decoder/layers/*/*",)),
+            adapters=dict(kinds=("lora_total",)),
             evaluate=dict(systems=("lora_total",)),
         ),
-    )  # fmt: skip
+    )

@@ -37,26 +37,33 @@ def get_config(variant=""):
     # voice. A gate pretrained on the clusters, and experts before it, did worse (docs/experiments.md)
     c.gate = dict(num_experts=8, hidden=0, steps=0, zero_start=True)
     c.mixture = dict(
-        targets=("encoder/layers/*/*", "decoder/layers/*/*"), rank=4, alpha=8.0, shared_rank=0, routing="dense",
+        targets=("encoder/layers/*/*", "decoder/layers/*/*"),
+        rank=4,
+        alpha=8.0,
+        shared_rank=0,
+        routing="dense",
         even_speakers=True,
-    )  # fmt: skip
+    )
     c.experts = dict(steps=0)
     c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True)
     c.adapters = dict(learning_rate=8e-3)
     c.translate = dict(steps=400)
     if variant == "hyper":  # breathy, substituted and tremor are heard by none of them
         c.hyper = dict(
-            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"), cohorts=("typical", "accent", "dropped", "slow_monotone"),
+            systems=("hyper_AB", "moe_hyper_AB", "lora_AB"),
+            cohorts=("typical", "accent", "dropped", "slow_monotone"),
             learning_rate=8e-3,
-        )  # fmt: skip
+        )
     if variant == "fast":
         c.data.options = dict(
             speakers_per_cohort=3, utterances_per_speaker=40, typical_speakers=8, typical_utterances=120, prompts=1680
         )
         c.model = dict(
-            size="micro", sizes=dict(d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn=256, decoder_ffn=256),
-            vocab_size=1000, buckets=(5.2,),
-        )  # fmt: skip
+            size="micro",
+            sizes=dict(d_model=64, encoder_layers=1, decoder_layers=1, encoder_ffn=256, decoder_ffn=256),
+            vocab_size=1000,
+            buckets=(5.2,),
+        )
         c.base.steps = 250
         c.embed.layers = (0, 1)
         c.joint.steps = 100

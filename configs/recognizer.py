@@ -32,8 +32,15 @@ def get_config(variant=""):
     )
     c.base = dict(
         timestamps=True,
-        warmup=50, weight_decay=0.01,
-        spec=True, time_masks=1, time_width=8, freq_masks=1, freq_width=8, warp_freq=0.1, level=0.1,
+        warmup=50,
+        weight_decay=0.01,
+        spec=True,
+        time_masks=1,
+        time_width=8,
+        freq_masks=1,
+        freq_width=8,
+        warp_freq=0.1,
+        level=0.1,
         pack=dict(
             seconds=(1.0, 2.0, 4.0, 8.0, 30.0),
             steps=(500, 400, 300, 300, 150),
@@ -42,9 +49,11 @@ def get_config(variant=""):
             prompt_tokens=(0, 0, 0, 48, 223),
             most=3,
             guide=0.2,
-            speed=0.1, gain=6.0, empty=0.4,
+            speed=0.1,
+            gain=6.0,
+            empty=0.4,
         ),
-    )  # fmt: skip
+    )
     c.runtime = dict(cpu_devices=2)
     c.embed = dict(layers=(0, 1, 2), pooling="mean_std")
     c.evaluate = dict(batch_size=8)

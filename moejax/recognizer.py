@@ -105,9 +105,15 @@ def _published(config, params, tokenizer, weights, *, heads=None, writes_times=T
     shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
     timed = writes_times and _has_times(config, tokenizer) and longest == PUBLISHED_SECONDS and not config.mask_padding
     return Recognizer(
-        graphdef, params, config, tokenizer, seconds=(*shorter, longest), language=None if timed else "en",
-        timestamps=timed, heads=heads,
-    )  # fmt: skip
+        graphdef,
+        params,
+        config,
+        tokenizer,
+        seconds=(*shorter, longest),
+        language=None if timed else "en",
+        timestamps=timed,
+        heads=heads,
+    )
 
 
 def _has_times(config, tokenizer) -> bool:
@@ -127,9 +133,24 @@ class Recognizer:
     """
 
     def __init__(
-        self, graphdef, params, config, tokenizer, *, seconds, route="none", mixture=None, embedding=None, label=0,
-        language="en", batch_size=8, seed=0, timestamps=False, heads=None, logits_E=None,
-    ):  # fmt: skip
+        self,
+        graphdef,
+        params,
+        config,
+        tokenizer,
+        *,
+        seconds,
+        route="none",
+        mixture=None,
+        embedding=None,
+        label=0,
+        language="en",
+        batch_size=8,
+        seed=0,
+        timestamps=False,
+        heads=None,
+        logits_E=None,
+    ):
         """`seconds`: window lengths. `language`: the default, None detects it. `timestamps`: the model writes them and
         hears 30 s, so long audio is read as the reference reads it. `heads`: (layer, head) pairs for word times.
         `logits_E`: what the gate says of the speaker who was enrolled; None asks it anew for every window.
@@ -217,9 +238,12 @@ class Recognizer:
         if options.get("language"):
             options["language"] = languages.code_of(options["language"])
         asked = request(
-            options, timed=self.timestamps, can_time=_has_times(self.config, self.tokenizer), language=self.language,
+            options,
+            timed=self.timestamps,
+            can_time=_has_times(self.config, self.tokenizer),
+            language=self.language,
             context=self.config.max_target_positions,
-        )  # fmt: skip
+        )
         language = asked.decoding.language or ("en" if not self.tokenizer.languages else self.tokenizer.languages[0])
         self.tokenizer.prefix(language, asked.decoding.task)
         asked.longform.clips(0, self.config.hop)
@@ -267,10 +291,19 @@ class Recognizer:
     def decoder(self):
         """The `decode.decoder.Decoder` of this system, for windows of audio or of features."""
         return asr.make_decoder(
-            self.graphdef, self.params, self.config, self.tokenizer, samples=self.samples, route=self.route,
-            mixture=self.mixture, embedding=self.embedding, batch_size=self.batch_size, label=self.label,
-            seed=self.seed, logits_E=self.logits_E,
-        )  # fmt: skip
+            self.graphdef,
+            self.params,
+            self.config,
+            self.tokenizer,
+            samples=self.samples,
+            route=self.route,
+            mixture=self.mixture,
+            embedding=self.embedding,
+            batch_size=self.batch_size,
+            label=self.label,
+            seed=self.seed,
+            logits_E=self.logits_E,
+        )
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a recognizer lives as long as the program
     def _aligner(self, task):
@@ -283,9 +316,13 @@ class Recognizer:
     @functools.cached_property
     def _logits(self):
         return asr.make_logits(
-            self.graphdef, route=self.route, mixture=self.mixture, embedding=self.embedding, label=self.label,
+            self.graphdef,
+            route=self.route,
+            mixture=self.mixture,
+            embedding=self.embedding,
+            label=self.label,
             logits_E=self.logits_E,
-        )  # fmt: skip
+        )
 
 
 def _cut(audio_S, seconds):

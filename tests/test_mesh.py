@@ -14,8 +14,13 @@ MESHES = [{"data": 8}, {"data": 2, "fsdp": 2, "expert": 2}, {"data": 2, "model":
 STEPS = 5
 MIXTURE = asr.Mixture(
     ("encoder/layers/*/self_attn/v", "encoder/layers/*/fc1", "decoder/layers/*/cross_attn/q", "decoder/layers/*/fc?"),
-    num_experts=tiny.E, rank=2, alpha=4.0, shared_rank=2, routing="topk", top_k=2,
-)  # fmt: skip
+    num_experts=tiny.E,
+    rank=2,
+    alpha=4.0,
+    shared_rank=2,
+    routing="topk",
+    top_k=2,
+)
 ROW = asr.Row(route="gate", balance=0.1, z=1e-3)
 
 

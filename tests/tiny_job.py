@@ -87,8 +87,17 @@ def values(root="corpus", **changes) -> dict:
         "data.columns": {"audio": "file"},
         "data.sample_share": 0.5,
         "model.sizes": dict(
-            d_model=32, encoder_layers=1, decoder_layers=1, encoder_heads=2, decoder_heads=2, encoder_ffn=64,
-            decoder_ffn=64, num_mel_bins=40, max_source_positions=64, max_target_positions=16, hop=320,
+            d_model=32,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_heads=2,
+            decoder_heads=2,
+            encoder_ffn=64,
+            decoder_ffn=64,
+            num_mel_bins=40,
+            max_source_positions=64,
+            max_target_positions=16,
+            hop=320,
         ),
         "model.vocab_size": 280,
         "model.buckets": (BUCKET,),
@@ -118,9 +127,12 @@ def values(root="corpus", **changes) -> dict:
         "translate.heads": 2,
         "report.draws": 50,
         "report.typical": "clear",
-    }  # fmt: skip
-    every = {f"{stage}.{key}": value for stage in ("base", "gate", "experts", "joint", "adapters")
-             for key, value in {"log_every": 1, "warmup": 2}.items()}  # fmt: skip
+    }
+    every = {
+        f"{stage}.{key}": value
+        for stage in ("base", "gate", "experts", "joint", "adapters")
+        for key, value in {"log_every": 1, "warmup": 2}.items()
+    }
     return found | every | {key.replace("__", "."): value for key, value in changes.items()}
 
 

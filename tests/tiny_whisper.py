@@ -18,9 +18,20 @@ VOCAB, EOT, PREFIX = 24, 23, [20, 21]
 SECOND, BUCKET = 16000, 10240  # 10240 samples: 32 mel frames of hop 320, 16 encoder frames
 U, E = 8, 4
 CONFIG = WhisperConfig(
-    32, 1, 1, 2, 2, 48, 48, VOCAB, num_mel_bins=20, max_source_positions=32, max_target_positions=16, hop=320,
+    32,
+    1,
+    1,
+    2,
+    2,
+    48,
+    48,
+    VOCAB,
+    num_mel_bins=20,
+    max_source_positions=32,
+    max_target_positions=16,
+    hop=320,
     mask_padding=True,
-)  # fmt: skip
+)
 EVERYWHERE = ("encoder/layers/*/*", "decoder/layers/*/*")
 MIXTURE = asr.Mixture(targets=EVERYWHERE, num_experts=E, rank=2, alpha=4.0)
 GATE = {"mean": np.zeros(U, np.float32), "matrix": np.eye(U, dtype=np.float32), "hidden": 0, "zero_start": False}
@@ -67,11 +78,16 @@ def collator(rows=16, *, words=None, samples=None, labels=None, gate_in=None, co
     samples = rng.integers(BUCKET // 2, BUCKET, rows) if samples is None else np.asarray(samples)
     words = [rng.integers(0, 20, 1 + r % 4).tolist() for r in range(rows)] if words is None else words
     return Collator(
-        audio=lambda row: wave(row, samples[row]), samples=samples, tokens=[PREFIX + w + [EOT] for w in words],
-        prefix=len(PREFIX), eot=EOT, buckets=(BUCKET,), labels=np.arange(rows) % E if labels is None else labels,
+        audio=lambda row: wave(row, samples[row]),
+        samples=samples,
+        tokens=[PREFIX + w + [EOT] for w in words],
+        prefix=len(PREFIX),
+        eot=EOT,
+        buckets=(BUCKET,),
+        labels=np.arange(rows) % E if labels is None else labels,
         gate_in=rng.normal(size=(rows, U)) if gate_in is None else gate_in,
         cohorts=np.arange(rows) % 3 if cohorts is None else cohorts,
-    )  # fmt: skip
+    )
 
 
 def batch(rows=8, **options):

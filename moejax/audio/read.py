@@ -166,9 +166,11 @@ def _pass(
     intake.check(min_seconds, silence_db)
     samples = intake.resampled.finished()
     return Checked(
-        samples=samples, seconds=intake.seconds, silence_share=silence_share(samples, target_rate),
+        samples=samples,
+        seconds=intake.seconds,
+        silence_share=silence_share(samples, target_rate),
         fixes=tuple(fix for fix in FIXES if fix in intake.fixes),
-    )  # fmt: skip
+    )
 
 
 class _Intake:

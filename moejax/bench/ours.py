@@ -77,9 +77,14 @@ def greedy(options) -> Job:
     def run(params, mel_BNM, route):
         model = functional.merge(graphdef, params)
         return decoding.search(
-            model, model.encode(mel_BNM), prefix=options["prefix"], tokens=options["tokens"], eot=options["eot"],
-            suppress=options["suppress"], route=route,
-        )  # fmt: skip
+            model,
+            model.encode(mel_BNM),
+            prefix=options["prefix"],
+            tokens=options["tokens"],
+            eot=options["eot"],
+            suppress=options["suppress"],
+            route=route,
+        )
 
     return Job(lambda: run(params, mel_BNM, route).block_until_ready())
 
@@ -98,8 +103,9 @@ def start(options) -> Job:
             begun = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, "-m", "moejax.bench.start", json.dumps({**options, "cache": folder})],
-                capture_output=True, text=True,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+            )
             whole = time.perf_counter() - begun
         if done.returncode:
             raise RuntimeError((done.stderr.strip().splitlines() or ["the start printed nothing"])[-1])
@@ -152,9 +158,17 @@ def hello() -> dict:
 
 
 JOBS = {
-    "folder": folder, "mel": mel, "encode": encode, "logits": logits, "greedy": greedy, "train": training.train,
-    "start": start, "peak_sgemm": peak_sgemm, "peak_blas": peak_blas, "peak_copy": peak_copy,
-}  # fmt: skip
+    "folder": folder,
+    "mel": mel,
+    "encode": encode,
+    "logits": logits,
+    "greedy": greedy,
+    "train": training.train,
+    "start": start,
+    "peak_sgemm": peak_sgemm,
+    "peak_blas": peak_blas,
+    "peak_copy": peak_copy,
+}
 
 if __name__ == "__main__":
     allocator.keep_pages()  # as stages.run does

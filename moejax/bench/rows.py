@@ -63,13 +63,21 @@ def rows(config, batch: int, seconds: float, tokens: int, prefix: int, item: int
     mel = (floor.mel(batch, seconds, config.num_mel_bins),)
     encoder = floor.encoder(config, batch, seconds, item)
     return [
-        Row("mel", "log-mel / openai-whisper (faster form)", Task(OURS, "mel"),
-            (Task(OPENAI, "mel_each"), Task(OPENAI, "mel_batch")), 0.70, 0.40, mel),
-        Row("encode", "encoder / transformers sdpa", Task(OURS, "encode"), (Task(HF, "encode"),), 0.90, 0.70,
-            (encoder,)),
+        Row(
+            "mel",
+            "log-mel / openai-whisper (faster form)",
+            Task(OURS, "mel"),
+            (Task(OPENAI, "mel_each"), Task(OPENAI, "mel_batch")),
+            0.70,
+            0.40,
+            mel,
+        ),
+        Row(
+            "encode", "encoder / transformers sdpa", Task(OURS, "encode"), (Task(HF, "encode"),), 0.90, 0.70, (encoder,)
+        ),
         *_training(config, batch, seconds, tokens, encoder, item),
         *_decoding(config, batch, seconds, tokens, prefix, item),
-    ]  # fmt: skip
+    ]
 
 
 def _training(config, batch, seconds, tokens, encoder, item):
@@ -83,32 +91,64 @@ def _training(config, batch, seconds, tokens, encoder, item):
     six, four = (_context(seconds, share) for share in (6 / 30, 4 / 30))
     whole = task(states=False)
     shorter = [
-        Row("train", f"audio context {s:g} s over {seconds:g} s, training step", task(states=False, seconds=s),
-            (dataclasses.replace(whole, side=BESIDE),), 0.35, 0.25,
-            (floor.encoder(config, batch, s, item) + step(s),))
+        Row(
+            "train",
+            f"audio context {s:g} s over {seconds:g} s, training step",
+            task(states=False, seconds=s),
+            (dataclasses.replace(whole, side=BESIDE),),
+            0.35,
+            0.25,
+            (floor.encoder(config, batch, s, item) + step(s),),
+        )
         for s in (six, four)
-    ]  # fmt: skip
+    ]
     start = {**EXPERTS, "states": True}
     starts = [
-        Row("train", f"second start over cold: {what}", Task(OURS, "start", {**start, "cache": "warm", **whole_}),
-            (Task(BESIDE, "start", {**start, "cache": "cold", **whole_}),), *bars)
+        Row(
+            "train",
+            f"second start over cold: {what}",
+            Task(OURS, "start", {**start, "cache": "warm", **whole_}),
+            (Task(BESIDE, "start", {**start, "cache": "cold", **whole_}),),
+            *bars,
+        )
         for what, whole_, bars in (
             ("first step (cached program)", {}, (0.35, 0.15)),
             ("whole process", {"whole": True}, (None, None)),
         )
-    ]  # fmt: skip
+    ]
     return [
-        Row("train", "decoder step, E=10 k=2 / PEFT one LoRA", task(), (Task(PEFT, "train", {"states": True}),),
-            0.80, 0.60, (step(),)),
-        Row("train", "step with frozen encoder, E=10 / PEFT", whole, (Task(PEFT, "train", {"states": False}),),
-            0.90, 0.70, (encoder + step(),)),
+        Row(
+            "train",
+            "decoder step, E=10 k=2 / PEFT one LoRA",
+            task(),
+            (Task(PEFT, "train", {"states": True}),),
+            0.80,
+            0.60,
+            (step(),),
+        ),
+        Row(
+            "train",
+            "step with frozen encoder, E=10 / PEFT",
+            whole,
+            (Task(PEFT, "train", {"states": False}),),
+            0.90,
+            0.70,
+            (encoder + step(),),
+        ),
         Row("train", "decoder step, E=10 over E=1", task(), (task(BESIDE, **one),), 1.10, 1.02, (step(),)),
         Row("train", "decoder step, E=64 over E=1", task(**many), (task(BESIDE, **one),), 1.15, 1.08, (step(),)),
-        Row("train", "encoder states kept on disk over computed in the step, E=10", task(),
-            (dataclasses.replace(whole, side=BESIDE),), None, None, (step(),)),
+        Row(
+            "train",
+            "encoder states kept on disk over computed in the step, E=10",
+            task(),
+            (dataclasses.replace(whole, side=BESIDE),),
+            None,
+            None,
+            (step(),),
+        ),
         *shorter,
         *starts,
-    ]  # fmt: skip
+    ]
 
 
 def _context(seconds, share):
@@ -124,12 +164,26 @@ def _decoding(config, batch, seconds, tokens, prefix, item):
     return [
         Row("decode", f"greedy {tokens} / transformers", ours, (Task(HF, "greedy"),), 0.60, 0.40, works),
         Row("decode", f"greedy {tokens} / openai-whisper", ours, (Task(OPENAI, "greedy"),), 0.60, 0.40, works),
-        Row("decode", f"greedy {tokens} / ctranslate2 float32", ours, (Task(CT2, "greedy", {"compute": "float32"}),),
-            0.80, 0.60, works),
-        Row("decode", f"greedy {tokens} / ctranslate2 int8", ours, (Task(CT2, "greedy", {"compute": "int8"}),),
-            1.10, 0.85, works),
+        Row(
+            "decode",
+            f"greedy {tokens} / ctranslate2 float32",
+            ours,
+            (Task(CT2, "greedy", {"compute": "float32"}),),
+            0.80,
+            0.60,
+            works,
+        ),
+        Row(
+            "decode",
+            f"greedy {tokens} / ctranslate2 int8",
+            ours,
+            (Task(CT2, "greedy", {"compute": "int8"}),),
+            1.10,
+            0.85,
+            works,
+        ),
         Row("decode", "greedy, routes E=10 k=2 over none", routed, (Task(BESIDE, "greedy"),), 1.15, None, heavier),
-    ]  # fmt: skip
+    ]
 
 
 def differences() -> list[Difference]:
@@ -139,10 +193,28 @@ def differences() -> list[Difference]:
         Difference("mel", "log-mel, openai-whisper", Task(OURS, "mel"), Task(OPENAI, "mel_each"), 1e-4, 5e-5),
         Difference("encode", "encoder states, torch", Task(OURS, "encode"), Task(HF, "encode"), 1e-4, 1e-5),
         Difference("encode", "logits, torch", Task(OURS, "logits"), Task(HF, "logits"), 1e-4, 1e-5),
-        Difference("train", "loss of the first step, PEFT", Task(OURS, "train", tied),
-                   Task(PEFT, "train", {"states": True}), None, None),
-        *[Difference("decode", f"greedy tokens, {name}", Task(OURS, "greedy"), Task(side, "greedy", options),
-                     None, None, tokens=True)
-          for name, side, options in (("transformers", HF, {}), ("openai-whisper", OPENAI, {}),
-                                      ("ctranslate2 float32", CT2, {"compute": "float32"}))],
-    ]  # fmt: skip
+        Difference(
+            "train",
+            "loss of the first step, PEFT",
+            Task(OURS, "train", tied),
+            Task(PEFT, "train", {"states": True}),
+            None,
+            None,
+        ),
+        *[
+            Difference(
+                "decode",
+                f"greedy tokens, {name}",
+                Task(OURS, "greedy"),
+                Task(side, "greedy", options),
+                None,
+                None,
+                tokens=True,
+            )
+            for name, side, options in (
+                ("transformers", HF, {}),
+                ("openai-whisper", OPENAI, {}),
+                ("ctranslate2 float32", CT2, {"compute": "float32"}),
+            )
+        ],
+    ]

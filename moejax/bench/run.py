@@ -151,9 +151,14 @@ class Bench:
     def _prepare(self):
         s = self.settings
         self.common = {
-            "folder": str(self.folder / "model"), "batch": s.batch, "seconds": s.seconds, "tokens": s.tokens,
-            "dtype": s.dtype, "weights": s.weights, "devices": s.devices,
-        }  # fmt: skip
+            "folder": str(self.folder / "model"),
+            "batch": s.batch,
+            "seconds": s.seconds,
+            "tokens": s.tokens,
+            "dtype": s.dtype,
+            "weights": s.weights,
+            "devices": s.devices,
+        }
         self.say("random weights")
         ours = self._side(rows.OURS)
         ours.ask(PREPARE, do="prepare", name="folder", job="folder", options={**self.common, "size": s.size})
@@ -214,9 +219,12 @@ class Bench:
             measure.settle(contestant, PREPARE)
         left = s.limit - (time.monotonic() - self.started)
         measure.alternate(
-            contestants, meter=self.meter, wanted=s.calls, limit=max(0.0, min(s.row_limit, left)),
+            contestants,
+            meter=self.meter,
+            wanted=s.calls,
+            limit=max(0.0, min(s.row_limit, left)),
             report=lambda them: self.say(f"{what}: " + ", ".join(f"{len(c.clean)}/{len(c.calls)}" for c in them)),
-        )  # fmt: skip
+        )
 
     def _measure(self, row: rows.Row, peaks) -> dict:
         """One row of the report; whatever goes wrong is its status, not the end of the run."""
@@ -264,9 +272,15 @@ class Bench:
             how += f" ({device['kind']}: /proc/stat says nothing about a call there)"
         settings = dataclasses.asdict(self.settings)
         return {
-            "settings": settings, "machine": table.machine(), "sides": self.hello, "counted": how, "peaks": peaks,
-            "rows": found, "differences": differences, "seconds": round(time.monotonic() - self.started, 1),
-        }  # fmt: skip
+            "settings": settings,
+            "machine": table.machine(),
+            "sides": self.hello,
+            "counted": how,
+            "peaks": peaks,
+            "rows": found,
+            "differences": differences,
+            "seconds": round(time.monotonic() - self.started, 1),
+        }
 
 
 def _sizes(settings):

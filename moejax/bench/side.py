@@ -29,9 +29,14 @@ class Side:
         read, write = os.pipe()
         paths = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module, str(write)], stdin=subprocess.PIPE, stdout=self.log, stderr=self.log,
-            pass_fds=(write,), text=True, env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
-        )  # fmt: skip
+            [sys.executable, "-m", module, str(write)],
+            stdin=subprocess.PIPE,
+            stdout=self.log,
+            stderr=self.log,
+            pass_fds=(write,),
+            text=True,
+            env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
+        )
         os.close(write)
         self.answers = read
         self.unread = b""

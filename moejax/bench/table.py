@@ -15,10 +15,15 @@ def times(ours, theirs, jobs) -> dict:
     found = {"ours_seconds": ours.median(), "ours_clean": len(ours.clean), "ours_calls": ours.calls}
     found |= {"ours_repeat": ours.repeat, "peer_seconds": None, "ratio": None, "peers": []}
     for contestant, job in zip(theirs, jobs, strict=True):
-        found["peers"].append({
-            "job": job, "seconds": contestant.median(), "clean": len(contestant.clean), "calls": contestant.calls,
-            "repeat": contestant.repeat,
-        })  # fmt: skip
+        found["peers"].append(
+            {
+                "job": job,
+                "seconds": contestant.median(),
+                "clean": len(contestant.clean),
+                "calls": contestant.calls,
+                "repeat": contestant.repeat,
+            }
+        )
     missing = next((c for c in (ours, *theirs) if c.median() is None), None)
     if missing is not None:
         who = "ours" if missing is ours else "the peer"

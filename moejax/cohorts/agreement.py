@@ -108,8 +108,12 @@ def agreement(labels_N: np.ndarray, columns: dict[str, np.ndarray]) -> dict[str,
 
 
 def stability(
-    refit: Callable[[np.ndarray, int], np.ndarray], num_points: int, *, refits: int = 5, share: float = 0.9, seed: int =
-    0
+    refit: Callable[[np.ndarray, int], np.ndarray],
+    num_points: int,
+    *,
+    refits: int = 5,
+    share: float = 0.9,
+    seed: int = 0,
 ) -> float:
     """Mean adjusted Rand index between pairs of refits, each on a random `share` of the points with a seed of its own.
 

@@ -63,9 +63,15 @@ def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, lev
             silhouette = clustering.silhouette(points_PK, model.labels_N, seed)
             score = silhouette * clustering.evenness(model.labels_N) if silhouette > 0 else silhouette
             candidate = Candidate(
-                signal=signal.name, method=model.method, clusters=model.num_clusters, bic=model.bic, score=score,
-                silhouette=silhouette, effective=model.effective, noise=agreement.noise_share(model.labels_N),
-            )  # fmt: skip
+                signal=signal.name,
+                method=model.method,
+                clusters=model.num_clusters,
+                bic=model.bic,
+                score=score,
+                silhouette=silhouette,
+                effective=model.effective,
+                noise=agreement.noise_share(model.labels_N),
+            )
             found.append((candidate, signal, pca, points_PK, model, method, settings))
     found.sort(key=lambda each: -each[0].score)  # stable: equals stay in the order of signals, methods, numbers
     close = [each for each in found if each[0].score >= found[0][0].score - MARGIN][:SHORTLIST]
@@ -74,9 +80,13 @@ def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, lev
     best = max(close, key=lambda each: (each[0].stability or 0.0, each[0].score))
     best[0].chosen = True
     return Choice(
-        signal=best[1], pca=best[2], points_PK=best[3], model=best[4], stability=best[0].stability,
+        signal=best[1],
+        pca=best[2],
+        points_PK=best[3],
+        model=best[4],
+        stability=best[0].stability,
         table=[each[0].row() for each in found],
-    )  # fmt: skip
+    )
 
 
 def models_of(points_PK: np.ndarray, options: dict, level: str, seed: int):

@@ -221,9 +221,14 @@ def _mixture(x_NU: np.ndarray, mixture: em.Mixture, method: str) -> ClusterModel
 
     labels_N, weight_NC = assign(x_NU)
     return ClusterModel(
-        method=method, labels_N=labels_N, memberships_NC=weight_NC, probabilities_N=weight_NC.max(axis=1),
-        assign=assign, bic=mixture.bic, effective=mixture.effective,
-    )  # fmt: skip
+        method=method,
+        labels_N=labels_N,
+        memberships_NC=weight_NC,
+        probabilities_N=weight_NC.max(axis=1),
+        assign=assign,
+        bic=mixture.bic,
+        effective=mixture.effective,
+    )
 
 
 def candidates(n: int, num_clusters: int | None, max_clusters: int) -> list[int]:
@@ -344,8 +349,9 @@ def fit_posterior(
         )
     mean_U, matrix_UK = fit_discriminant(x_NU, labels_N, int(seen_C.sum()) - 1, shrinkage)
     z_NK = (x_NU - mean_U) @ matrix_UK
-    centroids_CK = np.stack([z_NK[labels_N == c].mean(axis=0) if seen_C[c] else np.zeros(z_NK.shape[1])
-                             for c in range(num_clusters)])  # fmt: skip
+    centroids_CK = np.stack(
+        [z_NK[labels_N == c].mean(axis=0) if seen_C[c] else np.zeros(z_NK.shape[1]) for c in range(num_clusters)]
+    )
     prior_C = np.array([max(float((labels_N == c).sum()), 1e-9) for c in range(num_clusters)])
     log_prior_C = np.where(seen_C, np.log(prior_C / prior_C.sum()), -np.inf)
 

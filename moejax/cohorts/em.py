@@ -138,10 +138,17 @@ def _best(found, runs: slice, number: int, x_NU, family: str, covariance: str, c
     best = runs.start + int(np.nan_to_num(level_R[runs], nan=-np.inf).argmax())
     n, width = x_NU.shape
     mixture = Mixture(
-        family=family, covariance=covariance, num_components=number, centre_U=centre_U, scale=scale,
-        parameters={name: value[best] for name, value in parameters_R.items()}, log_likelihood=0.0,
-        num_parameters=free_parameters(family, covariance, number, width), bic=0.0, iterations=int(steps_R[best]),
-    )  # fmt: skip
+        family=family,
+        covariance=covariance,
+        num_components=number,
+        centre_U=centre_U,
+        scale=scale,
+        parameters={name: value[best] for name, value in parameters_R.items()},
+        log_likelihood=0.0,
+        num_parameters=free_parameters(family, covariance, number, width),
+        bic=0.0,
+        iterations=int(steps_R[best]),
+    )
     total = n * mixture.score(x_NU)
     more = {"log_likelihood": total, "bic": -2 * total + mixture.num_parameters * float(np.log(n))}
     return Mixture(**{**mixture.__dict__, **more})
@@ -330,9 +337,12 @@ def _stick_breaking(points_NU, share_NC, mean_CU, exists_C, prior) -> dict:
     rest_C = digamma(other_C) - both_C
     log_weight_C = digamma(one_C) - both_C + jnp.cumsum(rest_C) - rest_C
     return {
-        "log_weight_C": jnp.where(exists_C, log_weight_C, ABSENT), "mean_CU": centre_CU, "variance_CU": variance_CU,
-        "precision_C": precision_C, "freedom_C": freedom_C,
-    }  # fmt: skip
+        "log_weight_C": jnp.where(exists_C, log_weight_C, ABSENT),
+        "mean_CU": centre_CU,
+        "variance_CU": variance_CU,
+        "precision_C": precision_C,
+        "freedom_C": freedom_C,
+    }
 
 
 def _mahalanobis(parameters, points_NU, covariance: str):

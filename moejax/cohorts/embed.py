@@ -46,9 +46,7 @@ def run(cfg, work) -> dict:
     rows = np.arange(len(corpus.manifest))
     fetch = _Audio(corpus.audio)
     names = corpus.manifest.column("id")
-    batches = eval_batches(
-        corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=names
-    )
+    batches = eval_batches(corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=names)
     out = None
     stream = loader(batches, fetch, workers=cfg.runtime.workers)
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):

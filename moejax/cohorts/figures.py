@@ -133,10 +133,16 @@ def draw_centres(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:
             place = place + (0.0, 0.014 * spread_2[1])
         taken.append(place)
         axes.annotate(
-            name, centre, place, fontsize=8, color="#222222", va="center", zorder=4,
+            name,
+            centre,
+            place,
+            fontsize=8,
+            color="#222222",
+            va="center",
+            zorder=4,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.4, "alpha": 0.8},
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5},
-        )  # fmt: skip
+        )
 
 
 def plane(points_NK: np.ndarray, how: str, labels_N: np.ndarray, seed: int) -> tuple[np.ndarray, str]:

@@ -111,9 +111,13 @@ def discover(
     removed_MV = points.nuisances(parts, options["remove"])
     signal_MU, names = (x_NU[named_N], layer_names) if gradient is None else (gradient[0][named_N], gradient[1])
     signals = points.signals_of(
-        signal_MU, names, layers=options["layers"] if gradient is None else ("auto",), removed_MV=removed_MV,
-        voice_M=voice_M, seed=seed,
-    )  # fmt: skip
+        signal_MU,
+        names,
+        layers=options["layers"] if gradient is None else ("auto",),
+        removed_MV=removed_MV,
+        voice_M=voice_M,
+        seed=seed,
+    )
     choice = cluster_choice.choose(signals, voice_M, options, level, seed)
     model, points_PK = choice.model, choice.points_PK
     if model.note:
@@ -128,9 +132,15 @@ def discover(
     found_N[named_N] = model.labels_N[index_M]
     heard_NU = x_NU if gradient is not None else x_NU[:, choice.signal.columns]
     raw_N, member_NC, probability_N, by_N = assign(
-        heard_NU, named_N, index_M, matched, np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
-        voice_N, np.unique(voice_M) if voice_M is not None else None, options["shrinkage"],
-    )  # fmt: skip
+        heard_NU,
+        named_N,
+        index_M,
+        matched,
+        np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
+        voice_N,
+        np.unique(voice_M) if voice_M is not None else None,
+        options["shrinkage"],
+    )
     centroids_CK = centroids(points_PK, matched)
     # Where an utterance lies: a fitted one at its own signal, any other at its clusters' centres.
     points_NK = member_NC @ centroids_CK

@@ -26,9 +26,14 @@ class Progress:
         self.finished: set[int] = set()
         self.started = time.perf_counter()
         self.bar = tqdm(
-            total=sum(self.seconds) or None, disable=not self.shown, file=self.stream, bar_format=_FORMAT,
-            desc=f"0/{len(sources)} files", leave=False, mininterval=0.2,
-        )  # fmt: skip
+            total=sum(self.seconds) or None,
+            disable=not self.shown,
+            file=self.stream,
+            bar_format=_FORMAT,
+            desc=f"0/{len(sources)} files",
+            leave=False,
+            mininterval=0.2,
+        )
 
     def __enter__(self):
         return self

@@ -67,10 +67,16 @@ def parse(argv: list[str]) -> Request:
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
     request = Request(
-        files=files, model=model, formats=tuple(FORMATS) if name == "all" else (name,), layout=Layout(**layout),
-        adapters=tuple(values.pop("adapter")), enroll=tuple(values.pop("enroll")), translator=translator,
-        options=_options(values), **taken,
-    )  # fmt: skip
+        files=files,
+        model=model,
+        formats=tuple(FORMATS) if name == "all" else (name,),
+        layout=Layout(**layout),
+        adapters=tuple(values.pop("adapter")),
+        enroll=tuple(values.pop("enroll")),
+        translator=translator,
+        options=_options(values),
+        **taken,
+    )
     _check(request, name)
     return request
 
@@ -137,10 +143,14 @@ def _plain(argv, parser):
 
 def build() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="moejax transcribe", usage="moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL [options]",
-        description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False, argument_default=argparse.SUPPRESS,
-    )  # fmt: skip
+        prog="moejax transcribe",
+        usage="moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
     _files(parser)
     _search(parser)
     _long(parser)
@@ -154,22 +164,44 @@ def _files(parser):
     add("--model", default=None, metavar="MODEL", help="workdir, Hugging Face folder or cached id, OpenAI .pt")
     add("--system", default=None, help="system of a workdir: base, lora, moe ... (default: the best trained one)")
     add("--weights", default="", choices=("float32", "bfloat16", "int8"), help="how the base's weights are kept")
-    add("--adapter", action="append", default=[], metavar="DIR", help="a PEFT folder with a LoRA of the model, merged "
-        "into its weights; several with --route")  # fmt: skip
+    add(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a PEFT folder with a LoRA of the model, merged into its weights; several with --route",
+    )
     add("--route", default=None, type=_weights, metavar="W,W", help="weights of the adapters; one alone has 1")
-    add("--enroll", action="append", default=[], metavar="FILE", help="a few recordings (file, folder or pattern; may "
-        "be repeated) of the one who speaks in all FILEs: a mixture or hypernetwork adapts to that voice")  # fmt: skip
+    add(
+        "--enroll",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a few recordings (file, folder or pattern; may "
+        "be repeated) of the one who speaks in all FILEs: a mixture or hypernetwork adapts to that voice",
+    )
     add("--format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
-    add("--output_dir", "-o", default=None, metavar="DIR", help="write files there; without it one file's result goes "
-        "to standard output, and the texts of several as FILE<tab>TEXT")  # fmt: skip
+    add(
+        "--output_dir",
+        "-o",
+        default=None,
+        metavar="DIR",
+        help="write files there; without it one file's result goes "
+        "to standard output, and the texts of several as FILE<tab>TEXT",
+    )
     add("--rate", default=None, type=_count, metavar="HZ", help="standard input is raw 16-bit mono at this rate")
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
     add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
-    add("--translate_to", default=None, metavar="CODE", help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
-        "the workdir's own translator; files are called NAME.CODE.txt")  # fmt: skip
+    add(
+        "--translate_to",
+        default=None,
+        metavar="CODE",
+        help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
+        "the workdir's own translator; files are called NAME.CODE.txt",
+    )
     add("--translator", default=None, choices=("deepl", "offline"), help="default: offline where the workdir has one")
 
 
@@ -179,11 +211,19 @@ def _search(parser):
     add("--patience", type=_maybe(float), metavar="P", help="beam ends after P x N finished hypotheses")
     add("--length_penalty", type=_maybe(float), metavar="A", help="between 0 and 1; default: mean log-probability")
     add("--temperature", type=_numbers, metavar="T[,T...]", help=f"default {','.join(f'{t:g}' for t in LADDER)}")
-    add("--temperature_increment_on_fallback", type=_maybe(float), metavar="T", help="step of the ladder from a single "
-        "--temperature to 1, default 0.2; None for no fallback")  # fmt: skip
+    add(
+        "--temperature_increment_on_fallback",
+        type=_maybe(float),
+        metavar="T",
+        help="step of the ladder from a single --temperature to 1, default 0.2; None for no fallback",
+    )
     add("--best_of", type=_maybe(_count), metavar="N", help="samples at temperatures above 0")
-    add("--guards", choices=("all", "reference", "none"), help="what is withheld as invented: by loudness, length and "
-        "repetition too (all, default), by the no-speech rule only (reference), nothing")  # fmt: skip
+    add(
+        "--guards",
+        choices=("all", "reference", "none"),
+        help="what is withheld as invented: by loudness, length and "
+        "repetition too (all, default), by the no-speech rule only (reference), nothing",
+    )
     add("--suppress_tokens", metavar="IDS", help="never chosen; -1 (default) stands for annotations and symbols")
     add("--hotwords", metavar="A,B", help="phrases made likelier, with commas between")
     add("--hotword_bias", type=float, metavar="X", help="how much likelier, added to logits; default 2")
@@ -214,8 +254,12 @@ def _long(parser):
     add("--carry_initial_prompt", type=_boolean, metavar="BOOL", help="before every window, not only the first")
     add("--condition_on_previous_text", type=_boolean, metavar="BOOL", help="default True; False repeats itself less")
     add("--clip_timestamps", metavar="S,S", help="hear only from second to second: start,end,start,end ...")
-    add("--hallucination_silence_threshold", type=_maybe(float), metavar="S", help="with word times: skip longer "
-        "silences around text that looks invented")  # fmt: skip
+    add(
+        "--hallucination_silence_threshold",
+        type=_maybe(float),
+        metavar="S",
+        help="with word times: skip longer silences around text that looks invented",
+    )
 
 
 def _words(parser):

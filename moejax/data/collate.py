@@ -17,9 +17,20 @@ class Collator:
     """
 
     def __init__(
-        self, *, audio, samples, tokens, prefix, eot, buckets, labels=None, gate_in=None, cohorts=None, states=None,
+        self,
+        *,
+        audio,
+        samples,
+        tokens,
+        prefix,
+        eot,
+        buckets,
+        labels=None,
+        gate_in=None,
+        cohorts=None,
+        states=None,
         stride=320,
-    ):  # fmt: skip
+    ):
         self.audio, self.samples, self.tokens = audio, np.asarray(samples), tokens
         self.states, self.stride = states, stride
         self.prefix, self.eot = prefix, eot
@@ -45,9 +56,12 @@ class Collator:
         silence = np.zeros(0, np.float32)
         batch = assemble(
             [None if row < 0 else silence if kept else self.audio(row) for row in rows],
-            [self.tokens[row] for row in pick], [self.prefix] * len(rows), samples=0 if kept else bucket,
-            length=self.lengths[bucket], eot=self.eot,
-        )  # fmt: skip
+            [self.tokens[row] for row in pick],
+            [self.prefix] * len(rows),
+            samples=0 if kept else bucket,
+            length=self.lengths[bucket],
+            eot=self.eot,
+        )
         if kept:
             samples_B = np.where(real_B, self.samples[pick], 1).astype(np.int32)
             batch = dataclasses.replace(batch, samples_B=samples_B, states_BTD=self._states(bucket, rows))
@@ -57,7 +71,6 @@ class Collator:
             gate_in_BU=self.gate_in[pick] * real_B[:, None],
             cohort_B=self.cohorts[pick].astype(np.int32),
         )
-
 
     def _states(self, bucket, rows):
         found = [None if row < 0 else self.states(row) for row in rows]

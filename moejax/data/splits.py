@@ -69,9 +69,10 @@ def check(scheme: str, fractions: Sequence[float], options: Mapping, where: str 
             " for train"
         )
     known = {
-        name: kind.default for name, kind in inspect.signature(SCHEMES[scheme]).parameters.items()
+        name: kind.default
+        for name, kind in inspect.signature(SCHEMES[scheme]).parameters.items()
         if name not in ("columns", "seed", "shares")
-    }  # fmt: skip
+    }
     given = {name: value for name, value in options.items() if value not in (None, "", (), [], False)}
     for name, value in given.items():
         if name not in known:

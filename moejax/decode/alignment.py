@@ -73,9 +73,13 @@ class Aligner:
         for row in real:
             stop = int(count_B[row]) - 1
             results[row] = timings(
-                weight_BLT[row, start:stop, : frames_B[row]], prob_BL[row, start + 1 : stop], asked[row].tokens,
-                self.tokenizer, asked[row].language, seconds_per_frame=STRIDE * self.config.hop / SAMPLE_RATE,
-            )  # fmt: skip
+                weight_BLT[row, start:stop, : frames_B[row]],
+                prob_BL[row, start + 1 : stop],
+                asked[row].tokens,
+                self.tokenizer,
+                asked[row].language,
+                seconds_per_frame=STRIDE * self.config.hop / SAMPLE_RATE,
+            )
         return results
 
 

@@ -98,9 +98,14 @@ def beam_search(model, states_BTD, start: Start, rules: Rules, *, plan: Plan, ma
     # All hypotheses begin alike: only the first counts, or the beam would hold W copies of it.
     sum_BW = jnp.where(jnp.arange(W) == 0, 0.0, FLOOR)[None].repeat(B, 0)
     now = _Beam(
-        jnp.int32(0), jnp.full((B, W, L), plan.eot, jnp.int32), sum_BW, visible_prefix(start, plan),
-        _nothing(B, places, L, plan.eot), limit_B < 1, jnp.zeros((B,), jnp.int32),
-    )  # fmt: skip
+        jnp.int32(0),
+        jnp.full((B, W, L), plan.eot, jnp.int32),
+        sum_BW,
+        visible_prefix(start, plan),
+        _nothing(B, places, L, plan.eot),
+        limit_B < 1,
+        jnp.zeros((B,), jnp.int32),
+    )
     now = choose(jnp.broadcast_to(prefixed.x_BD[:, None], (B, W, prefixed.x_BD.shape[-1])), now)
     now, _ = jax.lax.while_loop(going, step, (now, prefixed.cache))
     return Decoded(*_best(now, plan), prefixed.no_speech_B)

@@ -43,11 +43,20 @@ class _Piece:
 
 
 def transcribe_chunked(
-    recordings: Iterable[np.ndarray], model: Model, tokenizer, config, *, cut: Cutter,
-    window_seconds: float | None = None, overlap_seconds: float = 0.0, merge: str = "tokens",
-    decoding: DecodingOptions | None = None, options: LongformOptions | None = None, align: Align | None = None,
+    recordings: Iterable[np.ndarray],
+    model: Model,
+    tokenizer,
+    config,
+    *,
+    cut: Cutter,
+    window_seconds: float | None = None,
+    overlap_seconds: float = 0.0,
+    merge: str = "tokens",
+    decoding: DecodingOptions | None = None,
+    options: LongformOptions | None = None,
+    align: Align | None = None,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, Transcript]]:  # fmt: skip
+) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording, in the order in which they are finished.
 
     Args as `longform.transcribe_sequential`, and:
@@ -123,9 +132,14 @@ def _listen(piece, audio_S, tokenizer, config, window, decoding, options) -> Lis
         tokens = sum(text_tokens(drafts, tokenizer.eot), [])
         words = (yield Asked(tokens, found.language, size)) if tokens else []
         add_words(
-            drafts, words, eot=tokenizer.eot, offset=offset, last_speech=offset,
-            prepended=options.prepend_punctuations, appended=options.append_punctuations,
-        )  # fmt: skip
+            drafts,
+            words,
+            eot=tokenizer.eot,
+            offset=offset,
+            last_speech=offset,
+            prepended=options.prepend_punctuations,
+            appended=options.append_punctuations,
+        )
     piece.drafts = drafts
     return piece
 
@@ -134,9 +148,13 @@ def _join(pieces, tokenizer, config, overlap_seconds, merge, decoding):
     if overlap_seconds:
         for left, right in zip(pieces[:-1], pieces[1:], strict=True):
             overlap.merge(
-                left.drafts, right.drafts, middle=right.cut / SAMPLE_RATE, seconds=overlap_seconds, how=merge,
+                left.drafts,
+                right.drafts,
+                middle=right.cut / SAMPLE_RATE,
+                seconds=overlap_seconds,
+                how=merge,
                 tokenizer=tokenizer,
-            )  # fmt: skip
+            )
     drafts: list[Draft] = []
     for piece in pieces:
         append_in_order(drafts, piece.drafts, piece.start / SAMPLE_RATE, piece.stop / SAMPLE_RATE)
@@ -146,6 +164,7 @@ def _join(pieces, tokenizer, config, overlap_seconds, merge, decoding):
     return Transcript(
         text=tokenizer.decode(tokens, strip=False),
         segments=[draft.finished(id, config.hop) for id, draft in enumerate(drafts)],
-        language=language, route=mean_route(drafts),
+        language=language,
+        route=mean_route(drafts),
         dropped=dict(collections.Counter(piece.dropped for piece in pieces if piece.dropped)),
-    )  # fmt: skip
+    )

@@ -97,8 +97,10 @@ class Decoder:
     def encode(self, windows) -> Iterator[Encoded]:
         """Batches of `batch_size` rows (one row if there is one window), each made when asked for."""
         windows = [w if isinstance(w, Window) or np.ndim(w) != 2 else Window(w) for w in windows]
-        places = [(self._length(w), isinstance(w, Window) + (isinstance(w, Window) and w.audio_S is not None))
-                  for w in windows]  # fmt: skip
+        places = [
+            (self._length(w), isinstance(w, Window) + (isinstance(w, Window) and w.audio_S is not None))
+            for w in windows
+        ]
         rows = self.batch_size if len(windows) > 1 else 1
         for place in sorted(set(places)):
             members = [i for i, other in enumerate(places) if other == place]
@@ -111,9 +113,13 @@ class Decoder:
         options = options or DecodingOptions()
         languages = self._languages(encoded, options)
         start = starts(
-            self.tokenizer, languages, prompts, options, context=self.config.max_target_positions,
+            self.tokenizer,
+            languages,
+            prompts,
+            options,
+            context=self.config.max_target_positions,
             rows=encoded.states_BTD.shape[0],
-        )  # fmt: skip
+        )
         rows = len(encoded.rows)
 
         def decode(temperature, wanted):
@@ -187,9 +193,16 @@ class Decoder:
         limit_B = np.where([*wanted, *[False] * (len(start.limit_B) - len(wanted))], start.limit_B, 0)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, round(1000 * temperature)))(encoded.keys_B)
         found = self.programs.search(
-            self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, start._replace(limit_B=limit_B),
-            rules.make(self.tokenizer, options, self.config), np.float32(temperature), keys_B, plan=plan,
-        )  # fmt: skip
+            self.params,
+            encoded.states_BTD,
+            encoded.mask_BT,
+            encoded.route,
+            start._replace(limit_B=limit_B),
+            rules.make(self.tokenizer, options, self.config),
+            np.float32(temperature),
+            keys_B,
+            plan=plan,
+        )
         return jax.tree.map(np.asarray, found)
 
     def _plan(self, options, temperature, start):
@@ -197,10 +210,16 @@ class Decoder:
         width = options.beam_size if beam else (options.best_of or 1) if temperature > 0 else 1
         room = self.config.max_target_positions
         return Plan(
-            eot=self.tokenizer.eot, no_speech=self.tokenizer.no_speech, beam=beam, width=width,
-            max_tokens=min(options.sample_len or room // 2, room), patience=options.patience if beam else None,
-            length_penalty=options.length_penalty, ranking=options.ranking, early_stopping=options.early_stopping,
-        )  # fmt: skip
+            eot=self.tokenizer.eot,
+            no_speech=self.tokenizer.no_speech,
+            beam=beam,
+            width=width,
+            max_tokens=min(options.sample_len or room // 2, room),
+            patience=options.patience if beam else None,
+            length_penalty=options.length_penalty,
+            ranking=options.ranking,
+            early_stopping=options.early_stopping,
+        )
 
     def _decoding(self, found, b, language, temperature, encoded):
         tokens = found.tokens_BL[b, : found.lengths_B[b]].tolist()

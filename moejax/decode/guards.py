@@ -49,9 +49,14 @@ class Guards:
     def reference(cls, no_speech: float | None = 0.6, no_speech_logprob: float | None = -1.0) -> "Guards":
         """What openai-whisper does: the no-speech rule only."""
         return cls(
-            no_speech=no_speech, no_speech_logprob=no_speech_logprob, energy_db=None, energy_rise_db=None,
-            compression=None, characters_per_second=None, dense_characters_per_second=None,
-        )  # fmt: skip
+            no_speech=no_speech,
+            no_speech_logprob=no_speech_logprob,
+            energy_db=None,
+            energy_rise_db=None,
+            compression=None,
+            characters_per_second=None,
+            dense_characters_per_second=None,
+        )
 
     def before(self, audio_S) -> str | None:
         """The reason, "energy", why a window [S] cannot hold speech and need not be decoded, or None."""

@@ -64,10 +64,17 @@ class LongformOptions:
 
 
 def transcribe_sequential(
-    recordings: Iterable[np.ndarray], model: Model, tokenizer, config, *, window_seconds: float | None = None,
-    decoding: DecodingOptions | None = None, options: LongformOptions | None = None, align: Align | None = None,
+    recordings: Iterable[np.ndarray],
+    model: Model,
+    tokenizer,
+    config,
+    *,
+    window_seconds: float | None = None,
+    decoding: DecodingOptions | None = None,
+    options: LongformOptions | None = None,
+    align: Align | None = None,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, Transcript]]:  # fmt: skip
+) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording, in the order in which they are finished.
 
     Args:
@@ -152,8 +159,10 @@ class _Sequential:
         return Transcript(
             text=self.tokenizer.decode(self.said[len(self.initial) :], strip=False),
             segments=[draft.finished(id, self.hop) for id, draft in enumerate(self.drafts)],
-            language=self.language, route=mean_route(self.drafts), dropped=dict(self.dropped),
-        )  # fmt: skip
+            language=self.language,
+            route=mean_route(self.drafts),
+            dropped=dict(self.dropped),
+        )
 
     def _find_language(self):
         if self.language is not None:
@@ -217,9 +226,14 @@ class _Sequential:
         tokens = [token for part in text_tokens(drafts, self.tokenizer.eot) for token in part]
         words = (yield Asked(tokens, self.language, size)) if tokens else []
         add_words(
-            drafts, words, eot=self.tokenizer.eot, offset=offset, last_speech=self.last_speech,
-            prepended=options.prepend_punctuations, appended=options.append_punctuations,
-        )  # fmt: skip
+            drafts,
+            words,
+            eot=self.tokenizer.eot,
+            offset=offset,
+            last_speech=self.last_speech,
+            prepended=options.prepend_punctuations,
+            appended=options.append_punctuations,
+        )
         end = last_end(drafts)
         if not cut.ends_silent and end is not None and end > offset:
             self.seek = self.frames_of(end)
@@ -233,9 +247,12 @@ class _Sequential:
     def _skip_invented(self, cut, seek, size, threshold):
         """Moves `seek` over silence around text that looks invented; False if nothing of the window is kept."""
         stretch = hallucination.Stretch(
-            start=self.seconds(seek), end=self.seconds(seek + self.window), seconds=self.seconds(size),
-            total=self.seconds(self.features.frames), last_speech=self.last_speech,
-        )  # fmt: skip
+            start=self.seconds(seek),
+            end=self.seconds(seek + self.window),
+            seconds=self.seconds(size),
+            total=self.seconds(self.features.frames),
+            last_speech=self.last_speech,
+        )
         end = last_end(cut.drafts)
         if not cut.ends_silent and end is not None and end > stretch.start:
             self.seek = self.frames_of(end) if stretch.end - end > threshold else seek + size

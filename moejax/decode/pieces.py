@@ -34,10 +34,18 @@ class _Piece:
 
 
 def transcribe_pieces(
-    recordings: Iterable[np.ndarray], model: Model, tokenizer, config, *, cut: Cutter, window_seconds: float,
-    decoding: DecodingOptions | None = None, options: LongformOptions | None = None, align: Align | None = None,
+    recordings: Iterable[np.ndarray],
+    model: Model,
+    tokenizer,
+    config,
+    *,
+    cut: Cutter,
+    window_seconds: float,
+    decoding: DecodingOptions | None = None,
+    options: LongformOptions | None = None,
+    align: Align | None = None,
     progress: Progress | None = None,
-) -> Iterator[tuple[int, Transcript]]:  # fmt: skip
+) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording [S], in order; args as `chunked.transcribe_chunked`.
 
     Of the options, `initial_prompt` (before every piece), word times and guards apply. Segment texts are stripped and
@@ -105,9 +113,14 @@ class _Hearing:
             if piece.draft is not None:
                 offset = piece.start / SAMPLE_RATE
                 add_words(
-                    [piece.draft], words if question else [], eot=self.tokenizer.eot, offset=offset, last_speech=offset,
-                    prepended=self.options.prepend_punctuations, appended=self.options.append_punctuations,
-                )  # fmt: skip
+                    [piece.draft],
+                    words if question else [],
+                    eot=self.tokenizer.eot,
+                    offset=offset,
+                    last_speech=offset,
+                    prepended=self.options.prepend_punctuations,
+                    appended=self.options.append_punctuations,
+                )
 
     def _asked(self, piece) -> Asked | None:
         tokens = [] if piece.draft is None else sum(text_tokens([piece.draft], self.tokenizer.eot), [])
@@ -123,6 +136,7 @@ class _Hearing:
         return Transcript(
             text=" ".join(draft.text for draft in drafts if draft.text),
             segments=[draft.finished(id, self.config.hop) for id, draft in enumerate(drafts)],
-            language=self.decoding.language or spoken, route=mean_route(drafts),
+            language=self.decoding.language or spoken,
+            route=mean_route(drafts),
             dropped=dict(collections.Counter(piece.dropped for piece in pieces if piece.dropped)),
-        )  # fmt: skip
+        )

@@ -25,12 +25,19 @@ class Draft:
         """The segment as it is handed out."""
         found = self.found
         return Segment(
-            start=self.start, end=self.end, text=self.text, route=found.route, id=id,
-            seek=round(self.seek * hop * 100 / SAMPLE_RATE), tokens=self.tokens, temperature=found.temperature,
-            avg_logprob=found.avg_logprob, compression_ratio=found.compression_ratio,
+            start=self.start,
+            end=self.end,
+            text=self.text,
+            route=found.route,
+            id=id,
+            seek=round(self.seek * hop * 100 / SAMPLE_RATE),
+            tokens=self.tokens,
+            temperature=found.temperature,
+            avg_logprob=found.avg_logprob,
+            compression_ratio=found.compression_ratio,
             no_speech_prob=found.no_speech_prob,
             words=None if self.words is None else [Word(w.start, w.end, w.word, w.probability) for w in self.words],
-        )  # fmt: skip
+        )
 
     def clear_if_empty(self):
         """An instantaneous segment, or one without text, keeps its place and loses its content, as in the reference."""

@@ -116,9 +116,15 @@ def text_tokens(drafts: list[Draft], eot: int) -> list[list[int]]:
 
 
 def add_words(
-    drafts: list[Draft], words: list[Timing], *, eot: int, offset: float, last_speech: float,
-    prepended: str = PREPENDED, appended: str = APPENDED,
-):  # fmt: skip
+    drafts: list[Draft],
+    words: list[Timing],
+    *,
+    eot: int,
+    offset: float,
+    last_speech: float,
+    prepended: str = PREPENDED,
+    appended: str = APPENDED,
+):
     """Gives a window's words to its segments and lets both correct each other's times, in place.
 
     `words` are those of all segments' text tokens together; `offset` is the window's start and `last_speech` where

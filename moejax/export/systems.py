@@ -68,8 +68,15 @@ def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
         weights, meaning = weights_of(corpus, system, route or "average", mixture)
         adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
         always = " and the shared expert" if low_rank.has_shared(expert) else ""
-        return Part(system, system, adapter, f"the experts{always} of {system} on one fixed route: {meaning}", False,
-                    weights, mixture.stabilised)  # fmt: skip
+        return Part(
+            system,
+            system,
+            adapter,
+            f"the experts{always} of {system} on one fixed route: {meaning}",
+            False,
+            weights,
+            mixture.stabilised,
+        )
     if system in CONSTANT and route is None:
         weights = _fixed_route(corpus, system)
         expert, mixture = _mixture(corpus, "moe")
@@ -138,8 +145,7 @@ def weights_of(corpus: Corpus, system: str, route: str, mixture: asr.Mixture) ->
 
 
 def _gate_average(corpus, system, group, mixture):
-    """The mean of what the gate gives to the training utterances of a group; to all of theirs where it trained on none.
-    """
+    """The mean of what the gate gives to the training utterances of a group; to all where it trained on none."""
     select = {} if group is None else {group[0]: [group[1]]}
     if group is not None:
         known = sorted(set(corpus.manifest.column(group[0])))

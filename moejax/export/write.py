@@ -133,9 +133,14 @@ def _hf(corpus, part, order, folder):
     extra = {name: value for name, value in ours.items() if name not in ("hop", "mask_padding")}
     extra |= {"system": part.system, "route": part.weights, "meaning": part.meaning}
     hf_whisper.save(
-        folder, config, merged(params, part.adapter), tokenizer=corpus.tokenizer, extra=extra, dtype=order.dtype,
+        folder,
+        config,
+        merged(params, part.adapter),
+        tokenizer=corpus.tokenizer,
+        extra=extra,
+        dtype=order.dtype,
         generation=_generation(corpus, config),
-    )  # fmt: skip
+    )
 
 
 def _generation(corpus, config):
@@ -193,8 +198,7 @@ def _sha256(path):
 
 @contextlib.contextmanager
 def _whole(output):
-    """A folder beside `output` that becomes it when the block ends well. Errors: an output with anybody's other files.
-    """
+    """A folder beside `output` that becomes it when the block ends well. Errors: an output with other files."""
     _check_replaceable(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     new, old = (output.with_name(f".{output.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))

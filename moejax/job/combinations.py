@@ -130,9 +130,13 @@ def _targets(config) -> list[str]:
     for target in targets:
         own = target if isinstance(target, tuple | list) else (target, 1, 1.0)
         if not (
-            len(own) == 3 and isinstance(own[0], str) and type(own[1]) is int and type(own[2]) in (int, float)
-            and 0 < own[1] <= 4096 and 0 < own[2] < 1e6
-        ):  # fmt: skip
+            len(own) == 3
+            and isinstance(own[0], str)
+            and type(own[1]) is int
+            and type(own[2]) in (int, float)
+            and 0 < own[1] <= 4096
+            and 0 < own[2] < 1e6
+        ):
             raise ValueError(
                 f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
             )
@@ -197,9 +201,11 @@ def _gate(config) -> None:
 def _systems(config) -> None:
     """Names of systems that no stage can train. Those of cohorts and speakers are known to the corpus alone."""
     for path, names in (
-        ("evaluate.systems", config.evaluate.systems), ("translate.systems", config.translate.systems),
-        ("study.systems", config.study.systems), ("study.heldout_systems", config.study.heldout_systems),
-    ):  # fmt: skip
+        ("evaluate.systems", config.evaluate.systems),
+        ("translate.systems", config.translate.systems),
+        ("study.systems", config.study.systems),
+        ("study.heldout_systems", config.study.heldout_systems),
+    ):
         for name in names:
             if name not in FIXED and not name.startswith(OF_GROUPS):
                 known = ", ".join((*FIXED, *(f"{start}<cohort or speaker>" for start in OF_GROUPS)))

@@ -50,8 +50,10 @@ LIMITS: dict[str, tuple[float, float]] = {
     "base.pack.lead": (0.0, 30.0),
     "base.pack.gap": (0.0, 30.0),
     "base.pack.noise_level": (above(0), 1.0),
-    **{f"base.pack.{name}": SHARE
-       for name in ("plain", "prompt", "nospeech", "empty", "full", "cut", "abrupt", "noise")},
+    **{
+        f"base.pack.{name}": SHARE
+        for name in ("plain", "prompt", "nospeech", "empty", "full", "cut", "abrupt", "noise")
+    },
     "base.ctc": (0.0, 1000.0),
     "embed.layers": (-1, 1000),
     "embed.gradient.rank": (1, 4096),
@@ -105,7 +107,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "*steps": (0, 1_000_000_000),
     "*.warmup": (0, 1_000_000_000),
     "*.rank": (1, 4096),
-}  # fmt: skip
+}
 # Types of the entries of tuples that are empty by default, or that hold more than one type.
 ENTRIES: dict[str, tuple[type, ...]] = {
     "base.string_words": (int,),
@@ -116,13 +118,21 @@ ENTRIES: dict[str, tuple[type, ...]] = {
     "base.pack.prompt_tokens": (int,),
 }  # all others: text
 LENGTHS = {
-    "data.split_fractions": 3, "base.pack.lead": 2, "base.pack.gap": 2, "base.pack.noise_level": 2,
-}  # fmt: skip
+    "data.split_fractions": 3,
+    "base.pack.lead": 2,
+    "base.pack.gap": 2,
+    "base.pack.noise_level": 2,
+}
 # Tuples that may not be empty, and text that may not.
 NEEDED = {
-    "name", "data.language", "translate.target", "model.buckets", "embed.layers", "embed.gradient.targets",
+    "name",
+    "data.language",
+    "translate.target",
+    "model.buckets",
+    "embed.layers",
+    "embed.gradient.targets",
     "cluster.auto.methods",
-}  # fmt: skip
+}
 MIXED = {"mixture.targets"}  # entries of several forms, which `combinations` looks at
 OPTIONAL = {"cluster.shrinkage": float}  # None is a value; what else there may be
 

@@ -59,9 +59,11 @@ def abstract(cfg, config) -> dict:
     seen = width if cfg.cluster.discriminant == "none" else min(cfg.cluster.discriminant_dims, width)
     seen = {"raw": width, "pca": min(cfg.gate.input_dims, width)}.get(cfg.gate.input, seen)
     gate = {
-        "mean": np.zeros(width, np.float32), "matrix": np.zeros((width, seen), np.float32),
-        "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start,
-    }  # fmt: skip
+        "mean": np.zeros(width, np.float32),
+        "matrix": np.zeros((width, seen), np.float32),
+        "hidden": cfg.gate.hidden,
+        "zero_start": cfg.gate.zero_start,
+    }
     return functional.abstract(asr.build(config, mixture=mixtures.definition(cfg, E), gate=gate))[1]
 
 
@@ -169,21 +171,30 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
         ("their gradient", trained, "float32, during a step"),
         ("optimizer state", MOMENTS * trained, "float32, two moments of Adam"),
         ("audio and mel", b * (samples + mel) * 4, f"{b} rows, {samples} samples"),
-        ("activations, encoder", encoder_bytes(config, b, frames, item, kept=encoder),
-         "estimate: kept for the gradient of its experts" if encoder else "estimate: no gradient, one block at a time"),
+        (
+            "activations, encoder",
+            encoder_bytes(config, b, frames, item, kept=encoder),
+            "estimate: kept for the gradient of its experts"
+            if encoder
+            else "estimate: no gradient, one block at a time",
+        ),
         ("activations, decoder", decoder_bytes(config, b, frames, tokens, item), f"estimate: {tokens} tokens, kept"),
-        ("decoding: encoder keys", 2 * layers * d * frames * config.d_model * item,
-         f"{d} rows, {layers} layers, {frames} frames"),
+        (
+            "decoding: encoder keys",
+            2 * layers * d * frames * config.d_model * item,
+            f"{d} rows, {layers} layers, {frames} frames",
+        ),
         ("decoding: own keys", 2 * layers * d * tokens * config.d_model * item, f"{tokens} tokens"),
-    ]  # fmt: skip
+    ]
     step = sum(size for name, size, _ in entries if not name.startswith("decoding"))
     decode = sum(size for name, size, _ in entries[:2]) + sum(size for name, size, _ in entries[-2:])
     lines = [f"  {name:<26}{size / 2**30:>10.3f} GiB  {note}" for name, size, note in entries]
     return [
-        "on one device (activations are arithmetic, not the compiler's word):", *lines,
+        "on one device (activations are arithmetic, not the compiler's word):",
+        *lines,
         f"  {'joint step, together':<26}{step / 2**30:>10.3f} GiB",
         f"  {'decoding, together':<26}{decode / 2**30:>10.3f} GiB",
-    ]  # fmt: skip
+    ]
 
 
 def encoder_bytes(config, rows: int, frames: int, item: int, *, kept: bool) -> int:

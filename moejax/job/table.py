@@ -34,9 +34,13 @@ def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Tab
     if not scored:
         raise ValueError(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")
     return tables.build(
-        scored, systems=found, cohorts=load.cohorts(scored, cfg.report.typical),
-        against=tuple(cfg.report.against), draws=cfg.report.draws, seed=cfg.seed,
-    )  # fmt: skip
+        scored,
+        systems=found,
+        cohorts=load.cohorts(scored, cfg.report.typical),
+        against=tuple(cfg.report.against),
+        draws=cfg.report.draws,
+        seed=cfg.seed,
+    )
 
 
 def _workdir(source) -> Path:

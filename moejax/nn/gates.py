@@ -40,9 +40,19 @@ class MLPGate(nnx.Module):
     """
 
     def __init__(
-        self, mean_U, matrix_UK, *, num_experts, hidden, zero_start=False, voices_PK=None, radius=0.0,
-        layers=0, rank=0, init,
-    ):  # fmt: skip
+        self,
+        mean_U,
+        matrix_UK,
+        *,
+        num_experts,
+        hidden,
+        zero_start=False,
+        voices_PK=None,
+        radius=0.0,
+        layers=0,
+        rank=0,
+        init,
+    ):
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
         self.voices = None if voices_PK is None else Buffer(jnp.asarray(voices_PK, jnp.float32))
@@ -56,7 +66,6 @@ class MLPGate(nnx.Module):
         last = hidden or width
         self.kernel = Gate(init.uniform(last, num_experts, bound=0.0 if zero_start else last**-0.5))
         self.bias = Gate(init.constant(num_experts))
-
 
     def __call__(self, embedding_BU):
         """Logits [B, E]."""
@@ -157,4 +166,3 @@ def nearest(z_BK, voices_PK):
 def likeness(z_BK, voices_PK, radius):
     """From 1 (a known voice) over one half (at the radius) to 0, all of it within a quarter of the radius or so."""
     return jax.nn.sigmoid(8.0 * (1.0 - nearest(z_BK, voices_PK) / radius))
-

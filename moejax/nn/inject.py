@@ -58,7 +58,7 @@ def sizes(path, targets, rank, alpha) -> tuple[int, float]:
 
 def add_experts(
     model, targets, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, kind="lora", init
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Adds fresh experts (which change nothing yet) to the layers that a target matches; returns their paths."""
     if kind not in experts.KINDS:
         raise ValueError(f"unknown kind of experts {kind!r}; known: {', '.join(experts.KINDS)}")
@@ -68,9 +68,16 @@ def add_experts(
         d_in, d_out = layers[path].kernel.get_value().shape
         own_rank, own_alpha = sizes(path, targets, rank, alpha)
         layers[path].experts = experts.KINDS[kind](
-            d_in, d_out, num_experts=num_experts, rank=own_rank, alpha=own_alpha,
-            shared_rank=shared_rank, stabilised=stabilised, place=place, init=init,
-        )  # fmt: skip
+            d_in,
+            d_out,
+            num_experts=num_experts,
+            rank=own_rank,
+            alpha=own_alpha,
+            shared_rank=shared_rank,
+            stabilised=stabilised,
+            place=place,
+            init=init,
+        )
     return chosen
 
 

@@ -19,9 +19,12 @@ from moejax.nn.layers import Block, Conv, LayerNorm, Linear, Noise, drop
 from moejax.nn.variables import Backbone, Buffer, Head
 
 _SIZES = {  # lowest and highest, where "at least 1" does not say enough
-    "encoder_layers": (1, 1000), "decoder_layers": (1, 1000), "num_mel_bins": (1, 1000), "hop": (16, 3200),
+    "encoder_layers": (1, 1000),
+    "decoder_layers": (1, 1000),
+    "num_mel_bins": (1, 1000),
+    "hop": (16, 3200),
     "d_model": (4, 1_000_000),
-}  # fmt: skip
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,9 +172,18 @@ def _size(width, layers, heads, *, decoder_layers=None, vocab=51865, mels=80):
 def _micro(width, encoder_layers, decoder_layers, heads):
     """A network for corpora of minutes; its vocabulary is replaced by that of the tokenizer trained on the corpus."""
     return WhisperConfig(
-        width, encoder_layers, decoder_layers, heads, heads, 4 * width, 4 * width,
-        vocab_size=512, hop=320, max_target_positions=64, mask_padding=True,
-    )  # fmt: skip
+        width,
+        encoder_layers,
+        decoder_layers,
+        heads,
+        heads,
+        4 * width,
+        4 * width,
+        vocab_size=512,
+        hop=320,
+        max_target_positions=64,
+        mask_padding=True,
+    )
 
 
 SIZES = {

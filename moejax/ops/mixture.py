@@ -29,8 +29,7 @@ def apply(x_BTD, A_EDR, B_ERO, route: Route, scale):
 
 
 def _columns(route: Route, scale):
-    """What each chosen expert's ranks are weighed by [B, X, R], or [B, X, 1] where all the same; [B, T, E, 1] by token.
-    """
+    """What each chosen expert's ranks are weighed by [B, X, R], [B, X, 1] where all the same; [B, T, E, 1] by token."""
     weight_BXR = (route.weight_BX * scale)[..., None]
     if route.rank_BER is None:
         return weight_BXR

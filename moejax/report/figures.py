@@ -251,9 +251,15 @@ def _look(system: str) -> tuple[str, str]:
 
 def _legend_above(figure, axes, entries: int) -> None:
     axes.legend(
-        loc="lower left", bbox_to_anchor=(0, 1.0), ncols=min(entries, 4), frameon=False, fontsize=9,
-        handletextpad=0.3, columnspacing=1.2, borderaxespad=0.3,
-    )  # fmt: skip
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=min(entries, 4),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.3,
+        columnspacing=1.2,
+        borderaxespad=0.3,
+    )
 
 
 def _panels(lines: int, columns: int, height: float, **grid):

@@ -188,11 +188,13 @@ def _routing(routing: dict, clusters: dict) -> str:
         "max_load": "largest share of one expert in the routing weight",
         "max_load_over_prior": "largest share of the weight, as a multiple of the expert's prior",
         "max_top1": "largest share of utterances with the same top expert",
-        "entropy": "entropy of the load (nats)", "utterance_entropy": "mean entropy of one utterance's route (nats)",
+        "entropy": "entropy of the load (nats)",
+        "utterance_entropy": "mean entropy of one utterance's route (nats)",
         "gate_accuracy": "accuracy of the gate on the clusters, after the gate stage",
         "gate_accuracy_joint": "the same after joint training, as moe uses it",
-        "majority": "the majority class would have", "nuisance": "duration and silence alone would have",
-    }  # fmt: skip
+        "majority": "the majority class would have",
+        "nuisance": "duration and silence alone would have",
+    }
     found = [(label, routing[key]) for key, label in names.items() if isinstance(routing.get(key), int | float)]
     rows = "".join(f"<tr><td>{label}</td><td>{value:.3f}</td></tr>" for label, value in found)
     text = "".join(f"<p>{html.escape(line)}</p>" for line in routing_text(routing, clusters))

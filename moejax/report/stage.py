@@ -86,10 +86,17 @@ def run(cfg, work) -> dict:
     for name, png in drawn.items():
         write_bytes(folder / "figures" / f"{name}.png", png)
     page = report_html.page(
-        title=f"moejax report: {cfg.name}", table=table, main=main, summary=summary, headline=headline(table, main),
-        figures=drawn | cluster_figures(work), errors=errors, notes=_notes(work), derived=found.derived,
+        title=f"moejax report: {cfg.name}",
+        table=table,
+        main=main,
+        summary=summary,
+        headline=headline(table, main),
+        figures=drawn | cluster_figures(work),
+        errors=errors,
+        notes=_notes(work),
+        derived=found.derived,
         study=study,
-    )  # fmt: skip
+    )
     write_text(folder / "report.html", page)
     summary["stages"]["report"] = round(time.perf_counter() - start, 1)  # its own done.json comes after this
     write_json(folder / "summary.json", summary)
@@ -250,9 +257,12 @@ def _atypical(rows: list[dict], typical: str) -> float | None:
 
 def _absent(work) -> list[str]:
     optional = (
-        ("evaluate", "routing.json"), ("translate", "summary.json"), ("describe", "summary.md"),
-        ("describe", "leakage.md"), ("config.json",),
-    )  # fmt: skip
+        ("evaluate", "routing.json"),
+        ("translate", "summary.json"),
+        ("describe", "summary.md"),
+        ("describe", "leakage.md"),
+        ("config.json",),
+    )
     return ["/".join(parts) for parts in optional if not work.path(*parts).exists()]
 
 

@@ -107,8 +107,10 @@ class _Maker:
         of = {r["id"]: r for r in found.rows}
         groups = {("all", "all"): every}
         if found.heard:
-            voices = {name: [i for i in every if (of[i]["speaker"] in found.heard) == (name == "seen")]
-                      for name in ("seen", "unseen")}  # fmt: skip
+            voices = {
+                name: [i for i in every if (of[i]["speaker"] in found.heard) == (name == "seen")]
+                for name in ("seen", "unseen")
+            }
             groups |= {("voices", name): ids for name, ids in voices.items() if ids and len(ids) < len(every)}
         cohorts = {c: [i for i in every if of[i]["cohort"] == c] for c in found.cohorts}
         for (group, name), ids in (groups | {("cohort", c): ids for c, ids in cohorts.items()}).items():

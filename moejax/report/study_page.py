@@ -80,11 +80,13 @@ def _systems(study: Study) -> list[str]:
         body.append([system, str(found[0]["seeds"]) if found[0]["seeds"] else "any", *cells])
     unit = study.rate("main", study.systems("main")[0], "all", "all")["unit"]
     return [
-        f"## Over {study.seeds} training seeds", "",
+        f"## Over {study.seeds} training seeds",
+        "",
         "WER in percent: mean over seeds ± standard deviation over seeds [95 % interval]; in brackets in the header: "
-        f"utterances. All seeds share base and cohorts. Every bootstrap draw draws {unit}, and seeds.", "",
+        f"utterances. All seeds share base and cohorts. Every bootstrap draw draws {unit}, and seeds.",
+        "",
         *tables.pipe(head, body),
-    ]  # fmt: skip
+    ]
 
 
 def _title(group: str, name: str, size: int) -> str:
@@ -120,10 +122,17 @@ def _differences(study: Study) -> list[str]:
 
 def _gap_table(gaps: list[dict], first: str = "system") -> list[str]:
     body = [
-        [g["system"], str(g["seeds"]), str(g["utterances"]), seeds.difference_cell(g), p_value(g["p_holm"]),
-         p_value(g["p_speakers_holm"]), g["reads"]]
+        [
+            g["system"],
+            str(g["seeds"]),
+            str(g["utterances"]),
+            seeds.difference_cell(g),
+            p_value(g["p_holm"]),
+            p_value(g["p_speakers_holm"]),
+            g["reads"],
+        ]
         for g in gaps
-    ]  # fmt: skip
+    ]
     head = [first, "seeds", "utterances", "points [95 %]", "Holm p, utterances", "Holm p, speakers", "reads"]
     return tables.pipe(head, body)
 

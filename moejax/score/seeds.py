@@ -106,9 +106,7 @@ def _common(ours, theirs) -> list[int]:
 def corrected(differences: Sequence[dict]) -> list[dict]:
     """The same differences as one family: with `p_holm` and `p_speakers_holm`."""
     adjusted = {key: holm([d[key] for d in differences]) for key in ("p", "p_speakers")}
-    return [
-        d | {f"{key}_holm": values[i] for key, values in adjusted.items()} for i, d in enumerate(differences)
-    ]  # fmt: skip
+    return [d | {f"{key}_holm": values[i] for key, values in adjusted.items()} for i, d in enumerate(differences)]
 
 
 def verdict(difference: Mapping) -> str:

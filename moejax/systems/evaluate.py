@@ -182,9 +182,14 @@ def decode(corpus: Corpus, system: System, rows) -> list[dict]:
     """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds."""
     cfg, tokenizer = corpus.cfg, corpus.tokenizer
     predict = _predictor(
-        system.graphdef, system.route, system.mixture, embedding_options(cfg), tuple(corpus.prefix()), tokenizer.eot,
+        system.graphdef,
+        system.route,
+        system.mixture,
+        embedding_options(cfg),
+        tuple(corpus.prefix()),
+        tokenizer.eot,
         corpus.max_tokens(),
-    )  # fmt: skip
+    )
     labels = np.full(len(rows), system.label)
     if system.route == "gate" and system.mixture.known_share:  # a cluster that is known, by sound for dev and test
         labels = network.clusters_of(corpus)["label"][rows]

@@ -73,9 +73,11 @@ def run(cfg, work) -> dict:
         scored = [r for r in records if r["reference"]]
         if scored:
             summary[name] = bleu.score(
-                [r["hypothesis"] for r in scored], [r["reference"] for r in scored],
-                system=backend, translation_sources=[r["translation_source"] for r in scored],
-            )  # fmt: skip
+                [r["hypothesis"] for r in scored],
+                [r["reference"] for r in scored],
+                system=backend,
+                translation_sources=[r["translation_source"] for r in scored],
+            )
             work.log(f"  {name}: BLEU {summary[name]['bleu']:.1f}  chrF {summary[name]['chrf']:.1f}")
     write_json(work.path("translate", "summary.json"), summary)
     return {"backend": backend, "systems": len(summary)}
@@ -138,13 +140,23 @@ def _offline(corpus):
     graphdef, params = translation.init(config, cfg.seed)
     batches = translation.Pairs(source, target, len(prefix), tokenizer.eot, length)
     plan = Plan(
-        lengths=np.ones(len(pairs), np.int64), buckets=(1,), batch_size=section.batch_size, seed=cfg.seed,
+        lengths=np.ones(len(pairs), np.int64),
+        buckets=(1,),
+        batch_size=section.batch_size,
+        seed=cfg.seed,
         multiple=corpus.multiple,
-    )  # fmt: skip
+    )
     params = fitting.train(
-        corpus, "translate", translation.make_loss(graphdef), params, ("backbone",), section, plan=plan, fetch=batches,
+        corpus,
+        "translate",
+        translation.make_loss(graphdef),
+        params,
+        ("backbone",),
+        section,
+        plan=plan,
+        fetch=batches,
         sub=("model",),
-    )  # fmt: skip
+    )
     save_params(work.path("translate", "model", "params.safetensors"), {"backbone": params["backbone"]})
     if processes.first():
         tokenizer.save(work.path("translate", "model", "tokenizer"))
@@ -171,6 +183,4 @@ def _pairs(corpus) -> list[tuple[str, str]]:
 BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl}
 
 
-STAGE = Stage(
-    "translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=DEFAULTS
-)
+STAGE = Stage("translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=DEFAULTS)

@@ -24,6 +24,8 @@ from moejax.types import Batch
 __all__ = ["CONTROLS", "Mixture", "load_metrics", "shuffled", "soften"]  # of tasks.routes, known by this name too
 
 ROUTES = ("none", "label", "gate", "random", "uniform")
+
+
 @dataclasses.dataclass(frozen=True)
 class Embedding:
     """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed
@@ -78,15 +80,29 @@ def build(
         chosen = []
         if mixture is not None:
             chosen = inject.add_experts(
-                model, mixture.targets, num_experts=mixture.num_experts, rank=mixture.rank, alpha=mixture.alpha,
-                shared_rank=mixture.shared_rank, stabilised=mixture.stabilised, kind=mixture.kind, init=init,
-            )  # fmt: skip
+                model,
+                mixture.targets,
+                num_experts=mixture.num_experts,
+                rank=mixture.rank,
+                alpha=mixture.alpha,
+                shared_rank=mixture.shared_rank,
+                stabilised=mixture.stabilised,
+                kind=mixture.kind,
+                init=init,
+            )
         if gate is not None:
             model.gate = gates.KINDS[mixture.gate](
-                gate["mean"], gate["matrix"], num_experts=mixture.num_experts, hidden=gate["hidden"],
-                zero_start=gate["zero_start"], voices_PK=gate.get("voices"), radius=gate.get("radius", 0.0),
-                layers=len(chosen), rank=mixture.rank, init=init,
-            )  # fmt: skip
+                gate["mean"],
+                gate["matrix"],
+                num_experts=mixture.num_experts,
+                hidden=gate["hidden"],
+                zero_start=gate["zero_start"],
+                voices_PK=gate.get("voices"),
+                radius=gate.get("radius", 0.0),
+                layers=len(chosen),
+                rank=mixture.rank,
+                init=init,
+            )
             if mixture.gate == "token":
                 inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
         return model
@@ -109,8 +125,7 @@ def init(make, base: dict | None = None):
 
 
 def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
-    """Pooled states [B, U] of the *unadapted* encoder, and its final states. Padding never enters: pooling is masked.
-    """
+    """Pooled states [B, U] of the *unadapted* encoder and its last ones. Padding never enters: pooling is masked."""
     hop = model.config.hop
     T = -(-mel_BNM.shape[1] // 2)
     valid_BT = pooling.valid_frames(samples_B, T, hop)
@@ -176,9 +191,14 @@ def augmented(model, batch, key, row):
         mel_BNM = augment.level(keys[1], mel_BNM, shift=row.level)
     if row.spec:
         mel_BNM = augment.spec_augment(
-            keys[2], mel_BNM, frames_B, time_masks=row.time_masks, time_width=row.time_width,
-            freq_masks=row.freq_masks, freq_width=row.freq_width,
-        )  # fmt: skip
+            keys[2],
+            mel_BNM,
+            frames_B,
+            time_masks=row.time_masks,
+            time_width=row.time_width,
+            freq_masks=row.freq_masks,
+            freq_width=row.freq_width,
+        )
     return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
 
 
@@ -233,8 +253,7 @@ def _ctc(model, states_BTD, mask_BT, batch):
 
 
 def make_gate_loss(graphdef, num_experts: int):
-    """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: the gate against cluster memberships.
-    """
+    """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: gate against memberships."""
 
     def loss_fn(params, batch, key):
         del key
@@ -300,9 +319,15 @@ def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=Non
     def run(params, audio_BS, samples_B, label_B, control=0, logits_E=None):
         states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, control, logits_E)
         decoded = greedy(
-            functional.merge(graphdef, params), states_BTD, prefix, max_tokens=max_tokens, eot=eot, mask_BT=mask_BT,
-            route=chosen, suppress=suppress,
-        )  # fmt: skip
+            functional.merge(graphdef, params),
+            states_BTD,
+            prefix,
+            max_tokens=max_tokens,
+            eot=eot,
+            mask_BT=mask_BT,
+            route=chosen,
+            suppress=suppress,
+        )
         return decoded, weight_BE
 
     return run
@@ -380,9 +405,18 @@ def make_detect(graphdef):
 
 
 def make_decoder(
-    graphdef, params, config, tokenizer, *, samples=(480_000,), route="none", mixture=None, embedding=None,
-    logits_E=None, **options,
-) -> Decoder:  # fmt: skip
+    graphdef,
+    params,
+    config,
+    tokenizer,
+    *,
+    samples=(480_000,),
+    route="none",
+    mixture=None,
+    embedding=None,
+    logits_E=None,
+    **options,
+) -> Decoder:
     """The host side of recognition, `decode.decoder.Decoder`, of one model; `logits_E` stand in place of the gate's for
     every window (an enrolled speaker); options: batch_size, label, seed.
     """

@@ -15,9 +15,17 @@ from moejax.ops import losses
 
 def configure(vocab_size: int, *, width: int, layers: int, heads: int, max_tokens: int) -> WhisperConfig:
     return WhisperConfig(
-        width, layers, layers, heads, heads, 2 * width, 2 * width, vocab_size=vocab_size,
-        max_target_positions=max_tokens, mask_padding=True,
-    )  # fmt: skip
+        width,
+        layers,
+        layers,
+        heads,
+        heads,
+        2 * width,
+        2 * width,
+        vocab_size=vocab_size,
+        max_target_positions=max_tokens,
+        mask_padding=True,
+    )
 
 
 def init(config: WhisperConfig, seed: int, saved: dict | None = None):
@@ -66,9 +74,12 @@ class Pairs:
             tokens_BL[b, : len(target) - 1], targets_BL[b, : len(target) - 1] = target[:-1], target[1:]
             score_BL[b, self.prefix - 1 : len(target) - 1] = True
         return {
-            "source_BT": source_BT, "mask_BT": mask_BT, "tokens_BL": tokens_BL, "targets_BL": targets_BL,
+            "source_BT": source_BT,
+            "mask_BT": mask_BT,
+            "tokens_BL": tokens_BL,
+            "targets_BL": targets_BL,
             "score_BL": score_BL,
-        }  # fmt: skip
+        }
 
 
 class Offline:

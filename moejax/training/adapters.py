@@ -103,10 +103,17 @@ def _full(corpus, rows) -> dict:
     graphdef, params = asr.init(asr.build(config, seed=cfg.seed), params)
     loss_fn = asr.make_loss(graphdef, asr.Row(**fitting.row_options(section)))
     params = fitting.train(
-        corpus, "adapters", loss_fn, params, ("backbone",), section,
-        plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows), sub=(FULL,),
+        corpus,
+        "adapters",
+        loss_fn,
+        params,
+        ("backbone",),
+        section,
+        plan=fitting.speech_plan(corpus, rows, section),
+        fetch=corpus.collator(rows),
+        sub=(FULL,),
         eval_fn=fitting.dev_loss(corpus, graphdef, None, "none", section),
-    )  # fmt: skip
+    )
     folder = corpus.work.path("adapters", FULL, "model")
     kept = {group: params[group] for group in ("backbone", "buffer")}
     if processes.first():
@@ -135,11 +142,17 @@ def _train(corpus, kind, rows, labels, mixture):
     single = None if kind in MANY else np.zeros(len(corpus.manifest), np.int64)
     dev = None if single is None else fitting.dev_loss(corpus, graphdef, mixture, "label", section, single)
     return fitting.train(
-        corpus, "adapters", loss_fn, params, ("expert",), section,
-        plan=fitting.speech_plan(corpus, rows, section), sub=(kind,),
+        corpus,
+        "adapters",
+        loss_fn,
+        params,
+        ("expert",),
+        section,
+        plan=fitting.speech_plan(corpus, rows, section),
+        sub=(kind,),
         fetch=encoder_states.collator(corpus, rows, row, mixture, labels),
         eval_fn=dev,
-    )  # fmt: skip
+    )
 
 
 def _one(corpus, rows):
@@ -166,6 +179,11 @@ KINDS = {"lora": _one, "lora_total": _total, "cohort": _by("cohort"), "speaker":
 
 
 STAGE = Stage(
-    "adapters", run, needs=("describe", "base", "gate"), together=True, reseeded=True, sections=DEFAULTS,
+    "adapters",
+    run,
+    needs=("describe", "base", "gate"),
+    together=True,
+    reseeded=True,
+    sections=DEFAULTS,
     reads=("model.weights", "mixture", "gate", "adapters", *fitting.BUDGET),
 )

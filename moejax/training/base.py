@@ -125,9 +125,12 @@ def run(cfg, work) -> dict:
     if not processes.first():
         return {}
     hf_whisper.save(
-        work.path("base", "model"), config, {g: params[g] for g in ("backbone", "buffer")}, tokenizer=tokenizer,
+        work.path("base", "model"),
+        config,
+        {g: params[g] for g in ("backbone", "buffer")},
+        tokenizer=tokenizer,
         generation=generation(published, config) if cfg.model.pretrained else None,
-    )  # fmt: skip
+    )
     write_json(work.path("base", "model.json"), {"path": "base/model"})
     return {
         "utterances": len(rows),
@@ -210,9 +213,13 @@ class _Material:
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
         self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
         self.collate = Collator(
-            audio=packed.Picked(sources.cache, keep), samples=self.samples, tokens=tokens, prefix=len(prefix),
-            eot=tokenizer.eot, buckets=self.buckets,
-        )  # fmt: skip
+            audio=packed.Picked(sources.cache, keep),
+            samples=self.samples,
+            tokens=tokens,
+            prefix=len(prefix),
+            eot=tokenizer.eot,
+            buckets=self.buckets,
+        )
 
     def order(self, repeat: int) -> np.ndarray:
         """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
@@ -259,17 +266,35 @@ def _fit(corpus, config, params, material):
         phases.append((("finetune",), options, material.order(0)))
     for sub, options, order in phases:
         plan = Plan(
-            lengths=material.samples[order], buckets=material.buckets, batch_size=options.batch_size,
-            seed=corpus.cfg.seed, multiple=corpus.multiple, names=material.names[order],
-        )  # fmt: skip
+            lengths=material.samples[order],
+            buckets=material.buckets,
+            batch_size=options.batch_size,
+            seed=corpus.cfg.seed,
+            multiple=corpus.multiple,
+            names=material.names[order],
+        )
         params = fitting.train(
-            corpus, "base", loss_fn, params, trainable, options,
-            plan=plan, fetch=_Reordered(material.collate, order), sub=sub,
-        )  # fmt: skip
+            corpus,
+            "base",
+            loss_fn,
+            params,
+            trainable,
+            options,
+            plan=plan,
+            fetch=_Reordered(material.collate, order),
+            sub=sub,
+        )
     return params
 
 
 STAGE = Stage(
-    "base", run, needs=("describe",), reads=("model", "base"), without=("model.weights",), together=True,
-    outside=inputs, locations=LOCATIONS, sections=DEFAULTS,
+    "base",
+    run,
+    needs=("describe",),
+    reads=("model", "base"),
+    without=("model.weights",),
+    together=True,
+    outside=inputs,
+    locations=LOCATIONS,
+    sections=DEFAULTS,
 )

@@ -367,6 +367,11 @@ def _table(rows: list[dict]) -> list[str]:
 
 
 STAGE = Stage(
-    "describe", run, reads=("data", "describe"), outside=inputs, locations=LOCATIONS, not_results=NOT_RESULTS,
+    "describe",
+    run,
+    reads=("data", "describe"),
+    outside=inputs,
+    locations=LOCATIONS,
+    not_results=NOT_RESULTS,
     sections=DEFAULTS,
 )

@@ -62,9 +62,20 @@ def row_options(section) -> dict:
 
 
 def train(
-    corpus: Corpus, name: str, loss_fn, params, trainable, section, *, plan, fetch, on_metrics=None, sub=(),
-    eval_fn=None, stepped=False,
-):  # fmt: skip
+    corpus: Corpus,
+    name: str,
+    loss_fn,
+    params,
+    trainable,
+    section,
+    *,
+    plan,
+    fetch,
+    on_metrics=None,
+    sub=(),
+    eval_fn=None,
+    stepped=False,
+):
     """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from
     W/name/checkpoints.
 
@@ -73,10 +84,15 @@ def train(
     """
     cfg, work = corpus.cfg, corpus.work
     optimizer, schedule = optim.make_optimizer(
-        learning_rate=section.learning_rate, steps=section.steps, warmup=min(section.warmup, section.steps),
-        schedule=section.schedule, weight_decay=section.weight_decay, clip=section.clip, b2=section.b2,
+        learning_rate=section.learning_rate,
+        steps=section.steps,
+        warmup=min(section.warmup, section.steps),
+        schedule=section.schedule,
+        weight_decay=section.weight_decay,
+        clip=section.clip,
+        b2=section.b2,
         group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
-    )  # fmt: skip
+    )
     for line in summary_of(params, trainable):
         work.log(f"  trains {line}")
     state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
@@ -85,13 +101,25 @@ def train(
     batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
     try:
         state = loop.fit(
-            state=state, frozen=frozen, step_fn=step_fn, loader=batches, steps=section.steps,
-            dir=work.path(name, *sub), checkpoint_every=section.checkpoint_every, log_every=section.log_every,
-            on_metrics=on_metrics, place=lambda batch: shard_batch(batch, corpus.mesh), desc="/".join((name, *sub)),
-            eval_fn=eval_fn, eval_every=-(-section.steps // section.evals) if eval_fn else 0, progress=not work.quiet,
-            identity={"base": digest_of(frozen), "data": plan.digest()}, force=cfg.runtime.force,
-            names=plan.names_of, max_skipped=cfg.runtime.max_skipped,
-        )  # fmt: skip
+            state=state,
+            frozen=frozen,
+            step_fn=step_fn,
+            loader=batches,
+            steps=section.steps,
+            dir=work.path(name, *sub),
+            checkpoint_every=section.checkpoint_every,
+            log_every=section.log_every,
+            on_metrics=on_metrics,
+            place=lambda batch: shard_batch(batch, corpus.mesh),
+            desc="/".join((name, *sub)),
+            eval_fn=eval_fn,
+            eval_every=-(-section.steps // section.evals) if eval_fn else 0,
+            progress=not work.quiet,
+            identity={"base": digest_of(frozen), "data": plan.digest()},
+            force=cfg.runtime.force,
+            names=plan.names_of,
+            max_skipped=cfg.runtime.max_skipped,
+        )
     finally:
         batches.close()
     if processes.count() > 1:  # what follows is each process's own work, on its own devices
@@ -136,9 +164,14 @@ def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
     tokenizer, normal = corpus.tokenizer, normalize.get("lower")
     references = [normal(text) for text in corpus.manifest.column("text")[rows]]
     predict = asr.make_predict(
-        graphdef, prefix=corpus.prefix(), eot=tokenizer.eot, max_tokens=corpus.max_tokens(), route=route,
-        mixture=mixture, embedding=embedding_options(corpus.cfg),
-    )  # fmt: skip
+        graphdef,
+        prefix=corpus.prefix(),
+        eot=tokenizer.eot,
+        max_tokens=corpus.max_tokens(),
+        route=route,
+        mixture=mixture,
+        embedding=embedding_options(corpus.cfg),
+    )
 
     def wer_of(params):
         decoded, _ = predict(params, batch.audio_BS, batch.samples_B, batch.label_B)
@@ -152,9 +185,13 @@ def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
 def speech_plan(corpus: Corpus, rows, section) -> Plan:
     """Shuffled batches of these rows by length, endless."""
     return Plan(
-        lengths=corpus.samples[rows], buckets=corpus.buckets, batch_size=section.batch_size, seed=corpus.cfg.seed,
-        multiple=corpus.multiple, names=corpus.manifest.column("id")[rows],
-    )  # fmt: skip
+        lengths=corpus.samples[rows],
+        buckets=corpus.buckets,
+        batch_size=section.batch_size,
+        seed=corpus.cfg.seed,
+        multiple=corpus.multiple,
+        names=corpus.manifest.column("id")[rows],
+    )
 
 
 def summary_of(params, trainable) -> list[str]:

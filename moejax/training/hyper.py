@@ -93,9 +93,16 @@ def definition(cfg, name: str) -> task.Hyper:
     if not 0 <= routed < h.atoms:
         raise ValueError(f"hyper.routed is {routed}; of {h.atoms} atoms (hyper.atoms) at most {h.atoms - 1} are routed")
     return task.Hyper(
-        targets=tuple(m.targets), form=h.form, atoms=h.atoms - routed, routed=routed,
-        rank=wide * m.rank, alpha=wide * m.alpha, code=h.code, hidden=h.hidden, expert_dropout=m.expert_dropout,
-    )  # fmt: skip
+        targets=tuple(m.targets),
+        form=h.form,
+        atoms=h.atoms - routed,
+        routed=routed,
+        rank=wide * m.rank,
+        alpha=wide * m.alpha,
+        code=h.code,
+        hidden=h.hidden,
+        expert_dropout=m.expert_dropout,
+    )
 
 
 def _section(cfg, share: float = 1.0):
@@ -115,21 +122,35 @@ def _hyper(corpus, name, rows) -> dict:
     )
     own_NU, voice_NU = network.gate_inputs(corpus, rows), network.speaker_means(corpus, rows)
     share = cfg.hyper.cohort_share
-    parts = {"cohort": (share, _cohort_means(corpus, rows, own_NU), False),
-             "speaker": (1 - share, np.concatenate([own_NU, voice_NU], axis=1), True)}  # fmt: skip
+    parts = {
+        "cohort": (share, _cohort_means(corpus, rows, own_NU), False),
+        "speaker": (1 - share, np.concatenate([own_NU, voice_NU], axis=1), True),
+    }
     for part, (share, condition_NU, mixed) in parts.items():
         section = _section(cfg, share)
         if section.steps:
             loss_fn = task.make_loss(graphdef, asr.Row(voice_mix=mixed, **fitting.row_options(section)), hyper)
             params = fitting.train(
-                corpus, "hyper", loss_fn, params, ("expert", "gate"), section,
-                plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, gate_in=condition_NU),
+                corpus,
+                "hyper",
+                loss_fn,
+                params,
+                ("expert", "gate"),
+                section,
+                plan=fitting.speech_plan(corpus, rows, section),
+                fetch=corpus.collator(rows, gate_in=condition_NU),
                 sub=(name, part),
-            )  # fmt: skip
+            )
     kept = {"expert": params["expert"], "gate": params["gate"], "buffer": {"gate": params["buffer"]["gate"]}}
     save_params(corpus.work.path("hyper", name, "params.safetensors"), kept, {"mean": own_NU.mean(0).tolist()})
-    return _entry(corpus, rows, kind="hyper", rank=hyper.rank, form=hyper.form,
-                  trainable=sum(functional.count(params[group]) for group in ("expert", "gate")))  # fmt: skip
+    return _entry(
+        corpus,
+        rows,
+        kind="hyper",
+        rank=hyper.rank,
+        form=hyper.form,
+        trainable=sum(functional.count(params[group]) for group in ("expert", "gate")),
+    )
 
 
 def _lora(corpus, name, rows) -> dict:
@@ -145,10 +166,16 @@ def _lora(corpus, name, rows) -> dict:
     graphdef, params = network.with_experts(corpus, mixture)
     row = asr.Row(route="label", **fitting.row_options(section))
     params = fitting.train(
-        corpus, "hyper", asr.make_loss(graphdef, row, mixture=mixture), params, ("expert",), section,
-        plan=fitting.speech_plan(corpus, rows, section), fetch=corpus.collator(rows, np.zeros(len(rows), np.int64)),
+        corpus,
+        "hyper",
+        asr.make_loss(graphdef, row, mixture=mixture),
+        params,
+        ("expert",),
+        section,
+        plan=fitting.speech_plan(corpus, rows, section),
+        fetch=corpus.collator(rows, np.zeros(len(rows), np.int64)),
         sub=(name,),
-    )  # fmt: skip
+    )
     save_params(corpus.work.path("hyper", name, "params.safetensors"), {"expert": params["expert"]})
     return _entry(corpus, rows, kind="lora", rank=rank, trainable=functional.count(params["expert"]))
 
@@ -209,8 +236,13 @@ def open_system(corpus: Corpus, system: str) -> dict:
     if entry["kind"] == "lora":
         mixture = _single(cfg, entry["rank"])
         graphdef, params = network.with_experts(corpus, mixture, saved)
-        return {"route": "label", "graphdef": graphdef, "params": params, "mixture": mixture,
-                "trainable": entry["trainable"]}  # fmt: skip
+        return {
+            "route": "label",
+            "graphdef": graphdef,
+            "params": params,
+            "mixture": mixture,
+            "trainable": entry["trainable"],
+        }
     hyper, config = definition(cfg, name), corpus.base[0]
     buffer = saved["buffer"]["gate"]
     make = task.build(config, hyper, buffer["mean"], buffer["matrix"], seed=cfg.seed)
@@ -244,6 +276,12 @@ def enrolled(corpus: Corpus, most: int) -> np.ndarray:
 
 
 STAGE = Stage(
-    "hyper", run, needs=("describe", "base", "embed"), together=True, reseeded=True, switch="hyper.systems",
-    reads=("model.weights", "mixture", "hyper", *fitting.BUDGET), sections=DEFAULTS,
+    "hyper",
+    run,
+    needs=("describe", "base", "embed"),
+    together=True,
+    reseeded=True,
+    switch="hyper.systems",
+    reads=("model.weights", "mixture", "hyper", *fitting.BUDGET),
+    sections=DEFAULTS,
 )

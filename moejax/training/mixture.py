@@ -1,9 +1,9 @@
 """Gate, experts and joint: three rows of one table, trained by the one loop.
 
-    stage    trains          route                    loss
-    gate     gate            -                        cross-entropy with cluster memberships
-    experts  expert          gate, frozen (or label)  recognition
-    joint    expert + gate   gate                     recognition + balance + z
+stage    trains          route                    loss
+gate     gate            -                        cross-entropy with cluster memberships
+experts  expert          gate, frozen (or label)  recognition
+joint    expert + gate   gate                     recognition + balance + z
 """
 
 import collections
@@ -92,9 +92,13 @@ def gate(cfg, work) -> dict:
     if cfg.gate.steps:
         batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
         plan = Plan(
-            lengths=np.ones(len(fit_rows), np.int64), buckets=(1,), batch_size=cfg.gate.batch_size, seed=cfg.seed,
-            multiple=corpus.multiple, names=corpus.manifest.column("id")[fit_rows],
-        )  # fmt: skip
+            lengths=np.ones(len(fit_rows), np.int64),
+            buckets=(1,),
+            batch_size=cfg.gate.batch_size,
+            seed=cfg.seed,
+            multiple=corpus.multiple,
+            names=corpus.manifest.column("id")[fit_rows],
+        )
         params = fitting.train(
             corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
         )
@@ -154,11 +158,18 @@ def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, tra
     monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
     if section.steps:
         params = fitting.train(
-            corpus, name, loss_fn, params, trainable, section,
-            plan=fitting.speech_plan(corpus, rows, section), fetch=collate, on_metrics=monitor,
+            corpus,
+            name,
+            loss_fn,
+            params,
+            trainable,
+            section,
+            plan=fitting.speech_plan(corpus, rows, section),
+            fetch=collate,
+            on_metrics=monitor,
             stepped=row.temperature_steps > 0,
             eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
-        )  # fmt: skip
+        )
     keep = {group: params[group] for group in ("expert", "gate")}
     save_params(corpus.work.path(name, "params.safetensors"), keep)
     if monitor.seen():
@@ -314,14 +325,29 @@ def _prior(membership_NE):
 
 
 GATE = Stage(
-    "gate", gate, needs=("cluster",), reads=("gate",), together=True, reseeded=True,
+    "gate",
+    gate,
+    needs=("cluster",),
+    reads=("gate",),
+    together=True,
+    reseeded=True,
     sections={"gate": DEFAULTS["gate"]},
 )
 EXPERTS = Stage(
-    "experts", experts, needs=("gate",), reads=("mixture", "experts"), together=True, reseeded=True,
+    "experts",
+    experts,
+    needs=("gate",),
+    reads=("mixture", "experts"),
+    together=True,
+    reseeded=True,
     sections={"experts": DEFAULTS["experts"]},
 )
 JOINT = Stage(
-    "joint", joint, needs=("experts",), reads=("joint",), together=True, reseeded=True,
+    "joint",
+    joint,
+    needs=("experts",),
+    reads=("joint",),
+    together=True,
+    reseeded=True,
     sections={"joint": DEFAULTS["joint"]},
 )

@@ -14,12 +14,21 @@ def definition(cfg, num_experts: int, rank: int | None = None, **changes) -> asr
     m = cfg.mixture
     times = (rank or m.rank) / m.rank
     options = dict(
-        kind=m.kind, targets=tuple(_resized(target, times) for target in m.targets), num_experts=num_experts,
-        rank=rank or m.rank, alpha=m.alpha * (rank or m.rank) / m.rank, stabilised=m.stabilised,
-        shared_rank=m.shared_rank, routing=m.routing, top_k=min(m.top_k, num_experts), threshold=m.threshold,
-        top_p=m.top_p, expert_dropout=m.expert_dropout, gate=cfg.gate.kind,
+        kind=m.kind,
+        targets=tuple(_resized(target, times) for target in m.targets),
+        num_experts=num_experts,
+        rank=rank or m.rank,
+        alpha=m.alpha * (rank or m.rank) / m.rank,
+        stabilised=m.stabilised,
+        shared_rank=m.shared_rank,
+        routing=m.routing,
+        top_k=min(m.top_k, num_experts),
+        threshold=m.threshold,
+        top_p=m.top_p,
+        expert_dropout=m.expert_dropout,
+        gate=cfg.gate.kind,
         known_share={"label": 1.0, "mixed": cfg.gate.known_share}.get(cfg.gate.kind, 0.0),
-    )  # fmt: skip
+    )
     return asr.Mixture(**{**options, **changes})
 
 
@@ -75,8 +84,7 @@ def mean_logits(corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.nd
 
 
 def train_weights(corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
-    """What the gate gives to the training part, weight_NE: shares, or the weights themselves where each is on its own.
-    """
+    """What the gate gives to the training part, weight_NE: shares, or the weights themselves where each is alone."""
     embedding_NU = gate_inputs(corpus, corpus.rows("train"))
     route = mixture.route(asr.make_gate(graphdef)(params, embedding_NU))
     weight_NE = routing.dense_weights(route, mixture.num_experts)

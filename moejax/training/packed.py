@@ -45,9 +45,11 @@ def phases(section) -> list[Phase]:
         raise ValueError(f"base.pack.seconds is {tuple(pack.seconds)}; needs ascending lengths of at most 30 s")
     columns = []
     for name, usual in (
-        ("steps", section.steps), ("batch_sizes", section.batch_size), ("learning_rates", section.learning_rate),
+        ("steps", section.steps),
+        ("batch_sizes", section.batch_size),
+        ("learning_rates", section.learning_rate),
         ("prompt_tokens", 223),
-    ):  # fmt: skip
+    ):
         values = tuple(pack[name]) or (usual,) * count
         if len(values) != count:
             raise ValueError(f"base.pack.{name} has {len(values)} entries for {count} window lengths (pack.seconds)")
@@ -97,9 +99,16 @@ def fit(corpus, config, params, tokenizer, sources):
             loss_fn = windows.guided(graphdef, row, weight=section.pack.guide, hop=config.hop, timestamp_begin=begin)
         options = changed(section, steps=phase.steps, batch_size=phase.batch_size, learning_rate=phase.learning_rate)
         params = fitting.train(
-            corpus, "base", loss_fn, params, ("backbone",), options, sub=(phase.name,), fetch=packer,
+            corpus,
+            "base",
+            loss_fn,
+            params,
+            ("backbone",),
+            options,
+            sub=(phase.name,),
+            fetch=packer,
             plan=WindowPlan(packer.window, phase.batch_size, corpus.multiple),
-        )  # fmt: skip
+        )
     return params
 
 
@@ -117,10 +126,17 @@ def _packer(cfg, config, tokenizer, sources, phase) -> Packer:
     if not cfg.base.timestamps:
         values["plain"] = 1.0
     return Packer(
-        audio=Picked(sources.cache, fits), samples=sources.samples[fits], texts=[sources.texts[i] for i in fits],
-        speakers=[sources.speakers[i] for i in fits], tokenizer=tokenizer, language=cfg.data.language, window=window,
-        room=config.max_target_positions, recipe=Recipe(prompt_tokens=phase.prompt_tokens, **values), seed=cfg.seed,
-    )  # fmt: skip
+        audio=Picked(sources.cache, fits),
+        samples=sources.samples[fits],
+        texts=[sources.texts[i] for i in fits],
+        speakers=[sources.speakers[i] for i in fits],
+        tokenizer=tokenizer,
+        language=cfg.data.language,
+        window=window,
+        room=config.max_target_positions,
+        recipe=Recipe(prompt_tokens=phase.prompt_tokens, **values),
+        seed=cfg.seed,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

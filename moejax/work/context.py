@@ -112,10 +112,18 @@ class Corpus:
                 name = self.manifest.column("id")[row]
                 raise ValueError(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
         return Collator(
-            audio=_Rows(self.audio, rows), samples=self.samples[rows], tokens=tokens, prefix=len(prefix),
-            eot=tokenizer.eot, buckets=self.buckets, labels=labels, gate_in=gate_in, cohorts=self.cohort_index(rows),
-            states=None if states is None else _Rows(states, rows), stride=2 * self.base[0].hop,
-        )  # fmt: skip
+            audio=_Rows(self.audio, rows),
+            samples=self.samples[rows],
+            tokens=tokens,
+            prefix=len(prefix),
+            eot=tokenizer.eot,
+            buckets=self.buckets,
+            labels=labels,
+            gate_in=gate_in,
+            cohorts=self.cohort_index(rows),
+            states=None if states is None else _Rows(states, rows),
+            stride=2 * self.base[0].hop,
+        )
 
     def max_tokens(self) -> int:
         """Tokens to decode at most: half the model's room, as in the reference, or all of a micro model's."""

@@ -83,9 +83,15 @@ def test_a_peer_that_is_not_installed_is_a_row_that_says_so(monkeypatch):
     found = bench._measure(row, None)
     assert found["status"] == "not measured" and 'pip install "moejax[peers]"' in found["why"]
     report = {
-        "rows": [found], "differences": [], "settings": vars(bench.settings), "machine": table.machine(),
-        "sides": {"ours": {"kind": "cpu"}}, "counted": "all calls", "peaks": None, "seconds": 1.0,
-    }  # fmt: skip
+        "rows": [found],
+        "differences": [],
+        "settings": vars(bench.settings),
+        "machine": table.machine(),
+        "sides": {"ours": {"kind": "cpu"}},
+        "counted": "all calls",
+        "peaks": None,
+        "seconds": 1.0,
+    }
     assert "not measured" in table.text(report)
 
 
@@ -99,9 +105,15 @@ def test_a_difference_of_shape_is_infinite(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "must", "aim", "said"),
-    [(0.3, 0.7, 0.4, "aim"), (0.5, 0.7, 0.4, "must"), (0.8, 0.7, 0.4, "MISSED"), (1.1, 1.15, None, "must"),
-     (None, 0.7, 0.4, ""), (0.5, None, None, "")],
-)  # fmt: skip
+    [
+        (0.3, 0.7, 0.4, "aim"),
+        (0.5, 0.7, 0.4, "must"),
+        (0.8, 0.7, 0.4, "MISSED"),
+        (1.1, 1.15, None, "must"),
+        (None, 0.7, 0.4, ""),
+        (0.5, None, None, ""),
+    ],
+)
 def test_verdict(value, must, aim, said):
     assert table.verdict(value, must, aim) == said
 

@@ -101,9 +101,7 @@ def test_cohorts_of_speakers_are_found_and_everybody_is_assigned(work):
 
 def test_the_utterance_level_follows_the_sentence(work):
     corpus(work)
-    result = stage.run(
-        settings(num_experts=10, level="utterance", noise="drop", method="hdbscan", remove=()), work
-    )  # fmt: skip
+    result = stage.run(settings(num_experts=10, level="utterance", noise="drop", method="hdbscan", remove=()), work)
     explained = result["explained"]["sample"]
     assert explained["text"] > 0.7 and explained["cohort"] < 0.15
     found = arrays(work)
@@ -148,9 +146,11 @@ def test_the_adaptation_signal_is_clustered_in_place_of_the_embedding(work):
     centre_CU = random.normal(size=(2, 10))
     gradient = centre_CU[number[rows] // 8] + 0.3 * random.normal(size=(len(rows), 10))
     np.savez(
-        work.path("embed", "gradients.npz"), id=manifest.column("id")[rows].astype(str), block_names=["encoder"],
+        work.path("embed", "gradients.npz"),
+        id=manifest.column("id")[rows].astype(str),
+        block_names=["encoder"],
         gradient=gradient.astype(np.float32),
-    )  # fmt: skip
+    )
     result = stage.run(settings(num_experts=2, signal="gradient"), work)
     assert (result["signal"], result["found"]) == ("encoder", 2)
     fitted = arrays(work)["label"][rows]

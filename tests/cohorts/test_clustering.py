@@ -75,9 +75,7 @@ def noisy():
 def test_noise_never_becomes_a_class_by_accident(policy):
     x_NU, model = noisy()
     centroids = clustering.weighted_centroids(x_NU, model.memberships_NC)
-    labels, targets, keep = apply_noise(
-        model.labels_N, model.memberships_NC, policy, x_NU=x_NU, centroids_CU=centroids
-    )
+    labels, targets, keep = apply_noise(model.labels_N, model.memberships_NC, policy, x_NU=x_NU, centroids_CU=centroids)
     noise = model.labels_N < 0
     np.testing.assert_allclose(targets.sum(axis=1), 1.0, atol=1e-6)
     np.testing.assert_array_equal(labels[~noise], model.labels_N[~noise])  # nobody with a cluster is touched

@@ -79,17 +79,19 @@ def test_densities_are_those_of_scipy():
     scale, p = student.scale, student.parameters
     want = scipy.stats.multivariate_t(
         student.centre_U + scale * p["mean_CU"][0].astype(np.float64),
-        np.diag(scale**2 * p["variance_CU"][0].astype(np.float64)), df=float(p["freedom_C"][0]),
-    )  # fmt: skip
+        np.diag(scale**2 * p["variance_CU"][0].astype(np.float64)),
+        df=float(p["freedom_C"][0]),
+    )
     np.testing.assert_allclose(student.log_joint(x_NU)[:, 0], want.logpdf(x_NU), rtol=1e-4)
     laplace = em.fit(x_NU, family="laplace", components=(1,), inits=1)[0]
     np.testing.assert_allclose(
         laplace.centre_U + laplace.scale * laplace.parameters["mean_CU"][0], np.median(x_NU, axis=0), atol=0.3
     )
     want_N = scipy.stats.laplace.logpdf(
-        x_NU, laplace.centre_U + laplace.scale * laplace.parameters["mean_CU"][0],
+        x_NU,
+        laplace.centre_U + laplace.scale * laplace.parameters["mean_CU"][0],
         laplace.scale * laplace.parameters["away_CU"][0],
-    ).sum(axis=1)  # fmt: skip
+    ).sum(axis=1)
     np.testing.assert_allclose(laplace.log_joint(x_NU)[:, 0], want_N, rtol=1e-4)
     direction_NU = (x_NU - 10) / np.linalg.norm(x_NU - 10, axis=1, keepdims=True)
     vmf = em.fit(x_NU - 10, family="vmf", components=(1,), inits=1)[0]
@@ -133,9 +135,15 @@ def test_a_number_alone_and_among_others_is_the_same_fit():
     narrow = em.fit(x_NU, components=(3,), start_NC=start_NC)[0]
     padded_NC = np.pad(start_NC, ((0, 0), (0, 4)))
     run = em._run(
-        em._points(x_NU, narrow.centre_U, narrow.scale, "gaussian"), padded_NC[None].astype(np.float32), np.array([3]),
-        1e-4, family="gaussian", covariance="diag", steps=200, batch=1,
-    )  # fmt: skip
+        em._points(x_NU, narrow.centre_U, narrow.scale, "gaussian"),
+        padded_NC[None].astype(np.float32),
+        np.array([3]),
+        1e-4,
+        family="gaussian",
+        covariance="diag",
+        steps=200,
+        batch=1,
+    )
     for name, value in narrow.parameters.items():
         np.testing.assert_allclose(run[0][name][0][:3], value, rtol=1e-3, atol=1e-4)
 

@@ -115,8 +115,10 @@ def test_plan_prints(capsys):
         (["all", "--config", "TINY"], r"--workdir W is missing"),
         (["all", "--config", "configs/none.py", "--workdir", "W"], r"'configs/none.py' does not exist"),
         (["all", "--config", "TINY:huge", "--workdir", "W"], r"get_config\('huge'\) failed"),
-        (["joint", "--config", "TINY", "--workdir", "W", "--config.joint.setps=3"],
-         r"no key 'joint.setps'; did you mean joint.steps\?.*valid here: .*batch_size"),
+        (
+            ["joint", "--config", "TINY", "--workdir", "W", "--config.joint.setps=3"],
+            r"no key 'joint.setps'; did you mean joint.steps\?.*valid here: .*batch_size",
+        ),
         (["joint", "--config", "TINY", "--workdir", "W", "--config.jiont.steps=3"], r"no key 'jiont.*mean joint"),
         (["all", "--config", "TINY", "--workdir", "W", "--config.joint.steps=many"], r"joint.steps.*many"),
         (["all", "--config", "TINY", "--workdir", "W", "--config.joint.steps=1.5"], r"joint.steps.*1.5"),
@@ -127,16 +129,20 @@ def test_plan_prints(capsys):
             ["describe", "--config", "TINY", "--workdir", "W", "--config.data.source=disk"],
             r"'data.source' is 'disk'; known: builtin",
         ),
-        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.split=random"],
-         r"'data.split' is 'random'; known: per_speaker"),
-        (["describe", "--config", "TINY", "--workdir", "W", "--config.data.columns.text=words"],
-         r"no column 'words' \(data.columns.text\); it has file, text"),
+        (
+            ["describe", "--config", "TINY", "--workdir", "W", "--config.data.split=random"],
+            r"'data.split' is 'random'; known: per_speaker",
+        ),
+        (
+            ["describe", "--config", "TINY", "--workdir", "W", "--config.data.columns.text=words"],
+            r"no column 'words' \(data.columns.text\); it has file, text",
+        ),
         (["transcribe", "a.wav"], r"usage: moejax transcribe"),
         (["transcribe", "a.wav", "--model", "nowhere"], r"a.wav: no such file"),
         (["transcribe", "a.wav", "--model", "nowhere", "--beams", "3"], r"no option '--beams'"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_in_one_line(capsys, corpus, argv, words):
     config = str(tiny_job.write_config(corpus.parent / "tiny.py"))
     line = refused(capsys, *[arg.replace("TINY", config) for arg in argv])

@@ -122,8 +122,12 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(call, said):
     assert out == "".join(f"{path}\t{' '.join(said(path).text.split())}\n" for path in good)
     lines = err.splitlines()
     assert len(lines) == 4 and all(line.startswith("moejax transcribe: ") for line in lines)
-    for name, reason in {"broken.wav": "unreadable", "cut.wav": "truncated", "none.wav": "no such file",
-                         "no*.mp3": "no file matches"}.items():  # fmt: skip
+    for name, reason in {
+        "broken.wav": "unreadable",
+        "cut.wav": "truncated",
+        "none.wav": "no such file",
+        "no*.mp3": "no file matches",
+    }.items():
         assert any(line.startswith(f"moejax transcribe: {name}: ") and reason in line for line in lines)
 
 
@@ -205,7 +209,7 @@ def test_standard_input_as_a_file_and_as_raw_samples(call, said, monkeypatch):
         ([], r"usage: moejax transcribe FILE"),
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_what_is_wrong_is_said_in_one_line_before_any_work(call, desk, monkeypatch, argv, words):
     monkeypatch.delenv("DEEPL_AUTH_KEY", raising=False)
     record("a.wav", 0.5)
@@ -331,9 +335,12 @@ def test_a_reader_that_goes_away_is_no_error(argv):
     os.close(read)
     with os.fdopen(write, "w") as closed:
         done = subprocess.run(
-            [sys.executable, "-m", "moejax", *argv], stdout=closed, stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-m", "moejax", *argv],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )  # fmt: skip
+        )
     assert done.returncode in (0, 141) and done.stderr == ""  # argparse does not report that nobody reads its help
 
 

@@ -84,8 +84,10 @@ def test_patterns_are_pefts_regular_expressions(folder, adapter):
 
 def test_adapters_of_the_bare_model_and_of_older_files(folder, adapter):
     file = folder / "adapter_model.safetensors"
-    tensors = {key.replace("base_model.model.model.", "base_model.model."): value
-               for key, value in safetensors.numpy.load_file(file).items()}  # fmt: skip
+    tensors = {
+        key.replace("base_model.model.model.", "base_model.model."): value
+        for key, value in safetensors.numpy.load_file(file).items()
+    }
     file.unlink()
     torch_file.write(folder / "adapter_model.bin", tensors)
     same(peft_lora.load(folder, CONFIG), adapter)

@@ -69,7 +69,14 @@ def test_a_bucket_has_one_shape_and_types_are_fixed():
     kinds = {name: str(value.dtype) for name, value in vars(batch).items() if value is not None}
     assert batch.states_BTD is None
     assert kinds == {
-        "audio_BS": "float32", "samples_B": "int32", "tokens_BL": "int32", "targets_BL": "int32", "score_BL": "bool",
-        "label_B": "int32", "gate_in_BU": "float32", "cohort_B": "int32", "real_B": "bool",
-    }  # fmt: skip
+        "audio_BS": "float32",
+        "samples_B": "int32",
+        "tokens_BL": "int32",
+        "targets_BL": "int32",
+        "score_BL": "bool",
+        "label_B": "int32",
+        "gate_in_BU": "float32",
+        "cohort_B": "int32",
+        "real_B": "bool",
+    }
     assert batch.tokens_BL.shape[1] % 8 == 0

@@ -54,9 +54,17 @@ def make(tokenizer):
     def packer(window=6.0, seed=0, room=448, samples=samples, texts=texts, **recipe):
         speakers = [f"speaker {row % 4}" for row in range(len(samples))]
         return Packer(
-            audio=Levels(samples), samples=samples, texts=texts, speakers=speakers, tokenizer=tokenizer, language="en",
-            window=round(window * RATE), room=room, recipe=Recipe(**recipe), seed=seed,
-        )  # fmt: skip
+            audio=Levels(samples),
+            samples=samples,
+            texts=texts,
+            speakers=speakers,
+            tokenizer=tokenizer,
+            language="en",
+            window=round(window * RATE),
+            room=room,
+            recipe=Recipe(**recipe),
+            seed=seed,
+        )
 
     return packer
 

@@ -51,9 +51,10 @@ def encoded(frames=(20, 13, 7), seed=2):
 
 def row(batch, b):
     return types.SimpleNamespace(
-        states_BTD=batch.states_BTD[b : b + 1], mask_BT=batch.mask_BT[b : b + 1],
+        states_BTD=batch.states_BTD[b : b + 1],
+        mask_BT=batch.mask_BT[b : b + 1],
         route=Route(batch.route.weight_BX[b : b + 1]),
-    )  # fmt: skip
+    )
 
 
 def flat(words):

@@ -32,9 +32,20 @@ def tokenizer():
 def parts(tokenizer):
     """graphdef, params, config, keywords of the route."""
     config = WhisperConfig(
-        16, 1, 1, 2, 2, 24, 24, tokenizer.vocab_size, 20, max_source_positions=20, max_target_positions=40, hop=320,
+        16,
+        1,
+        1,
+        2,
+        2,
+        24,
+        24,
+        tokenizer.vocab_size,
+        20,
+        max_source_positions=20,
+        max_target_positions=40,
+        hop=320,
         mask_padding=True,
-    )  # fmt: skip
+    )
     mixture = asr.Mixture(("decoder/*",), num_experts=3, rank=2, alpha=4.0)
     gate = {"mean": np.zeros(16), "matrix": 5 * np.eye(16), "hidden": 0, "zero_start": False}
     graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=gate))
@@ -68,8 +79,11 @@ SAID = [[], [5, 6, 7], None, list(range(60)), [9], []]
 
 def close(one, other):
     assert (one.tokens, one.text, one.language, one.temperature) == (
-        other.tokens, other.text, other.language, other.temperature,
-    )  # fmt: skip
+        other.tokens,
+        other.text,
+        other.language,
+        other.temperature,
+    )
     for name in ("avg_logprob", "no_speech_prob", "compression_ratio"):
         np.testing.assert_allclose(getattr(one, name), getattr(other, name), atol=1e-5)
     np.testing.assert_allclose(one.route, other.route, atol=1e-5)
@@ -149,8 +163,11 @@ def test_prefixes_are_the_reference_ones(tokenizer):
     long = starts(tokenizer, ["en"], [list(range(60))], dataclasses.replace(times, prefix="mat"), context=40, rows=1)
     own = tokenizer.encode("mat")
     assert long.tokens_BP[0].tolist() == [
-        prev, *range(41, 60), *tokenizer.prefix("en", timestamps=True), *own,
-    ]  # fmt: skip
+        prev,
+        *range(41, 60),
+        *tokenizer.prefix("en", timestamps=True),
+        *own,
+    ]
     assert long.limit_B[0] == min(20, 40 - long.tokens_BP.shape[1] + 1)
     alone = starts(tokenizer, ["en"], None, dataclasses.replace(times, without_timestamps=True), context=40, rows=1)
     assert alone.tokens_BP[0].tolist() == tokenizer.prefix("en")

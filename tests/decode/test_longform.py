@@ -168,8 +168,10 @@ def test_prompts_clips_and_detected_language(tokenizer):
     (found,) = sequential([ramp(50)], model, initial_prompt="eight", clip_timestamps="5,15.5,41")
     # Hot windows are not believed: the prompt is the initial one first, then nothing.
     assert [(at, size, prompt) for at, size, prompt, _ in model.seen] == [
-        (5.0, 10.5, "eight"), (15.0, 0.5, ""), (41.0, 9.0, "")
-    ]  # fmt: skip
+        (5.0, 10.5, "eight"),
+        (15.0, 0.5, ""),
+        (41.0, 9.0, ""),
+    ]
     model = Scripted(tokenizer, say)
     sequential([ramp(25)], model, initial_prompt="eight", carry_initial_prompt=True)
     assert [prompt for _, _, prompt, _ in model.seen] == ["eight", "eight one", "eight one one"]
@@ -346,9 +348,15 @@ def test_overlaps_are_said_once(tokenizer, how, words):
     model = Scripted(tokenizer, speaking(tokenizer))
     limits = LongformOptions(guards=OFF, word_timestamps=words)
     (found,) = chunked(
-        [ramp(40)], model, cut=cut_every(9), overlap_seconds=4.0, merge=how, window_seconds=13, options=limits,
+        [ramp(40)],
+        model,
+        cut=cut_every(9),
+        overlap_seconds=4.0,
+        merge=how,
+        window_seconds=13,
+        options=limits,
         align=fives(model) if words else None,
-    )  # fmt: skip
+    )
     assert len(model.seen) == 5 and found.text == " " + " ".join(WORDS)
     if words:
         assert [word.word for segment in found.segments for word in segment.words] == [f" {word}" for word in WORDS]

@@ -25,11 +25,28 @@ FORMATS = {
     "opus": ("OGG", ("OPUS",), OPUS_RATES, 8),
     "aiff": ("AIFF", ("PCM_16", "FLOAT"), RATES, 8),
 }
-MAGIC = (b"RIFF\xff\xff\xff\x7fWAVEfmt ", b"RF64\xff\xff\xff\xffWAVEds64", b"fLaC\x00\x00\x00\x22", b"OggS\x00\x02",
-         b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f", b"\xff\xfb\x90\x64", b"FORM\x00\x00\x01\x00AIFF",
-         b"\x00\x00\x00\x20ftypM4A ",
-         b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"#!AMR\n", b"\xff\xf1\x50\x80", b"caff\x00\x01", b".snd", b"riff",
-         b"PK\x03\x04", b"\x7fELF\x02\x01", b"%PDF-1.7\n", b"\xff\xd8\xff\xe0", b"<html>")  # fmt: skip
+MAGIC = (
+    b"RIFF\xff\xff\xff\x7fWAVEfmt ",
+    b"RF64\xff\xff\xff\xffWAVEds64",
+    b"fLaC\x00\x00\x00\x22",
+    b"OggS\x00\x02",
+    b"ID3\x04\x00\x00\x7f\x7f\x7f\x7f",
+    b"\xff\xfb\x90\x64",
+    b"FORM\x00\x00\x01\x00AIFF",
+    b"\x00\x00\x00\x20ftypM4A ",
+    b"\x1aE\xdf\xa3",
+    b"\x30\x26\xb2\x75",
+    b"#!AMR\n",
+    b"\xff\xf1\x50\x80",
+    b"caff\x00\x01",
+    b".snd",
+    b"riff",
+    b"PK\x03\x04",
+    b"\x7fELF\x02\x01",
+    b"%PDF-1.7\n",
+    b"\xff\xd8\xff\xe0",
+    b"<html>",
+)
 EXTREMES = (0, 1, 2, 7, 255, 256, 32767, 32768, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 HOURS = 10
 
@@ -203,11 +220,16 @@ def empty(draw, path):
 def level(draw, path):
     """Silence, a constant, full scale all the time, one click, or far too soft."""
     rate, count = draw.choice(RATES), 9600
-    wave = draw.choice((
-        np.zeros(count), np.full(count, draw.choice((0.5, -1.0))), np.eye(1, count, 50)[0],
-        1e-5 * sound(0.6, 16000, 1)[:, 0],
-        np.clip(100 * sound(0.6, 16000, 1)[:, 0], -1, 1), np.where(np.arange(count) % 40 < 20, 1.0, -1.0),
-    ))  # fmt: skip
+    wave = draw.choice(
+        (
+            np.zeros(count),
+            np.full(count, draw.choice((0.5, -1.0))),
+            np.eye(1, count, 50)[0],
+            1e-5 * sound(0.6, 16000, 1)[:, 0],
+            np.clip(100 * sound(0.6, 16000, 1)[:, 0], -1, 1),
+            np.where(np.arange(count) % 40 < 20, 1.0, -1.0),
+        )
+    )
     suffix = draw.choice(("wav", "flac"))
     stream = io.BytesIO()
     soundfile.write(stream, np.stack([wave] * draw.randint(1, 8), axis=1), rate, format=FORMATS[suffix][0])
@@ -287,7 +309,19 @@ def no_file(draw, path):
 KINDS = {
     function.__name__: function
     for function in (
-        whole, cut, flipped, header, lying, overwritten, spliced, misnamed, empty, level, numbers, hours, garbage,
+        whole,
+        cut,
+        flipped,
+        header,
+        lying,
+        overwritten,
+        spliced,
+        misnamed,
+        empty,
+        level,
+        numbers,
+        hours,
+        garbage,
         no_file,
     )
-}  # fmt: skip
+}

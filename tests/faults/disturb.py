@@ -33,9 +33,13 @@ class Found:
         stages = ", ".join(f"{name} {count}" for name, count in self.stages.most_common())
         problems = "; ".join(dict.fromkeys(self.bad))
         return Row(
-            fault, self.strikes, self.strikes - len(self.bad), f"{self.lost} steps (saved every {job.EVERY})",
-            f"{self.equal} of {self.jobs} jobs", "; ".join(part for part in (note, f"in {stages}", problems) if part),
-        )  # fmt: skip
+            fault,
+            self.strikes,
+            self.strikes - len(self.bad),
+            f"{self.lost} steps (saved every {job.EVERY})",
+            f"{self.equal} of {self.jobs} jobs",
+            "; ".join(part for part in (note, f"in {stages}", problems) if part),
+        )
 
 
 def many(folder: Path, number: int, tries: int, seed: int, want_code: int, within: float = 0.0) -> Found:

@@ -26,10 +26,17 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def changes() -> dict:
     """What the job sets beside the tiny job: few steps, saved often, every one on record."""
     found = {
-        "data__sample_share": 0.6, "adapters__kinds": ("lora",), "adapters__steps": 12, "translate__log_every": 1,
-        "evaluate__systems": ("base", "lora", "moe"), "report__draws": 10, "cluster__method": "gmm",
-        "experts__evals": 2, "joint__evals": 2, "adapters__evals": 2,
-    }  # fmt: skip
+        "data__sample_share": 0.6,
+        "adapters__kinds": ("lora",),
+        "adapters__steps": 12,
+        "translate__log_every": 1,
+        "evaluate__systems": ("base", "lora", "moe"),
+        "report__draws": 10,
+        "cluster__method": "gmm",
+        "experts__evals": 2,
+        "joint__evals": 2,
+        "adapters__evals": 2,
+    }
     for name, steps in TRAINED.items():
         stage = name.split("/")[0]
         found |= {f"{stage}__steps": steps, f"{stage}__checkpoint_every": EVERY}
@@ -178,8 +185,10 @@ def differences(one: Path, other: Path, trained=tuple(TRAINED)) -> list[str]:
             if any(not same_bits(left[key], right[key]) for key in right.files):
                 found.append(name)
     for path in sorted(other.glob("evaluate/*.jsonl")):
-        texts = [[(r["id"], r["hypothesis"], r["route"]) for r in tiny_job.records(p)]
-                 for p in (path, one / path.relative_to(other))]  # fmt: skip
+        texts = [
+            [(r["id"], r["hypothesis"], r["route"]) for r in tiny_job.records(p)]
+            for p in (path, one / path.relative_to(other))
+        ]
         if texts[0] != texts[1]:
             found.append(str(path.relative_to(other)))
     return found

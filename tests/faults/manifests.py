@@ -132,10 +132,22 @@ def _flipped(draw):
 
 def _broken_json(draw):
     content = lines(rows_of(draw))
-    return "metadata.jsonl", draw.choice((
-        content[:-20], content + b"[1, 2]\n", content + b"null\n", b"[" + content, content + b'{"file": \n',
-        content + b"[" * 100_000 + b"\n", content + b'{"id": ' + b"9" * 6000 + b"}\n", b'"text"\n',
-    )), "metadata.jsonl"  # fmt: skip
+    return (
+        "metadata.jsonl",
+        draw.choice(
+            (
+                content[:-20],
+                content + b"[1, 2]\n",
+                content + b"null\n",
+                b"[" + content,
+                content + b'{"file": \n',
+                content + b"[" * 100_000 + b"\n",
+                content + b'{"id": ' + b"9" * 6000 + b"}\n",
+                b'"text"\n',
+            )
+        ),
+        "metadata.jsonl",
+    )
 
 
 def _nothing(draw):
@@ -158,10 +170,17 @@ KINDS = {
     "empty path": _cell("file", ("", "  "), "file"),
     "path outside": _cell("file", ("../a.wav", "/etc/passwd", "wav/../../a.wav", ".", "wav/.."), "leads out"),
     "no such file": _cell("file", ("wav/none.wav", "wav", "x" * 5000, "wav/\u00e9\u4e2d.wav"), USED),
-    "wrong encoding": _bytes(lambda draw, content: draw.choice((
-        content.replace(b"words 3", "w\u00f6rter".encode("latin-1")), content.decode().encode("utf-16"),
-        content + b"\xff\xfe\x80\n", content.replace(b"some", b"\xc3\x28")
-    )), "UTF-8"),
+    "wrong encoding": _bytes(
+        lambda draw, content: draw.choice(
+            (
+                content.replace(b"words 3", "w\u00f6rter".encode("latin-1")),
+                content.decode().encode("utf-16"),
+                content + b"\xff\xfe\x80\n",
+                content.replace(b"some", b"\xc3\x28"),
+            )
+        ),
+        "UTF-8",
+    ),
     "NUL": _bytes(lambda draw, content: content.replace(b"words", b"wo\0rds", 1), "NUL"),
     "control characters": _cell("id", ("a\x07b", "a\x1bb", "line\nbreak"), "control"),
     "ragged": _ragged,
@@ -178,7 +197,7 @@ KINDS = {
     "nothing": _nothing,
     "bytes flipped": _flipped,
     "manifest damaged": _parquet,
-}  # fmt: skip
+}
 
 
 def read(case, folder, seed) -> dict:

@@ -11,11 +11,19 @@ from table import Row
 
 # Point, and the passes among which one is drawn: the first save is left alone, what follows must never be without one.
 POINTS = {
-    "checkpoint.begin": (2, 6), "checkpoint.copied": (2, 6), "checkpoint.written": (2, 6), "checkpoint.listed": (2, 6),
-    "checkpoint.manifest": (2, 6), "checkpoint.standing": (2, 6), "checkpoint.pruning": (1, 4),
-    "metrics.record": (9, 24), "metrics.truncated": (1, 1), "params.partial": (1, 1), "params.standing": (1, 1),
+    "checkpoint.begin": (2, 6),
+    "checkpoint.copied": (2, 6),
+    "checkpoint.written": (2, 6),
+    "checkpoint.listed": (2, 6),
+    "checkpoint.manifest": (2, 6),
+    "checkpoint.standing": (2, 6),
+    "checkpoint.pruning": (1, 4),
+    "metrics.record": (9, 24),
+    "metrics.truncated": (1, 1),
+    "params.partial": (1, 1),
+    "params.standing": (1, 1),
     "train.step": (9, 24),
-}  # fmt: skip
+}
 
 
 def run(tries: int, folder: Path, seed: int) -> list[Row]:

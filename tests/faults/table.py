@@ -43,12 +43,15 @@ class Tally:
         saved = f" steps (saved every {every})" if every else ""
         return [
             Row(
-                fault, found["tries"], found["good"], f"{found['lost']}{saved}" if every else "none",
+                fault,
+                found["tries"],
+                found["good"],
+                f"{found['lost']}{saved}" if every else "none",
                 f"{found['equal']} of {found['tries']}",
                 "; ".join(part for part in (note(found["seconds"]), *dict.fromkeys(found["notes"])) if part),
             )
             for fault, found in self._found.items()
-        ]  # fmt: skip
+        ]
 
 
 def markdown(rows: list[Row]) -> str:

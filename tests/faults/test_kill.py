@@ -14,8 +14,11 @@ from job import Commands
 from moejax.work.folder import Work
 
 STEPS = 40
-CHANGES = {f"{stage}__{key}": value for stage in ("experts", "joint")
-           for key, value in {"steps": STEPS, "checkpoint_every": 3, "batch_size": 8}.items()}  # fmt: skip
+CHANGES = {
+    f"{stage}__{key}": value
+    for stage in ("experts", "joint")
+    for key, value in {"steps": STEPS, "checkpoint_every": 3, "batch_size": 8}.items()
+}
 # Kill when this many steps of a stage are on record; the delays behind them are drawn.
 MOMENTS = [("experts", 1), ("experts", 9), ("experts", 22), ("joint", 1), ("joint", 10), ("joint", 21)]
 

@@ -210,9 +210,21 @@ def settings(draw, folder, place):
     file = place / ("config.json" if what == "hf" else "adapter_config.json")
     found = json.loads(file.read_text())
     if draw.random() < 0.3:
-        file.write_bytes(draw.choice((
-            b"", b"[]", b"null", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"d_model": ' + b"9" * 5000 + b"}", b"3", b'"x"'
-        )))  # fmt: skip
+        file.write_bytes(
+            draw.choice(
+                (
+                    b"",
+                    b"[]",
+                    b"null",
+                    b"{",
+                    b"\xff\xfe{}",
+                    b"[" * 100_000,
+                    b'{"d_model": ' + b"9" * 5000 + b"}",
+                    b"3",
+                    b'"x"',
+                )
+            )
+        )
         return what, True
     wrong = (0, -1, 2**70, "two", None, 2.5, True, [3], {"a": 1})
     if what == "hf":

@@ -130,8 +130,10 @@ def test_full_fine_tuning_trains_all_of_the_network_and_replaces_it(work):
     assert index["full"]["kind"] == "full"
     corpus = open_corpus(work.root)
     full, base = evaluate.open_system(corpus, "full"), evaluate.open_system(corpus, "base")
-    moved = [np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in
-             zip(_leaves(full.params["backbone"]), _leaves(base.params["backbone"]), strict=True)]  # fmt: skip
+    moved = [
+        np.abs(np.asarray(a) - np.asarray(b)).max()
+        for a, b in zip(_leaves(full.params["backbone"]), _leaves(base.params["backbone"]), strict=True)
+    ]
     assert np.mean(np.array(moved) > 0) > 0.9
     sizes = read_json(work.path("evaluate", "systems.json"))
     assert sizes["full"]["total"] == sizes["full"]["trainable"] == sizes["base"]["total"]
@@ -150,9 +152,10 @@ def test_the_merged_lora_is_the_mean_of_the_products(work):
 
 def test_controls_give_the_routes_that_they_promise(work):
     corpus = open_corpus(work.root)
-    found = {n: tiny_job.records(work.path("evaluate", f"{n}.jsonl"))
-             for n in ("moe", "moe_oracle", "moe_shuffled_gate", "moe_random_gate", "moe_uniform_gate",
-                       "moe_mean_gate")}  # fmt: skip
+    found = {
+        n: tiny_job.records(work.path("evaluate", f"{n}.jsonl"))
+        for n in ("moe", "moe_oracle", "moe_shuffled_gate", "moe_random_gate", "moe_uniform_gate", "moe_mean_gate")
+    }
     routes = {name: np.array([r["route"] for r in records]) for name, records in found.items()}
     cohort = corpus.manifest.column("cohort")[corpus.rows("test")]
     for name in sorted(set(cohort)):

@@ -129,9 +129,13 @@ def test_patterns_choose_layers_and_one_that_matches_nothing_lists_them():
     options = {"num_experts": 2, "rank": 2, "alpha": 2.0, "init": Init(0)}
     chosen = inject.add_experts(model, ["decoder/layers/*/*attn/[qv]", "encoder/layers/0/fc?"], **options)
     assert chosen == [
-        "decoder/layers/0/cross_attn/q", "decoder/layers/0/cross_attn/v", "decoder/layers/0/self_attn/q",
-        "decoder/layers/0/self_attn/v", "encoder/layers/0/fc1", "encoder/layers/0/fc2",
-    ]  # fmt: skip
+        "decoder/layers/0/cross_attn/q",
+        "decoder/layers/0/cross_attn/v",
+        "decoder/layers/0/self_attn/q",
+        "decoder/layers/0/self_attn/v",
+        "encoder/layers/0/fc1",
+        "encoder/layers/0/fc2",
+    ]
     params = functional.split(model)[1]["expert"]
     assert {path.split("/experts/")[0] for path in functional.paths(params)} == set(chosen)
     with pytest.raises(ValueError, match=r"'decoder/layers/\*/attention/q'.*decoder/layers/0/cross_attn/k") as error:

@@ -1,5 +1,4 @@
-"""Every kind of gate begins as the utterance gate, learns what it adds, and means in decoding what it does in training.
-"""
+"""Every kind of gate begins as the utterance gate, learns what it adds, and decodes as it trains."""
 
 import dataclasses
 import functools

@@ -138,8 +138,9 @@ def test_trainable_leaves_are_the_targets_own_factors_at_the_targets_own_rank(ki
     layers = {path.split("/experts/")[0] for path in shapes}
     parts = {"A", "B", "shared_A", "shared_B"} | ({"magnitude"} if kind == "dora" else set())
     assert {path.split("/experts/")[1] for path in shapes} == parts and len(shapes) == len(layers) * len(parts)
-    assert layers == {"encoder/layers/0/fc1"} | {f"decoder/layers/0/{a}_attn/{x}" for a in ("self", "cross") for x in
-                      ("q", "k", "v", "out")} | {"decoder/layers/0/fc1", "decoder/layers/0/fc2"}  # fmt: skip
+    assert layers == {"encoder/layers/0/fc1"} | {
+        f"decoder/layers/0/{a}_attn/{x}" for a in ("self", "cross") for x in ("q", "k", "v", "out")
+    } | {"decoder/layers/0/fc1", "decoder/layers/0/fc2"}
     for name in layers:
         rank = 3 if "/self_attn/" in name else 2
         assert shapes[f"{name}/experts/A"][2] == shapes[f"{name}/experts/B"][1] == rank

@@ -143,8 +143,9 @@ def test_ctc_head_is_a_group_of_its_own():
     add_ctc(model, Init(1))
     params = functional.split(model)[1]
     assert {p: leaf.shape for p, leaf in functional.paths(params["head"]).items()} == {
-        "ctc/bias": (tiny.VOCAB + 1,), "ctc/kernel": (32, tiny.VOCAB + 1)
-    }  # fmt: skip
+        "ctc/bias": (tiny.VOCAB + 1,),
+        "ctc/kernel": (32, tiny.VOCAB + 1),
+    }
     assert not any(path.startswith("ctc") for path in functional.paths(params["backbone"]))
 
 

@@ -68,8 +68,9 @@ def test_folded_for_many_steps_is_the_same_update(kind):
     rng = np.random.default_rng(0)
     B, T, D, E, R = 3, 2, 7, 5, 2
     x_BTD = rng.normal(size=(B, T, D)).astype(np.float32)
-    layers = [(rng.normal(size=(E, D, R)).astype(np.float32), rng.normal(size=(E, R, O)).astype(np.float32))
-              for O in (4, 6)]  # fmt: skip
+    layers = [
+        (rng.normal(size=(E, D, R)).astype(np.float32), rng.normal(size=(E, R, O)).astype(np.float32)) for O in (4, 6)
+    ]
     weight_BX = jnp.asarray(rng.random((B, E if kind == "dense" else 2)), jnp.float32)
     route = Route(weight_BX, None if kind == "dense" else jnp.asarray([[0, 1], [4, 2], [3, 3]], jnp.int32))
     folded = [mixture.fold(A, B_, route, 0.5, gather=kind == "gathered") for A, B_ in layers]

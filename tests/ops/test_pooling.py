@@ -61,9 +61,10 @@ def test_appended_digital_silence_does_not_change_what_is_speech(extra):
     np.testing.assert_array_equal(pool(states_BTD, before, "mean_std"), pool(states_BTD, after, "mean_std"))
     # valid_frames alone does not have this property once a frame is added
     if extra > STEP:
-        assert valid_frames(jnp.array([len(audio) + extra]), T, HOP).sum() > valid_frames(
-            jnp.array([len(audio)]), T, HOP
-        ).sum()
+        assert (
+            valid_frames(jnp.array([len(audio) + extra]), T, HOP).sum()
+            > valid_frames(jnp.array([len(audio)]), T, HOP).sum()
+        )
 
 
 def test_speech_frames_drop_pauses_whatever_the_volume_and_the_batch():

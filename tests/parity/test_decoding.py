@@ -36,10 +36,20 @@ def their_model(layers, width):
     torch.manual_seed(1)  # its own first weights come from the global generator: whatever ran before must not matter
     model = transformers.WhisperForConditionalGeneration(
         transformers.WhisperConfig(
-            d_model=width, encoder_layers=1, decoder_layers=layers, encoder_ffn_dim=48, decoder_ffn_dim=96,
-            encoder_attention_heads=4, decoder_attention_heads=8, max_target_positions=32, vocab_size=101,
-            max_source_positions=FRAMES, begin_suppress_tokens=None, suppress_tokens=None, **ids,
-        )  # fmt: skip
+            d_model=width,
+            encoder_layers=1,
+            decoder_layers=layers,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=96,
+            encoder_attention_heads=4,
+            decoder_attention_heads=8,
+            max_target_positions=32,
+            vocab_size=101,
+            max_source_positions=FRAMES,
+            begin_suppress_tokens=None,
+            suppress_tokens=None,
+            **ids,
+        )
     ).eval()
     generator = torch.Generator().manual_seed(layers)
     with torch.no_grad():
@@ -73,8 +83,9 @@ def their_tokens(theirs, states_BTD, timestamps=False, suppress=False, **options
     processors = LogitsProcessorList()
     if suppress:
         processors += [
-            SuppressTokensLogitsProcessor(BANNED), SuppressTokensAtBeginLogitsProcessor(FIRST, len(PREFIX)),
-        ]  # fmt: skip
+            SuppressTokensLogitsProcessor(BANNED),
+            SuppressTokensAtBeginLogitsProcessor(FIRST, len(PREFIX)),
+        ]
     if timestamps:
         rules = transformers.GenerationConfig(eos_token_id=EOT, no_timestamps_token_id=TIMES - 1)
         rules.max_initial_timestamp_index = 9
@@ -96,9 +107,12 @@ def their_tokens(theirs, states_BTD, timestamps=False, suppress=False, **options
 
 def our_tokens(search, params, states_BTD, timestamps=False, suppress=False, **plan):
     rules = Rules(
-        mask(BANNED, 101) if suppress else None, mask(FIRST, 101) if suppress else None, eot=EOT,
-        timestamps=TIMES if timestamps else None, max_initial=9,
-    )  # fmt: skip
+        mask(BANNED, 101) if suppress else None,
+        mask(FIRST, 101) if suppress else None,
+        eot=EOT,
+        timestamps=TIMES if timestamps else None,
+        max_initial=9,
+    )
     plan = Plan(eot=EOT, max_tokens=STEPS, **plan)
     mask_BT = np.ones(states_BTD.shape[:2], bool)
     found = search(params, states_BTD, mask_BT, None, shared(PREFIX, ROWS, STEPS), rules, 0.0, None, plan=plan)

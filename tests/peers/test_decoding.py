@@ -32,10 +32,22 @@ VOCABULARIES = {
     "v3": (51866, 128, dict(multilingual=True, num_languages=100)),
     "en": (51864, 80, dict(multilingual=False, num_languages=99)),
 }
-NAMES = {"self_attn": "attn", "self_attn_norm": "attn_ln", "cross_attn_norm": "cross_attn_ln", "fc1": "mlp.0",
-         "fc2": "mlp.2", "mlp_norm": "mlp_ln", "q": "query", "k": "key", "v": "value", "layers": "blocks",
-         "kernel": "weight", "scale": "weight", "embed": "token_embedding.weight",
-         "positions": "positional_embedding"}  # fmt: skip
+NAMES = {
+    "self_attn": "attn",
+    "self_attn_norm": "attn_ln",
+    "cross_attn_norm": "cross_attn_ln",
+    "fc1": "mlp.0",
+    "fc2": "mlp.2",
+    "mlp_norm": "mlp_ln",
+    "q": "query",
+    "k": "key",
+    "v": "value",
+    "layers": "blocks",
+    "kernel": "weight",
+    "scale": "weight",
+    "embed": "token_embedding.weight",
+    "positions": "positional_embedding",
+}
 
 
 # The reference leaves its vocabulary file open, and sorts a tensor with numpy.
@@ -187,8 +199,9 @@ def test_timestamp_rules(max_initial):
 def test_ladder_is_climbed_alike(pair):
     """Greedy fails here, so both sample; the draws differ, but what failed and what a draw scores do not."""
     theirs, decoder, mel_BMN = pair
-    options = DecodingOptions(language="en", temperature=(0.0, 0.5), sample_len=20, logprob_threshold=0.0,
-                              no_speech_threshold=None)  # fmt: skip
+    options = DecodingOptions(
+        language="en", temperature=(0.0, 0.5), sample_len=20, logprob_threshold=0.0, no_speech_threshold=None
+    )
     found = decoder.decode(windows(mel_BMN), None, options)
     assert [one.temperature for one in found] == [0.5] * 4
     likelihoods = {0.5: [], 0.0: []}

@@ -64,9 +64,12 @@ def work(tmp_path_factory, tokenizer):
     hf_whisper.save(folder / "base", CONFIG, params, tokenizer=tokenizer, generation=generation)
     tiny_job.write_corpus(folder / "corpus", per_speaker=8)
     changes = {
-        "model.pretrained": str(folder / "base"), "model.sizes": {}, "base.steps": 0, "mixture.stabilised": True,
+        "model.pretrained": str(folder / "base"),
+        "model.sizes": {},
+        "base.steps": 0,
+        "mixture.stabilised": True,
         "mixture.targets": ("encoder/layers/*/fc?", "decoder/layers/*/*attn/[qv]", "decoder/layers/1/fc1"),
-    }  # fmt: skip
+    }
     changes |= {f"{stage}.{key}": 1 for stage in ("experts", "joint", "adapters") for key in ("steps", "warmup")}
     with contextlib.chdir(folder), tiny_job.quick():
         config = tiny_job.config(folder / "corpus", **changes)
@@ -117,9 +120,15 @@ def our_tokens(work, mel_BNM, tokenizer, system, weights=None):
     def run(params, mel_BNM):
         model = functional.merge(graphdef, params)
         return greedy(
-            model, model.encode(mel_BNM, route=route), tokenizer.prefix("en"), max_tokens=STEPS, eot=tokenizer.eot,
-            route=route, suppress=tokenizer.suppress, begin_suppress=tokenizer.begin_suppress,
-        )  # fmt: skip
+            model,
+            model.encode(mel_BNM, route=route),
+            tokenizer.prefix("en"),
+            max_tokens=STEPS,
+            eot=tokenizer.eot,
+            route=route,
+            suppress=tokenizer.suppress,
+            begin_suppress=tokenizer.begin_suppress,
+        )
 
     found = run(params, mel_BNM)
     rows = zip(np.asarray(found.tokens_BL), np.asarray(found.lengths_B), strict=True)
@@ -186,10 +195,14 @@ def test_adapters_of_peft_become_experts(work, tmp_path, mel_BNM, tokens_BL):
     kinds = {
         "attention": {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
         "patterns": {
-            "r": 2, "lora_alpha": 3, "target_modules": r".*decoder.*\.(fc1|fc2|out_proj)", "use_rslora": True,
-            "rank_pattern": {r"layers\.1\.fc1": 6, "fc2": 1}, "alpha_pattern": {"fc2": 5},
+            "r": 2,
+            "lora_alpha": 3,
+            "target_modules": r".*decoder.*\.(fc1|fc2|out_proj)",
+            "use_rslora": True,
+            "rank_pattern": {r"layers\.1\.fc1": 6, "fc2": 1},
+            "alpha_pattern": {"fc2": 5},
         },
-    }  # fmt: skip
+    }
     want, torch_seed = {}, torch.manual_seed(3)
     for name, options in kinds.items():
         model = peft.get_peft_model(hugging_face(work.parent / "base"), peft.LoraConfig(**options)).eval()

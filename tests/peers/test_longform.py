@@ -117,9 +117,14 @@ class Theirs:
     def decode(self, mel, options):
         tokens, logprob, no_speech, temperature = self.script.hear(mel.numpy().T, options.prompt)
         return DecodingResult(
-            audio_features=None, language=options.language, tokens=tokens, avg_logprob=logprob,
-            no_speech_prob=no_speech, temperature=temperature, compression_ratio=1.0,
-        )  # fmt: skip
+            audio_features=None,
+            language=options.language,
+            tokens=tokens,
+            avg_logprob=logprob,
+            no_speech_prob=no_speech,
+            temperature=temperature,
+            compression_ratio=1.0,
+        )
 
     def detect_language(self, mel):
         self.detected = mel.numpy().T
@@ -222,9 +227,14 @@ def ours(scripts, audios, options, language, **settings):
     model = Ours(scripts, audios, **settings)
     limits = LongformOptions(**options, guards=Guards.reference())
     found = transcribe_sequential(
-        audios, model, scripts[0].tokenizer, CONFIG, decoding=DecodingOptions(language=language), options=limits,
+        audios,
+        model,
+        scripts[0].tokenizer,
+        CONFIG,
+        decoding=DecodingOptions(language=language),
+        options=limits,
         align=model.align if options["word_timestamps"] else None,
-    )  # fmt: skip
+    )
     return [one for _, one in sorted(found, key=lambda pair: pair[0])], model
 
 

@@ -146,8 +146,10 @@ def test_word_times_as_openai_whisper(ours, theirs, utterances, recordings):
             gaps += [abs(x.start - y["start"]) for x, y in zip(left, right, strict=True)]
             gaps += [abs(x.end - y["end"]) for x, y in zip(left, right, strict=True)]
     gaps = np.array(gaps)
-    print(f"{same} recordings with the same words, {len(gaps)} times: median {np.median(gaps):.3f} s,"
-          f" 95th percentile {np.quantile(gaps, 0.95):.3f}, largest {gaps.max():.3f}")  # fmt: skip
+    print(
+        f"{same} recordings with the same words, {len(gaps)} times: median {np.median(gaps):.3f} s,"
+        f" 95th percentile {np.quantile(gaps, 0.95):.3f}, largest {gaps.max():.3f}"
+    )
     assert same >= 0.95 * len(found)
     assert np.median(gaps) <= 0.05
 
@@ -160,18 +162,27 @@ def test_tokens_as_transformers(work, ours, test_part, beams, timestamps):
     model = transformers.WhisperForConditionalGeneration.from_pretrained(folder).eval()
     extractor = transformers.WhisperFeatureExtractor.from_pretrained(folder)
     options = DecodingOptions(
-        language="en", without_timestamps=not timestamps, sample_len=224,
+        language="en",
+        without_timestamps=not timestamps,
+        sample_len=224,
         **(dict(beam_size=beams, ranking="transformers") if beams > 1 else {}),
-    )  # fmt: skip
+    )
     wrong, total = [], 0
     for start in range(0, len(test_part), 24):
         audios = test_part[start : start + 24]
         mel = extractor(audios, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
         with torch.no_grad():
             want = model.generate(
-                mel, language="en", task="transcribe", num_beams=beams, return_timestamps=timestamps, do_sample=False,
-                max_new_tokens=224, max_length=None, temperature=0.0,
-            )  # fmt: skip
+                mel,
+                language="en",
+                task="transcribe",
+                num_beams=beams,
+                return_timestamps=timestamps,
+                do_sample=False,
+                max_new_tokens=224,
+                max_length=None,
+                temperature=0.0,
+            )
         windows = [Window(np.ascontiguousarray(mel_MN.T)) for mel_MN in mel.numpy()]
         found = ours.decoder.decode(windows, options=options)
         for i, (a, b) in enumerate(zip(found, want.tolist(), strict=True)):
@@ -214,8 +225,13 @@ def test_nothing_is_said_where_nobody_speaks(ours):
     the network's answer, and the rate that the README states.
     """
     rng = np.random.default_rng(0)
-    kinds = {kind: [background(rng, int(s * SAMPLE_RATE), kind, level) for s, level in zip(
-        rng.uniform(5, 40, 10), 10 ** rng.uniform(-4, -1.3, 10), strict=True)] for kind in KINDS}  # fmt: skip
+    kinds = {
+        kind: [
+            background(rng, int(s * SAMPLE_RATE), kind, level)
+            for s, level in zip(rng.uniform(5, 40, 10), 10 ** rng.uniform(-4, -1.3, 10), strict=True)
+        ]
+        for kind in KINDS
+    }
     kinds["chords"] = [music(rng, s) for s in rng.uniform(5, 40, 10)]
     rates = {}
     for name, guards in (("guarded", Guards()), ("reference", Guards.reference())):

@@ -28,10 +28,16 @@ def spoken(seed, *, timed):
         scores = dict(zip(("avg_logprob", "compression_ratio", "no_speech_prob"), rng.normal(size=3), strict=True))
         segments.append(
             Segment(
-                start, time + 1 / 3, "".join(texts), id=id, seek=100 * id, tokens=rng.integers(0, 9, 4).tolist(),
-                words=words if timed else None, **{name: float(value) for name, value in scores.items()},
+                start,
+                time + 1 / 3,
+                "".join(texts),
+                id=id,
+                seek=100 * id,
+                tokens=rng.integers(0, 9, 4).tolist(),
+                words=words if timed else None,
+                **{name: float(value) for name, value in scores.items()},
             )
-        )  # fmt: skip
+        )
     return Transcript("".join(segment.text for segment in segments), segments, "de")
 
 
@@ -41,8 +47,11 @@ def test_files_equal_the_references(tmp_path, seed, timed):
     transcript = spoken(seed, timed=timed)
     for at, (width, lines, most, marked) in enumerate(itertools.product(WIDTHS, LINES, MOST, MARKED)):
         options = {
-            "max_line_width": width, "max_line_count": lines, "max_words_per_line": most, "highlight_words": marked
-        }  # fmt: skip
+            "max_line_width": width,
+            "max_line_count": lines,
+            "max_words_per_line": most,
+            "highlight_words": marked,
+        }
         if at and not timed:
             break
         get_writer("all", str(tmp_path))(writers.as_dict(transcript), "theirs.wav", options)

@@ -105,11 +105,17 @@ def complete(work: Folder, cohorts=COHORTS, experts: int = 4) -> Folder:
     work.put(
         "evaluate/routing.json",
         {
-            "experts": experts, "cohorts": list(cohorts), "load": load_EC.tolist(), "max_load": 0.41, "entropy": 1.1,
+            "experts": experts,
+            "cohorts": list(cohorts),
+            "load": load_EC.tolist(),
+            "max_load": 0.41,
+            "entropy": 1.1,
             "prior": np.random.default_rng(2).dirichlet(np.full(experts, 5.0)).tolist(),
-            "gate_accuracy": 0.9, "majority": 0.33, "nuisance": 0.41,
+            "gate_accuracy": 0.9,
+            "majority": 0.33,
+            "nuisance": 0.41,
         },
-    )  # fmt: skip
+    )
     work.put("translate/summary.json", {"moe.offline": {"bleu": 41.25, "chrf": 60.5, "signature": "nrefs:1|v:2"}})
     work.put("describe/summary.md", "# Corpus\n\n| cohort | hours |\n|---|---:|\n| a<b | 1.5 |\n")
     work.put("describe/leakage.md", "No speaker in **two** parts.\n")
@@ -160,8 +166,10 @@ def test_csv_has_the_published_columns_groups_and_systems_only(work):
     assert list(dict.fromkeys(r["system"] for r in rows)) == expected
     own = [r for r in rows if r["system"] == "lora_A1"]
     assert {(r["group"], r["name"], r["utterances"]) for r in own} == {
-        ("all", "all", "8"), ("cohort", "typical", "8"), ("speaker", "A1", "8")
-    }  # fmt: skip
+        ("all", "all", "8"),
+        ("cohort", "typical", "8"),
+        ("speaker", "A1", "8"),
+    }
 
 
 def test_summary_has_what_other_programs_read(summary):
@@ -258,8 +266,12 @@ def test_evaluate_alone_is_enough_and_what_lacks_is_said(tmp_path):
     work = evaluated(tmp_path, rates={"base": 0.5, "moe": 0.2}, adapters=False)
     report.run(settings(figures=False), work)
     assert {line.removeprefix("report: without ") for line in work.lines} == {
-        "evaluate/routing.json", "translate/summary.json", "describe/summary.md", "describe/leakage.md", "config.json"
-    }  # fmt: skip
+        "evaluate/routing.json",
+        "translate/summary.json",
+        "describe/summary.md",
+        "describe/leakage.md",
+        "config.json",
+    }
     assert json.loads(work.path("report", "summary.json").read_text())["routing"] == {}
     assert "routing weight" not in report.console_summary(work)
 
@@ -324,8 +336,19 @@ def test_without_the_typical_cohort_there_is_no_atypical_rate(tmp_path):
 def test_gate_is_judged_against_its_own_mean_route(tmp_path):
     work = evaluated(tmp_path, rates={"base": 0.5, "moe": 0.1, "moe_mean_gate": 0.3}, adapters=False)
     work.put("evaluate/routing.json", {"experts": 2, "cohorts": [], "load": [], "top1": [1.0, 0.0], "gate_rows": 7})
-    work.put("cluster/agreement.json", {"method": "hdbscan", "level": "speaker", "found": 2, "num_experts": 4,
-             "match": {"action": "split"}, "noise_share": 0.2, "noise_policy": "soft", "stability": None})  # fmt: skip
+    work.put(
+        "cluster/agreement.json",
+        {
+            "method": "hdbscan",
+            "level": "speaker",
+            "found": 2,
+            "num_experts": 4,
+            "match": {"action": "split"},
+            "noise_share": 0.2,
+            "noise_policy": "soft",
+            "stability": None,
+        },
+    )
     report.run(settings(figures=False), work)
     summary = json.loads(work.path("report", "summary.json").read_text())
     wer = {name: system["wer"] for name, system in summary["systems"].items()}

@@ -23,9 +23,14 @@ def test_intervals_agree_with_scipy(one_each):
     speakers = [f"s{i}" for i in range(80)] if one_each else ["s"] * 80
     ours = bootstrap.interval(errors_SU[0], words_U, speakers, draws=20_000)
     theirs = scipy.stats.bootstrap(
-        (errors_SU[0], words_U), lambda e, w, axis: e.sum(axis) / w.sum(axis), paired=True, vectorized=True,
-        n_resamples=20_000, method="percentile", rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (errors_SU[0], words_U),
+        lambda e, w, axis: e.sum(axis) / w.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
     assert ours.unit == (bootstrap.SPEAKERS if one_each else bootstrap.UTTERANCES)
 
@@ -35,9 +40,14 @@ def test_paired_differences_agree_with_scipy():
     (a_U, b_U), words_U = counts(rng, seeds=2, utterances=80)
     ours = bootstrap.difference(a_U, b_U, words_U, ["s"] * 80, draws=20_000)
     theirs = scipy.stats.bootstrap(
-        (a_U, b_U, words_U), lambda a, b, w, axis: (a - b).sum(axis) / w.sum(axis), paired=True, vectorized=True,
-        n_resamples=20_000, method="percentile", rng=np.random.default_rng(1),
-    ).confidence_interval  # fmt: skip
+        (a_U, b_U, words_U),
+        lambda a, b, w, axis: (a - b).sum(axis) / w.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=20_000,
+        method="percentile",
+        rng=np.random.default_rng(1),
+    ).confidence_interval
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=0.002)
 
 

@@ -15,13 +15,26 @@ from moejax.training import hyper
 from moejax.work.folder import Work
 
 CHANGES = {
-    "hyper__systems": ("hyper_AB", "moe_hyper_AB", "lora_AB"), "hyper__cohorts": ("clear",), "hyper__steps": 8,
-    "hyper__batch_size": 16, "hyper__atoms": 3, "hyper__routed": 2, "hyper__code": 4, "hyper__hidden": 8,
-    "hyper__log_every": 1, "hyper__warmup": 0, "hyper__learning_rate": 0.02,
+    "hyper__systems": ("hyper_AB", "moe_hyper_AB", "lora_AB"),
+    "hyper__cohorts": ("clear",),
+    "hyper__steps": 8,
+    "hyper__batch_size": 16,
+    "hyper__atoms": 3,
+    "hyper__routed": 2,
+    "hyper__code": 4,
+    "hyper__hidden": 8,
+    "hyper__log_every": 1,
+    "hyper__warmup": 0,
+    "hyper__learning_rate": 0.02,
     "evaluate__systems": (
-        "hyper_AB", "hyper_AB_enrolled", "hyper_AB_mean_condition", "moe_hyper_AB", "moe_hyper_AB_enrolled", "lora_AB",
+        "hyper_AB",
+        "hyper_AB_enrolled",
+        "hyper_AB_mean_condition",
+        "moe_hyper_AB",
+        "moe_hyper_AB_enrolled",
+        "lora_AB",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(autouse=True)

@@ -27,10 +27,17 @@ def corpus(tmp_path):
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
     manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
     return types.SimpleNamespace(
-        cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single(), multiple=1, samples=made.samples,
-        buckets=(tiny.BUCKET,), cohorts=["A", "B", "C"], manifest=manifest, rows=lambda *_: np.arange(16),
+        cfg=cfg,
+        work=Work(tmp_path, quiet=True),
+        mesh=tiny.single(),
+        multiple=1,
+        samples=made.samples,
+        buckets=(tiny.BUCKET,),
+        cohorts=["A", "B", "C"],
+        manifest=manifest,
+        rows=lambda *_: np.arange(16),
         collator=lambda *_: made,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(

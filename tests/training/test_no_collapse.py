@@ -151,9 +151,10 @@ def pretrained_gate(graphdef, params, prior, steps=15):
         pick = np.random.default_rng(n).choice(len(cohort), 32, replace=False)
         target_BE = np.eye(E, dtype=np.float32)[cohort[pick]]
         now, _ = step(
-            now, frozen,
+            now,
+            frozen,
             {"embedding_BU": made.gate_in[pick], "target_BE": target_BE, "weight_B": np.ones(32, np.float32)},
-        )  # fmt: skip
+        )
     return {**frozen, **now.params}
 
 
@@ -257,9 +258,10 @@ def test_5_filler_rows_move_nothing():
     made, key = tiny.collator(), jax.random.key(0)
     data = made(tiny.BUCKET, np.array([0, 1, 2, 3, 4, -1, -1, -1]))
     junk = tiny.replace(
-        data, gate_in_BU=np.where(data.real_B[:, None], data.gate_in_BU, 9.0).astype(np.float32),
+        data,
+        gate_in_BU=np.where(data.real_B[:, None], data.gate_in_BU, 9.0).astype(np.float32),
         targets_BL=np.where(data.real_B[:, None], data.targets_BL, 4),
-    )  # fmt: skip
+    )
     (loss, metrics), grad = grads(params, data, key)
     (loss_junk, metrics_junk), grad_junk = grads(params, junk, key)
     np.testing.assert_allclose(loss, loss_junk, rtol=1e-6)
@@ -319,10 +321,12 @@ def test_7_mixture_scores_in_training_what_it_decodes(kind, route, targets):
     ids_BL = np.concatenate([np.tile(tiny.PREFIX, (8, 1)), np.asarray(decoded.tokens_BL)], axis=1)
     at_BL = np.arange(ids_BL.shape[1] - 1)[None] - (len(tiny.PREFIX) - 1)
     spoken = tiny.replace(
-        data, tokens_BL=ids_BL[:, :-1], targets_BL=ids_BL[:, 1:],
+        data,
+        tokens_BL=ids_BL[:, :-1],
+        targets_BL=ids_BL[:, 1:],
         score_BL=(at_BL >= 0) & (at_BL <= np.asarray(decoded.lengths_B)[:, None]),
         gate_in_BU=np.asarray(asr.make_embed(graphdef, embedding)(params, data.audio_BS, data.samples_B)),
-    )  # fmt: skip
+    )
     loss_fn = tiny.loss_of(graphdef, asr.Row(route=route), mixture)[1]
     loss, metrics = loss_fn(params, spoken, jax.random.key(1))
     assert float(metrics["accuracy"]) == 1.0  # the most likely token there is the one decoded here
@@ -337,8 +341,10 @@ def corpus_columns(cohorts="ABC", speakers=5, prompts=12):
     names = ("id", "text", "speaker", "cohort", "prompt", "split")
     rows = [
         (f"{c}{s}-{p}", f"say {p}", f"{c}{s}", c, f"p{p}", "")
-        for c in cohorts for s in range(speakers) for p in range(prompts)
-    ]  # fmt: skip
+        for c in cohorts
+        for s in range(speakers)
+        for p in range(prompts)
+    ]
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 

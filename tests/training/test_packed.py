@@ -19,14 +19,32 @@ from moejax.text.tokenizer import Tokenizer
 from moejax.training import packed
 
 SIZES = dict(
-    d_model=16, encoder_layers=1, decoder_layers=1, encoder_heads=2, decoder_heads=2, encoder_ffn=32, decoder_ffn=32,
-    num_mel_bins=20, max_source_positions=150, max_target_positions=48, hop=160, mask_padding=False,
-)  # fmt: skip
+    d_model=16,
+    encoder_layers=1,
+    decoder_layers=1,
+    encoder_heads=2,
+    decoder_heads=2,
+    encoder_ffn=32,
+    decoder_ffn=32,
+    num_mel_bins=20,
+    max_source_positions=150,
+    max_target_positions=48,
+    hop=160,
+    mask_padding=False,
+)
 PACK = dict(
-    model__sizes=SIZES, model__vocabulary="vocabulary", model__buckets=(3.0,), base__timestamps=True, base__steps=2,
-    base__batch_size=4, base__pack__seconds=(1.2, 3.0), base__pack__steps=(3, 2), base__pack__prompt_tokens=(0, 8),
-    base__pack__batch_sizes=(4, 2), base__pack__learning_rates=(1e-2, 1e-3),
-)  # fmt: skip
+    model__sizes=SIZES,
+    model__vocabulary="vocabulary",
+    model__buckets=(3.0,),
+    base__timestamps=True,
+    base__steps=2,
+    base__batch_size=4,
+    base__pack__seconds=(1.2, 3.0),
+    base__pack__steps=(3, 2),
+    base__pack__prompt_tokens=(0, 8),
+    base__pack__batch_sizes=(4, 2),
+    base__pack__learning_rates=(1e-2, 1e-3),
+)
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,11 @@ def test_a_finished_run_is_decoded_again_with_int8_weights_and_nothing_else_runs
         moejax.run(tiny_job.config(evaluate__weights="int8"), "W", stages="evaluate", quiet=True)
         corpus = opening.open_corpus(job / "W", "int8")
     after = tiny_job.records(job / "W" / "evaluate" / "moe.jsonl")
-    again = {file.parent.name for file in (job / "W").glob("*/done.json")
-             if file.stat().st_mtime_ns != finished[file.parent.name]}  # fmt: skip
+    again = {
+        file.parent.name
+        for file in (job / "W").glob("*/done.json")
+        if file.stat().st_mtime_ns != finished[file.parent.name]
+    }
     assert again == {"evaluate"}
     assert [record["id"] for record in after] == [record["id"] for record in before]
     routes = [np.array([record["route"] for record in records]) for records in (before, after)]

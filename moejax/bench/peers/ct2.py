@@ -34,18 +34,25 @@ def greedy(options) -> Job:
     max_length is doubled because the engine takes half of it for the text.
     """
     model = ctranslate2.models.Whisper(
-        str(converted(options["folder"])), device=DEVICE, compute_type=options["compute"], intra_threads=os.cpu_count(),
+        str(converted(options["folder"])),
+        device=DEVICE,
+        compute_type=options["compute"],
+        intra_threads=os.cpu_count(),
         inter_threads=1,
-    )  # fmt: skip
+    )
     mel_BNM = inputs.mel(options["batch"], options["seconds"], options["bins"])
     mel = ctranslate2.StorageView.from_array(np.ascontiguousarray(mel_BNM.transpose(0, 2, 1)))
     prompts = [list(options["prefix"])] * options["batch"]
 
     def run():
         return model.generate(
-            mel, prompts, beam_size=1, max_length=2 * options["tokens"], suppress_blank=False,
+            mel,
+            prompts,
+            beam_size=1,
+            max_length=2 * options["tokens"],
+            suppress_blank=False,
             suppress_tokens=list(options["suppress"]),
-        )  # fmt: skip
+        )
 
     return Job(run, lambda results: [result.sequences_ids[0] for result in results])
 

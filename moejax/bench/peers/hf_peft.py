@@ -40,9 +40,11 @@ def train(options) -> Job:
             with torch.no_grad():
                 states = encoder(given).last_hidden_state
         out = model(
-            encoder_outputs=BaseModelOutput(last_hidden_state=states), decoder_input_ids=tokens, labels=labels,
+            encoder_outputs=BaseModelOutput(last_hidden_state=states),
+            decoder_input_ids=tokens,
+            labels=labels,
             use_cache=False,
-        )  # fmt: skip
+        )
         out.loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, CLIP)
         optimizer.step()

@@ -50,9 +50,14 @@ def greedy(options) -> Job:
     model, mel = load(options), features(options)
     prefix = torch.tensor([options["prefix"]] * options["batch"], device=device.DEVICE)
     settings = transformers.GenerationConfig(
-        min_new_tokens=options["tokens"], max_new_tokens=options["tokens"], do_sample=False, num_beams=1,
-        suppress_tokens=options["suppress"], eos_token_id=options["eot"], pad_token_id=options["eot"],
-    )  # fmt: skip
+        min_new_tokens=options["tokens"],
+        max_new_tokens=options["tokens"],
+        do_sample=False,
+        num_beams=1,
+        suppress_tokens=options["suppress"],
+        eos_token_id=options["eot"],
+        pad_token_id=options["eot"],
+    )
 
     @torch.inference_mode()
     def run():

@@ -40,11 +40,17 @@ def load(folder) -> whisper.Whisper:
     """Their model with the folder's weights; `load_state_dict` is strict, so that nothing is left out."""
     sizes = json.loads(Path(folder, "config.json").read_text())
     dims = whisper.ModelDimensions(
-        n_mels=sizes["num_mel_bins"], n_audio_ctx=sizes["max_source_positions"], n_audio_state=sizes["d_model"],
-        n_audio_head=sizes["encoder_attention_heads"], n_audio_layer=sizes["encoder_layers"],
-        n_vocab=sizes["vocab_size"], n_text_ctx=sizes["max_target_positions"], n_text_state=sizes["d_model"],
-        n_text_head=sizes["decoder_attention_heads"], n_text_layer=sizes["decoder_layers"],
-    )  # fmt: skip
+        n_mels=sizes["num_mel_bins"],
+        n_audio_ctx=sizes["max_source_positions"],
+        n_audio_state=sizes["d_model"],
+        n_audio_head=sizes["encoder_attention_heads"],
+        n_audio_layer=sizes["encoder_layers"],
+        n_vocab=sizes["vocab_size"],
+        n_text_ctx=sizes["max_target_positions"],
+        n_text_state=sizes["d_model"],
+        n_text_head=sizes["decoder_attention_heads"],
+        n_text_layer=sizes["decoder_layers"],
+    )
     model = whisper.Whisper(dims)
     tensors = safetensors.torch.load_file(Path(folder, "model.safetensors"))
     model.load_state_dict({renamed(key): tensor for key, tensor in tensors.items()})
@@ -91,9 +97,13 @@ def greedy(options) -> Job:
     fp16 = options.get("dtype", "float32") != "float32" and device.DEVICE == "cuda"  # the only half that it has
     mel = device.place(inputs.mel(options["batch"], options["seconds"], options["bins"]).transpose(0, 2, 1).copy())
     settings = whisper.DecodingOptions(
-        language="en", without_timestamps=True, sample_len=options["tokens"], suppress_blank=False,
-        suppress_tokens=list(options["suppress"]), fp16=fp16,
-    )  # fmt: skip
+        language="en",
+        without_timestamps=True,
+        sample_len=options["tokens"],
+        suppress_blank=False,
+        suppress_tokens=list(options["suppress"]),
+        fp16=fp16,
+    )
 
     def run():
         # The options are copied because their list of suppressed tokens is added to in place.
