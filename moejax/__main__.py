@@ -1,13 +1,12 @@
 """The command line: `moejax STAGE --config FILE --workdir W`, `moejax all ...`, `moejax transcribe FILE...`."""
 
-import dis
 import errno
 import logging
 import os
 import sys
-from pathlib import Path
 
 from moejax import __version__
+from moejax.errors import BadValue, Preempted, Refused
 from moejax.runtime import stopping, watchdog
 
 USAGE = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
@@ -89,32 +88,20 @@ def guarded(argv) -> int:
         with stopping.leaving(command):
             return staged(command, rest)
     except Exception as error:
-        if type(error).__name__ == "Preempted":
+        if isinstance(error, Preempted):
             print(f"moejax {command}: {error}", file=sys.stderr)
-            return stopping.EXIT_PREEMPTED
+            return error.exit_code
         if "--traceback" in argv or not foreseen(error):
             raise
-        text = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-        print(f"moejax {command}: {' '.join(str(text).split())}", file=sys.stderr)
+        print(f"moejax {command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
 
 
-def foreseen(error: BaseException) -> bool:
-    """Whether moejax refused something: the error was raised by a `raise` of its own code, or the file system said no.
-
-    A bug's error comes out of an expression, or of somebody else's library; the bytecode at the innermost frame of the
-    traceback tells one from the other whatever the error's type.
-    """
-    if isinstance(error, BrokenPipeError | AssertionError):
-        return False
-    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK):
-        return True
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    ours = Path(code.co_filename).resolve().is_relative_to(Path(__file__).resolve().parent)
-    return ours and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"
+def foreseen(error: Exception) -> bool:
+    """Whether moejax refused something, or the file system said no; every other error is a bug."""
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return isinstance(error, Refused) or error.filename is not None or error.errno in DISK
+    return isinstance(error, Refused)
 
 
 def usage() -> str:
@@ -131,7 +118,7 @@ def staged(command: str, argv: list[str]) -> int:
 
     if command not in ("all", "config", "plan", *ABOUT):
         known = ", ".join(["all", "bench", "config", "export", "plan", "transcribe", *ABOUT])
-        raise ValueError(f"unknown command {command!r}; known: {known}")
+        raise BadValue(f"unknown command {command!r}; known: {known}")
     if "-h" in argv or "--help" in argv:
         print(usage())
         return 0
@@ -147,7 +134,7 @@ def staged(command: str, argv: list[str]) -> int:
     force = "--force" in argv
     argv = [arg for arg in argv if arg not in ("--traceback", "--force")]
     if path is None:
-        raise ValueError("--config FILE.py is missing; the shipped configs are in configs/")
+        raise BadValue("--config FILE.py is missing; the shipped configs are in configs/")
     config = overridden(path, argv)
     if command == "config":
         from moejax.job.config import text
@@ -160,7 +147,7 @@ def staged(command: str, argv: list[str]) -> int:
         print(plan(config, devices))
         return 0
     if workdir is None:
-        raise ValueError("--workdir W is missing: the folder that the run writes to")
+        raise BadValue("--workdir W is missing: the folder that the run writes to")
     if force:
         config.runtime.force = True
     with watchdog.watching(config.runtime.watchdog), stopping.listening(command, config.runtime.stop_within):
@@ -170,7 +157,7 @@ def staged(command: str, argv: list[str]) -> int:
             work = study(config, workdir, **many)
         else:
             if config.tune:
-                raise ValueError(f"the config has a section tune, which moejax all carries out; {command} does not")
+                raise BadValue(f"the config has a section tune, which moejax all carries out; {command} does not")
             work = graph.run(config, workdir, command)
     if command == "all":
         from moejax.report.stage import console_summary
@@ -187,7 +174,7 @@ def take(argv: list[str], flag: str):
         if arg == flag:
             value = next(arguments, None)
             if value is None:
-                raise ValueError(f"{flag} wants a value")
+                raise BadValue(f"{flag} wants a value")
         elif arg.startswith(flag + "="):
             value = arg.split("=", 1)[1]
         else:
@@ -199,7 +186,7 @@ def whole_number(argv: list[str], flag: str):
     """`take` of an integer; 1 when absent."""
     value, left = take(argv, flag)
     if value is not None and not value.isdecimal():
-        raise ValueError(f"{flag} wants a whole number, got {value!r}")
+        raise BadValue(f"{flag} wants a whole number, got {value!r}")
     return int(value or 1), left
 
 
@@ -217,9 +204,9 @@ def overridden(path: str, argv: list[str]):
         config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=["moejax", *argv])
         left = values(["moejax", *argv])[1:]
     except (flags.Error, AttributeError, KeyError) as error:
-        raise ValueError(configs.explain(str(error), argv, config)) from error
+        raise BadValue(configs.explain(str(error), argv, config)) from error
     if left:
-        raise ValueError(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
+        raise BadValue(f"unexpected argument {left[0]!r}; overrides are written --config.section.key=value")
     config = values["config"].value
     configs.check(config)
     return config

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from moejax.audio import read as audio_io
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
@@ -17,9 +18,9 @@ from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.longform import Progress, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
+from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.runtime import allocator
 from moejax.tasks import asr
 from moejax.text import languages
@@ -49,14 +50,14 @@ def load(path, system: str | None = None, weights: str = "", vocabulary=None, ad
     if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
         if adapters:
             known = f"such as the one that {path}/base/model.json names"
-            raise ValueError(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
+            raise BadValue(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
         return _from_workdir(place, system, weights)
     if not place.exists():
         place = _cached(str(path))
     if place.is_dir() and not (place / "config.json").is_file():
-        raise FileNotFoundError(f"{path} is {_NEITHER}")
+        raise NotThere(f"{path} is {_NEITHER}")
     if system not in (None, "base"):
-        raise KeyError(f"a published model has no system {system!r}; it has base")
+        raise UnknownName(f"a published model has no system {system!r}; it has base")
     if place.is_file():
         config, params = openai_whisper.load(place)
         tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
@@ -73,7 +74,7 @@ def _adapted(params, config, adapters, route):
     """The weights with the adapters of `load` merged into them."""
     if not adapters:
         if route is not None:
-            raise ValueError("a route is the weights of adapters, and there are none")
+            raise BadValue("a route is the weights of adapters, and there are none")
         return params
     folders = [adapters] if isinstance(adapters, str | Path) else list(adapters)
     return peft_lora.merged(params, config, folders, route)
@@ -87,7 +88,7 @@ _NEITHER = (
 def _cached(name: str) -> Path:
     """The folder of a Hugging Face id in the local cache."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise FileNotFoundError(f"{name} is {_NEITHER}")
+        raise NotThere(f"{name} is {_NEITHER}")
     # Takes half a second, and only ids need it.
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -96,7 +97,7 @@ def _cached(name: str) -> Path:
         return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError as error:
         looked = f"nor does the Hugging Face cache {constants.HF_HUB_CACHE} have its snapshot"
-        raise FileNotFoundError(f"{name} is {_NEITHER}, {looked}; fetch it with: hf download {name}") from error
+        raise NotThere(f"{name} is {_NEITHER}, {looked}; fetch it with: hf download {name}") from error
 
 
 def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":
@@ -195,12 +196,12 @@ class Recognizer:
         nothing can be heard; else as `transcribe`.
         """
         if self.route != "gate":
-            raise ValueError("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
+            raise BadValue("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
         items = audio if isinstance(audio, list | tuple) else [audio]
         waves = [self.read(item, rate) for item in items]
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
-            raise ValueError(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
+            raise BadValue(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
         embed, found = asr.make_embed(self.graphdef, self.embedding), []
         for piece in pieces:
             window = next(samples for samples in self.samples if samples >= len(piece))
@@ -248,7 +249,7 @@ class Recognizer:
         self.tokenizer.prefix(language, asked.decoding.task)
         asked.longform.clips(0, self.config.hop)
         if asked.longform.hallucination_silence_threshold is not None and not asked.longform.word_timestamps:
-            raise ValueError("hallucination_silence_threshold needs word_timestamps")
+            raise BadValue("hallucination_silence_threshold needs word_timestamps")
         return asked
 
     def read(self, item, rate: int = SAMPLE_RATE) -> np.ndarray:
@@ -258,7 +259,7 @@ class Recognizer:
         Errors: FileNotFoundError; `data.audio.Rejected`, a ValueError, for what cannot be used.
         """
         if isinstance(item, str | Path) and not Path(item).is_file():
-            raise FileNotFoundError(f"no audio file {item}")
+            raise NotThere(f"no audio file {item}")
         limits = {"min_seconds": 0.0, "max_seconds": float("inf")}
         try:
             if isinstance(item, str | Path | bytes) or hasattr(item, "read"):

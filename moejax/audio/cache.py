@@ -6,7 +6,8 @@ from collections import OrderedDict
 import numpy as np
 import soundfile
 
-RATE = 16000
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.errors import BadValue
 
 
 class AudioCache:
@@ -43,10 +44,10 @@ class AudioCache:
         try:
             samples, rate = soundfile.read(str(path), dtype="float32")
         except soundfile.LibsndfileError as error:
-            raise ValueError(f"{path}: unreadable audio: {error}") from error
-        if rate != RATE or samples.ndim != 1:
+            raise BadValue(f"{path}: unreadable audio: {error}") from error
+        if rate != SAMPLE_RATE or samples.ndim != 1:
             channels = 1 if samples.ndim == 1 else samples.shape[1]
-            raise ValueError(f"{path}: {rate} Hz with {channels} channels; the corpus must be {RATE} Hz mono")
+            raise BadValue(f"{path}: {rate} Hz with {channels} channels; the corpus must be {SAMPLE_RATE} Hz mono")
         return np.clip(np.rint(samples * 32768), -32768, 32767).astype(np.int16)
 
     def _keep(self, index, samples):

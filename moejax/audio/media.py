@@ -9,11 +9,13 @@ from typing import BinaryIO
 
 import numpy as np
 
+from moejax.errors import BadValue
+
 # Enough slack for the padding of an encoder and for durations that are estimates.
 _SLACK_SECONDS, _SLACK_SHARE = 0.5, 0.02
 
 
-class Undecodable(ValueError):
+class Undecodable(BadValue):
     """`reason` as in `audio.REASONS` (unreadable, truncated), `detail` in one line."""
 
     def __init__(self, reason: str, detail: str):

@@ -18,14 +18,15 @@ import numpy as np
 import soxr
 
 from moejax.audio import media, soundfiles
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.audio.growing import Growing
+from moejax.errors import BadValue
 
 REASONS = (
     *("unreadable", "truncated", "empty", "wrong_shape", "wrong_scale", "nan", "silent", "too_short", "too_long"),
     "no_text",
 )
 FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
-RATE = 16000
 FRAME_SECONDS = 0.02
 SILENCE_BELOW_LOUD_DB = 35.0
 _MAX_CHANNELS = soundfiles.MAX_CHANNELS
@@ -36,7 +37,7 @@ _MAX_OVERSHOOT = 4.0
 _ABSURD = 1e6  # beyond any unit: what is this large is counted and not computed with, or its square overflows
 
 
-class Rejected(ValueError):
+class Rejected(BadValue):
     """A recording that cannot be used: `reason` is one of REASONS, `detail` one line for a person."""
 
     def __init__(self, reason: str, detail: str):
@@ -121,7 +122,7 @@ def gate(
     samples: np.ndarray,
     rate: int,
     *,
-    target_rate: int = RATE,
+    target_rate: int = SAMPLE_RATE,
     min_seconds: float = 0.1,
     max_seconds: float = 30.0,
     silence_db: float = -60.0,
@@ -155,7 +156,12 @@ def _slices(samples) -> Iterator[np.ndarray]:
 
 
 def _pass(
-    opened, *, target_rate: int = RATE, min_seconds: float = 0.1, max_seconds: float = 30.0, silence_db: float = -60.0
+    opened,
+    *,
+    target_rate: int = SAMPLE_RATE,
+    min_seconds: float = 0.1,
+    max_seconds: float = 30.0,
+    silence_db: float = -60.0,
 ) -> Checked:
     """The gate over blocks; `opened()` is a context of (rate, blocks), entered again where channels cancel."""
     intake = _Intake(opened, target_rate, max_seconds)
@@ -309,7 +315,7 @@ def silence_share(samples: np.ndarray, rate: int) -> float:
     return float(np.mean(levels < _loud_level(levels) - SILENCE_BELOW_LOUD_DB))
 
 
-def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = 16000) -> list[tuple[int, int]]:
+def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = SAMPLE_RATE) -> list[tuple[int, int]]:
     """Cuts a long recording [S] into pieces of at most `max_seconds`, as (start, stop) that follow on one another.
 
     Each cut lies in the middle of the quietest 100 ms of the second half of its piece.
@@ -317,7 +323,7 @@ def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = 16000) -> lis
     limit = int(max_seconds * rate)
     size = max(1, round(rate * FRAME_SECONDS))
     if limit < 10 * size:
-        raise ValueError(f"chunks: max_seconds={max_seconds:g} is too short to look for silence; at least 0.2")
+        raise BadValue(f"chunks: max_seconds={max_seconds:g} is too short to look for silence; at least 0.2")
     levels = frame_levels(samples, rate)
     smooth = np.convolve(np.pad(levels, 2, mode="edge"), np.full(5, 0.2), mode="valid")
     start, spans = 0, []

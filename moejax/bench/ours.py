@@ -16,6 +16,7 @@ import numpy as np
 from moejax.bench import decoding, inputs, training, weights
 from moejax.bench.worker import Job, Timed, serve
 from moejax.convert import hf_whisper
+from moejax.errors import Failed
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops.audio import log_mel
@@ -108,7 +109,7 @@ def start(options) -> Job:
             )
             whole = time.perf_counter() - begun
         if done.returncode:
-            raise RuntimeError((done.stderr.strip().splitlines() or ["the start printed nothing"])[-1])
+            raise Failed((done.stderr.strip().splitlines() or ["the start printed nothing"])[-1])
         first = json.loads(done.stdout.strip().splitlines()[-1])["seconds"]
         return Timed(first, whole if options.get("whole") else first)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from moejax.bench import load, measure, rows, table
 from moejax.bench.side import Side, SideError
+from moejax.errors import BadValue
 
 PREPARE = 900.0  # seconds that building and compiling a job may take
 
@@ -53,24 +54,24 @@ def parse(argv) -> Settings:
     try:
         found = Settings(**vars(parser.parse_args(argv)))
     except argparse.ArgumentError as error:
-        raise ValueError(f"{error}; `moejax bench --help` lists the options") from error
+        raise BadValue(f"{error}; `moejax bench --help` lists the options") from error
     found.groups = tuple(found.groups) or rows.GROUPS
     unknown = [group for group in found.groups if group not in rows.GROUPS]
     if unknown:
-        raise ValueError(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}")
+        raise BadValue(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}")
     for name in ("batch", "tokens", "devices", "seconds", "row_limit", "limit"):
         if getattr(found, name) <= 0:
-            raise ValueError(f"--{name} must be positive, got {getattr(found, name)}")
+            raise BadValue(f"--{name} must be positive, got {getattr(found, name)}")
     if found.calls < measure.CALLS:
-        raise ValueError(f"--calls must be at least {measure.CALLS}: a median of fewer says nothing")
+        raise BadValue(f"--calls must be at least {measure.CALLS}: a median of fewer says nothing")
     if found.batch % found.devices:
-        raise ValueError(f"--batch {found.batch} does not divide by --devices {found.devices}")
+        raise BadValue(f"--batch {found.batch} does not divide by --devices {found.devices}")
     return found
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message):
-        raise ValueError(f"{message}; `moejax bench --help` lists the options")
+        raise BadValue(f"{message}; `moejax bench --help` lists the options")
 
 
 HELP = """moejax bench [mel] [encode] [train] [decode] [options]        all four without a name

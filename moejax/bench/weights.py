@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from moejax.convert import hf_whisper
+from moejax.errors import BadValue
 from moejax.nn import functional, whisper
 from moejax.nn.variables import Init
 from moejax.text.tokenizer import Tokenizer
@@ -47,7 +48,7 @@ def write(folder: Path, *, size: str, seconds: float, seed: int = 0) -> dict:
 
 def sized(size: str, seconds: float) -> whisper.WhisperConfig:
     if size not in SIZES:
-        raise ValueError(f"bench has no size {size!r}; known: {', '.join(SIZES)} (the peers need Whisper's vocabulary)")
+        raise BadValue(f"bench has no size {size!r}; known: {', '.join(SIZES)} (the peers need Whisper's vocabulary)")
     return dataclasses.replace(SIZES[size], max_source_positions=round(seconds * 50))
 
 

@@ -22,6 +22,7 @@ from sklearn.metrics import silhouette_score
 
 from moejax.cohorts import em
 from moejax.cohorts.projection import checked, fit_discriminant
+from moejax.errors import BadValue
 
 NOISE = -1
 NOISE_POLICIES = ("drop", "soft", "uniform", "nearest")
@@ -131,7 +132,7 @@ def fit_hdbscan(
     x_NU = checked(x_NU)
     n = len(x_NU)
     if min_cluster_size < 2:
-        raise ValueError(f"hdbscan: min_cluster_size={min_cluster_size} must be at least 2")
+        raise BadValue(f"hdbscan: min_cluster_size={min_cluster_size} must be at least 2")
     none = ClusterModel(
         method="hdbscan",
         labels_N=np.full(n, NOISE),
@@ -236,7 +237,7 @@ def candidates(n: int, num_clusters: int | None, max_clusters: int) -> list[int]
     if num_clusters is None:
         return list(range(2, max(2, min(max_clusters, n - 1)) + 1))
     if not 1 <= num_clusters <= n:
-        raise ValueError(f"num_clusters={num_clusters} must be between 1 and the number of points, {n}")
+        raise BadValue(f"num_clusters={num_clusters} must be between 1 and the number of points, {n}")
     return [num_clusters]
 
 
@@ -294,7 +295,7 @@ def fit_clusters(x_NU: np.ndarray, method: str, *, seed: int = 0, **options) -> 
     The fallback is a spherical Gaussian mixture, or Ward's clusters below `SMALL` points; `.note` says so.
     """
     if method not in METHODS:
-        raise ValueError(f"unknown clustering method {method!r}; known: {', '.join(sorted(METHODS))}")
+        raise BadValue(f"unknown clustering method {method!r}; known: {', '.join(sorted(METHODS))}")
     model = METHODS[method](x_NU, seed=seed, **options)
     if method != "hdbscan" or model.num_clusters >= 2:
         return model
@@ -325,7 +326,7 @@ def voice_groups(x_NU: np.ndarray, numbers: Sequence[int], seed: int = 0) -> np.
     tree_M2 = scipy.cluster.hierarchy.ward(x_NU)
     cuts = [scipy.cluster.hierarchy.fcluster(tree_M2, n, "maxclust") - 1 for n in numbers if 2 <= n < len(x_NU)]
     if not cuts:
-        raise ValueError(f"voice_groups: no number of groups in {list(numbers)} lies between 2 and {len(x_NU) - 1}")
+        raise BadValue(f"voice_groups: no number of groups in {list(numbers)} lies between 2 and {len(x_NU) - 1}")
     return max(cuts, key=lambda labels_N: silhouette(x_NU, labels_N, seed))
 
 
@@ -340,7 +341,7 @@ def fit_posterior(
     x_NU, labels_N = checked(x_NU), np.asarray(labels_N)
     seen_C = np.array([bool((labels_N == c).any()) for c in range(num_clusters)])
     if not seen_C.any() or labels_N.max() >= num_clusters:
-        raise ValueError(f"fit_posterior: labels must lie in -1..{num_clusters - 1} and not all be noise")
+        raise BadValue(f"fit_posterior: labels must lie in -1..{num_clusters - 1} and not all be noise")
     if seen_C.sum() == 1:
         only = int(seen_C.argmax())
         return lambda new_NU: (
@@ -379,7 +380,7 @@ def apply_noise(
     * nearest: the cluster with the nearest centroid, one-hot; needs `x_NU` and `centroids_CU`.
     """
     if policy not in NOISE_POLICIES:
-        raise ValueError(f"unknown noise policy {policy!r}; known: {', '.join(NOISE_POLICIES)}")
+        raise BadValue(f"unknown noise policy {policy!r}; known: {', '.join(NOISE_POLICIES)}")
     labels_N, targets_NC = np.array(labels_N, np.int64), np.array(memberships_NC, np.float64)
     noise_N = labels_N < 0
     clusters = targets_NC.shape[1]
@@ -389,7 +390,7 @@ def apply_noise(
         targets_NC[noise_N] = 1.0 / clusters
     elif policy == "nearest":
         if x_NU is None or centroids_CU is None:
-            raise ValueError("noise policy 'nearest' needs x_NU and centroids_CU")
+            raise BadValue("noise policy 'nearest' needs x_NU and centroids_CU")
         labels_N[noise_N] = squared_distances(np.asarray(x_NU, np.float64)[noise_N], centroids_CU).argmin(axis=1)
         targets_NC[noise_N] = np.eye(clusters)[labels_N[noise_N]]
     return labels_N, targets_NC, ~noise_N if policy == "drop" else np.ones(len(labels_N), bool)

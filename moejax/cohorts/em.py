@@ -18,6 +18,7 @@ import numpy as np
 from jax.scipy.special import digamma, gammaln, logsumexp
 
 from moejax.cohorts.projection import checked
+from moejax.errors import BadValue
 
 FAMILIES = ("gaussian", "student", "laplace", "vmf", "dp")
 COVARIANCES = ("spherical", "diag", "full")
@@ -99,13 +100,13 @@ def fit(
     """
     x_NU = checked(x_NU)
     if family not in FAMILIES or covariance not in COVARIANCES or (family == "laplace" and covariance == "full"):
-        raise ValueError(
+        raise BadValue(
             f"em: {family!r} with covariance {covariance!r} is unknown; known: {', '.join(FAMILIES)} with "
             f"{', '.join(COVARIANCES)} (laplace: spherical, diag)"
         )
     wrong = [n for n in components if not 1 <= n <= len(x_NU)]
     if wrong or not len(components):
-        raise ValueError(f"em: components={list(components)} must be numbers from 1 to the {len(x_NU)} points")
+        raise BadValue(f"em: components={list(components)} must be numbers from 1 to the {len(x_NU)} points")
     if family == "dp":
         covariance = "diag"
     centre_U = np.zeros(x_NU.shape[1]) if family == "vmf" else x_NU.mean(axis=0)

@@ -7,6 +7,7 @@ import numpy as np
 
 from moejax.cohorts import gradients
 from moejax.data.pipeline import eval_batches, loader
+from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.runtime import faults
 from moejax.runtime.sharding import shard_batch
@@ -40,7 +41,7 @@ def run(cfg, work) -> dict:
     depth = config.encoder_layers
     wrong = [layer for layer in cfg.embed.layers if not -1 <= layer <= depth]
     if wrong:
-        raise ValueError(f"embed.layers has {wrong[0]}; this encoder has layers 0 to {depth}, and -1 for its output")
+        raise BadValue(f"embed.layers has {wrong[0]}; this encoder has layers 0 to {depth}, and -1 for its output")
     graphdef, _ = functional.abstract(asr.build(config))
     embed = asr.make_embed(graphdef, options(cfg))
     rows = np.arange(len(corpus.manifest))
@@ -58,7 +59,7 @@ def run(cfg, work) -> dict:
         faults.point("embed.batch")
     if not np.isfinite(out).all():
         bad = corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
-        raise ValueError(f"embedding of utterance {bad!r} is not finite")
+        raise BadValue(f"embedding of utterance {bad!r} is not finite")
     path = work.path("embed", "embeddings.npz")
     temporary = path.with_name(".embeddings.tmp.npz")
     names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from moejax.cohorts import projection
 from moejax.cohorts.agreement import codes
+from moejax.errors import BadValue
 
 # Okabe and Ito's palette, told apart with every common colour blindness; the marker changes after eight groups.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#000000")
@@ -151,7 +152,7 @@ def plane(points_NK: np.ndarray, how: str, labels_N: np.ndarray, seed: int) -> t
     "lda" shows the labels at their best (it looks for the plane that separates them): a picture, not evidence.
     """
     if how not in PLANES:
-        raise ValueError(f"cluster.map={how!r} is unknown; known: {', '.join(PLANES)}")
+        raise BadValue(f"cluster.map={how!r} is unknown; known: {', '.join(PLANES)}")
     groups_N = np.asarray(labels_N)
     groups_N = groups_N if np.issubdtype(groups_N.dtype, np.integer) else codes(groups_N)
     if how == "lda" and len(np.unique(groups_N[groups_N >= 0])) >= 3 and points_NK.shape[1] >= 2:

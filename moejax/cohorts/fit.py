@@ -10,6 +10,7 @@ import numpy as np
 from moejax.cohorts import agreement, clustering, matching, points, projection
 from moejax.cohorts import choice as cluster_choice
 from moejax.cohorts.figures import PLANES
+from moejax.errors import BadValue
 
 ASSIGNMENTS = ("speaker", "sound")
 DISCRIMINANTS = ("speaker", "cluster", "none")
@@ -92,7 +93,7 @@ def discover(
     """
     check_options(options)
     if sample_N.sum() < 4:
-        raise ValueError(f"cluster: the sample has {int(sample_N.sum())} utterance(s); at least 4 are needed")
+        raise BadValue(f"cluster: the sample has {int(sample_N.sum())} utterance(s); at least 4 are needed")
     _check_finite(x_NU)
     speaker_N = columns["speaker"].astype(str)
     level = points.level_of(options["level"], speaker_N[sample_N], log)
@@ -177,7 +178,7 @@ def discover(
 def _check_finite(x_NU) -> None:
     finite_N = np.isfinite(x_NU).all(axis=1)
     if not finite_N.all():
-        raise ValueError(
+        raise BadValue(
             f"cluster: {int((~finite_N).sum())} of {len(x_NU)} embeddings hold NaN or infinity, the first is that of"
             f" utterance {int(np.argmin(finite_N))} of the manifest"
         )
@@ -196,7 +197,7 @@ def check_options(options: dict) -> None:
     }
     for key, choices in known.items():
         if options[key] not in choices:
-            raise ValueError(f"cluster.{key}={options[key]!r} is unknown; known: {', '.join(choices)}")
+            raise BadValue(f"cluster.{key}={options[key]!r} is unknown; known: {', '.join(choices)}")
 
 
 def assign(x_NU, fit_N, index_M, matched, known_N, voice_N, voices_P, shrinkage):
@@ -209,7 +210,7 @@ def assign(x_NU, fit_N, index_M, matched, known_N, voice_N, voices_P, shrinkage)
     """
     fit_labels = matched.labels_N[index_M]
     if (fit_labels < 0).all():
-        raise ValueError("cluster: every point is noise; lower cluster.hdbscan.min_cluster_size or use method='gmm'")
+        raise BadValue("cluster: every point is noise; lower cluster.hdbscan.min_cluster_size or use method='gmm'")
     labels_N, member_NC = clustering.fit_posterior(x_NU[fit_N], fit_labels, matched.num_experts, shrinkage)(x_NU)
     by_N = np.full(len(x_NU), "sound", "<U7")
     point_N = np.full(len(x_NU), -1)

@@ -12,6 +12,7 @@ import time
 import numpy as np
 
 from moejax.data.pipeline import eval_batches, loader
+from moejax.errors import NotThere
 from moejax.nn import functional
 from moejax.tasks import asr
 from moejax.work.context import Corpus, key_of
@@ -52,7 +53,7 @@ def load(work, ids_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """`(gradient [N, U], block names)` in the order of `ids_N`, zeros for utterances that have none."""
     path = work.path("embed", "gradients.npz")
     if not path.is_file():
-        raise FileNotFoundError(f"no gradients at {path}; set embed.signals=('gradient',) and run `moejax embed` again")
+        raise NotThere(f"no gradients at {path}; set embed.signals=('gradient',) and run `moejax embed` again")
     with np.load(path) as arrays:
         row_of = {str(name): row for row, name in enumerate(arrays["id"])}
         found, names = arrays["gradient"], [str(name) for name in arrays["block_names"]]

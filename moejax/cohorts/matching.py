@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from moejax.cohorts.clustering import checked, softmax, squared_distances, weighted_centroids
+from moejax.errors import BadValue
 
 POLICIES = ("split", "shrink")
 
@@ -101,10 +102,10 @@ def match_experts(
     shrinks after all. "shrink" lowers E to C. Noise stays noise. `.action` and `.note` say what was done.
     """
     if policy not in POLICIES:
-        raise ValueError(f"unknown matching policy {policy!r}; known: {', '.join(POLICIES)}")
+        raise BadValue(f"unknown matching policy {policy!r}; known: {', '.join(POLICIES)}")
     found = np.shape(memberships_NC)[1]
     if num_experts < 1 or found < 1:
-        raise ValueError(f"match_experts: {found} cluster(s) for {num_experts} expert(s): both must be at least 1")
+        raise BadValue(f"match_experts: {found} cluster(s) for {num_experts} expert(s): both must be at least 1")
     x_NU = checked(x_NU, least=1)
     labels_N, memberships_NC = np.asarray(labels_N), np.asarray(memberships_NC)
     steps: list[Split | Merge] = []

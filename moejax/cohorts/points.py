@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from moejax.cohorts import clustering, nuisance, projection
+from moejax.errors import BadValue
 
 LEVELS = ("speaker", "voice", "utterance")
 FEWEST_SPEAKERS = 3  # two means are at most two points: nothing to discover
@@ -40,9 +41,9 @@ def layer_columns(layers: tuple[str, ...], layer_names: list[str], width: int) -
         return np.arange(width)
     unknown = [name for name in layers if name not in layer_names]
     if unknown:
-        raise ValueError(f"cluster.layers names {unknown[0]!r}; the embedding has: {', '.join(layer_names)}, or auto")
+        raise BadValue(f"cluster.layers names {unknown[0]!r}; the embedding has: {', '.join(layer_names)}, or auto")
     if width % len(layer_names):
-        raise ValueError(f"cluster.layers: {width} columns do not divide into {len(layer_names)} layers")
+        raise BadValue(f"cluster.layers: {width} columns do not divide into {len(layer_names)} layers")
     block = width // len(layer_names)
     return np.concatenate([np.arange(block) + block * layer_names.index(name) for name in layers])
 
@@ -89,7 +90,7 @@ def find_voices(x_MU: np.ndarray, layer_names: list[str], columns: dict, names: 
         if score > best_score:
             best, best_score = (voice_M, name), score
     if (best[0] == best[0][0]).all():
-        raise ValueError(
+        raise BadValue(
             f"cluster: all {len(x_MU)} utterances of the sample sound alike, one voice in every layer: there is nothing"
             " to cluster; name the speakers, or take cluster.level='utterance'"
         )

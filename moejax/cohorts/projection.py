@@ -12,6 +12,8 @@ import numpy as np
 import scipy.linalg
 from sklearn.covariance import ledoit_wolf_shrinkage
 
+from moejax.errors import BadValue
+
 MAX_RANK = 512  # the discriminant looks at this many principal directions at most: seconds, not minutes
 
 
@@ -31,9 +33,9 @@ def checked(x_NU: np.ndarray, least: int = 2) -> np.ndarray:
     """`x_NU` as finite float64 with at least `least` rows, or a ValueError that says what is wrong."""
     x_NU = np.asarray(x_NU, np.float64)
     if x_NU.ndim != 2 or len(x_NU) < least or x_NU.shape[1] == 0:
-        raise ValueError(f"embeddings of shape {x_NU.shape}: expected [N, U] with N >= {least} and U >= 1")
+        raise BadValue(f"embeddings of shape {x_NU.shape}: expected [N, U] with N >= {least} and U >= 1")
     if not np.isfinite(x_NU).all():
-        raise ValueError(f"embeddings hold NaN or infinity in {int((~np.isfinite(x_NU)).any(axis=1).sum())} row(s)")
+        raise BadValue(f"embeddings hold NaN or infinity in {int((~np.isfinite(x_NU)).any(axis=1).sum())} row(s)")
     return x_NU
 
 
@@ -76,9 +78,9 @@ def fit_pca(
     the dimensions in which speakers do not differ.
     """
     if dims is None and variance is None:
-        raise ValueError("fit_pca: give dims (a number of components) or variance (a share in (0, 1])")
+        raise BadValue("fit_pca: give dims (a number of components) or variance (a share in (0, 1])")
     if (dims is not None and dims < 1) or (variance is not None and not 0 < variance <= 1):
-        raise ValueError(f"fit_pca: dims={dims} must be >= 1 and variance={variance} in (0, 1]")
+        raise BadValue(f"fit_pca: dims={dims} must be >= 1 and variance={variance} in (0, 1]")
     x_NU = checked(x_NU)
     _, scale_U = _standardisation(x_NU if reference_NU is None else checked(reference_NU))
     mean_U = x_NU.mean(axis=0)
@@ -104,14 +106,14 @@ def fit_discriminant(
     """
     x_NU, group_N = checked(x_NU), np.asarray(group_N)
     if group_N.shape != (len(x_NU),):
-        raise ValueError(f"fit_discriminant: {group_N.shape} groups for {len(x_NU)} embeddings")
+        raise BadValue(f"fit_discriminant: {group_N.shape} groups for {len(x_NU)} embeddings")
     if dims < 1 or (shrinkage is not None and not 0 <= shrinkage <= 1):
-        raise ValueError(f"fit_discriminant: dims={dims} must be >= 1 and shrinkage={shrinkage} None or in [0, 1]")
+        raise BadValue(f"fit_discriminant: dims={dims} must be >= 1 and shrinkage={shrinkage} None or in [0, 1]")
     if np.issubdtype(group_N.dtype, np.integer):
         x_NU, group_N = x_NU[group_N >= 0], group_N[group_N >= 0]
     names_G, index_N = np.unique(group_N, return_inverse=True)
     if len(names_G) < 2:
-        raise ValueError(f"fit_discriminant: needs at least 2 groups, found {[str(n) for n in names_G]}")
+        raise BadValue(f"fit_discriminant: needs at least 2 groups, found {[str(n) for n in names_G]}")
 
     mean_U, scale_U = _standardisation(x_NU)
     z_NU = (x_NU - mean_U) * scale_U

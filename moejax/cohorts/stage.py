@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from moejax.data.manifest import Manifest
+from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import write_json, write_text
 from moejax.work.stage import Stage
 
@@ -134,14 +135,14 @@ def run(config, work) -> dict:
 def load_embeddings(path: Path, ids_N: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """`embedding` [N, U] in the order of `ids_N`, and the layers' names; an utterance without a vector is an error."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no embeddings at {path}; `moejax embed` writes them")
+        raise NotThere(f"no embeddings at {path}; `moejax embed` writes them")
     with np.load(path) as arrays:
         ids, x_NU = arrays["id"], arrays["embedding"]
         layer_names = [str(name) for name in arrays["layer_names"]]
     row_of = {str(name): row for row, name in enumerate(ids)}
     missing = [name for name in ids_N if name not in row_of]
     if missing:
-        raise ValueError(f"{path} has no embedding of {len(missing)} utterance(s), the first is {missing[0]!r}")
+        raise BadValue(f"{path} has no embedding of {len(missing)} utterance(s), the first is {missing[0]!r}")
     return x_NU[[row_of[name] for name in ids_N]], layer_names
 
 
@@ -275,7 +276,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Arrays as .npz, whole or not at all; no object arrays, so that it loads without pickle."""
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
     if objects:
-        raise ValueError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
+        raise BadValue(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

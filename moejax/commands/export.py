@@ -2,6 +2,7 @@
 
 import argparse
 
+from moejax.errors import BadValue
 from moejax.export import write
 
 
@@ -16,12 +17,12 @@ def main(argv: list[str]) -> int:
     try:
         options, unknown = parser.parse_known_args(argv)
     except argparse.ArgumentError as error:
-        raise ValueError(f"export: {error}") from error
+        raise BadValue(f"export: {error}") from error
     if unknown:
-        raise ValueError(f"export has no option {unknown[0]!r}; moejax export --help lists them")
+        raise BadValue(f"export has no option {unknown[0]!r}; moejax export --help lists them")
     given = {name: value for name, value in vars(options).items() if value is not None}
     if missing := [name for name in ("workdir", "to", "output") if name not in given]:
-        raise ValueError(f"--{missing[0]} is missing; moejax export --help says what it wants")
+        raise BadValue(f"--{missing[0]} is missing; moejax export --help says what it wants")
     for folder in write.run(**given):
         print(folder)
     return 0

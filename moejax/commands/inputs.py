@@ -5,6 +5,8 @@ import dataclasses
 import glob
 from pathlib import Path
 
+from moejax.errors import BadValue
+
 SUFFIXES = (
     *("wav", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "au", "caf", "w64", "m4a", "mp4", "webm", "mkv"),
     *("mka", "aac", "wma", "3gp", "amr", "mov"),
@@ -37,7 +39,7 @@ def find(arguments: list[str]) -> tuple[list[Source], dict[str, str]]:
         for source in sources:
             found.setdefault(source.path and source.path.resolve(), source)
     if not found:
-        raise ValueError("; ".join(f"{argument}: {reason}" for argument, reason in missing.items()))
+        raise BadValue("; ".join(f"{argument}: {reason}" for argument, reason in missing.items()))
     return _with_stems_apart(list(found.values())), missing
 
 
@@ -97,4 +99,4 @@ def check_apart(sources: list[Source]):
     for source in sources:
         other = names.setdefault(source.stem, source)
         if other is not source:
-            raise ValueError(f"the results of {other.name} and {source.name} would both be called {source.stem}")
+            raise BadValue(f"the results of {other.name} and {source.name} would both be called {source.stem}")

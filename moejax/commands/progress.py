@@ -6,7 +6,7 @@ import time
 import soundfile
 from tqdm import tqdm
 
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.audio.constants import SAMPLE_RATE
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]{postfix}"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from moejax.commands import inputs
 from moejax.commands.transcribe_options import Request, parse
+from moejax.errors import BadValue
 from moejax.text import writers
 
 INTERRUPTED = 130
@@ -18,7 +19,7 @@ def main(argv: list[str]) -> int:
     sources, missing = inputs.find(asked.files)
     voices = _voices(asked.enroll)
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
-        raise ValueError(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
+        raise BadValue(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
     if asked.output_dir is not None:
         inputs.check_apart(sources)
         _check_writable(Path(asked.output_dir))
@@ -43,7 +44,7 @@ def _voices(arguments) -> list[Path]:
     found, missing = inputs.find(list(arguments))
     missing |= {inputs.STDIN: "standard input is for what is transcribed"} if None in [s.path for s in found] else {}
     if missing:
-        raise ValueError("; ".join(f"--enroll {name}: {reason}" for name, reason in missing.items()))
+        raise BadValue("; ".join(f"--enroll {name}: {reason}" for name, reason in missing.items()))
     return [source.path for source in found]
 
 
@@ -53,7 +54,7 @@ def _check_writable(folder: Path):
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".moejax-"):
             pass
     except OSError as error:
-        raise ValueError(f"--output_dir {folder}: cannot be written to ({error.strerror or error})") from error
+        raise BadValue(f"--output_dir {folder}: cannot be written to ({error.strerror or error})") from error
 
 
 class Job:
@@ -105,7 +106,7 @@ class Job:
             shutil.copyfileobj(sys.stdin.buffer, spooled)
             size = spooled.tell()
             if size < 2:
-                raise ValueError("nothing came from standard input")
+                raise BadValue("nothing came from standard input")
             if self.asked.rate is None:
                 return self.recognizer.read(spooled)
             import numpy as np

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 
 from moejax.decode.options import LADDER
+from moejax.errors import BadValue
 from moejax.text.writers import FORMATS, Layout
 
 DESCRIPTION = """examples:
@@ -49,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
     """Argparse that answers in one line and with the house's exit code."""
 
     def error(self, message):
-        raise ValueError(message)
+        raise BadValue(message)
 
 
 def parse(argv: list[str]) -> Request:
@@ -57,12 +58,12 @@ def parse(argv: list[str]) -> Request:
     parser = build()
     values, unknown = parser.parse_known_intermixed_args(_plain(argv, parser))
     if unknown:
-        raise ValueError(_unknown(unknown[0], parser))
+        raise BadValue(_unknown(unknown[0], parser))
     values = vars(values)
     values.pop("traceback", None)  # every command's: whoever called looked for it
     files, model = values.pop("files"), values.pop("model")
     if not files or model is None:
-        raise ValueError("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
+        raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     taken = {name: values.pop(name) for name in ("system", "weights", "route", "output_dir", "rate", "translate_to")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
@@ -104,17 +105,17 @@ def _check(request: Request, format: str):
     layout, words = request.layout, request.options.get("word_timestamps")
     arranged = [field.name for field in dataclasses.fields(Layout) if getattr(layout, field.name)]
     if arranged and not words:
-        raise ValueError(f"--{arranged[0]} needs --word_timestamps")
+        raise BadValue(f"--{arranged[0]} needs --word_timestamps")
     if layout.max_line_count and not layout.max_line_width:
-        raise ValueError("--max_line_count has no effect without --max_line_width")
+        raise BadValue("--max_line_count has no effect without --max_line_width")
     if layout.max_words_per_line and layout.max_line_width:
-        raise ValueError("--max_words_per_line has no effect with --max_line_width")
+        raise BadValue("--max_words_per_line has no effect with --max_line_width")
     if request.rate is not None and "-" not in request.files:
-        raise ValueError("--rate is the sampling rate of raw samples on standard input, written -")
+        raise BadValue("--rate is the sampling rate of raw samples on standard input, written -")
     if format == "all" and request.output_dir is None:
-        raise ValueError("--format all writes several files: give --output_dir FOLDER")
+        raise BadValue("--format all writes several files: give --output_dir FOLDER")
     if request.translator is not None and request.translate_to is None:
-        raise ValueError("--translator needs --translate_to LANGUAGE")
+        raise BadValue("--translator needs --translate_to LANGUAGE")
 
 
 def _unknown(argument: str, parser) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from moejax import mt
 from moejax.commands.transcribe_options import Request
+from moejax.errors import BadValue
 from moejax.text.languages import code_of
 from moejax.text.transcript import Transcript
 
@@ -25,7 +26,7 @@ def translator(asked: Request, language: str | None):
     if chosen == "offline":
         client = _offline(asked.model, offline, target)
     elif not os.environ.get(KEY):
-        raise ValueError(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
+        raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
     else:
         client = mt.get("deepl")(os.environ[KEY], cache_dir=os.path.expanduser(CACHE))
     english = asked.options.get("task") == "translate"
@@ -55,10 +56,10 @@ def _is_trained(folder: Path) -> bool:
 
 def _offline(model, folder: Path, target: str):
     if not _is_trained(folder):
-        raise ValueError(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
+        raise BadValue(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
     from moejax.job.opening import open_translator
 
     client, into = open_translator(model)
     if into != target:
-        raise ValueError(f"the translator of {model} writes {into!r}, not {target!r}; use --translator deepl")
+        raise BadValue(f"the translator of {model} writes {into!r}, not {target!r}; use --translator deepl")
     return client

@@ -4,7 +4,8 @@ import importlib
 import importlib.util
 import pathlib
 
-from moejax.ops.audio import HOP
+from moejax.audio.constants import HOP
+from moejax.errors import BadValue
 
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 COPIED = ("tokenizer.json", "preprocessor_config.json")  # what faster-whisper looks for beside the model
@@ -18,7 +19,7 @@ def check(config):
     if config.hop != HOP:
         wrong.append(f"a mel hop of {config.hop} samples (its times count {HOP})")
     if wrong:
-        raise ValueError(f"CTranslate2 cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
+        raise BadValue(f"CTranslate2 cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
 
 
 def converters():
@@ -26,7 +27,7 @@ def converters():
     # The converters swallow a missing torch and fail on its name later.
     missing = [name for name in ("ctranslate2", "torch") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ValueError(f"--to ctranslate2 needs {' and '.join(missing)}: pip install 'moejax[ctranslate2]'")
+        raise BadValue(f"--to ctranslate2 needs {' and '.join(missing)}: pip install 'moejax[ctranslate2]'")
     return importlib.import_module("ctranslate2.converters")
 
 
@@ -36,7 +37,7 @@ def convert(hf_folder, output, *, quantization=None):
     `quantization` is one of `QUANTIZATIONS`; None keeps the folder's type.
     """
     if quantization is not None and quantization not in QUANTIZATIONS:
-        raise ValueError(f"unknown quantization {quantization!r}; known: {', '.join(QUANTIZATIONS)}")
+        raise BadValue(f"unknown quantization {quantization!r}; known: {', '.join(QUANTIZATIONS)}")
     present = [name for name in COPIED if (pathlib.Path(hf_folder) / name).is_file()]
     converter = converters().TransformersConverter(str(hf_folder), copy_files=present)
     converter.convert(str(output), quantization=quantization, force=True)

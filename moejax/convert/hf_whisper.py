@@ -20,9 +20,10 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from moejax.audio.constants import HOP, N_FFT, SAMPLE_RATE, STRIDE
+from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.nn.functional import nest, paths
 from moejax.nn.whisper import WhisperConfig
-from moejax.ops.audio import HOP, N_FFT, SAMPLE_RATE, STRIDE
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("float32", "float16", "bfloat16")
@@ -62,7 +63,7 @@ def load(folder, *, dtype="float32"):
             flat[path] = np.ascontiguousarray(turn(path, tensor), dtype=dtype)
         if _TIED in readers:
             if not np.array_equal(_tensor(folder, *readers[_TIED]).astype(dtype), flat["backbone/decoder/embed"]):
-                raise ValueError(f"{folder}: {_TIED} differs from {_EMBED}; only tied output matrices are supported")
+                raise BadValue(f"{folder}: {_TIED} differs from {_EMBED}; only tied output matrices are supported")
     return config, nest(flat)
 
 
@@ -72,17 +73,17 @@ def load_config(folder) -> WhisperConfig:
     raw = read_json(folder / "config.json")
     for name, value in _FIXED.items():
         if raw.get(name, value) != value:
-            raise ValueError(f"{folder / 'config.json'}: {name} is {raw[name]!r}; only {value!r} is supported")
+            raise BadValue(f"{folder / 'config.json'}: {name} is {raw[name]!r}; only {value!r} is supported")
     missing = [name for name in _FIELDS.values() if name not in raw]
     if missing:
-        raise ValueError(f"{folder / 'config.json'}: no {', '.join(missing)}")
+        raise BadValue(f"{folder / 'config.json'}: no {', '.join(missing)}")
     ours = settings(folder)
     sizes = {name: raw[theirs] for name, theirs in _FIELDS.items()}
     hop = _load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
     try:
         return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
     except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'}: {error}") from None
+        raise BadValue(f"{folder / 'config.json'}: {error}") from None
 
 
 def settings(folder) -> dict:
@@ -146,26 +147,26 @@ def to_hf(config, params) -> dict:
     known = {path for path, _ in places.values()}
     unknown, missing = sorted(flat.keys() - known), sorted(known - flat.keys())
     if unknown:
-        raise ValueError(f"no place in a Hugging Face Whisper for {_some(unknown)}")
+        raise BadValue(f"no place in a Hugging Face Whisper for {_some(unknown)}")
     if missing:
-        raise ValueError(f"params lack {_some(missing)}")
+        raise BadValue(f"params lack {_some(missing)}")
     tensors = {key: np.ascontiguousarray(turn(path, np.asarray(flat[path]))) for key, (path, _) in places.items()}
     wrong = [
         f"{key} {tensors[key].shape}, want {shape}" for key, (_, shape) in places.items() if tensors[key].shape != shape
     ]
     if wrong:
-        raise ValueError(f"wrong shapes for this config: {_some(wrong)}")
+        raise BadValue(f"wrong shapes for this config: {_some(wrong)}")
     return tensors
 
 
 def narrowed(name, array, dtype):
     """The array in float32, float16 or bfloat16. Errors: a ValueError naming it, where a number becomes infinite."""
     if str(dtype) not in DTYPES:
-        raise ValueError(f"unknown weight type {dtype!r}; known: {', '.join(DTYPES)}")
+        raise BadValue(f"unknown weight type {dtype!r}; known: {', '.join(DTYPES)}")
     with np.errstate(over="ignore"):
         narrow = np.asarray(array).astype(dtype, copy=False)
     if str(dtype) == "float16" and (np.isinf(narrow) & np.isfinite(array)).any():
-        raise ValueError(f"{name} has numbers beyond float16's 65504; choose bfloat16 or float32")
+        raise BadValue(f"{name} has numbers beyond float16's 65504; choose bfloat16 or float32")
     return narrow
 
 
@@ -223,20 +224,20 @@ def _open_weights(folder, stack):
     if (folder / INDEX).is_file():
         names = set(_entry(folder / INDEX, read_json(folder / INDEX), "weight_map").values())
         if wrong := [name for name in names if not isinstance(name, str) or pathlib.PurePath(name).name != name]:
-            raise ValueError(f"{folder / INDEX}: {wrong[0]!r} is no name of a file in this folder")
+            raise BadValue(f"{folder / INDEX}: {wrong[0]!r} is no name of a file in this folder")
         names = sorted(names)
     elif (folder / WEIGHTS).is_file():
         names = [WEIGHTS]
     else:
-        raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {INDEX} (convert .bin checkpoints to safetensors)")
+        raise NotThere(f"{folder}: neither {WEIGHTS} nor {INDEX} (convert .bin checkpoints to safetensors)")
     found = {}
     for name in names:
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder / name}: named in {INDEX} but not there")
+            raise NotThere(f"{folder / name}: named in {INDEX} but not there")
         try:
             reader = stack.enter_context(safetensors.safe_open(folder / name, framework="np"))
         except (safetensors.SafetensorError, OSError, ValueError) as error:
-            raise ValueError(f"{folder / name}: not a readable safetensors file ({_first_line(error)})") from error
+            raise BadValue(f"{folder / name}: not a readable safetensors file ({_first_line(error)})") from error
         for key in reader.keys():  # noqa: SIM118  (not a dict)
             # Files saved from the bare WhisperModel lack the prefix.
             found[key if key.startswith("model.") or key == _TIED else f"model.{key}"] = (reader, key)
@@ -247,15 +248,15 @@ def _tensor(folder, reader, name):
     try:
         return reader.get_tensor(name)
     except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:  # a type numpy has not
-        raise ValueError(f"{folder}: {name} cannot be read ({_first_line(error)})") from error
+        raise BadValue(f"{folder}: {name} cannot be read ({_first_line(error)})") from error
 
 
 def numbers(where, key, array) -> np.ndarray:
     """The array, if it holds floating-point numbers that are all finite. Errors: ValueError naming it."""
     if str(array.dtype) not in (*DTYPES, "float64"):
-        raise ValueError(f"{where}: {key} holds {array.dtype}; weights are {', '.join(DTYPES)}")
+        raise BadValue(f"{where}: {key} holds {array.dtype}; weights are {', '.join(DTYPES)}")
     if not np.isfinite(array).all():
-        raise ValueError(f"{where}: {key} has numbers that are not finite")
+        raise BadValue(f"{where}: {key} has numbers that are not finite")
     return array
 
 
@@ -264,12 +265,12 @@ def check_keys(folder, shapes, places):
     unknown = sorted(shapes.keys() - places.keys() - {_TIED})
     missing = sorted(places.keys() - shapes.keys())
     if unknown:
-        raise ValueError(f"{folder}: weights have unknown keys {_some(unknown)}")
+        raise BadValue(f"{folder}: weights have unknown keys {_some(unknown)}")
     if missing:
-        raise ValueError(f"{folder}: weights lack {_some(missing)}")
+        raise BadValue(f"{folder}: weights lack {_some(missing)}")
     wrong = [f"{key} {shapes[key]}, want {shape}" for key, (_, shape) in places.items() if shapes[key] != shape]
     if wrong:
-        raise ValueError(f"{folder}: weights have the wrong shape: {_some(wrong)}")
+        raise BadValue(f"{folder}: weights have the wrong shape: {_some(wrong)}")
 
 
 def _load_hop(folder, mels, ours):
@@ -282,10 +283,10 @@ def _load_hop(folder, mels, ours):
         features = _entry(folder / "processor_config.json", features, "feature_extractor")
     for name, value in {"n_fft": N_FFT, "sampling_rate": SAMPLE_RATE, "feature_size": mels}.items():
         if features.get(name, value) != value:
-            raise ValueError(f"{folder}: the feature extractor's {name} is {features[name]}; this model needs {value}")
+            raise BadValue(f"{folder}: the feature extractor's {name} is {features[name]}; this model needs {value}")
     theirs = features.get("hop_length", ours or HOP)
     if ours not in (None, theirs):
-        raise ValueError(f"{folder}: hop is {ours} in config.json but {theirs} for the feature extractor")
+        raise BadValue(f"{folder}: hop is {ours} in config.json but {theirs} for the feature extractor")
     return theirs
 
 
@@ -354,12 +355,12 @@ def _check_replaceable(folder):
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise FileExistsError(f"{folder}: is a file, not a folder")
+        raise AlreadyThere(f"{folder}: is a file, not a folder")
     known = ("config.json", "model", "generation_config.json", "preprocessor_config.json", "tokenizer", "vocab.json")
     known += ("merges.txt", "added_tokens.json", "special_tokens_map.json", "normalizer.json", "processor_config.json")
     foreign = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(known))
     if foreign:
-        raise FileExistsError(f"{folder}: holds {_some(foreign)}, not only a model; choose another folder")
+        raise AlreadyThere(f"{folder}: holds {_some(foreign)}, not only a model; choose another folder")
 
 
 def read_json(path) -> dict:
@@ -367,9 +368,9 @@ def read_json(path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
-        raise ValueError(f"{path}: not valid JSON ({_first_line(error)})") from error
+        raise BadValue(f"{path}: not valid JSON ({_first_line(error)})") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds a {type(found).__name__}, not an object")
+        raise BadValue(f"{path}: holds a {type(found).__name__}, not an object")
     return found
 
 
@@ -377,7 +378,7 @@ def _entry(path, found, name) -> dict:
     """An object within the object of a file; {} where there is none."""
     value = found.get(name, {})
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: {name} is a {type(value).__name__}, not an object")
+        raise BadValue(f"{path}: {name} is a {type(value).__name__}, not an object")
     return value
 
 

@@ -8,6 +8,7 @@ import dataclasses
 
 import numpy as np
 
+from moejax.errors import BadValue
 from moejax.nn.functional import nest, paths
 
 _PARTS = ("A", "B", "shared_A", "shared_B")
@@ -36,12 +37,12 @@ def layers(expert: dict) -> dict[str, dict]:
     for path, leaf in paths(expert).items():
         layer, _, part = path.rpartition("/experts/")
         if part == "magnitude":
-            raise ValueError("experts of kind dora rescale the base's weights: no low-rank pair, nothing to export")
+            raise BadValue("experts of kind dora rescale the base's weights: no low-rank pair, nothing to export")
         if part not in _PARTS:
-            raise ValueError(f"expert parameter {path} is none of {', '.join(_PARTS)}: no low-rank pair")
+            raise BadValue(f"expert parameter {path} is none of {', '.join(_PARTS)}: no low-rank pair")
         found.setdefault(layer, {})[part] = np.asarray(leaf, np.float32)
     if not found:
-        raise ValueError("this model has no experts")
+        raise BadValue("this model has no experts")
     return found
 
 
@@ -64,7 +65,7 @@ def one_expert(expert: dict, index: int, scale) -> dict[str, LowRank]:
     """Expert `index` alone, without the shared one. Errors: an index that does not exist."""
     count = num_experts(expert)
     if not 0 <= index < count:
-        raise ValueError(f"there is no expert {index}; the experts are 0 to {count - 1}")
+        raise BadValue(f"there is no expert {index}; the experts are 0 to {count - 1}")
     return {
         layer: LowRank(parts["A"][index], parts["B"][index], of_layer(scale, layer))
         for layer, parts in layers(expert).items()
@@ -74,7 +75,7 @@ def one_expert(expert: dict, index: int, scale) -> dict[str, LowRank]:
 def shared_expert(expert: dict, scale) -> dict[str, LowRank]:
     """The expert that is always on. It has the scale of the routed ones, whatever its rank."""
     if not has_shared(expert):
-        raise ValueError("this model has no shared expert")
+        raise BadValue("this model has no shared expert")
     return {
         layer: LowRank(parts["shared_A"][0], parts["shared_B"][0], of_layer(scale, layer))
         for layer, parts in layers(expert).items()
@@ -86,7 +87,7 @@ def one_route(expert: dict, weight_E, scale) -> dict[str, LowRank]:
     """Everything that a fixed route adds, the shared expert included: experts side by side, of weight 0 left out."""
     weight_E = np.asarray(weight_E, np.float32)
     if weight_E.shape != (num_experts(expert),) or not np.isfinite(weight_E).all():
-        raise ValueError(f"a route is {num_experts(expert)} finite weights, one for each expert, got {weight_E}")
+        raise BadValue(f"a route is {num_experts(expert)} finite weights, one for each expert, got {weight_E}")
     used = np.flatnonzero(weight_E)
     found = {}
     for layer, parts in layers(expert).items():
@@ -108,10 +109,10 @@ def merged(params: dict, adapter: dict[str, LowRank]) -> dict:
     for layer, update in adapter.items():
         path = f"backbone/{layer}/kernel"
         if path not in flat:
-            raise ValueError(f"the adapter has an update for {layer}, which is no layer of this model")
+            raise BadValue(f"the adapter has an update for {layer}, which is no layer of this model")
         kernel, delta = np.asarray(flat[path], np.float32), update.delta()
         if kernel.shape != delta.shape:
-            raise ValueError(f"the adapter's update of {layer} is {delta.shape}, the layer is {kernel.shape}")
+            raise BadValue(f"the adapter's update of {layer} is {delta.shape}, the layer is {kernel.shape}")
         flat[path] = kernel + delta
     return nest(flat)
 

@@ -11,10 +11,11 @@ import pathlib
 
 import numpy as np
 
+from moejax.audio.constants import HOP
 from moejax.convert import hf_whisper, torch_file
+from moejax.errors import BadValue, NotThere
 from moejax.nn.functional import nest
 from moejax.nn.whisper import WhisperConfig
-from moejax.ops.audio import HOP
 
 _DIMS = {  # theirs: ours
     "n_mels": "num_mel_bins",
@@ -57,12 +58,12 @@ def load(path, *, dtype="float32"):
     path = pathlib.Path(path)
     checkpoint = torch_file.read(path)
     if not isinstance(checkpoint, dict) or not {"dims", "model_state_dict"} <= checkpoint.keys():
-        raise ValueError(f"{path}: no OpenAI Whisper checkpoint (it has no dims and model_state_dict)")
+        raise BadValue(f"{path}: no OpenAI Whisper checkpoint (it has no dims and model_state_dict)")
     config, tensors = config_of(checkpoint["dims"], path), checkpoint["model_state_dict"]
     if not isinstance(tensors, dict) or not all(isinstance(key, str) for key in tensors):
-        raise ValueError(f"{path}: model_state_dict is not a dict of named tensors")
+        raise BadValue(f"{path}: model_state_dict is not a dict of named tensors")
     if other := [key for key, tensor in tensors.items() if not isinstance(tensor, np.ndarray)]:
-        raise ValueError(f"{path}: {other[0]} is a {type(tensors[other[0]]).__name__}, not a tensor")
+        raise BadValue(f"{path}: {other[0]} is a {type(tensors[other[0]]).__name__}, not a tensor")
     places = key_map(config)
     hf_whisper.check_keys(path, {key: np.shape(tensor) for key, tensor in tensors.items()}, places)
     flat = {
@@ -75,14 +76,14 @@ def load(path, *, dtype="float32"):
 def config_of(dims, path="dims") -> WhisperConfig:
     """WhisperConfig of a checkpoint's `dims`."""
     if not isinstance(dims, dict) or dims.keys() != _DIMS.keys():
-        raise ValueError(f"{path}: dims must be a dict of {', '.join(_DIMS)}")
+        raise BadValue(f"{path}: dims must be a dict of {', '.join(_DIMS)}")
     sizes = {ours: dims[theirs] for theirs, ours in _DIMS.items()}
     if not isinstance(sizes["d_model"], int) or dims["n_audio_state"] != dims["n_text_state"]:
-        raise ValueError(f"{path}: encoder and decoder differ in width; only equal widths are supported")
+        raise BadValue(f"{path}: encoder and decoder differ in width; only equal widths are supported")
     try:
         return WhisperConfig(**sizes, encoder_ffn=4 * sizes["d_model"], decoder_ffn=4 * sizes["d_model"])
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise BadValue(f"{path}: {error}") from None
 
 
 def check(config, tokenizer=None):
@@ -94,7 +95,7 @@ def check(config, tokenizer=None):
     if c.vocab_size not in _VOCABULARIES or (tokenizer is not None and not _published(tokenizer)):
         wrong.append("a vocabulary other than the published ones")
     if wrong:
-        raise ValueError(f"OpenAI's Whisper cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
+        raise BadValue(f"OpenAI's Whisper cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
 
 
 def save(path, config, params, *, tokenizer=None, dtype="float16"):
@@ -155,7 +156,7 @@ def vocabulary(path, config, given=None) -> Vocabulary:
     """
     if config.vocab_size not in _VOCABULARIES:
         known = ", ".join(map(str, _VOCABULARIES))
-        raise ValueError(f"{path}: {config.vocab_size} tokens is no published vocabulary ({known})")
+        raise BadValue(f"{path}: {config.vocab_size} tokens is no published vocabulary ({known})")
     multilingual, languages = _VOCABULARIES[config.vocab_size]
     name = _FILES[multilingual]
     places = [pathlib.Path(given)] if given is not None else [pathlib.Path(path).parent]
@@ -168,7 +169,7 @@ def vocabulary(path, config, given=None) -> Vocabulary:
         if (place / "tokenizer.json").is_file():
             return Vocabulary(place, multilingual, languages)
     where = " nor in ".join(map(str, places))
-    raise FileNotFoundError(f"{path} needs its vocabulary {name}, which is not in {where}; put it beside the file")
+    raise NotThere(f"{path} needs its vocabulary {name}, which is not in {where}; put it beside the file")
 
 
 def _published(tokenizer) -> bool:

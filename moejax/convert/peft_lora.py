@@ -19,6 +19,7 @@ import safetensors.numpy
 
 from moejax.convert import hf_whisper, low_rank, torch_file
 from moejax.convert.low_rank import LowRank, stacked
+from moejax.errors import BadValue, NotThere
 
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
@@ -54,7 +55,7 @@ def save(folder, config, adapter: dict[str, LowRank], *, base="", stabilised=Fal
     names, folder = modules(config), pathlib.Path(folder)
     unknown = sorted(adapter.keys() - names.keys())
     if unknown or not adapter:
-        raise ValueError(f"no module in Whisper for {unknown[0]}" if unknown else "an adapter without layers")
+        raise BadValue(f"no module in Whisper for {unknown[0]}" if unknown else "an adapter without layers")
     adapter = {names[layer]: update for layer, update in sorted(adapter.items())}
     tensors = {}
     for module, update in adapter.items():
@@ -94,7 +95,7 @@ def load(folder, config) -> dict[str, LowRank]:
     """
     folder = pathlib.Path(folder)
     if not (folder / CONFIG).is_file():
-        raise FileNotFoundError(f"{folder}: no {CONFIG}, so no PEFT adapter")
+        raise NotThere(f"{folder}: no {CONFIG}, so no PEFT adapter")
     settings = hf_whisper.read_json(folder / CONFIG)
     _check_settings(folder, settings)
     factors = _factors(folder)
@@ -104,16 +105,16 @@ def load(folder, config) -> dict[str, LowRank]:
     adapter = {}
     for name, pair in factors.items():
         if name not in by_name:
-            raise ValueError(f"{folder}: {name} is no linear layer of this Whisper")
+            raise BadValue(f"{folder}: {name} is no linear layer of this Whisper")
         if pair.keys() != {"A", "B"}:
-            raise ValueError(f"{folder}: {name} has lora_{next(iter(pair))} alone")
+            raise BadValue(f"{folder}: {name} has lora_{next(iter(pair))} alone")
         layer = by_name[name]
         rank = settings.get("rank_pattern", {}) or {}
         rank = rank.get(_pattern(rank, name), settings["r"])
         d_out, d_in = widths[f"backbone/{layer}/kernel"]
         found, want = (pair["A"].shape, pair["B"].shape), ((rank, d_in), (d_out, rank))
         if found != want:
-            raise ValueError(f"{folder}: {name} has factors {found}; rank {rank} of this Whisper wants {want}")
+            raise BadValue(f"{folder}: {name} has factors {found}; rank {rank} of this Whisper wants {want}")
         alpha = settings.get("alpha_pattern", {}) or {}
         alpha = alpha.get(_pattern(alpha, name), settings["lora_alpha"])
         scale = alpha / _divisor(rank, settings.get("use_rslora", False))
@@ -129,7 +130,7 @@ def load_experts(folders, config) -> tuple[dict, dict]:
     zeros, alpha / r is folded in where it differs.
     """
     if not folders:
-        raise ValueError("load_experts wants at least one PEFT folder")
+        raise BadValue("load_experts wants at least one PEFT folder")
     adapters = [load(folder, config) for folder in folders]
     expert, rank, scale = stacked(adapters)
     targets = tuple(sorted({layer for adapter in adapters for layer in adapter}))
@@ -144,7 +145,7 @@ def merged(params, config, folders, route=None) -> dict:
     Errors: as `load`; ValueError for several folders without a route, or a route of another length.
     """
     if route is None and len(folders) > 1:
-        raise ValueError(f"{len(folders)} adapters need a route: one weight for each")
+        raise BadValue(f"{len(folders)} adapters need a route: one weight for each")
     options, experts = load_experts(folders, config)
     scale = options["alpha"] / options["rank"]
     return low_rank.merged(params, low_rank.one_route(experts["expert"], route or [1.0], scale))
@@ -152,34 +153,34 @@ def merged(params, config, folders, route=None) -> dict:
 
 def _check_settings(folder, settings):
     if settings.get("peft_type") != "LORA":
-        raise ValueError(f"{folder}: a PEFT adapter of type {settings.get('peft_type')!r}; only LORA is supported")
+        raise BadValue(f"{folder}: a PEFT adapter of type {settings.get('peft_type')!r}; only LORA is supported")
     for name in _OTHER:
         if settings.get(name):
-            raise ValueError(f"{folder}: {name} is {settings[name]!r:.60}; only plain LoRA is supported")
+            raise BadValue(f"{folder}: {name} is {settings[name]!r:.60}; only plain LoRA is supported")
     if settings.get("bias", "none") != "none":
-        raise ValueError(f"{folder}: bias is {settings['bias']!r}; only 'none' is supported")
+        raise BadValue(f"{folder}: bias is {settings['bias']!r}; only 'none' is supported")
     if settings.get("init_lora_weights") not in _PLAIN_STARTS:
         start = settings["init_lora_weights"]
-        raise ValueError(
+        raise BadValue(
             f"{folder}: init_lora_weights is {start!r}, which changes the base; let PEFT convert it (save_pretrained "
             "with path_initial_model_for_weight_conversion)"
         )
     missing = [name for name in ("r", "lora_alpha") if name not in settings]
     if missing:
-        raise ValueError(f"{folder / CONFIG}: no {', '.join(missing)}")
+        raise BadValue(f"{folder / CONFIG}: no {', '.join(missing)}")
     for name, pattern in (("r", "rank_pattern"), ("lora_alpha", "alpha_pattern")):
         patterns = settings.get(pattern) or {}
         if not isinstance(patterns, dict):
-            raise ValueError(f"{folder / CONFIG}: {pattern} is {patterns!r:.60}, not an object")
+            raise BadValue(f"{folder / CONFIG}: {pattern} is {patterns!r:.60}, not an object")
         for value in (settings[name], *patterns.values()):
             kind = int if name == "r" else int | float
             if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < 1e9:
-                raise ValueError(f"{folder / CONFIG}: {name} is {value!r:.60}; it takes a number above 0")
+                raise BadValue(f"{folder / CONFIG}: {name} is {value!r:.60}; it takes a number above 0")
         for one in patterns:
             try:
                 re.compile(one)
             except re.error as error:
-                raise ValueError(f"{folder / CONFIG}: {pattern} has {one!r:.60}, no regular expression") from error
+                raise BadValue(f"{folder / CONFIG}: {pattern} has {one!r:.60}, no regular expression") from error
 
 
 def _factors(folder) -> dict[str, dict[str, np.ndarray]]:
@@ -189,21 +190,21 @@ def _factors(folder) -> dict[str, dict[str, np.ndarray]]:
             tensors = safetensors.numpy.load_file(folder / WEIGHTS)
         except (safetensors.SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             said = " ".join(str(error).split())[:300]
-            raise ValueError(f"{folder / WEIGHTS}: not a readable safetensors file ({said})") from error
+            raise BadValue(f"{folder / WEIGHTS}: not a readable safetensors file ({said})") from error
     elif (folder / OLD_WEIGHTS).is_file():
         tensors = torch_file.read(folder / OLD_WEIGHTS)
     else:
-        raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS}")
+        raise NotThere(f"{folder}: neither {WEIGHTS} nor {OLD_WEIGHTS}")
     factors: dict[str, dict[str, np.ndarray]] = {}
     if not isinstance(tensors, dict):
-        raise ValueError(f"{folder / OLD_WEIGHTS}: holds a {type(tensors).__name__}, not named tensors")
+        raise BadValue(f"{folder / OLD_WEIGHTS}: holds a {type(tensors).__name__}, not named tensors")
     for key, tensor in tensors.items():
         match = _KEY.fullmatch(key) if isinstance(key, str) else None
         if match is None or not isinstance(tensor, np.ndarray):
-            raise ValueError(f"{folder}: {key!r} is no low-rank factor of a linear layer")
+            raise BadValue(f"{folder}: {key!r} is no low-rank factor of a linear layer")
         factors.setdefault(match["module"], {})[match["factor"]] = hf_whisper.numbers(folder, key, tensor)
     if not factors:
-        raise ValueError(f"{folder}: the weight file is empty")
+        raise BadValue(f"{folder}: the weight file is empty")
     return factors
 
 

@@ -19,6 +19,8 @@ import zlib
 import ml_dtypes
 import numpy as np
 
+from moejax.errors import BadType, BadValue
+
 ALIGNMENT = 64  # torch maps the file and reads storages where they lie
 _STORAGES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -43,7 +45,7 @@ _BROKEN = (
 _DAMAGED = (*_BROKEN, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, OSError)
 
 
-class Refused(ValueError):
+class NotATorchFile(BadValue):
     """A file that this module does not read; the message names file and reason in one line."""
 
 
@@ -57,45 +59,45 @@ class _StorageType:
 def read(path):
     """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
 
-    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors: `Refused`
-    for another format, a damaged file, or a pickle that names a global other than tensors, storages and OrderedDict
-    (nothing else is ever called).
+    Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors:
+    `NotATorchFile` for another format, a damaged file, or a pickle that names a global other than tensors, storages
+    and OrderedDict (nothing else is ever called).
     """
     path = pathlib.Path(path)
     with open(path, "rb") as file:
         head = file.read(len(_LEGACY))
         if head.startswith(_LEGACY):
-            raise Refused(f"{path}: torch's format before 1.6; load it with torch and save it again with torch.save")
+            raise NotATorchFile(f"{path}: torch's format before 1.6; save it again with a newer torch")
         if not head.startswith(b"PK\x03\x04"):
-            raise Refused(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
+            raise NotATorchFile(f"{path}: not a torch.save file (a zip archive with a data.pkl in it)")
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             with zipfile.ZipFile(file) as archive:
                 return _unpickled(path, archive, memory)
-        except Refused:
+        except NotATorchFile:
             raise
         except _DAMAGED as error:
-            raise Refused(f"{path}: a damaged zip archive ({_one_line(error)})") from error
+            raise NotATorchFile(f"{path}: a damaged zip archive ({_one_line(error)})") from error
 
 
 def _unpickled(path, archive, memory):
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise Refused(f"{path}: a zip archive, but not of torch.save: it has no data.pkl")
+        raise NotATorchFile(f"{path}: a zip archive, but not of torch.save: it has no data.pkl")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
-        raise Refused(f"{path}: saved on a big-endian machine; only little-endian files are supported")
+        raise NotATorchFile(f"{path}: saved on a big-endian machine; only little-endian files are supported")
 
     def storage(key, dtype, count):
         return _storage(path, memory, entries.get(f"{root}data/{key}"), f"data/{key}", dtype, count)
 
     try:
         return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage).load()
-    except (Refused, zipfile.BadZipFile):
+    except (NotATorchFile, zipfile.BadZipFile):
         raise
     except _BROKEN as error:
-        raise Refused(f"{path}: data.pkl cannot be read ({type(error).__name__}: {_one_line(error)})") from error
+        raise NotATorchFile(f"{path}: data.pkl cannot be read ({type(error).__name__}: {_one_line(error)})") from error
 
 
 def _one_line(error) -> str:
@@ -105,12 +107,12 @@ def _one_line(error) -> str:
 def _storage(path, memory, entry, name, dtype, count):
     """The numbers of one storage, in the mapped file."""
     if entry is None or entry.compress_type != zipfile.ZIP_STORED:
-        raise Refused(f"{path}: storage {name} is {'missing' if entry is None else 'compressed'}")
+        raise NotATorchFile(f"{path}: storage {name} is {'missing' if entry is None else 'compressed'}")
     # The name and the padding before the data may be longer here than in the central directory.
     name_bytes, extra_bytes = struct.unpack_from("<HH", memory, entry.header_offset + 26)
     start = entry.header_offset + 30 + name_bytes + extra_bytes
     if entry.file_size < count * dtype.itemsize or start + entry.file_size > len(memory):
-        raise Refused(f"{path}: storage {name} has {entry.file_size} bytes, want {count * dtype.itemsize}")
+        raise NotATorchFile(f"{path}: storage {name} has {entry.file_size} bytes, want {count * dtype.itemsize}")
     return np.frombuffer(memory, dtype, count, start)
 
 
@@ -128,14 +130,14 @@ class _Reader(pickle.Unpickler):
             return self._tensor
         if module == "torch" and name in _STORAGES:
             return _StorageType(_STORAGES[name])
-        raise Refused(
+        raise NotATorchFile(
             f"{self._path}: its pickle asks for {module}.{name}; only dicts, lists, numbers, strings and plain tensors "
             "are read"
         )
 
     def persistent_load(self, pid):
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
-            raise Refused(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
+            raise NotATorchFile(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
         _, kind, key, _, count = pid
         if key not in self._open:
             self._open[key] = self._storage(key, kind.dtype, count)
@@ -145,10 +147,10 @@ class _Reader(pickle.Unpickler):
         if any(size == 0 for size in shape):
             return np.zeros(shape, storage.dtype)
         if len(shape) != len(strides):
-            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} has {len(strides)} strides")
+            raise NotATorchFile(f"{self._path}: a tensor of shape {tuple(shape)} has {len(strides)} strides")
         last = offset + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
         if offset < 0 or min(strides, default=0) < 0 or last >= storage.size:
-            raise Refused(f"{self._path}: a tensor of shape {tuple(shape)} reaches beyond its storage")
+            raise NotATorchFile(f"{self._path}: a tensor of shape {tuple(shape)} reaches beyond its storage")
         steps = [step * storage.itemsize for step in strides]
         return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
 
@@ -212,7 +214,7 @@ class _Program:
 
     def _tensor(self, array):
         if array.dtype not in _NAME_OF:
-            raise TypeError(f"no torch storage for arrays of {array.dtype}; known: {', '.join(map(str, _NAME_OF))}")
+            raise BadType(f"no torch storage for arrays of {array.dtype}; known: {', '.join(map(str, _NAME_OF))}")
         key, steps = len(self.storages), [1]
         self.storages.append(array)
         for size in array.shape[:0:-1]:
@@ -237,4 +239,4 @@ def _scalar(value) -> bytes:
         return b"J" + struct.pack("<i", value)
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return b"\x8a\x08" + struct.pack("<q", value)
-    raise TypeError(f"{type(value).__name__} has no place in a torch file written here")
+    raise BadType(f"{type(value).__name__} has no place in a torch file written here")

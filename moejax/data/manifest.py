@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from moejax.errors import BadValue, NotThere, UnknownName
+
 _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
     *("etiology", "severity", "accent", "gender", "prompt"),
@@ -65,7 +67,7 @@ class Manifest:
         """A checked manifest from {column: values}; raises ValueError like `load`."""
         missing = [name for name in COLUMNS if name not in columns]
         if missing:
-            raise ValueError(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+            raise BadValue(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
         table = pa.table({name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items()})
         _check(table, "manifest")
         return cls(table, root)
@@ -78,13 +80,13 @@ class Manifest:
         """
         path = Path(path)
         if not path.is_file():
-            raise FileNotFoundError(f"manifest: no file {path}; `moejax describe` writes it")
+            raise NotThere(f"manifest: no file {path}; `moejax describe` writes it")
         try:
             table = pq.read_table(path)
             _check(table, str(path))
         except (pa.ArrowException, OSError) as error:  # not parquet, damaged, or text that is no UTF-8
             said = (str(error) or type(error).__name__).splitlines()[0][:300]
-            raise ValueError(f"manifest: {path} is not a parquet file, or damaged ({said})") from error
+            raise BadValue(f"manifest: {path} is not a parquet file, or damaged ({said})") from error
         return cls(table.select(list(COLUMNS)), path.resolve().parent.parent if root is None else root)
 
     def save(self, path: str | Path) -> None:
@@ -101,7 +103,7 @@ class Manifest:
     def column(self, name: str) -> np.ndarray:
         """One column as a numpy array [rows] (objects for text, float64, bool), read once, kept and locked."""
         if name not in COLUMNS:
-            raise KeyError(f"manifest: no column {name!r}; columns: {', '.join(COLUMNS)}")
+            raise UnknownName(f"manifest: no column {name!r}; columns: {', '.join(COLUMNS)}")
         if name not in self._arrays:
             array = self.table.column(name).to_numpy()
             array.setflags(write=False)
@@ -165,28 +167,28 @@ class Manifest:
 def _check(table: pa.Table, where: str) -> None:
     missing = [name for name in COLUMNS if table.column_names.count(name) != 1]
     if missing:
-        raise ValueError(f"{where}: no column {missing[0]!r}; it has {', '.join(table.column_names)}")
+        raise BadValue(f"{where}: no column {missing[0]!r}; it has {', '.join(table.column_names)}")
     for name, kind in COLUMNS.items():
         column = table.column(name)
         if column.type != kind:
-            raise ValueError(f"{where}: column {name!r} is {column.type}, not {kind}")
+            raise BadValue(f"{where}: column {name!r} is {column.type}, not {kind}")
         if column.null_count:
-            raise ValueError(f"{where}: column {name!r} has {column.null_count} null values; write '' for unknown text")
+            raise BadValue(f"{where}: column {name!r} has {column.null_count} null values; write '' for unknown text")
     counts = pc.value_counts(table.column("id"))
     if len(counts) < table.num_rows:
         twice = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
-        raise ValueError(f"{where}: id {twice!r} stands in more than one row")
+        raise BadValue(f"{where}: id {twice!r} stands in more than one row")
     for name in ("id", "audio", "text"):
         empty = pc.equal(pc.utf8_trim_whitespace(table.column(name)), "")
         if pc.any(empty).as_py():
             row = pc.index(empty, True).as_py()
-            raise ValueError(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has an empty {name}")
+            raise BadValue(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has an empty {name}")
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:
-        raise ValueError(f"{where}: split {sorted(unknown)[0]!r} is unknown; known: {', '.join(SPLITS)}")
+        raise BadValue(f"{where}: split {sorted(unknown)[0]!r} is unknown; known: {', '.join(SPLITS)}")
     for name, high in (("seconds", np.inf), ("silence", 1.0)):
         values = table.column(name).to_numpy()
         wrong = ~(np.isfinite(values) & (values >= 0) & (values <= high))
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise ValueError(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has {name} {values[row]}")
+            raise BadValue(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has {name} {values[row]}")

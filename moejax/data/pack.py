@@ -12,8 +12,9 @@ import functools
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.collate import assemble
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.errors import BadValue
 from moejax.speech.background import KINDS, background
 from moejax.text.tokenizer import TIMESTAMP_STEP
 from moejax.types import Batch
@@ -48,18 +49,18 @@ class Recipe:
     def __post_init__(self):
         for name in (*_CHANCES, "noise"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"pack.{name} is {getattr(self, name)}; a share lies between 0 and 1")
+                raise BadValue(f"pack.{name} is {getattr(self, name)}; a share lies between 0 and 1")
         for name in ("lead", "gap", "noise_level"):
             low_high = getattr(self, name)
             if len(low_high) != 2 or not 0 <= low_high[0] <= low_high[1]:
-                raise ValueError(f"pack.{name} is {tuple(low_high)}; needs (lowest, highest), 0 <= lowest <= highest")
+                raise BadValue(f"pack.{name} is {tuple(low_high)}; needs (lowest, highest), 0 <= lowest <= highest")
         if not self.noise_level[0] > 0:
-            raise ValueError(f"pack.noise_level is {self.noise_level}; the lowest must be above 0")
+            raise BadValue(f"pack.noise_level is {self.noise_level}; the lowest must be above 0")
         if not 0 <= self.speed < 0.5:
-            raise ValueError(f"pack.speed is {self.speed}; needs 0 <= speed < 0.5")
+            raise BadValue(f"pack.speed is {self.speed}; needs 0 <= speed < 0.5")
         for name in ("gain", "prompt_tokens", "most"):
             if getattr(self, name) < 0:
-                raise ValueError(f"pack.{name} is {getattr(self, name)}; 0 or more")
+                raise BadValue(f"pack.{name} is {getattr(self, name)}; 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +98,12 @@ class Packer:
         self.audio, self.samples, self.texts = audio, np.asarray(samples, np.int64), list(texts)
         self.window, self.recipe, self.seed = int(window), recipe, int(seed)
         if not len(self.samples):
-            raise ValueError("no utterances to pack")
+            raise BadValue("no utterances to pack")
         for row in np.flatnonzero((self.samples < 1) | (self.samples > self.window))[:1]:
             have = f"row {row} has {self.samples[row]} samples"
-            raise ValueError(f"pack: {have}; windows of {self.window} hold 1 to that many")
+            raise BadValue(f"pack: {have}; windows of {self.window} hold 1 to that many")
         if self.window > 30 * SAMPLE_RATE:
-            raise ValueError(f"pack: a window has {self.window / SAMPLE_RATE} s; Whisper's times end at 30 s")
+            raise BadValue(f"pack: a window has {self.window / SAMPLE_RATE} s; Whisper's times end at 30 s")
         self.eot, self.sot, self.sot_prev = tokenizer.eot, tokenizer.sot, tokenizer.sot_prev
         self.no_speech, self.begin = tokenizer.no_speech, tokenizer.timestamp_begin
         self.timed = tuple(tokenizer.prefix(language, "transcribe", timestamps=True))
@@ -115,7 +116,7 @@ class Packer:
         self.limit = room - (1 + recipe.prompt_tokens if recipe.prompt and recipe.prompt_tokens else 0)
         longest = max(range(len(self.ids)), key=lambda row: len(self.ids[row]))
         if (needs := len(self.untimed) + len(self.ids[longest]) + 4) > self.limit:
-            raise ValueError(f"pack: row {longest} needs {needs} tokens; beside a prompt the model has {self.limit}")
+            raise BadValue(f"pack: row {longest} needs {needs} tokens; beside a prompt the model has {self.limit}")
         self.limit = self._longest(needs)
         prompted = recipe.prompt > 0 and recipe.prompt_tokens > 0
         self.length = -(-(self.limit - 1 + (1 + recipe.prompt_tokens if prompted else 0)) // 8) * 8

@@ -20,6 +20,8 @@ import numpy as np
 from absl import flags
 from grain import MapDataset, MultiprocessingOptions, ReadOptions
 
+from moejax.errors import BadValue
+
 FILLER = -1  # index of a row that rounds out a batch and is no utterance
 ENDLESS = 2**40  # batches in a loader that never ends
 
@@ -28,13 +30,13 @@ def bucket_of(lengths, buckets, names=None):
     """Index of the smallest bucket that holds each utterance. ValueError naming one empty or longer than all."""
     lengths, buckets = np.asarray(lengths, np.int64), np.asarray(buckets, np.int64)
     if not buckets.size or np.any(np.diff(buckets, prepend=0) <= 0):
-        raise ValueError(f"buckets must be positive and ascending, not {tuple(buckets.tolist())}")
+        raise BadValue(f"buckets must be positive and ascending, not {tuple(buckets.tolist())}")
     where = np.searchsorted(buckets, lengths)
     bad = np.flatnonzero((where == len(buckets)) | (lengths < 1))
     if bad.size:
         i = int(bad[0])
         name = i if names is None else names[i]
-        raise ValueError(f"utterance {name} has {lengths[i]} samples; buckets hold 1 to {buckets[-1]}")
+        raise BadValue(f"utterance {name} has {lengths[i]} samples; buckets hold 1 to {buckets[-1]}")
     return where
 
 
@@ -62,9 +64,9 @@ class Plan:
 
     def __post_init__(self):
         if len(self.lengths) == 0:
-            raise ValueError("no utterances to plan batches of")
+            raise BadValue("no utterances to plan batches of")
         if (self.batch_size > 0) == (self.samples > 0):
-            raise ValueError(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
+            raise BadValue(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
         where = bucket_of(self.lengths, self.buckets, self.names)
         members = [np.flatnonzero(where == b) for b in range(len(self.buckets))]
         object.__setattr__(self, "_members", members)
@@ -163,7 +165,7 @@ class Loader:
     def set_state(self, state):
         """Go to where get_state() was taken; ValueError for the state of something else."""
         if set(state) != {"batch"}:
-            raise ValueError(f"a loader's state is {{'batch': n}}, not {state!r}")
+            raise BadValue(f"a loader's state is {{'batch': n}}, not {state!r}")
         self.close()
         self._next = int(state["batch"])
 
@@ -203,7 +205,7 @@ class _Batches:
         bucket_samples, index_B = self.plan[self.start + int(number)]
         part, parts = self.shard
         if len(index_B) % parts:
-            raise ValueError(f"{len(index_B)} rows of a batch do not divide among {parts} processes")
+            raise BadValue(f"{len(index_B)} rows of a batch do not divide among {parts} processes")
         rows = len(index_B) // parts
         return self.fetch(bucket_samples, index_B[part * rows : (part + 1) * rows])
 

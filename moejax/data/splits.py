@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from moejax.data.manifest import SPLITS
+from moejax.errors import BadValue
 
 _OFFICIAL_NAMES = {
     **{"train": "train", "training": "train", "dev": "dev", "valid": "dev", "val": "dev", "validation": "dev"},
@@ -62,9 +63,9 @@ def assign(
 def check(scheme: str, fractions: Sequence[float], options: Mapping, where: str = "split: ") -> dict:
     """The options that are given, or ValueError for what `assign` could do nothing with, whatever the corpus."""
     if scheme not in SCHEMES:
-        raise ValueError(f"{where}unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
+        raise BadValue(f"{where}unknown scheme {scheme!r}; known: {', '.join(SCHEMES)}")
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6 or not fractions[0]:
-        raise ValueError(
+        raise BadValue(
             f"{where}fractions {tuple(fractions)} are not three shares (train, dev, test) that add up to 1, with some"
             " for train"
         )
@@ -76,17 +77,17 @@ def check(scheme: str, fractions: Sequence[float], options: Mapping, where: str 
     given = {name: value for name, value in options.items() if value not in (None, "", (), [], False)}
     for name, value in given.items():
         if name not in known:
-            raise ValueError(f"{where}scheme {scheme} has no option {name!r}; it has {', '.join(known) or 'none'}")
+            raise BadValue(f"{where}scheme {scheme} has no option {name!r}; it has {', '.join(known) or 'none'}")
         usual = known[name]
         if isinstance(usual, tuple):
             if not isinstance(value, list | tuple) or not all(isinstance(entry, str) for entry in value):
-                raise ValueError(f"{where}{name} is {value!r}; it takes a list of names")
+                raise BadValue(f"{where}{name} is {value!r}; it takes a list of names")
         elif not isinstance(value, type(usual)):
-            raise ValueError(f"{where}{name} is {value!r}; it takes {'True or False' if usual is False else 'text'}")
+            raise BadValue(f"{where}{name} is {value!r}; it takes {'True or False' if usual is False else 'text'}")
     if (value := given.get("prompts", "shared")) not in PROMPTS:
-        raise ValueError(f"{where}prompts={value!r}; known: {', '.join(PROMPTS)}")
+        raise BadValue(f"{where}prompts={value!r}; known: {', '.join(PROMPTS)}")
     if (value := given.get("dev_by", "utterance")) not in DEV_BY:
-        raise ValueError(f"{where}dev_by={value!r}; known: {', '.join(DEV_BY)}")
+        raise BadValue(f"{where}dev_by={value!r}; known: {', '.join(DEV_BY)}")
     return given
 
 
@@ -96,20 +97,18 @@ def unseen(columns, *, names: Sequence[str] = (), share: float = 0.0, seed: int 
     Errors: a name that the corpus does not have, a share outside [0, 1), a cohort that would keep no speaker.
     """
     if not 0 <= share < 1:
-        raise ValueError(f"data.unseen_share is {share}; needs 0 <= share < 1")
+        raise BadValue(f"data.unseen_share is {share}; needs 0 <= share < 1")
     known = set(columns["speaker"])
     for name in names:
         if name not in known:
-            raise ValueError(f"data.unseen_speakers: no speaker {name!r} in the corpus; it has {_listing(known)}")
+            raise BadValue(f"data.unseen_speakers: no speaker {name!r} in the corpus; it has {_listing(known)}")
     chosen = set(names)
     if share:
         _need(columns["speaker"], "speaker", "data.unseen_share")
         for cohort, speakers in _groups(columns["cohort"], list(columns["speaker"])).items():
             order = sorted(set(speakers) - chosen, key=lambda name: unit(seed, "unseen", name))
             if (count := math.ceil(share * len(order) - 1e-9)) >= len(order):
-                raise ValueError(
-                    f"data.unseen_share={share} leaves cohort {cohort!r} none of its {len(order)} speakers"
-                )
+                raise BadValue(f"data.unseen_share={share} leaves cohort {cohort!r} none of its {len(order)} speakers")
             chosen.update(order[:count])
     return chosen
 
@@ -170,10 +169,10 @@ def speaker_disjoint(
     known = set(speakers)
     for name in (*test_speakers, *dev_speakers):
         if name not in known:
-            raise ValueError(f"split: no speaker {name!r} in the corpus; it has {_listing(known)}")
+            raise BadValue(f"split: no speaker {name!r} in the corpus; it has {_listing(known)}")
     both = set(test_speakers) & set(dev_speakers)
     if both:
-        raise ValueError(f"split: speaker {sorted(both)[0]!r} stands in test_speakers and in dev_speakers")
+        raise BadValue(f"split: speaker {sorted(both)[0]!r} stands in test_speakers and in dev_speakers")
     part = {name: "test" for name in test_speakers} | {name: "dev" for name in dev_speakers}
     shares = (0.0 if dev_speakers else shares[0], 0.0 if test_speakers else shares[1])
     number = {name: unit(seed, "speaker", name) for name in known - set(part)}
@@ -194,10 +193,10 @@ def cohort_heldout(columns, *, seed, shares, test_cohorts: Sequence[str] = ()) -
     """The named cohorts are test; the others are train and dev, dev by hash of the utterance, filled per speaker."""
     known = set(columns["cohort"])
     if not test_cohorts:
-        raise ValueError(f"split: cohort_heldout needs test_cohorts; the corpus has {_listing(known)}")
+        raise BadValue(f"split: cohort_heldout needs test_cohorts; the corpus has {_listing(known)}")
     for name in test_cohorts:
         if name not in known:
-            raise ValueError(f"split: no cohort {name!r} in the corpus; it has {_listing(known)}")
+            raise BadValue(f"split: no cohort {name!r} in the corpus; it has {_listing(known)}")
     parts = ["test" if cohort in test_cohorts else "train" for cohort in columns["cohort"]]
     return _carve_dev(columns, parts, seed=seed, share=shares[0], by="utterance")
 
@@ -210,7 +209,7 @@ def official(columns, *, seed, shares, dev_by: str = "utterance") -> list[str]:
     given = [str(name).strip().lower() for name in columns["split"]]
     for identity, name in zip(columns["id"], given, strict=True):
         if name not in _OFFICIAL_NAMES:
-            raise ValueError(
+            raise BadValue(
                 f"split: scheme official, but {identity!r} has split {name!r}; known: {', '.join(_OFFICIAL_NAMES)} "
                 "(map a column to split in data.columns)"
             )
@@ -262,7 +261,7 @@ def _groups(names: Sequence, members: Sequence | None = None) -> dict:
 def _need(values: Sequence[str], what: str, scheme: str) -> None:
     missing = sum(not value for value in values)
     if missing:
-        raise ValueError(
+        raise BadValue(
             f"split: scheme {scheme} needs a {what} for every utterance; {missing} of {len(values)} have none"
         )
 

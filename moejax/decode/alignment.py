@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE, STRIDE
 from moejax.decode.words import Timing, timings
+from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.nn.attention_scores import cross_scores
 from moejax.ops.alignment import token_frame_weights
-from moejax.ops.audio import SAMPLE_RATE, STRIDE
 
 LENGTHS = (32, 64, 128, 256)  # static numbers of tokens; the longest is the decoder's context
 
@@ -59,7 +60,7 @@ class Aligner:
         longest = max(map(len, full.values()))
         context = self.config.max_target_positions
         if longest > context:
-            raise ValueError(f"aligning {longest} tokens, the decoder has room for {context}")
+            raise BadValue(f"aligning {longest} tokens, the decoder has room for {context}")
         length = min((size for size in (*LENGTHS, context) if size >= longest), default=context)
         batch = encoded.states_BTD.shape[0]
         tokens_BL = np.full((batch, length), self.tokenizer.eot, np.int32)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import overlap
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
@@ -19,7 +20,7 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, Model, run_together
 from moejax.decode.words import add_words, text_tokens
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.errors import BadValue
 from moejax.text.transcript import Transcript
 
 Cutter = Callable[[np.ndarray, float], list[tuple[int, int]]]  # (audio [S], most seconds) -> (start, stop) in samples
@@ -75,9 +76,9 @@ def transcribe_chunked(
     frames = window_frames(config, window_seconds)
     window = frames * config.hop / SAMPLE_RATE
     if not 0 <= overlap_seconds < window / 2:
-        raise ValueError(f"overlap_seconds is {overlap_seconds:g}; must be 0 to less than half of {window:g}")
+        raise BadValue(f"overlap_seconds is {overlap_seconds:g}; must be 0 to less than half of {window:g}")
     if merge not in overlap.MERGES:
-        raise ValueError(f"merge is {merge!r}; known: {', '.join(overlap.MERGES)}")
+        raise BadValue(f"merge is {merge!r}; known: {', '.join(overlap.MERGES)}")
 
     def listenings():
         for place, audio_S in enumerate(recordings):
@@ -106,7 +107,7 @@ def _pieces(place, audio_S, cut, window, overlap_seconds):
         first, last = max(start - half, 0), min(stop + half, len(audio_S))
         if last - first > most:
             long = (last - first) / SAMPLE_RATE
-            raise ValueError(f"a piece of {long:.2f} s with its overlap; the window holds {window:.2f} s")
+            raise BadValue(f"a piece of {long:.2f} s with its overlap; the window holds {window:.2f} s")
         pieces.append(_Piece(place, index, len(spans), start, first, last, stop - start, len(audio_S)))
     return pieces
 

@@ -22,12 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import fallback, rules
 from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import Start, starts
 from moejax.decode.results import Decoding
 from moejax.decode.search import Plan
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.errors import BadValue
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Decoder:
         """{language: probability} per real row of an encoded batch."""
         codes = self.tokenizer.languages if self.tokenizer.is_multilingual else ()
         if not codes:
-            raise ValueError("an English-only vocabulary has no languages to choose from")
+            raise BadValue("an English-only vocabulary has no languages to choose from")
         ids = np.asarray([self.tokenizer.language_id(code) for code in codes], np.int32)
         prob_BC = self.programs.detect(
             self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, np.int32(self.tokenizer.sot), ids
@@ -159,14 +160,14 @@ class Decoder:
         """Samples of the smallest window length that holds this window."""
         if isinstance(window, Window):
             if window.mel_NM.shape[1] != self.config.num_mel_bins:
-                raise ValueError(f"mel [N, M] of shape {window.mel_NM.shape}: M must be {self.config.num_mel_bins}")
+                raise BadValue(f"mel [N, M] of shape {window.mel_NM.shape}: M must be {self.config.num_mel_bins}")
             size = len(window.mel_NM) * self.config.hop
         else:
             size = len(window)
         fitting = [length for length in self.samples if length >= size]
         if not fitting:
             longest = self.samples[-1] / SAMPLE_RATE
-            raise ValueError(f"a window of {size / SAMPLE_RATE:.2f} s; the model takes at most {longest:.2f} s")
+            raise BadValue(f"a window of {size / SAMPLE_RATE:.2f} s; the model takes at most {longest:.2f} s")
         return fitting[0]
 
     def _encode(self, windows, index, rows, length, kind):

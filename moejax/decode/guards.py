@@ -8,8 +8,8 @@ import dataclasses
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.results import Decoding
-from moejax.ops.audio import SAMPLE_RATE
 
 REASONS = ("no_speech", "energy", "compression", "length_ratio")
 FRAME_SECONDS = 0.02

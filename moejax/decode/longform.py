@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import hallucination
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
@@ -20,7 +21,7 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.segments import Draft, cut_at_timestamps, last_end
 from moejax.decode.together import Detect, Hear, Listening, Model, run_together
 from moejax.decode.words import APPENDED, PREPENDED, add_words, text_tokens
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.errors import BadValue
 from moejax.text.transcript import Transcript
 
 Progress = Callable[[int, float, float], None]  # (place of the recording, seconds done, seconds in all)
@@ -104,9 +105,9 @@ def transcribe_sequential(
 def check(options: LongformOptions, align: Align | None):
     """Raises ValueError for options that cannot be met."""
     if options.word_timestamps and align is None:
-        raise ValueError("word_timestamps needs `align`, an alignment.Aligner of the same model")
+        raise BadValue("word_timestamps needs `align`, an alignment.Aligner of the same model")
     if options.hallucination_silence_threshold is not None and not options.word_timestamps:
-        raise ValueError("hallucination_silence_threshold needs word_timestamps")
+        raise BadValue("hallucination_silence_threshold needs word_timestamps")
 
 
 def window_frames(config, seconds: float | None = None) -> int:

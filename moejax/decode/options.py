@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from moejax.errors import BadValue
+
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # temperatures of the reference's `transcribe`
 RANKINGS = ("openai", "transformers")
 
@@ -62,27 +64,27 @@ class DecodingOptions:
 
     def __post_init__(self):
         if self.task not in ("transcribe", "translate"):
-            raise ValueError(f"task is {self.task!r}; known: transcribe, translate")
+            raise BadValue(f"task is {self.task!r}; known: transcribe, translate")
         if self.ranking not in RANKINGS:
-            raise ValueError(f"ranking is {self.ranking!r}; known: {', '.join(RANKINGS)}")
+            raise BadValue(f"ranking is {self.ranking!r}; known: {', '.join(RANKINGS)}")
         if not self.temperatures or min(self.temperatures) < 0:
-            raise ValueError(f"temperature is {self.temperature!r}; give one or several numbers from 0 on")
+            raise BadValue(f"temperature is {self.temperature!r}; give one or several numbers from 0 on")
         if self.beam_size is not None and self.beam_size < 1:
-            raise ValueError(f"beam_size is {self.beam_size}, must be at least 1")
+            raise BadValue(f"beam_size is {self.beam_size}, must be at least 1")
         if self.best_of is not None and self.best_of < 1:
-            raise ValueError(f"best_of is {self.best_of}, must be at least 1")
+            raise BadValue(f"best_of is {self.best_of}, must be at least 1")
         if self.patience is not None and self.beam_size is None:
-            raise ValueError("patience requires beam_size")
+            raise BadValue("patience requires beam_size")
         if self.patience is not None and round(self.beam_size * self.patience) < 1:
-            raise ValueError(f"patience {self.patience} of beam_size {self.beam_size} leaves no hypothesis")
+            raise BadValue(f"patience {self.patience} of beam_size {self.beam_size} leaves no hypothesis")
         if self.ranking == "openai" and self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
-            raise ValueError(f"length_penalty is {self.length_penalty}, must be between 0 and 1")
+            raise BadValue(f"length_penalty is {self.length_penalty}, must be between 0 and 1")
         if self.early_stopping not in (True, False, "never"):
-            raise ValueError(f"early_stopping is {self.early_stopping!r}; known: True, False, 'never'")
+            raise BadValue(f"early_stopping is {self.early_stopping!r}; known: True, False, 'never'")
         if isinstance(self.hotwords, str):
-            raise ValueError(f"hotwords is the one string {self.hotwords!r}; give a tuple of phrases")
+            raise BadValue(f"hotwords is the one string {self.hotwords!r}; give a tuple of phrases")
         if self.sample_len is not None and self.sample_len < 1:
-            raise ValueError(f"sample_len is {self.sample_len}, must be at least 1")
+            raise BadValue(f"sample_len is {self.sample_len}, must be at least 1")
 
     @property
     def temperatures(self) -> tuple[float, ...]:

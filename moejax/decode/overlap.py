@@ -8,6 +8,7 @@ import numpy as np
 
 from moejax.decode.segments import Draft
 from moejax.decode.words import text_tokens
+from moejax.errors import BadValue
 
 MERGES = ("tokens", "times")
 TOKENS_PER_SECOND = 10  # fast English has about 7
@@ -40,7 +41,7 @@ def merge(left: list[Draft], right: list[Draft], *, middle: float, seconds: floa
     side keeps the words (segments, where words have no times) whose middle is on its side of the cut.
     """
     if how not in MERGES:
-        raise ValueError(f"merge is {how!r}; known: {', '.join(MERGES)}")
+        raise BadValue(f"merge is {how!r}; known: {', '.join(MERGES)}")
     if not left or not right:
         return
     ours, theirs = (sum(text_tokens(side, tokenizer.eot), []) for side in (left, right))

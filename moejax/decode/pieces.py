@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.chunked import Cutter
 from moejax.decode.longform import LongformOptions, Progress, check, mean_route
@@ -17,7 +18,6 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.segments import Draft, cut_at_timestamps
 from moejax.decode.together import Model
 from moejax.decode.words import add_words, text_tokens
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.text.transcript import Transcript
 
 BATCHES = 4  # windows of this many batches are collected, so that those of one length fill batches of their own

@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.errors import BadValue
+
 PROMPT_LENGTHS = (16, 64)  # static lengths of prompts before the longest, so that short ones do not pay for it
 
 
@@ -36,7 +38,7 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -
         own = own[-(context // 2 - room) :]  # with the default room that is all of it, as in the reference
     said = [_ids(tokenizer, options.prompt)] * len(languages) if prompts is None else prompts
     if len(said) != len(languages):
-        raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
+        raise BadValue(f"{len(said)} prompts for {len(languages)} windows")
     said = [list(ids or ())[-(context // 2 - 1) :] for ids in said]
     heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) + own for code in languages]
     full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]
@@ -45,7 +47,7 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -
     pad_B, sot_B, limit_B = (np.zeros(rows, np.int32) for _ in range(3))
     for b, ids in enumerate(full):
         if len(ids) > context:
-            raise ValueError(f"a prefix of {len(ids)} tokens; the decoder has room for {context}")
+            raise BadValue(f"a prefix of {len(ids)} tokens; the decoder has room for {context}")
         tokens_BP[b, longest - len(ids) :] = ids
         pad_B[b], sot_B[b] = longest - len(ids), longest - len(heads[b])
         limit_B[b] = min(room, context - len(ids) + 1)

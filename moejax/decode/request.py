@@ -7,6 +7,7 @@ from typing import Any
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions
 from moejax.decode.options import LADDER, DecodingOptions
+from moejax.errors import BadType, BadValue
 
 ALGORITHMS = ("sequential", "chunked")
 GUARDS = ("all", "reference", "none")
@@ -42,7 +43,7 @@ def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: s
     if unknown:
         close = difflib.get_close_matches(unknown[0], OPTIONS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        raise TypeError(f"transcribe has no option {unknown[0]!r}; {hint}known: {', '.join(OPTIONS)}")
+        raise BadType(f"transcribe has no option {unknown[0]!r}; {hint}known: {', '.join(OPTIONS)}")
     algorithm = _algorithm(options.get("algorithm"), timed, can_time)
     asked = {name: value for name, value in options.items() if name in _DECODING}
     asked["language"] = options.get("language") or language
@@ -60,9 +61,9 @@ def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: s
 
 def _algorithm(asked, timed, can_time):
     if asked is not None and asked not in ALGORITHMS:
-        raise ValueError(f"algorithm is {asked!r}; known: {', '.join(ALGORITHMS)}")
+        raise BadValue(f"algorithm is {asked!r}; known: {', '.join(ALGORITHMS)}")
     if asked == "sequential" and not can_time:
-        raise ValueError("the sequential algorithm needs timestamps, which this model's vocabulary lacks; use chunked")
+        raise BadValue("the sequential algorithm needs timestamps, which this model's vocabulary lacks; use chunked")
     if timed:
         return asked or "sequential"
     return "sequential" if asked == "sequential" else "pieces"
@@ -81,7 +82,7 @@ def _guards(options, algorithm) -> Guards:
     if isinstance(asked, Guards):
         return asked
     if asked not in GUARDS:
-        raise ValueError(f"guards is {asked!r}; known: {', '.join(GUARDS)}")
+        raise BadValue(f"guards is {asked!r}; known: {', '.join(GUARDS)}")
     if asked == "none":
         return Guards.reference(no_speech=None)
     limits = options.get("no_speech_threshold", 0.6), options.get("logprob_threshold", -1.0)
@@ -92,5 +93,5 @@ def _guards(options, algorithm) -> Guards:
 
 def _batch_size(asked):
     if asked is not None and (not isinstance(asked, int) or asked < 1):
-        raise ValueError(f"batch_size is {asked!r}, must be a whole number from 1 on")
+        raise BadValue(f"batch_size is {asked!r}, must be a whole number from 1 on")
     return asked

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.errors import BadValue
+
 TIMESTAMP_STEP = 0.02  # seconds between timestamp tokens
 
 
@@ -60,7 +62,7 @@ def mask(ids, vocab: int):
     ids = np.asarray([] if ids is None else ids, np.int64)
     outside = ids[(ids < 0) | (ids >= vocab)]
     if outside.size:
-        raise ValueError(f"suppressed ids {outside.tolist()} are outside the vocabulary 0..{vocab - 1}")
+        raise BadValue(f"suppressed ids {outside.tolist()} are outside the vocabulary 0..{vocab - 1}")
     if not ids.size:
         return None
     mask_V = np.zeros((vocab,), bool)

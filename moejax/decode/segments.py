@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.results import Decoding
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.text.transcript import Segment, Word
 
 TIMESTAMP_SECONDS = 0.02

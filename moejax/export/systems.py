@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from moejax.convert import low_rank
+from moejax.errors import BadValue, UnknownName
 from moejax.nn import inject
 from moejax.ops import routing
 from moejax.runtime.files import read_json
@@ -51,13 +52,13 @@ def check_system(corpus: Corpus, name: str) -> None:
     """Raises KeyError for a system that was not trained, ValueError for a control that is no network."""
     known = [system for system in evaluate.known_systems(corpus.work) if _exists_alone(system)]
     if not _exists_alone(name):
-        raise ValueError(f"{name} is moe with its gate's choice exchanged; export one of {', '.join(known)}")
+        raise BadValue(f"{name} is moe with its gate's choice exchanged; export one of {', '.join(known)}")
     if name not in known:
-        raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
+        raise UnknownName(f"no system {name!r} in this workdir; it has {', '.join(known)}")
     if _generated(corpus, name):
-        raise ValueError(f"{name} makes its weights anew from every utterance: no other library runs it")
+        raise BadValue(f"{name} makes its weights anew from every utterance: no other library runs it")
     if name == FULL:
-        raise ValueError(f"{name} is a Hugging Face folder already: {corpus.work.path('adapters', FULL, 'model')}")
+        raise BadValue(f"{name} is a Hugging Face folder already: {corpus.work.path('adapters', FULL, 'model')}")
 
 
 def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
@@ -83,7 +84,7 @@ def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
         adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
         return Part(system, system, adapter, CONSTANT[system], True, weights, mixture.stabilised)
     if route is not None:
-        raise ValueError(f"--route {route} belongs to a mixture; {system} has none")
+        raise BadValue(f"--route {route} belongs to a mixture; {system} has none")
     if system == "base":
         return Part(system, system, {}, "the base, without any adapter", True)
     entry, adapter, mixture = _adapter(corpus, system)
@@ -101,7 +102,7 @@ def every_lora(corpus: Corpus) -> list[Part]:
         elif system not in ("base", FULL, *controls.CONTROLS) and not _generated(corpus, system):
             parts.append(one_model(corpus, system, None))
     if not parts:
-        raise ValueError("this workdir has no LoRA: run its stage adapters, experts or joint first")
+        raise BadValue("this workdir has no LoRA: run its stage adapters, experts or joint first")
     return parts
 
 
@@ -137,7 +138,7 @@ def weights_of(corpus: Corpus, system: str, route: str, mixture: asr.Mixture) ->
     except ValueError:
         weights = []
     if len(weights) != count or not all(map(math.isfinite, weights)):
-        raise ValueError(
+        raise BadValue(
             f"--route {route!r} is none of average, cohort:NAME, speaker:NAME, expert:0 to expert:{count - 1}, "
             f"or {count} weights with commas"
         )
@@ -150,7 +151,7 @@ def _gate_average(corpus, system, group, mixture):
     if group is not None:
         known = sorted(set(corpus.manifest.column(group[0])))
         if group[1] not in known:
-            raise ValueError(f"--route {':'.join(group)}: no such {group[0]}; there are {', '.join(known)}")
+            raise BadValue(f"--route {':'.join(group)}: no such {group[0]}; there are {', '.join(known)}")
     heard = corpus.manifest.indices(split="train", **select)
     rows = heard if len(heard) else corpus.rows(None, select)
     graphdef, params, _, _ = network.with_gate(corpus, MIXTURES[system])

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_lora
 from moejax.convert.low_rank import merged
+from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.export import card, systems
 from moejax.job.opening import open_corpus
 from moejax.runtime.files import read_json, write_json, write_text
@@ -76,9 +77,9 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
     """
     workdir, output = Path(workdir), Path(output).absolute()
     if to not in FORMATS:
-        raise ValueError(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
+        raise BadValue(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
     if not (workdir / "config.json").is_file() or not (workdir / "base" / "model.json").is_file():
-        raise FileNotFoundError(f"{workdir} is no moejax workdir: it has no config.json or no base/model.json")
+        raise NotThere(f"{workdir} is no moejax workdir: it has no config.json or no base/model.json")
     corpus = open_corpus(workdir)
     order = Order(to, dtype, quantization)
     _check(corpus, order, system)
@@ -86,7 +87,7 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
         parts = _parts(corpus, order, system, route)
         places = {part.name: folder / _safe(part.name) if len(parts) > 1 else folder for part in parts}
         if len(set(places.values())) < len(parts):
-            raise ValueError("two systems would get the same folder; export them one by one with --system")
+            raise BadValue("two systems would get the same folder; export them one by one with --system")
         for part in parts:
             places[part.name].mkdir(parents=True, exist_ok=True)
             FORMATS[to](corpus, part, order, places[part.name])
@@ -100,13 +101,13 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
 def _check(corpus, order, system):
     config = hf_whisper.load_config(corpus.base_folder)
     if order.dtype not in hf_whisper.DTYPES:
-        raise ValueError(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
+        raise BadValue(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
     if order.to == "peft" and order.dtype != "float32":
-        raise ValueError("PEFT folders are written in float32, as the adapters were trained")
+        raise BadValue("PEFT folders are written in float32, as the adapters were trained")
     if order.quantization is not None and order.to != "ctranslate2":
-        raise ValueError(f"--quantization belongs to --to ctranslate2, not {order.to}")
+        raise BadValue(f"--quantization belongs to --to ctranslate2, not {order.to}")
     if order.to == "peft" and system == "base":
-        raise ValueError("the base has no LoRA; export it with --to hf, openai or ctranslate2")
+        raise BadValue("the base has no LoRA; export it with --to hf, openai or ctranslate2")
     if order.to == "openai":
         openai_whisper.check(config, corpus.tokenizer)
     if order.to == "ctranslate2":
@@ -217,9 +218,9 @@ def _check_replaceable(output):
     if not output.exists():
         return
     if not output.is_dir():
-        raise FileExistsError(f"{output} is a file, not a folder")
+        raise AlreadyThere(f"{output} is a file, not a folder")
     present = {path.relative_to(output).as_posix() for path in output.rglob("*") if not path.is_dir()}
     file = output / MANIFEST
     ours = {MANIFEST, *read_json(file)["files"]} if file.is_file() else set()
     if foreign := sorted(present - ours):
-        raise FileExistsError(f"{output} holds {foreign[0]}, which no export wrote; choose another folder")
+        raise AlreadyThere(f"{output} holds {foreign[0]}, which no export wrote; choose another folder")

@@ -4,6 +4,7 @@ from moejax.cohorts import stage
 from moejax.data import splits
 from moejax.data.manifest import SPLITS
 from moejax.data.sources import SOURCES
+from moejax.errors import BadValue
 from moejax.nn import experts, gates
 from moejax.nn.hypernet import FORMS
 from moejax.nn.quantize import KINDS as WEIGHTS
@@ -54,4 +55,4 @@ def check(config) -> None:
             node = node[part]
         values = [node] if isinstance(node, str) else list(node)
         if wrong := [value for value in values if value not in known]:
-            raise ValueError(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known).lstrip(', ')}")
+            raise BadValue(f"config key {path!r} is {wrong[0]!r}; known: {', '.join(known).lstrip(', ')}")

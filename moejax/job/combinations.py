@@ -5,11 +5,12 @@ once, before any work.
 import dataclasses
 import os
 
+from moejax.audio.constants import SAMPLE_RATE, STRIDE
 from moejax.data import splits
 from moejax.data.manifest import COLUMNS
+from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.ops.audio import SAMPLE_RATE, STRIDE
 from moejax.systems import controls
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
@@ -31,31 +32,31 @@ def check(config) -> None:
     _gate(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
-        raise ValueError(
+        raise BadValue(
             f"config key 'joint.temperature_steps' is {joint.temperature_steps}, of joint.steps = {joint.steps}: the"
             " temperature must have come down to 1 when the stage ends; 0 takes all of its steps"
         )
     sizes = list(config.mesh.values())
     if sizes.count(-1) > 1 or 0 in sizes:
-        raise ValueError(f"config section 'mesh' is {config.mesh.to_dict()}: sizes are positive, and at most one is -1")
+        raise BadValue(f"config section 'mesh' is {config.mesh.to_dict()}: sizes are positive, and at most one is -1")
     if config.translate.width % config.translate.heads:
-        raise ValueError(
+        raise BadValue(
             f"config key 'translate.width' is {config.translate.width}, which does not divide by translate.heads ="
             f" {config.translate.heads}"
         )
     if config.report.spelling and not os.path.isfile(os.path.expanduser(config.report.spelling)):
-        raise ValueError(f"config key 'report.spelling' is {config.report.spelling!r}: no such file")
+        raise BadValue(f"config key 'report.spelling' is {config.report.spelling!r}: no such file")
 
 
 def _data(config) -> None:
     data = config.data
     if data.language not in languages.NAMES:
-        raise ValueError(f"config key 'data.language' is {data.language!r}; known: {', '.join(languages.NAMES)}")
+        raise BadValue(f"config key 'data.language' is {data.language!r}; known: {', '.join(languages.NAMES)}")
     if config.translate.backend != "deepl" and config.translate.target not in languages.NAMES:
         known = ", ".join(languages.NAMES)
-        raise ValueError(f"config key 'translate.target' is {config.translate.target!r}; known: {known}")
+        raise BadValue(f"config key 'translate.target' is {config.translate.target!r}; known: {known}")
     if data.min_seconds >= data.max_seconds:
-        raise ValueError(
+        raise BadValue(
             f"config key 'data.min_seconds' is {data.min_seconds:g}; it must lie below data.max_seconds ="
             f" {data.max_seconds:g}"
         )
@@ -63,10 +64,10 @@ def _data(config) -> None:
     for name, wanted in config.base.select.items():
         texts = [column for column, kind in COLUMNS.items() if str(kind) == "string"]
         if name not in texts:
-            raise ValueError(f"config key 'base.select' names the column {name!r}; known: {', '.join(texts)}")
+            raise BadValue(f"config key 'base.select' names the column {name!r}; known: {', '.join(texts)}")
         values = [wanted] if isinstance(wanted, str) else wanted
         if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) for value in values):
-            raise ValueError(f"config key 'base.select.{name}' is {wanted!r}; it takes a list of text")
+            raise BadValue(f"config key 'base.select.{name}' is {wanted!r}; it takes a list of text")
 
 
 def _vocabularies(config) -> None:
@@ -78,7 +79,7 @@ def _vocabularies(config) -> None:
         learnt["translate"] = special_tokens((*spoken, config.translate.target), 0.0)
     for section, tokens in learnt.items():
         if (size := config[section].vocab_size) < (least := 256 + len(tokens)):
-            raise ValueError(
+            raise BadValue(
                 f"config key '{section}.vocab_size' is {size}; it takes at least {least}, the bytes and special tokens"
             )
 
@@ -88,25 +89,25 @@ def _network(config) -> None:
     own = _targets(config)
     if base.pretrained(config):
         if config.model.vocabulary:
-            raise ValueError("model.vocabulary is for a base from scratch; model.pretrained brings its own")
+            raise BadValue("model.vocabulary is for a base from scratch; model.pretrained brings its own")
         return
     sizes, known = config.model.sizes.to_dict(), [field.name for field in dataclasses.fields(WhisperConfig)]
     for name in sizes:
         if name not in known or name == "dtype":  # which is model.dtype
-            raise ValueError(f"config key 'model.sizes' has no {name!r}; known: {', '.join(sorted(known))}")
+            raise BadValue(f"config key 'model.sizes' has no {name!r}; known: {', '.join(sorted(known))}")
     try:
         network = base.from_scratch(config)
     except ValueError as error:
-        raise ValueError(f"config key 'model.sizes': {error}") from None
+        raise BadValue(f"config key 'model.sizes': {error}") from None
     heard = network.max_source_positions * STRIDE * network.hop / SAMPLE_RATE
     if max(config.model.buckets) > heard + 1e-6:
-        raise ValueError(
+        raise BadValue(
             f"config key 'model.buckets' ends at {max(config.model.buckets):g} s; the network of model.size ="
             f" {config.model.size!r} and model.sizes hears {heard:g} s"
         )
     depth, wrong = network.encoder_layers, [n for n in config.embed.layers if n > network.encoder_layers]
     if wrong:
-        raise ValueError(
+        raise BadValue(
             f"config key 'embed.layers' has {wrong[0]}; this encoder has layers 0 to {depth}, -1 is its output"
         )
     if config.base.pack.seconds:
@@ -119,14 +120,14 @@ def _network(config) -> None:
         try:
             inject.matching(layers, patterns)
         except ValueError as error:
-            raise ValueError(f"config key {path!r}: {error}") from None
+            raise BadValue(f"config key {path!r}: {error}") from None
 
 
 def _targets(config) -> list[str]:
     """The patterns of mixture.targets."""
     targets = config.mixture.targets
     if not isinstance(targets, tuple | list) or not targets:
-        raise ValueError(f"config key 'mixture.targets' is {targets!r}; it takes a tuple of at least one pattern")
+        raise BadValue(f"config key 'mixture.targets' is {targets!r}; it takes a tuple of at least one pattern")
     for target in targets:
         own = target if isinstance(target, tuple | list) else (target, 1, 1.0)
         if not (
@@ -137,7 +138,7 @@ def _targets(config) -> list[str]:
             and 0 < own[1] <= 4096
             and 0 < own[2] < 1e6
         ):
-            raise ValueError(
+            raise BadValue(
                 f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
             )
     return [target if isinstance(target, str) else target[0] for target in targets]
@@ -151,24 +152,22 @@ def gradient_targets(config) -> tuple[str, ...]:
 def _base(config) -> None:
     section = config.base
     if section.word_strings > section.readings:
-        raise ValueError(
+        raise BadValue(
             f"config key 'base.word_strings' is {section.word_strings}, of base.readings = {section.readings}: strings"
             " are a part of the readings, so at most as many"
         )
     words = tuple(section.string_words)
     if words and (len(words) != 2 or words[0] > words[1]):
-        raise ValueError(
+        raise BadValue(
             f"config key 'base.string_words' is {words}; it takes (fewest, most), or () for as many as texts"
         )
     if section.ctc and base.pretrained(config):
-        raise ValueError("config key 'base.ctc' is for a base from scratch; with model.pretrained it must be 0")
+        raise BadValue("config key 'base.ctc' is for a base from scratch; with model.pretrained it must be 0")
     if section.timestamps and not section.pack.seconds:
-        raise ValueError("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
+        raise BadValue("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
     for name in ("lead", "gap", "noise_level"):
         if section.pack[name][0] > section.pack[name][1]:
-            raise ValueError(
-                f"config key 'base.pack.{name}' is {tuple(section.pack[name])}; it takes (lowest, highest)"
-            )
+            raise BadValue(f"config key 'base.pack.{name}' is {tuple(section.pack[name])}; it takes (lowest, highest)")
     if section.pack.seconds:
         packed.phases(section)
 
@@ -176,26 +175,26 @@ def _base(config) -> None:
 def _cluster(config) -> None:
     names = [f"h{layer}" if layer >= 0 else "output" for layer in config.embed.layers]
     if len(set(names)) < len(names):
-        raise ValueError(f"config key 'embed.layers' is {tuple(config.embed.layers)}: a layer stands there twice")
+        raise BadValue(f"config key 'embed.layers' is {tuple(config.embed.layers)}: a layer stands there twice")
     unknown = [name for name in config.cluster.layers if name not in (*names, "auto")]
     if unknown:
         known = ", ".join((*names, "auto"))
-        raise ValueError(f"config key 'cluster.layers' has {unknown[0]!r}; embed.layers gives {known}")
+        raise BadValue(f"config key 'cluster.layers' has {unknown[0]!r}; embed.layers gives {known}")
     if "auto" in config.cluster.layers and len(config.cluster.layers) > 1:
-        raise ValueError("config key 'cluster.layers' has 'auto' beside others; it stands alone")
+        raise BadValue("config key 'cluster.layers' has 'auto' beside others; it stands alone")
     if config.cluster.signal not in ("embedding", *config.embed.signals):
-        raise ValueError(f"cluster.signal={config.cluster.signal!r} needs embed.signals=({config.cluster.signal!r},)")
+        raise BadValue(f"cluster.signal={config.cluster.signal!r} needs embed.signals=({config.cluster.signal!r},)")
     size = config.cluster.hdbscan.min_cluster_size
     if size == 1:
-        raise ValueError("config key 'cluster.hdbscan.min_cluster_size' is 1; it takes at least 2, or 0 for automatic")
+        raise BadValue("config key 'cluster.hdbscan.min_cluster_size' is 1; it takes at least 2, or 0 for automatic")
 
 
 def _gate(config) -> None:
     kind, mixture = config.gate.kind, config.mixture
     if kind == "token" and mixture.kind == "dora":
-        raise ValueError("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
+        raise BadValue("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
     if kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
-        raise ValueError("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
+        raise BadValue("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
 
 
 def _systems(config) -> None:
@@ -209,7 +208,7 @@ def _systems(config) -> None:
         for name in names:
             if name not in FIXED and not name.startswith(OF_GROUPS):
                 known = ", ".join((*FIXED, *(f"{start}<cohort or speaker>" for start in OF_GROUPS)))
-                raise ValueError(f"config key {path!r} has {name!r}; known: {known}")
+                raise BadValue(f"config key {path!r} has {name!r}; known: {known}")
     for name in config.evaluate.systems:
         if name in SINGLE and name not in config.adapters.kinds:
-            raise ValueError(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")
+            raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")

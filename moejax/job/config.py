@@ -14,6 +14,7 @@ import yaml
 from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
+from moejax.errors import BadType, BadValue, NotThere, UnknownName
 from moejax.job import choices, combinations, limits
 from moejax.job.stages import SECTIONS
 
@@ -48,7 +49,7 @@ def resolve(user: ConfigDict) -> ConfigDict:
     try:
         _lay_over(config, user, "")
     except RequiredValueError as error:
-        raise ValueError(f"the config has a placeholder without a value: {error}") from error
+        raise BadValue(f"the config has a placeholder without a value: {error}") from error
     check(config)
     return config.lock()
 
@@ -71,21 +72,21 @@ def load(path: str) -> ConfigDict:
     """Runs `get_config(variant)` of `FILE.py[:variant]` and resolves it."""
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
-        raise FileNotFoundError(f"config file {file!r} does not exist; the shipped ones are in configs/")
+        raise NotThere(f"config file {file!r} does not exist; the shipped ones are in configs/")
     spec = importlib.util.spec_from_file_location("moejax_config", file)
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # whatever Python says about the user's file
-        raise ValueError(f"config file {file!r} does not load: {type(error).__name__}: {error}") from error
+        raise BadValue(f"config file {file!r} does not load: {type(error).__name__}: {error}") from error
     if not hasattr(module, "get_config"):
-        raise ValueError(f"config file {file!r} defines no get_config()")
+        raise BadValue(f"config file {file!r} defines no get_config()")
     try:
         user = module.get_config(variant) if variant else module.get_config()
     except Exception as error:  # as above
-        raise ValueError(f"config {path!r}: get_config({variant!r}) failed: {error}") from error
+        raise BadValue(f"config {path!r}: get_config({variant!r}) failed: {error}") from error
     if not isinstance(user, ConfigDict | dict):
-        raise ValueError(f"config {path!r}: get_config() gives {type(user).__name__}; it must give a ConfigDict")
+        raise BadValue(f"config {path!r}: get_config() gives {type(user).__name__}; it must give a ConfigDict")
     config = resolve(user)
     if variant and variant not in config.name:  # or two variants would share a folder of runs/
         with config.unlocked():
@@ -119,25 +120,25 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
         if key not in config and prefix.rstrip(".") not in OPEN:
             near = difflib.get_close_matches(key, list(config.keys()), n=1)
             hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise KeyError(f"config has no key {path!r}{hint} (valid here: {', '.join(sorted(config.keys()))})")
+            raise UnknownName(f"config has no key {path!r}{hint} (valid here: {', '.join(sorted(config.keys()))})")
         if prefix.rstrip(".") in OPEN:
             with config.unlocked():
                 config[key] = value
         elif path in OPEN:
             if not hasattr(value, "items"):
-                raise TypeError(f"config key {path!r} is a section, got {value!r}")
+                raise BadType(f"config key {path!r} is a section, got {value!r}")
             config[key] = value if isinstance(value, ConfigDict) else ConfigDict(value)
         elif isinstance(config[key], ConfigDict):
             if not hasattr(value, "items"):
-                raise TypeError(f"config key {path!r} is a section, got {value!r}")
+                raise BadType(f"config key {path!r} is a section, got {value!r}")
             _lay_over(config[key], value, f"{path}.")
         else:
             if isinstance(value, bool) and isinstance(config[key], float):  # it would become 1.0 without a word
-                raise TypeError(f"config key {path!r} is {value!r}; it takes a number")
+                raise BadType(f"config key {path!r} is {value!r}; it takes a number")
             try:
                 config[key] = value
             except TypeError as error:
-                raise TypeError(f"config key {path!r}: {error}") from error
+                raise BadType(f"config key {path!r}: {error}") from error
 
 
 def open_keys(argv, config) -> list[str]:

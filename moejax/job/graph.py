@@ -11,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job.stages import STAGES
 from moejax.runtime import allocator, processes, watchdog
@@ -30,7 +31,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
     wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
-        raise ValueError(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+        raise BadValue(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
     names = closure(wanted)
     work, outside = Work(workdir, quiet), {name: outside_inputs(name, config) for name in names}
     set_up_jax(config, work)

@@ -7,6 +7,8 @@ entry here unless it takes other values.
 
 import fnmatch
 
+from moejax.errors import BadValue
+
 MOST = 2**62  # of whole numbers that nothing else bounds: they still fit an int64
 # {pattern of keys: (lowest, highest)}, both included; the first pattern that matches counts. ABOVE is the least number
 # over its argument, BELOW the greatest under it.
@@ -160,16 +162,14 @@ def _check_key(path, value, default):
     else:
         _check_value(path, value, type(default))
     if path in NEEDED and not value:
-        raise ValueError(f"config key {path!r} is empty; it needs {'at least one entry' if value == () else 'a value'}")
+        raise BadValue(f"config key {path!r} is empty; it needs {'at least one entry' if value == () else 'a value'}")
 
 
 def _check_entries(path, values, default):
     if not isinstance(values, tuple | list):
-        raise ValueError(f"config key {path!r} is {values!r}; it takes a tuple such as {default!r}")
+        raise BadValue(f"config key {path!r} is {values!r}; it takes a tuple such as {default!r}")
     if path in LENGTHS and len(values) != LENGTHS[path]:
-        raise ValueError(
-            f"config key {path!r} has {len(values)} entries; it takes {LENGTHS[path]}, such as {default!r}"
-        )
+        raise BadValue(f"config key {path!r} has {len(values)} entries; it takes {LENGTHS[path]}, such as {default!r}")
     kinds = ENTRIES.get(path) or ((type(default[0]),) if default else (str,))
     for value in values:
         _check_value(path, value, kinds[0])
@@ -179,18 +179,18 @@ def _check_value(path, value, kind):
     shown = f"config key {path!r} is {value!r}" if len(repr(value)) < 200 else f"config key {path!r} is too long"
     if kind is bool or isinstance(value, bool):
         if not (kind is bool and isinstance(value, bool)):
-            raise ValueError(f"{shown}; it takes {_name(kind)}")
+            raise BadValue(f"{shown}; it takes {_name(kind)}")
     elif kind is str:
         if not isinstance(value, str):
-            raise ValueError(f"{shown}; it takes text")
+            raise BadValue(f"{shown}; it takes text")
         if len(value) > 4096 or any(ord(sign) < 32 for sign in value):
-            raise ValueError(f"{shown}; it takes one line of text without control characters")
+            raise BadValue(f"{shown}; it takes one line of text without control characters")
     elif kind in (int, float):
         if not isinstance(value, int if kind is int else int | float):
-            raise ValueError(f"{shown}; it takes {_name(kind)}")
+            raise BadValue(f"{shown}; it takes {_name(kind)}")
         low, high = limits_of(path)
         if not low <= value <= high:  # not-a-number lies nowhere
-            raise ValueError(f"{shown}; it takes {_name(kind)} {interval(low, high)}")
+            raise BadValue(f"{shown}; it takes {_name(kind)} {interval(low, high)}")
 
 
 def limits_of(path: str) -> tuple[float, float]:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.cohorts.embed import options as embedding_options
 from moejax.convert import hf_whisper
+from moejax.errors import BadValue, UnknownName
 from moejax.job import config as configs
 from moejax.job import graph
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.runtime.files import read_json
 from moejax.systems import evaluate
 from moejax.tasks import translation
@@ -37,7 +38,7 @@ def as_trained(corpus: Corpus, system: str) -> Corpus:
     """
     known = evaluate.known_systems(corpus.work)
     if system not in known:
-        raise KeyError(f"no system {system!r} in this workdir; it has {', '.join(known)}")
+        raise UnknownName(f"no system {system!r} in this workdir; it has {', '.join(known)}")
     return _by_stages(corpus, graph.closure([stage_of(system)]), system)
 
 
@@ -48,10 +49,10 @@ def _by_stages(corpus, names, system):
     config = configs.resolve(corpus.cfg)
     for name in names:
         if done[name] is None:
-            raise ValueError(f"{work.root}: {system} needs stage {name}, which is not finished; run it again")
+            raise BadValue(f"{work.root}: {system} needs stage {name}, which is not finished; run it again")
         for need in set(graph.STAGES[name].needs) & done.keys():
             if done[name]["inputs"].get(f"stage {need}") != graph.passed_on(done[need]):
-                raise ValueError(
+                raise BadValue(
                     f"{work.root}: {system} needs stage {name}, which was made from another {need} than stands there "
                     f"now; run it again"
                 )
@@ -76,7 +77,7 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
     opened = evaluate.open_system(corpus, name)
     if opened.control != "none":
         other = hyper.trained_name(name) or "moe"
-        raise ValueError(f"{name} is {other} on another route than its own, for the table alone; load {other} instead")
+        raise BadValue(f"{name} is {other} on another route than its own, for the table alone; load {other} instead")
     timed = _writes_times(corpus)
     return {
         "graphdef": opened.graphdef,

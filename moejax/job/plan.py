@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.convert import hf_whisper
+from moejax.errors import BadValue
 from moejax.nn import functional, quantize
 from moejax.runtime import sharding
 from moejax.tasks import asr
@@ -26,7 +27,7 @@ STAGES = (("gate", ("gate",)), ("experts", ("expert",)), ("joint", ("expert", "g
 def plan(cfg, devices: int = 1) -> str:
     """The plan as text. Errors: ValueError for a mesh or batch that does not fit `devices`, an idle pattern."""
     if devices < 1:
-        raise ValueError(f"--devices must be at least 1, got {devices}")
+        raise BadValue(f"--devices must be at least 1, got {devices}")
     mesh = sharding.pretend_mesh(cfg.mesh.to_dict(), devices)
     config, origin = network(cfg)
     params = abstract(cfg, config)
@@ -74,7 +75,7 @@ def rows_per_device(cfg, mesh) -> dict[str, int]:
     for section in ("experts", "joint", "evaluate"):
         size = cfg[section].batch_size
         if size % cuts:
-            raise ValueError(f"{section}.batch_size={size} does not divide by data * fsdp = {cuts} of this mesh")
+            raise BadValue(f"{section}.batch_size={size} does not divide by data * fsdp = {cuts} of this mesh")
         found[section] = size // cuts
     return found
 
@@ -133,7 +134,7 @@ def shard(path, shape, mesh) -> tuple[int, ...]:
     spec = sharding.param_spec(path, tuple(shape), mesh)
     cuts = [mesh.shape[axis] if axis else 1 for axis in (*spec, *[None] * (len(shape) - len(spec)))]
     if any(size % cut for size, cut in zip(shape, cuts, strict=True)):
-        raise ValueError(f"{path} {tuple(shape)} does not divide by {cuts}")
+        raise BadValue(f"{path} {tuple(shape)} does not divide by {cuts}")
     return tuple(size // cut for size, cut in zip(shape, cuts, strict=True))
 
 

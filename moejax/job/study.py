@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.report import load, stage
@@ -50,7 +51,7 @@ def study(config, workdir, *, seeds: int = 1, variants=(), heldout: bool = False
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
     if seeds < 1:
-        raise ValueError(f"seeds is {seeds}; at least 1 is needed")
+        raise BadValue(f"seeds is {seeds}; at least 1 is needed")
     names = chosen_variants(config, variants)
     for name in names:
         varied(config, name)
@@ -96,18 +97,18 @@ def chosen_variants(config, asked) -> list[str]:
     names = asked.split(",") if isinstance(asked, str) else list(asked)
     if names == ["all"]:
         if not known:
-            raise ValueError("--variants all: the config has no section variants")
+            raise BadValue("--variants all: the config has no section variants")
         return known
     for name in names:
         if name not in known:
-            raise ValueError(f"no variant {name!r} in the config; it has {', '.join(known) or 'none'}")
+            raise BadValue(f"no variant {name!r} in the config; it has {', '.join(known) or 'none'}")
     return names
 
 
 def varied(config, name: str):
     """The config of a variant. Errors: a key that does not exist, a name that is no folder's or is taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in (MAIN, "tune"):
-        raise ValueError(f"variant {name!r}: a name is letters, digits, _ . -, and none of {MAIN}, tune")
+        raise BadValue(f"variant {name!r}: a name is letters, digits, _ . -, and none of {MAIN}, tune")
     values = config.variants[name].to_dict()
     return _derived(config, config.study.systems, values)
 
@@ -151,7 +152,7 @@ def _holding_out(config, work: Work) -> list[tuple]:
     rows = load.utterances(work).values()
     cohorts = sorted({r["cohort"] for r in rows if r["cohort"]})
     if len(cohorts) < 2:
-        raise ValueError(f"no cohort can be held out: the corpus has {', '.join(cohorts) or 'none'}")
+        raise BadValue(f"no cohort can be held out: the corpus has {', '.join(cohorts) or 'none'}")
     needed = config.base.select.to_dict().get("cohort", ())
     needed = {needed} if isinstance(needed, str) else set(needed)
     found = []
@@ -180,7 +181,7 @@ def tuned(config, work: Work):
     for system, grid in grids:
         if system not in adapters.KINDS and not system.startswith("moe"):
             known = ", ".join(["moe", *(k for k in adapters.KINDS if k not in adapters.MANY)])
-            raise ValueError(f"tune names {system!r}; what can be tuned: {known}")
+            raise BadValue(f"tune names {system!r}; what can be tuned: {known}")
         keys, values = zip(*flatten(grid).items(), strict=True)
         results = []
         for point in itertools.product(*values):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from moejax.errors import BadValue, NotThere
 from moejax.job import graph
 from moejax.job.opening import as_trained, open_corpus, stage_of
 from moejax.report import load
@@ -32,7 +33,7 @@ def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Tab
             scored += load.score(evaluation.decode(trained, system, scope), name, known, normalizer)
             found.append(name)
     if not scored:
-        raise ValueError(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")
+        raise BadValue(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")
     return tables.build(
         scored,
         systems=found,
@@ -47,7 +48,7 @@ def _workdir(source) -> Path:
     """The workdir itself, or that of a config, whose stages are run if they are not finished."""
     if isinstance(source, str | Path) and Path(source).is_dir():
         if not Path(source, "config.json").is_file() or not Path(source, "base", "model.json").is_file():
-            raise FileNotFoundError(f"{source} is no moejax workdir: it has no config.json or no base/model.json")
+            raise NotThere(f"{source} is no moejax workdir: it has no config.json or no base/model.json")
         return Path(source)
     config = graph.configs.load(str(source)) if isinstance(source, str | Path) else graph.configs.resolve(source)
     work = graph.run(config, Path("runs", config.name), ["joint", "adapters"])

@@ -5,12 +5,14 @@
 
 import importlib
 
+from moejax.errors import BadValue
+
 TRANSLATORS: dict[str, str] = {"deepl": "moejax.mt.deepl_client:DeepL"}
 
 
 def get(name: str) -> type:
     """The translator class of this name. An unknown name raises and lists the known ones."""
     if name not in TRANSLATORS:
-        raise ValueError(f"unknown translator {name!r}; known: {', '.join(TRANSLATORS)}")
+        raise BadValue(f"unknown translator {name!r}; known: {', '.join(TRANSLATORS)}")
     module, attribute = TRANSLATORS[name].split(":")
     return getattr(importlib.import_module(module), attribute)

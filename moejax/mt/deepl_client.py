@@ -11,12 +11,14 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from moejax.errors import BadValue
+
 BATCH_TEXTS = 50  # DeepL's limit per request
 BATCH_BYTES = 128 * 1024 - 2048  # DeepL's limit of 128 KiB per request body, less what the options take
 KEY_VARIABLE = "DEEPL_AUTH_KEY"
 
 
-class TranslationError(ValueError):
+class TranslationError(BadValue):
     """DeepL did not translate: the message says in one line why, and what to do."""
 
 

@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 
+from moejax.errors import BadValue
+
 
 def cross_scores(model, tokens_BL, states_BTD, heads, mask_BT=None, route=None):
     """(scores [B, H, L, T] float32 before the softmax, decoder states [B, L, D] before the output norm).
@@ -12,7 +14,7 @@ def cross_scores(model, tokens_BL, states_BTD, heads, mask_BT=None, route=None):
     decoder = model.decoder
     known = [(layer, head) for layer, block in enumerate(decoder.layers) for head in range(block.cross_attn.heads)]
     if unknown := sorted(set(heads) - set(known)):
-        raise ValueError(f"no attention heads {unknown[:3]}; layers 0..{known[-1][0]}, heads 0..{known[-1][1]}")
+        raise BadValue(f"no attention heads {unknown[:3]}; layers 0..{known[-1][0]}, heads 0..{known[-1][1]}")
     seen = mask_BT if model.config.mask_padding else None
     x, found = decoder.inputs(tokens_BL), {}
     for layer, block in enumerate(decoder.layers):

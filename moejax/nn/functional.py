@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from moejax.errors import BadValue
 from moejax.nn.variables import GROUPS, Draw
 
 
@@ -22,7 +23,7 @@ def merge(graphdef, params):
     """The model again. Called inside traced functions; the module never leaves them."""
     unknown = set(params) - set(GROUPS)
     if unknown:
-        raise ValueError(f"unknown parameter groups {sorted(unknown)}; known: {sorted(GROUPS)}")
+        raise BadValue(f"unknown parameter groups {sorted(unknown)}; known: {sorted(GROUPS)}")
     return nnx.merge(graphdef, *(nnx.State(_int_keys(params.get(name, {}))) for name in GROUPS))
 
 

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.experts import LayerUpdate
 from moejax.nn.variables import Buffer, Expert, Gate
@@ -123,9 +124,9 @@ def add_hypernet(model, patterns, mean_U, matrix_UK, *, form, atoms, routed, ran
     is; returns the layers' paths. Errors: an unknown form; routed experts without a bank to stand in.
     """
     if form not in FORMS:
-        raise ValueError(f"unknown form {form!r} of a hypernetwork; known: {', '.join(FORMS)}")
+        raise BadValue(f"unknown form {form!r} of a hypernetwork; known: {', '.join(FORMS)}")
     if routed and form != "bank":
-        raise ValueError("routed experts stand in a bank of atoms: the hypernetwork's form must be bank")
+        raise BadValue("routed experts stand in a bank of atoms: the hypernetwork's form must be bank")
     layers = inject.linear_layers(model)
     chosen = inject.matching(layers, patterns)
     shapes = {path: tuple(layers[path].kernel.get_value().shape) for path in chosen}

@@ -9,6 +9,7 @@ import fnmatch
 
 from flax import nnx
 
+from moejax.errors import BadValue
 from moejax.nn import experts
 from moejax.nn.gates import TokenGate
 from moejax.nn.layers import Linear
@@ -41,7 +42,7 @@ def matching(paths, patterns) -> list[str]:
     for pattern in patterns:
         if not fnmatch.filter(paths, pattern):
             shown = ", ".join(paths[:8])
-            raise ValueError(f"pattern {pattern!r} matches no layer; the layers are {shown}, ... ({len(paths)} in all)")
+            raise BadValue(f"pattern {pattern!r} matches no layer; the layers are {shown}, ... ({len(paths)} in all)")
     return [p for p in paths if any(fnmatch.fnmatch(p, pattern) for pattern in patterns)]
 
 
@@ -53,7 +54,7 @@ def sizes(path, targets, rank, alpha) -> tuple[int, float]:
         pattern, *own = (target,) if isinstance(target, str) else target
         if fnmatch.fnmatch(path, pattern):
             return tuple(own) or (rank, alpha)
-    raise ValueError(f"no target matches {path}")
+    raise BadValue(f"no target matches {path}")
 
 
 def add_experts(
@@ -61,7 +62,7 @@ def add_experts(
 ) -> list[str]:
     """Adds fresh experts (which change nothing yet) to the layers that a target matches; returns their paths."""
     if kind not in experts.KINDS:
-        raise ValueError(f"unknown kind of experts {kind!r}; known: {', '.join(experts.KINDS)}")
+        raise BadValue(f"unknown kind of experts {kind!r}; known: {', '.join(experts.KINDS)}")
     layers = linear_layers(model)
     chosen = matching(layers, [target if isinstance(target, str) else target[0] for target in targets])
     for place, path in enumerate(chosen):
@@ -90,5 +91,5 @@ def add_routers(model, *, num_experts, route, init) -> list[str]:
             block.router = TokenGate(model.config.d_model, num_experts=num_experts, route=route, init=init)
             paths.append(f"decoder/layers/{number}/router")
     if not paths:
-        raise ValueError("gate.kind is token, but no target of the mixture is in the decoder, where tokens are")
+        raise BadValue("gate.kind is token, but no target of the mixture is in the decoder, where tokens are")
     return paths

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from moejax.errors import BadValue
 from moejax.nn.variables import Backbone
 from moejax.ops import int8
 from moejax.ops.attention import attend
@@ -96,7 +97,7 @@ class Attention(nnx.Module):
 
     def __init__(self, width, heads, *, init):
         if width % heads:
-            raise ValueError(f"width {width} is not divisible by {heads} heads")
+            raise BadValue(f"width {width} is not divisible by {heads} heads")
         self.heads = heads
         self.q = Linear(width, width, init=init)
         self.k = Linear(width, width, bias=False, init=init)

@@ -5,6 +5,7 @@ Activations have a type of their own (`WhisperConfig.dtype`); experts, gate and 
 
 import jax.numpy as jnp
 
+from moejax.errors import BadValue
 from moejax.nn.functional import nest, paths
 from moejax.ops.int8 import Int8Matrix, quantize_matrix
 
@@ -21,7 +22,7 @@ def quantize(params, kind: str, *, others: str = "float32"):
     if not kind:
         return params
     if kind not in KINDS:
-        raise ValueError(f"unknown format of weights {kind!r}; known: {', '.join(KINDS)}")
+        raise BadValue(f"unknown format of weights {kind!r}; known: {', '.join(KINDS)}")
     flat = {path: _kept(path, leaf, kind, others) for path, leaf in paths(params["backbone"]).items()}
     return {**params, "backbone": nest(flat)}
 
@@ -29,7 +30,7 @@ def quantize(params, kind: str, *, others: str = "float32"):
 def _kept(path, leaf, kind, others):
     if isinstance(leaf, Int8Matrix):
         if kind != "int8":
-            raise ValueError(f"{path} is int8; {kind} weights are read from the checkpoint again")
+            raise BadValue(f"{path} is int8; {kind} weights are read from the checkpoint again")
         return leaf
     if leaf.ndim < 2:
         return leaf

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from moejax.errors import BadValue
 from moejax.nn.layers import Block, Conv, LayerNorm, Linear, Noise, drop
 from moejax.nn.variables import Backbone, Buffer, Head
 
@@ -52,15 +53,15 @@ class WhisperConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is bool and not isinstance(value, bool):
-                raise ValueError(f"{field.name} is {value!r}; it takes True or False")
+                raise BadValue(f"{field.name} is {value!r}; it takes True or False")
             low, high = _SIZES.get(field.name, (1, 10_000_000))
             if field.type is int and not (type(value) is int and low <= value <= high):
-                raise ValueError(f"{field.name} is {value!r}; it takes a whole number from {low} to {high}")
+                raise BadValue(f"{field.name} is {value!r}; it takes a whole number from {low} to {high}")
         for heads in ("encoder_heads", "decoder_heads"):
             if self.d_model % getattr(self, heads):
-                raise ValueError(f"d_model = {self.d_model} does not divide by {heads} = {getattr(self, heads)}")
+                raise BadValue(f"d_model = {self.d_model} does not divide by {heads} = {getattr(self, heads)}")
         if self.d_model % 2:
-            raise ValueError(f"d_model = {self.d_model} is odd; positions are pairs of a sine and a cosine")
+            raise BadValue(f"d_model = {self.d_model} is odd; positions are pairs of a sine and a cosine")
 
 
 class Encoder(nnx.Module):
@@ -83,7 +84,7 @@ class Encoder(nnx.Module):
         x = jax.nn.gelu(self.conv2(x), approximate=False)
         T, limit = x.shape[1], self.positions.shape[0]
         if T > limit:
-            raise ValueError(f"{T} encoder frames exceed the model's {limit}; cut the audio into chunks")
+            raise BadValue(f"{T} encoder frames exceed the model's {limit}; cut the audio into chunks")
         x = drop(noise, x + self.positions[...][None, :T].astype(x.dtype))
         hidden = [x]
         for block in self.layers:
@@ -115,7 +116,7 @@ class Decoder(nnx.Module):
     def inputs(self, tokens_BL, start=0):
         length = tokens_BL.shape[1]
         if length > self.positions.shape[0]:
-            raise ValueError(f"{length} tokens exceed the model's {self.positions.shape[0]}")
+            raise BadValue(f"{length} tokens exceed the model's {self.positions.shape[0]}")
         at_LD = jax.lax.dynamic_slice_in_dim(self.positions[...], start, length)
         return (jnp.take(self.embed[...], tokens_BL, axis=0, mode="clip") + at_LD[None]).astype(self.dtype)
 

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-SAMPLE_RATE = 16_000  # Hz; every waveform of the product has this rate
-N_FFT = 400  # samples of one window: 25 ms
-HOP = 160  # samples between mel frames of the published models: 10 ms
-STRIDE = 2  # mel frames per encoder frame (the second convolution)
+from moejax.audio.constants import HOP, N_FFT, SAMPLE_RATE, STRIDE
+from moejax.errors import BadValue
+
 _CACHED_SAMPLES = 20 * SAMPLE_RATE
 
 _SPAN = 200.0 / 3.0  # Hz per mel in the linear part of Slaney's scale
@@ -46,7 +45,7 @@ def log_mel(audio_BS, *, n_mels=80, hop=HOP):
     """
     batch, samples = audio_BS.shape
     if samples % hop or samples <= N_FFT // 2:
-        raise ValueError(
+        raise BadValue(
             f"log_mel: {samples} samples; must be a multiple of hop {hop} above {N_FFT // 2} (half a window)"
         )
     audio_BS = audio_BS.astype(jnp.float32)
@@ -112,7 +111,7 @@ def mel_filters(n_mels):
     The matrix equals the one published with Whisper to the last float32 digit or two (librosa's `filters.mel`).
     """
     if n_mels < 1:
-        raise ValueError(f"mel_filters: n_mels is {n_mels}, must be at least 1")
+        raise BadValue(f"mel_filters: n_mels is {n_mels}, must be at least 1")
     bin_hz = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     edge_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
     width_hz = np.diff(edge_hz)

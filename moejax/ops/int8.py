@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.errors import BadType
+
 LEVELS = 127  # -128 is left out, so that the range is symmetric
 
 
@@ -33,7 +35,7 @@ class Int8Matrix:
 
     def __getitem__(self, index):
         if index is not Ellipsis:
-            raise TypeError("an Int8Matrix is not cut; take astype(dtype) first")
+            raise BadType("an Int8Matrix is not cut; take astype(dtype) first")
         return self
 
     def astype(self, dtype):

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.errors import BadValue
+
 STD_FLOOR = 1e-4  # below this a standard deviation is rounding noise; also keeps the gradient of sqrt finite
 
 
@@ -38,7 +40,7 @@ def speech_frames(
     (all zeros) falls back to its valid frames, so that no mask of a non-empty utterance is empty.
     """
     if db >= 0:
-        raise ValueError(f"speech_frames: db={db} must be negative: decibels below the utterance's loud level")
+        raise BadValue(f"speech_frames: db={db} must be negative: decibels below the utterance's loud level")
     samples_B = jnp.asarray(samples_B)
     step = hop * stride
     audio_BS = jnp.asarray(audio_BS, jnp.float32)[:, : T * step]
@@ -79,7 +81,7 @@ def pool(states_BTD: jax.Array, mask_BT: jax.Array, how: str = "mean") -> jax.Ar
     A utterance whose mask is empty gives zeros (and `STD_FLOOR`), never NaN. ValueError for another `how`.
     """
     if how not in POOLINGS:
-        raise ValueError(f"unknown pooling {how!r}; known: {', '.join(sorted(POOLINGS))}")
+        raise BadValue(f"unknown pooling {how!r}; known: {', '.join(sorted(POOLINGS))}")
     if np.shape(mask_BT) != np.shape(states_BTD)[:2]:
-        raise ValueError(f"pool: mask {np.shape(mask_BT)} does not fit states {np.shape(states_BTD)}")
+        raise BadValue(f"pool: mask {np.shape(mask_BT)} does not fit states {np.shape(states_BTD)}")
     return POOLINGS[how](jnp.asarray(states_BTD), jnp.asarray(mask_BT, bool))

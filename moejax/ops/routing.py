@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.errors import BadValue
 from moejax.types import Route
 
 
@@ -65,7 +66,7 @@ def sigmoid(logits_BE) -> Route:
 def make_route(logits_BE, *, kind: str, k: int, least: float = 0.1, mass: float = 0.9) -> Route:
     """Route of the configured kind; the only switch between them. `least` belongs to threshold, `mass` to top_p."""
     if kind not in KINDS:
-        raise ValueError(f"unknown routing kind {kind!r}; known: {sorted(KINDS)}")
+        raise BadValue(f"unknown routing kind {kind!r}; known: {sorted(KINDS)}")
     return KINDS[kind](logits_BE, k, least, mass)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import read_json, read_jsonl
 from moejax.score import wer
 from moejax.text import normalize
@@ -38,14 +39,14 @@ def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluati
     """Reads and scores W/evaluate. FileNotFoundError or ValueError name the file and the stage that makes it."""
     listing = work.path("evaluate", "systems.json")
     if not listing.exists():
-        raise FileNotFoundError(f"{listing} is missing: run the stage evaluate before the report")
+        raise NotThere(f"{listing} is missing: run the stage evaluate before the report")
     systems = read_json(listing)
     known = utterances(work)
     rows = []
     for system in systems:
         rows += _score(work.path("evaluate", f"{system}.jsonl"), system, known, normalizer)
     if not rows:
-        raise ValueError(f"{listing} lists no system with an utterance: nothing to report")
+        raise BadValue(f"{listing} lists no system with an utterance: nothing to report")
     own = [r for kind in OWN for r in _own(rows, kind)]
     return Evaluation(
         rows=rows + own,
@@ -93,10 +94,10 @@ def curves(work) -> dict[str, list[dict]]:
 
 def _score(path: Path, system: str, known: dict[str, dict], normalizer: normalize.Normalizer) -> list[dict]:
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing though systems.json lists {system!r}: run the stage evaluate again")
+        raise NotThere(f"{path} is missing though systems.json lists {system!r}: run the stage evaluate again")
     spoken = read_jsonl(path)
     if known and (stray := next((u["id"] for u in spoken if u["id"] not in known), None)):
-        raise ValueError(f"{path} has utterance {stray!r}, which the manifest lacks: run the stage evaluate again")
+        raise BadValue(f"{path} has utterance {stray!r}, which the manifest lacks: run the stage evaluate again")
     return score(spoken, system, known, normalizer)
 
 

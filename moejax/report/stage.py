@@ -11,6 +11,7 @@ import os
 import platform
 import time
 
+from moejax.errors import NotThere
 from moejax.report import errors as report_errors
 from moejax.report import figures, study_page
 from moejax.report import page as report_html
@@ -108,7 +109,7 @@ def normalizer(options) -> normalize.Normalizer:
     spelling = None
     if options.spelling:
         if not os.path.exists(options.spelling):
-            raise FileNotFoundError(f"report.spelling names {options.spelling!r}, which does not exist")
+            raise NotThere(f"report.spelling names {options.spelling!r}, which does not exist")
         with open(options.spelling, encoding="utf-8") as file:
             spelling = json.load(file)
     return normalize.get(options.normalizer, spelling)

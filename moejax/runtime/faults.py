@@ -12,6 +12,8 @@ import os
 import signal
 import time
 
+from moejax.errors import BadValue
+
 # Every point in the code, and what has happened when it is passed.
 POINTS = {
     "checkpoint.begin": "a save was asked for, nothing is written",
@@ -61,9 +63,9 @@ def _parsed(item):
     name, _, number = name.partition(":")
     kind, _, seconds = kind.partition(":")
     if name not in POINTS:
-        raise ValueError(f"MOEJAX_FAULT names {name!r}; the points are {', '.join(POINTS)}")
+        raise BadValue(f"MOEJAX_FAULT names {name!r}; the points are {', '.join(POINTS)}")
     if kind not in KINDS or (number and not number.isdecimal()):
-        raise ValueError(f"MOEJAX_FAULT: {item!r} is not POINT[:PASS]=KIND with a kind of {', '.join(KINDS)}")
+        raise BadValue(f"MOEJAX_FAULT: {item!r} is not POINT[:PASS]=KIND with a kind of {', '.join(KINDS)}")
     return name, (int(number or 1), kind, float(seconds or 1))
 
 

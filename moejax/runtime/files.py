@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from moejax.errors import BadType, BadValue
 from moejax.runtime import faults, processes
 
 TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial", ".*.new", ".*.old")  # how files are called until they are whole
@@ -55,7 +56,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Arrays as .npz, as `write_text`. Errors: an array of Python objects, which would need pickle to be read."""
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
     if objects:
-        raise TypeError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
+        raise BadType(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
     if processes.first():
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
@@ -66,7 +67,7 @@ def read_json(path: Path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged, it is not JSON: {error}") from error
+        raise BadValue(f"{path} is damaged, it is not JSON: {error}") from error
 
 
 def read_jsonl(path: Path) -> list:
@@ -78,7 +79,7 @@ def read_jsonl(path: Path) -> list:
             try:
                 found.append(json.loads(line))
             except ValueError as error:
-                raise ValueError(f"{path} line {number} is not JSON: {error}") from error
+                raise BadValue(f"{path} line {number} is not JSON: {error}") from error
     return found
 
 

@@ -10,15 +10,14 @@ Its own heartbeats end a process without a word; they get twice the time, so tha
 
 import atexit
 import contextlib
-import dis
 import json
 import os
 import signal
 import sys
 import threading
 import time
-from pathlib import Path
 
+from moejax.errors import BadValue, Refused
 from moejax.runtime import stopping, watchdog
 
 PREFIX = "moejax/state/"
@@ -75,7 +74,7 @@ def _numbers() -> dict:
     names = {"num_processes": "MOEJAX_PROCESSES", "process_id": "MOEJAX_PROCESS"}
     for name in names.values():
         if not os.environ.get(name, "").isdecimal():
-            raise ValueError(f"MOEJAX_COORDINATOR is set, {name} is {os.environ.get(name)!r}; it has to be a number")
+            raise BadValue(f"MOEJAX_COORDINATOR is set, {name} is {os.environ.get(name)!r}; it has to be a number")
     return {key: int(os.environ[name]) for key, name in names.items()}
 
 
@@ -90,12 +89,7 @@ def failed(error: Exception) -> None:
     """
     if _group is None or hasattr(error, "exit_code"):  # asked to stop
         return
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code
-    ours = Path(code.co_filename).is_relative_to(Path(__file__).parent)
-    if not ours or dis.opname[code.co_code[trace.tb_lasti]] != "RAISE_VARARGS":  # jax hides its own frames
+    if not isinstance(error, Refused):  # a collective that breaks does not say who is lost
         time.sleep(_group.heartbeat + 2)  # the clock names who is lost, and ends this process
     _group.has_failed = True
     _group.tell("failed", f"process {_group.index} of {_group.count} failed: {error}")
@@ -190,7 +184,7 @@ class Group:
         """A value that another process sets sooner or later; signals are served meanwhile."""
         while True:
             if self._failure is not None:
-                raise ValueError(self._failure)
+                raise BadValue(self._failure)
             watchdog.beat()
             try:
                 return self.client.blocking_key_value_get(key, 500)

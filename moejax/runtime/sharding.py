@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
+from moejax.errors import BadValue
+
 DATA, FSDP, EXPERT, MODEL = AXES = ("data", "fsdp", "expert", "model")
 BATCH_AXES = (DATA, FSDP)
 OUT_PARALLEL = ("q", "k", "v", "fc1")  # kernels [in, out] cut on their out axis ...
@@ -45,16 +47,16 @@ def pretend_mesh(shape, count):
 def mesh_sizes(shape, count):
     """{axis: devices along it} of all four axes. Raises ValueError when they do not multiply to `count`."""
     if unknown := sorted(set(shape) - set(AXES)):
-        raise ValueError(f"unknown mesh axis {unknown[0]!r}; known: {', '.join(AXES)}")
+        raise BadValue(f"unknown mesh axis {unknown[0]!r}; known: {', '.join(AXES)}")
     sizes = {axis: int(shape.get(axis, 1)) for axis in AXES}
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if len(free) > 1 or any(size == 0 or size < -1 for size in sizes.values()):
-        raise ValueError(f"mesh {dict(shape)}: sizes are positive, and at most one is -1")
+        raise BadValue(f"mesh {dict(shape)}: sizes are positive, and at most one is -1")
     if free:
         sizes[free[0]] = count // fixed
     if math.prod(sizes.values()) != count:
-        raise ValueError(f"mesh {dict(shape)} does not fit {count} devices: its product must be {count}")
+        raise BadValue(f"mesh {dict(shape)} does not fit {count} devices: its product must be {count}")
     return sizes
 
 
@@ -132,7 +134,7 @@ def process_shard(mesh):
     rows = sorted({row for (part,) in held for row in range(*part.indices(cuts))})
     count, left = divmod(cuts, len(rows))
     if left or rows[0] % len(rows) or rows != list(range(rows[0], rows[0] + len(rows))):
-        raise ValueError(f"process {jax.process_index()} holds rows {rows} of {cuts}: not one of several equal runs")
+        raise BadValue(f"process {jax.process_index()} holds rows {rows} of {cuts}: not one of several equal runs")
     return rows[0] // len(rows), count
 
 
@@ -148,7 +150,7 @@ def shard_batch(batch, mesh):
         leaf = np.asarray(leaf)
         if leaf.ndim == 0 or (leaf.shape[0] * count) % cuts:
             rows = leaf.shape[0] * count if leaf.ndim else "no"
-            raise ValueError(f"batch leaf {path_string(path)}: {rows} rows do not divide by data * fsdp = {cuts}")
+            raise BadValue(f"batch leaf {path_string(path)}: {rows} rows do not divide by data * fsdp = {cuts}")
         return jax.make_array_from_process_local_data(sharding, leaf, (leaf.shape[0] * count, *leaf.shape[1:]))
 
     return jax.tree_util.tree_map_with_path(place, batch)

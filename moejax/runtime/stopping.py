@@ -13,9 +13,9 @@ import socket
 import sys
 import threading
 
+from moejax.errors import EXIT_PREEMPTED
 from moejax.runtime import watchdog
 
-EXIT_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h: run the same command again and it goes on
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 

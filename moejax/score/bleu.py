@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from moejax.errors import BadValue
+
 
 def score(
     hypotheses: Sequence[str],
@@ -20,11 +22,11 @@ def score(
 
     hypotheses, references = list(hypotheses), list(references)
     if len(hypotheses) != len(references):
-        raise ValueError(f"{len(references)} references for {len(hypotheses)} translations: there must be one each")
+        raise BadValue(f"{len(references)} references for {len(hypotheses)} translations: there must be one each")
     if not hypotheses:
-        raise ValueError("nothing to score: no translation has a reference")
+        raise BadValue("nothing to score: no translation has a reference")
     if empty := sum(not r.strip() for r in references):
-        raise ValueError(f"{empty} of {len(references)} reference translations are empty: leave those utterances out")
+        raise BadValue(f"{empty} of {len(references)} reference translations are empty: leave those utterances out")
     if translation_sources is not None:
         _refuse_own_references(system, list(translation_sources), len(references))
     bleu, chrf = sacrebleu.metrics.BLEU(), sacrebleu.metrics.CHRF()
@@ -44,11 +46,11 @@ def made_by(source: str | None) -> str:
 
 def _refuse_own_references(system: str | None, sources: list[str | None], references: int) -> None:
     if len(sources) != references:
-        raise ValueError(f"{len(sources)} translation sources for {references} references: there must be one each")
+        raise BadValue(f"{len(sources)} translation sources for {references} references: there must be one each")
     if system is None:
-        raise ValueError("translation_sources given without the system that is scored: name the translator")
+        raise BadValue("translation_sources given without the system that is scored: name the translator")
     if own := sum(made_by(s) == made_by(system) for s in sources):
-        raise ValueError(
+        raise BadValue(
             f"{own} of {references} references were made by {system!r}, the system that is scored: "
             "use references of a person or of another translator"
         )

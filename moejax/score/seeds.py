@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from moejax.errors import BadValue
 from moejax.score import bootstrap
 from moejax.score.multiplicity import holm
 from moejax.score.tables import percent, points
@@ -54,11 +55,11 @@ def collect(rows: Iterable[Mapping], fixed: Iterable[str] = ()) -> Scores:
         name = r["id"]
         if words.setdefault(name, r["words"]) != r["words"]:
             lengths = f"{r['words']} and {words[name]} reference words"
-            raise ValueError(f"utterance {name!r} has {lengths}: score all runs on the same texts")
+            raise BadValue(f"utterance {name!r} has {lengths}: score all runs on the same texts")
         speaker[name] = r["speaker"] or ""
         scored = errors.setdefault(r["system"], {}).setdefault(r["seed"], {})
         if name in scored:
-            raise ValueError(f"utterance {name!r} appears twice for system {r['system']!r}, seed {r['seed']}")
+            raise BadValue(f"utterance {name!r} appears twice for system {r['system']!r}, seed {r['seed']}")
         scored[name] = r["errors"]
     return Scores(words, speaker, errors, frozenset(fixed) & errors.keys())
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from moejax.errors import BadValue
 from moejax.score import bootstrap
 
 COLUMNS = ("system", "group", "name", "utterances", "words", "errors", "wer", "wer_low", "wer_high", "cer")
@@ -142,7 +143,7 @@ def build(
         for i, r in scored.items():
             if r["words"] != every[i]["words"]:
                 lengths = f"{r['words']} and {every[i]['words']} reference words"
-                raise ValueError(f"utterance {i!r} has {lengths} in two systems: score them on the same texts")
+                raise BadValue(f"utterance {i!r} has {lengths} in two systems: score them on the same texts")
     groups = _groups(list(every.values()), cohorts)
     cohort_of = {r["speaker"]: r["cohort"] for r in every.values() if r["speaker"] and r["cohort"]}
     table_rows = []
@@ -195,10 +196,10 @@ def _by_system(rows: list[dict], systems: Sequence[str] | None) -> dict[str, dic
     by_system: dict[str, dict[str, dict]] = {s: {} for s in systems or ()}
     for row in rows:
         if lacking := [k for k in NEEDED if k not in row]:
-            raise ValueError(f"a row lacks {', '.join(lacking)}; a row needs {', '.join(NEEDED)}")
+            raise BadValue(f"a row lacks {', '.join(lacking)}; a row needs {', '.join(NEEDED)}")
         scored = by_system.setdefault(row["system"], {})
         if row["id"] in scored:
-            raise ValueError(f"utterance {row['id']!r} appears twice for system {row['system']!r}")
+            raise BadValue(f"utterance {row['id']!r} appears twice for system {row['system']!r}")
         scored[row["id"]] = row
     return {s: scored for s, scored in by_system.items() if scored}
 
@@ -247,7 +248,7 @@ def compare(ours: Sequence[dict], theirs: Sequence[dict], *, draws: int = 1000, 
     Keys: utterances, difference, low, high (95 %), p (approximate randomisation; NaN for one utterance), unit.
     """
     if [r["id"] for r in ours] != [r["id"] for r in theirs]:
-        raise ValueError("paired rows must be of the same utterances in the same order")
+        raise BadValue("paired rows must be of the same utterances in the same order")
     a, b = [r["errors"] for r in ours], [r["errors"] for r in theirs]
     words, speakers = [r["words"] for r in ours], [r["speaker"] or "" for r in ours]
     gap = bootstrap.difference(a, b, words, speakers, draws=draws, seed=seed)

@@ -13,7 +13,8 @@ import scipy.fft
 import scipy.ndimage
 import scipy.signal
 
-RATE = 16000
+from moejax.audio.constants import SAMPLE_RATE
+
 _WINDOW, _HOP = 512, 128
 _HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
@@ -53,7 +54,7 @@ def breathe(samples_S: np.ndarray, amount: float, rng: np.random.Generator) -> n
     envelope_NF = scipy.ndimage.uniform_filter1d(np.abs(spectrum_NF), 13, axis=1)  # 400 Hz: wider than a harmonic
     noise_NF = _stft(rng.standard_normal(len(samples_S), np.float32))
     noise_NF /= np.sqrt(np.square(np.abs(noise_NF)).mean())
-    hertz_F = np.arange(envelope_NF.shape[1]) * (RATE / _WINDOW)
+    hertz_F = np.arange(envelope_NF.shape[1]) * (SAMPLE_RATE / _WINDOW)
     tilt_F = (hertz_F / (hertz_F + 500.0)).astype(np.float32)
     mixed_NF = (1 - amount) * spectrum_NF + amount * tilt_F * envelope_NF * noise_NF
     return _istft(mixed_NF, len(samples_S))
@@ -67,7 +68,9 @@ def slur(samples_S: np.ndarray, seconds: float) -> np.ndarray:
     spectrum_NF = _stft(samples_S)
     log_NF = np.log(np.abs(spectrum_NF) + 1e-4)
     envelope_NF = scipy.ndimage.uniform_filter1d(log_NF, 9, axis=1)
-    slow_NF = scipy.ndimage.gaussian_filter1d(envelope_NF.T.copy(), seconds * RATE / _HOP, axis=1, truncate=2.5).T
+    slow_NF = scipy.ndimage.gaussian_filter1d(
+        envelope_NF.T.copy(), seconds * SAMPLE_RATE / _HOP, axis=1, truncate=2.5
+    ).T
     gain_NF = np.exp(np.clip(slow_NF - envelope_NF, -3.0, 3.0))
     return _istft(spectrum_NF * gain_NF, len(samples_S))
 
@@ -78,10 +81,10 @@ def tremble(samples_S: np.ndarray, hertz: float, depth: float, rng: np.random.Ge
     Pitch swings by a quarter of `depth` (depth 0.8: 20 %), made by reading the samples at an uneven speed, which
     moves the formants as well. Rate and phase wander, as they do in people.
     """
-    time_S = np.arange(len(samples_S), dtype=np.float32) / RATE
+    time_S = np.arange(len(samples_S), dtype=np.float32) / SAMPLE_RATE
     wander = 1 + 0.1 * np.sin(2 * np.pi * 0.7 * time_S + rng.uniform(0, 2 * np.pi))
-    phase_S = 2 * np.pi * hertz * np.cumsum(wander) / RATE + rng.uniform(0, 2 * np.pi)
-    delay_S = 0.25 * depth / (2 * np.pi * hertz) * np.sin(phase_S) * RATE
+    phase_S = 2 * np.pi * hertz * np.cumsum(wander) / SAMPLE_RATE + rng.uniform(0, 2 * np.pi)
+    delay_S = 0.25 * depth / (2 * np.pi * hertz) * np.sin(phase_S) * SAMPLE_RATE
     warped_S = scipy.ndimage.map_coordinates(samples_S, [np.arange(len(samples_S)) + delay_S], order=3, mode="nearest")
     return (warped_S * (1 - depth * (0.5 + 0.5 * np.cos(phase_S)))).astype(np.float32)
 
@@ -90,13 +93,13 @@ def tremble(samples_S: np.ndarray, hertz: float, depth: float, rng: np.random.Ge
 def room(seed: int, low_hz: float, high_hz: float, reverb_s: float) -> np.ndarray:
     """Impulse response of a microphone in a room: colour (+-6 dB), band, decaying tail; unit energy."""
     rng = np.random.default_rng([seed, 11])
-    hertz = np.linspace(0, RATE / 2, 257)
+    hertz = np.linspace(0, SAMPLE_RATE / 2, 257)
     points = np.array([0, 300, 800, 1800, 3200, 5000, 8000])
     gain_db = np.interp(hertz, points, rng.uniform(-6, 6, len(points)))
     gain = 10 ** (gain_db / 20) / np.sqrt((1 + (low_hz / (hertz + 1e-3)) ** 4) * (1 + (hertz / high_hz) ** 8))
-    response_S = scipy.signal.firwin2(257, hertz / (RATE / 2), gain)
+    response_S = scipy.signal.firwin2(257, hertz / (SAMPLE_RATE / 2), gain)
     if reverb_s > 0:  # 60 dB down after reverb_s; the tail carries a fifth of the direct sound's energy
-        time_S = np.arange(int(reverb_s * RATE)) / RATE
+        time_S = np.arange(int(reverb_s * SAMPLE_RATE)) / SAMPLE_RATE
         tail_S = rng.standard_normal(len(time_S)) * np.exp(-6.9 * time_S / reverb_s)
         tail_S *= np.sqrt(0.2 / np.square(tail_S).sum())
         tail_S[0] += 1.0

@@ -4,7 +4,8 @@ import functools
 
 import numpy as np
 
-from moejax.ops.audio import SAMPLE_RATE
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.errors import BadValue
 
 KINDS = ("silence", "white", "pink", "brown", "chord")
 _SECONDS = 8  # of each kind that is drawn once and then read from any place
@@ -16,7 +17,7 @@ def background(rng, samples: int, kind: str, level: float) -> np.ndarray:
     Noises repeat after 8 s. A chord is three to six harmonic tones that swell together and is never the same.
     """
     if kind not in KINDS:
-        raise ValueError(f"unknown background {kind!r}; known: {', '.join(KINDS)}")
+        raise BadValue(f"unknown background {kind!r}; known: {', '.join(KINDS)}")
     if kind == "silence":
         return np.zeros(samples, np.float32)
     if kind == "chord":

@@ -23,6 +23,8 @@ import struct
 import sys
 import tempfile
 
+from moejax.errors import Failed
+
 RATE = 22050  # samples per second of every espeak-ng voice
 MISSING = "espeakng-loader is not installed, and synthesised speech needs it: pip install moejax[quickstart]"
 
@@ -47,7 +49,7 @@ class Engine:
         self._callback = _Callback(self._collect)  # kept: the library holds only the address
         rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT)
         if rate != RATE:
-            raise RuntimeError(f"espeak-ng answered {rate} for its data in {data}, expected {RATE} samples per second")
+            raise Failed(f"espeak-ng answered {rate} for its data in {data}, expected {RATE} samples per second")
         self._lib.espeak_SetSynthCallback(self._callback)
 
     def _collect(self, samples, count, _events) -> int:

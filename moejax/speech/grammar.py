@@ -11,6 +11,8 @@ import dataclasses
 import random
 from collections.abc import Callable, Collection
 
+from moejax.errors import BadValue
+
 # English singular, English plural (None: not used), German singular, German plural, gender.
 _NOUNS = {
     "people": """man men Mann Männer m|woman women Frau Frauen f|child children Kind Kinder n
@@ -380,7 +382,7 @@ def sample(
         if english in taken or not words[0] <= len(english.split()) <= words[1]:
             misses += 1
             if misses > 1000 + 50 * n:
-                raise ValueError(
+                raise BadValue(
                     f"the grammar gave {len(out)} new sentences of {words[0]}-{words[1]} words, asked for {n}"
                 )
             continue

@@ -26,6 +26,8 @@ import numpy as np
 import soundfile
 import soxr
 
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.errors import BadValue, Failed, NotInstalled
 from moejax.speech import atypical, espeak, phonology
 
 RECIPE = 1  # part of every digest: raise it when the same item would sound different
@@ -76,7 +78,7 @@ def _versions() -> str:
     try:
         return f"{RECIPE} {importlib.metadata.version('espeakng-loader')}"
     except importlib.metadata.PackageNotFoundError:
-        raise ModuleNotFoundError(espeak.MISSING) from None
+        raise NotInstalled(espeak.MISSING) from None
 
 
 def digest(item: SpeechItem) -> str:
@@ -120,19 +122,19 @@ class Voicebox:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise RuntimeError(f"espeak-ng ended with status {self._process.wait()} before a request") from None
+            raise Failed(f"espeak-ng ended with status {self._process.wait()} before a request") from None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"espeak-ng ended with status {self._process.wait()} during a request")
+            raise Failed(f"espeak-ng ended with status {self._process.wait()} during a request")
         answer = json.loads(line)
         if isinstance(answer, dict) and "error" in answer:
-            raise ValueError(answer["error"])
+            raise BadValue(answer["error"])
         return answer
 
     def _read(self, size: int) -> bytes:
         data = self._process.stdout.read(size)
         if len(data) != size:
-            raise RuntimeError(f"espeak-ng ended with status {self._process.wait()} inside an utterance")
+            raise Failed(f"espeak-ng ended with status {self._process.wait()} inside an utterance")
         return data
 
     def phonemes(self, texts: Sequence[str]) -> list[list[list[str]]]:
@@ -165,7 +167,7 @@ class Voicebox:
         for item in items:
             (size,) = struct.unpack("<I", self._read(4))
             if size in (0, espeak._FAILED):
-                raise RuntimeError(f"espeak-ng said nothing for {item.text!r} in voice {item.spoken_voice}")
+                raise Failed(f"espeak-ng said nothing for {item.text!r} in voice {item.spoken_voice}")
             yield np.frombuffer(self._read(size), "<i2").astype(np.float32) / 32768
 
 
@@ -179,7 +181,7 @@ def environment() -> dict[str, str]:
 def render(item: SpeechItem, spoken_S: np.ndarray) -> np.ndarray:
     """The finished samples_S (16 kHz) of what espeak-ng spoke (at `espeak.RATE`)."""
     rng = np.random.default_rng(int(digest(item)[:15], 16))
-    samples_S = atypical.trim(soxr.resample(spoken_S, espeak.RATE * item.tract, atypical.RATE, quality="MQ"))
+    samples_S = atypical.trim(soxr.resample(spoken_S, espeak.RATE * item.tract, SAMPLE_RATE, quality="MQ"))
     if item.slur_s > 0:
         samples_S = atypical.slur(samples_S, item.slur_s)
     if item.breath > 0:
@@ -187,14 +189,14 @@ def render(item: SpeechItem, spoken_S: np.ndarray) -> np.ndarray:
     if item.tremor_depth > 0:
         samples_S = atypical.tremble(samples_S, item.tremor_hz, item.tremor_depth, rng)
     around = rng.uniform(0.06, 0.22, 2)
-    samples_S = np.pad(samples_S, [int(seconds * atypical.RATE) for seconds in around])
+    samples_S = np.pad(samples_S, [int(seconds * SAMPLE_RATE) for seconds in around])
     response_S = atypical.room(item.microphone, *item.band_hz, item.reverb_s)
     return atypical.record(samples_S, response_S, item.level_db, item.snr_db, item.noise_color, rng)
 
 
 def _write(path: str, samples_S: np.ndarray) -> None:
     buffer = io.BytesIO()
-    soundfile.write(buffer, samples_S, atypical.RATE, format="WAV", subtype="PCM_16")
+    soundfile.write(buffer, samples_S, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -226,7 +228,8 @@ def main() -> None:
         for path in perform(jobs):
             print(json.dumps(path), flush=True)
     except (ValueError, RuntimeError, OSError) as error:
-        print(json.dumps({"kind": type(error).__name__, "error": str(error)}), flush=True)
+        kind = next((kind.__name__ for kind in (ValueError, OSError) if isinstance(error, kind)), "")
+        print(json.dumps({"kind": kind, "error": str(error)}), flush=True)
         sys.exit(1)
 
 

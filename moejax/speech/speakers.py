@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import random
 
+from moejax.errors import BadValue
 from moejax.speech.render import SpeechItem
 
 # espeak-ng's voice variants that sound like the plain voice of somebody else: a word classifier trained on ten of them
@@ -88,7 +89,7 @@ def _draw(rng: random.Random, value):
 
 def _check(cohort: str) -> None:
     if cohort not in _STYLES:
-        raise ValueError(f"unknown cohort {cohort!r} of synthetic speakers; known: {', '.join(COHORTS)}")
+        raise BadValue(f"unknown cohort {cohort!r} of synthetic speakers; known: {', '.join(COHORTS)}")
 
 
 def _style(cohort: str, level: int, rng: random.Random) -> dict:

@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from moejax.errors import BadValue, Failed, NotInstalled
 from moejax.speech import espeak, speakers
 from moejax.speech.render import SpeechItem, digest, environment, perform
 
@@ -62,10 +63,10 @@ def _dealt(shares: Sequence[Sequence[tuple[SpeechItem, str]]]) -> Iterator[str]:
             if isinstance(answer, str):
                 yield answer
             elif isinstance(answer, dict):
-                kind = {"ValueError": ValueError, "OSError": OSError}.get(answer["kind"], RuntimeError)
+                kind = {"ValueError": BadValue, "OSError": OSError}.get(answer["kind"], Failed)
                 raise kind(answer["error"])
             elif answer != 0:
-                raise RuntimeError(f"a speech synthesis worker ended with status {answer}; its message stands above")
+                raise Failed(f"a speech synthesis worker ended with status {answer}; its message stands above")
             else:
                 running -= 1
     finally:
@@ -95,7 +96,7 @@ def synthesize(
     if not jobs:
         return paths
     if importlib.util.find_spec("espeakng_loader") is None:
-        raise ModuleNotFoundError(espeak.MISSING)
+        raise NotInstalled(espeak.MISSING)
     jobs.sort(key=lambda job: (job[0].spoken_voice, job[1]))
     workers = max(1, min(workers, len(jobs) // 16))
     shares = [jobs[len(jobs) * k // workers : len(jobs) * (k + 1) // workers] for k in range(workers)]
@@ -122,7 +123,7 @@ def readings(
     `synthesize`; ValueError for no texts.
     """
     if not texts:
-        raise ValueError("readings: no texts to read; give at least one")
+        raise BadValue("readings: no texts to read; give at least one")
     items = [speakers.reader(texts[k % len(texts)], cohorts[k % len(cohorts)], f"{seed} {k}") for k in range(n)]
     folder = Path(cache_dir) if cache_dir else cache_folder() / "speech"
     paths = synthesize(items, folder, workers=workers, progress=progress)

@@ -10,6 +10,7 @@ import numpy as np
 
 from moejax.cohorts.embed import options as embedding_options
 from moejax.data.pipeline import eval_batches, loader
+from moejax.errors import UnknownName
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.runtime import faults
@@ -115,7 +116,7 @@ def chosen(cfg, work) -> list[str]:
     asked = list(cfg.evaluate.systems)
     unknown = [name for name in asked if name not in known]
     if unknown:
-        raise KeyError(f"no system {unknown[0]!r} in this workdir; it has {', '.join(known)}")
+        raise UnknownName(f"no system {unknown[0]!r} in this workdir; it has {', '.join(known)}")
     return asked or known
 
 
@@ -124,7 +125,7 @@ def open_system(corpus: Corpus, name: str) -> System:
     work = corpus.work
     known = known_systems(work)
     if name not in known:
-        raise KeyError(f"no system {name!r} in this workdir; it has {', '.join(known)}")
+        raise UnknownName(f"no system {name!r} in this workdir; it has {', '.join(known)}")
     if name == "base":
         config, base = corpus.base
         graphdef, params = asr.init(asr.build(config), base)

@@ -11,6 +11,7 @@ import numpy as np
 
 from moejax import mt
 from moejax.data.pipeline import Plan
+from moejax.errors import BadValue
 from moejax.runtime import processes
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu
@@ -51,7 +52,7 @@ def run(cfg, work) -> dict:
     references = corpus.manifest.column("translation")[rows]
     backend = cfg.translate.backend
     if backend not in BACKENDS:
-        raise ValueError(f"unknown translate.backend {backend!r}; known: {', '.join(BACKENDS)}")
+        raise BadValue(f"unknown translate.backend {backend!r}; known: {', '.join(BACKENDS)}")
     if backend == "auto":
         backend = "offline" if any(references) else "none"
     if backend == "none":
@@ -170,7 +171,7 @@ def _pairs(corpus) -> list[tuple[str, str]]:
     found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
     pairs = [(str(text), str(german)) for text, german in found.items() if german]
     if not pairs:
-        raise ValueError("translate.backend is offline, but no training utterance has a translation; use deepl or none")
+        raise BadValue("translate.backend is offline, but no training utterance has a translation; use deepl or none")
     if cfg.data.source == "builtin" and cfg.translate.extra_pairs:
         from moejax.speech import grammar
 

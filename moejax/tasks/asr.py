@@ -15,6 +15,7 @@ from moejax.decode.decoder import Decoder, Programs
 from moejax.decode.greedy import greedy
 from moejax.decode.language import detect
 from moejax.decode.search import sample
+from moejax.errors import BadValue
 from moejax.nn import functional, gates, inject, variables, whisper
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
@@ -119,7 +120,7 @@ def init(make, base: dict | None = None):
     flat = functional.paths(recipe)
     for path, leaf in flat.items():
         if path in have and tuple(have[path].shape) != tuple(leaf.shape):
-            raise ValueError(f"parameter {path} has shape {have[path].shape}, the model wants {leaf.shape}")
+            raise BadValue(f"parameter {path} has shape {have[path].shape}, the model wants {leaf.shape}")
     chosen = functional.nest({path: have.get(path, leaf) for path, leaf in flat.items()})
     return graphdef, functional.materialise(chosen)
 
@@ -141,7 +142,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     falls, which is 1 without it.
     """
     if row.route not in ROUTES:
-        raise ValueError(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
+        raise BadValue(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
 
     def loss_fn(params, batch: Batch, key, step=None):
         model = functional.merge(graphdef, params)
@@ -348,7 +349,7 @@ def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
 
 def _encoder(graphdef, route, mixture, embedding):
     if route not in ("none", "label", "gate", "uniform"):
-        raise ValueError(f"unknown route {route!r}; known: none, label, gate, uniform")
+        raise BadValue(f"unknown route {route!r}; known: none, label, gate, uniform")
 
     def encode(params, audio_BS, samples_B, label_B, control=0, logits_E=None, mel_BNM=None):
         model = functional.merge(graphdef, params)
@@ -468,7 +469,7 @@ def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0
             embedding_BU, heard_B1 = embed(model, mel_BNM, None, samples_B, untrimmed)[0], jnp.ones((B, 1))
             chosen = mixture.whole_route(model.gate(embedding_BU), model.gate, embedding_BU, heard_B1)
         elif route != "none":
-            raise ValueError(f"logits are defined for the routes none, label and gate, not {route!r}")
+            raise BadValue(f"logits are defined for the routes none, label and gate, not {route!r}")
         return model.decode(tokens_BL, model.encode(mel_BNM, route=chosen), route=chosen)
 
     return run

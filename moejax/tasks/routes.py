@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from moejax.errors import BadValue
 from moejax.ops import routing
 from moejax.types import Route
 
@@ -83,7 +84,7 @@ def controlled(logits_BE, control, logits_E):
 def soften(params, temperature: float):
     """Divides the gate's logits by a temperature, by scaling its last layer: same choice, softer weights."""
     if temperature <= 0:
-        raise ValueError(f"gate.temperature must be positive, got {temperature}")
+        raise BadValue(f"gate.temperature must be positive, got {temperature}")
     gate = params["gate"]["gate"]
     last = {name: gate[name] / temperature for name in ("kernel", "bias") if name in gate}
     return {**params, "gate": {**params["gate"], "gate": {**gate, **last}}}

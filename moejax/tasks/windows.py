@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE, STRIDE
 from moejax.nn import functional, whisper
 from moejax.nn.attention_scores import cross_scores
 from moejax.nn.whisper import sinusoids
 from moejax.ops import losses
-from moejax.ops.audio import SAMPLE_RATE, STRIDE
 from moejax.tasks import asr
 
 REACH = 8  # steps of 0.02 s around a time that count as looking at it, and the least around a word

@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 
+from moejax.errors import BadValue
+
 Normalizer = Callable[[str], str]
 
 _APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "ʼ": "'", "`": "'"})
@@ -70,9 +72,9 @@ NORMALIZERS: dict[str, Normalizer] = {"none": none, "lower": lower, "basic": bas
 def get(name: str, spelling: dict[str, str] | None = None) -> Normalizer:
     """The normaliser of this name; `spelling` is for "english" only. An unknown name is an error listing the known."""
     if name not in NORMALIZERS:
-        raise ValueError(f"unknown normalizer {name!r}; known: {', '.join(NORMALIZERS)}")
+        raise BadValue(f"unknown normalizer {name!r}; known: {', '.join(NORMALIZERS)}")
     if spelling and name != "english":
-        raise ValueError(f"a spelling table belongs to the normalizer 'english', not to {name!r}")
+        raise BadValue(f"a spelling table belongs to the normalizer 'english', not to {name!r}")
     return (lambda text: english(text, spelling)) if spelling else NORMALIZERS[name]
 
 

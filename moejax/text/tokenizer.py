@@ -17,6 +17,7 @@ import pathlib
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from moejax.errors import BadValue, NotThere
 from moejax.text.languages import NAMES, listed
 
 LANGUAGES = tuple(NAMES)
@@ -69,13 +70,13 @@ class Tokenizer:
             added = _read_json(folder / "added_tokens.json")
             backend = _byte_level(model, sorted({EOT: model.token_to_id(EOT), **added}, key={EOT: -1, **added}.get))
         else:
-            raise FileNotFoundError(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
+            raise NotThere(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
         said = {**_read_json(folder / "generation_config.json"), **_read_json(folder / "tokenizer_config.json")}
         multilingual = said.get("is_multilingual", backend.token_to_id(EOT) != _ENGLISH_EOT)
         try:
             return cls(backend, multilingual=bool(multilingual))
         except ValueError as error:
-            raise ValueError(f"{folder}: {error}") from error
+            raise BadValue(f"{folder}: {error}") from error
 
     @classmethod
     def from_tiktoken(cls, path, *, multilingual: bool, num_languages: int = 99):
@@ -85,7 +86,7 @@ class Tokenizer:
         the 1501 timestamps, for the English-only vocabulary as well: 51864, 51865 or 51866 tokens in all.
         """
         if not 0 < num_languages <= len(LANGUAGES):
-            raise ValueError(f"from_tiktoken: num_languages is {num_languages}, must be 1 to {len(LANGUAGES)}")
+            raise BadValue(f"from_tiktoken: num_languages is {num_languages}, must be 1 to {len(LANGUAGES)}")
         vocab, merges = _bpe_of_ranks(_read_ranks(path))
         specials = special_tokens(LANGUAGES[:num_languages], timestamps_seconds=30)
         return cls(_byte_level(models.BPE(vocab=vocab, merges=merges), specials), multilingual=multilingual)
@@ -101,7 +102,7 @@ class Tokenizer:
                 return cls.from_tiktoken(folder / name, multilingual=multilingual)
         if any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             return cls.from_hf_folder(folder)
-        raise FileNotFoundError(f"{folder}: no vocabulary; multilingual.tiktoken, gpt2.tiktoken or tokenizer.json")
+        raise NotThere(f"{folder}: no vocabulary; multilingual.tiktoken, gpt2.tiktoken or tokenizer.json")
 
     @classmethod
     def train(cls, texts, vocab_size: int, languages=("en", "de"), timestamps_seconds: float = 0):
@@ -112,11 +113,11 @@ class Tokenizer:
         """
         unknown = sorted(set(languages) - set(LANGUAGES))
         if unknown:
-            raise ValueError(f"train: unknown languages {unknown}; known: {' '.join(LANGUAGES)}")
+            raise BadValue(f"train: unknown languages {unknown}; known: {' '.join(LANGUAGES)}")
         specials = special_tokens(languages, timestamps_seconds)
         room = vocab_size - len(specials)
         if room < 256:
-            raise ValueError(f"train: vocab_size {vocab_size} is under 256 bytes + {len(specials)} special tokens")
+            raise BadValue(f"train: vocab_size {vocab_size} is under 256 bytes + {len(specials)} special tokens")
         learner = _byte_level(models.BPE(), ())
         trainer = trainers.BpeTrainer(
             vocab_size=room,
@@ -168,7 +169,7 @@ class Tokenizer:
         ids = [int(id) for id in ids]
         outside = [id for id in ids if not 0 <= id < max(self.vocab_size, self.timestamp_begin + 1501)]
         if outside:
-            raise ValueError(f"decode: ids {outside[:5]} are outside the vocabulary 0..{self.vocab_size - 1}")
+            raise BadValue(f"decode: ids {outside[:5]} are outside the vocabulary 0..{self.vocab_size - 1}")
         if skip_special:
             text = self._text.decode([id for id in ids if id < self.eot], skip_special_tokens=False)
         else:
@@ -180,18 +181,18 @@ class Tokenizer:
         ids = [self.sot]
         if self.is_multilingual:
             if language not in self.languages:
-                raise ValueError(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
+                raise BadValue(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
             if task not in TASKS:
-                raise ValueError(f"unknown task {task!r}; known: {' '.join(TASKS)}")
+                raise BadValue(f"unknown task {task!r}; known: {' '.join(TASKS)}")
             ids += [self._special(f"<|{language}|>"), self._special(f"<|{task}|>")]
         elif language != "en" or task != "transcribe":
-            raise ValueError(f"an English-only vocabulary cannot {task} {language!r}; it can transcribe 'en'")
+            raise BadValue(f"an English-only vocabulary cannot {task} {language!r}; it can transcribe 'en'")
         return ids if timestamps else ids + [self.no_timestamps]
 
     def language_id(self, language: str) -> int:
         """Id of a language token."""
         if language not in self.languages:
-            raise ValueError(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
+            raise BadValue(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
         return self._specials[f"<|{language}|>"]
 
     @functools.cached_property
@@ -235,7 +236,7 @@ class Tokenizer:
         for name in names:
             if name in self._specials:
                 return self._specials[name]
-        raise ValueError(f"the vocabulary has no special token {names[0]}; it has {sorted(self._specials)[:12]}")
+        raise BadValue(f"the vocabulary has no special token {names[0]}; it has {sorted(self._specials)[:12]}")
 
 
 def special_tokens(languages, timestamps_seconds: float) -> list[str]:
@@ -270,9 +271,9 @@ def _read_ranks(path):
             token, rank = line.split()
             ranks[base64.b64decode(token)] = int(rank)
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: want a base64 token and its rank, found {line[:40]!r}") from error
+            raise BadValue(f"{path}, line {number}: want a base64 token and its rank, found {line[:40]!r}") from error
     if sorted(ranks.values()) != list(range(len(ranks))):
-        raise ValueError(f"{path}: the ranks of its {len(ranks)} tokens are not 0 to {len(ranks) - 1}, each once")
+        raise BadValue(f"{path}: the ranks of its {len(ranks)} tokens are not 0 to {len(ranks) - 1}, each once")
     return ranks
 
 
@@ -290,7 +291,7 @@ def _bpe_of_ranks(ranks):
             continue
         parts = _split(token, ranks, rank)
         if len(parts) != 2:
-            raise ValueError(f"token {token!r} of rank {rank} is not one merge of two earlier tokens")
+            raise BadValue(f"token {token!r} of rank {rank} is not one merge of two earlier tokens")
         merges.append((spell[parts[0]], spell[parts[1]]))
     return {spell[token]: rank for token, rank in ranks.items()}, merges
 
@@ -334,9 +335,9 @@ def _read_json(path) -> dict:
     try:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({' '.join(str(error).split())[:200]})") from error
+        raise BadValue(f"{path}: not valid JSON ({' '.join(str(error).split())[:200]})") from error
     if not isinstance(found, dict):
-        raise ValueError(f"{path}: holds a {type(found).__name__}, not an object")
+        raise BadValue(f"{path}: holds a {type(found).__name__}, not an object")
     return found
 
 
@@ -344,7 +345,7 @@ def _from_file(read, *paths):
     try:
         return read(*map(str, paths))
     except Exception as error:  # the library raises nothing narrower
-        raise ValueError(f"{paths[0]}: no readable vocabulary ({' '.join(str(error).split())[:200]})") from error
+        raise BadValue(f"{paths[0]}: no readable vocabulary ({' '.join(str(error).split())[:200]})") from error
 
 
 def _write(path, text):

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from moejax.errors import BadValue
 from moejax.text.transcript import Segment, Transcript, Word
 
 LONG_PAUSE = 3.0  # seconds between the starts of two words that end a subtitle of several lines
@@ -34,7 +35,7 @@ class Layout:
         for name in ("max_line_width", "max_line_count", "max_words_per_line"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}, must be at least 1")
+                raise BadValue(f"{name} is {value}, must be at least 1")
 
 
 def write(transcript: Transcript, stem, formats, layout: Layout | None = None) -> list[Path]:
@@ -56,7 +57,7 @@ def write(transcript: Transcript, stem, formats, layout: Layout | None = None) -
 def render(transcript: Transcript, format: str, layout: Layout | None = None) -> str:
     """The content of a file of this format. Errors: ValueError for an unknown one."""
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
+        raise BadValue(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
     return FORMATS[format](transcript, layout or Layout())
 
 
@@ -75,7 +76,7 @@ def as_dict(transcript: Transcript) -> dict:
 def timestamp(seconds: float, *, hours: bool, point: str) -> str:
     """[HH:]MM:SS.mmm, with hours always or only from the first hour on. Errors: ValueError for negative times."""
     if seconds < 0:
-        raise ValueError(f"a time of {seconds} s; times are not negative")
+        raise BadValue(f"a time of {seconds} s; times are not negative")
     rest, milliseconds = divmod(round(seconds * 1000), 1000)
     rest, second = divmod(rest, 60)
     hour, minute = divmod(rest, 60)

@@ -31,6 +31,7 @@ import safetensors
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
+from moejax.errors import BadValue, NotThere
 from moejax.runtime import faults
 from moejax.runtime.sharding import path_string
 
@@ -54,7 +55,7 @@ def flat_state(tree):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {path_string(path): jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in leaves}
     if len(flat) != len(leaves):
-        raise ValueError("two leaves of the state have the same path")
+        raise BadValue("two leaves of the state have the same path")
     return {path: leaf for path, leaf in flat.items() if leaf.size}
 
 
@@ -65,7 +66,7 @@ class Checkpointer:
 
     def __init__(self, directory, keep=2):
         if keep < 2:
-            raise ValueError(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
+            raise BadValue(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
         self.directory, self.keep = Path(directory).resolve(), keep
         self._finishing, self._error = None, None  # the thread that ends the save in flight; what a save failed with
         _hush_late_writes()
@@ -94,7 +95,7 @@ class Checkpointer:
         """
         self.wait()
         if step in self.steps():
-            raise ValueError(f"checkpoint {step} already stands in {self.directory}")
+            raise BadValue(f"checkpoint {step} already stands in {self.directory}")
         faults.point("checkpoint.begin")
         items = ocp.args.Composite(
             state=ocp.args.PyTreeSave(flat_state(state)), data=ocp.args.JsonSave(data), meta=ocp.args.JsonSave(meta)
@@ -242,7 +243,7 @@ class SaveError(OSError):
     """A checkpoint could not be written."""
 
 
-class OtherModel(ValueError):
+class OtherModel(BadValue):
     """A checkpoint is whole, and not of this model."""
 
 
@@ -316,7 +317,7 @@ def _write_manifest(folder):
 def verify(folder):
     """Raises OSError or ValueError, naming the file, unless every file of a step is as it was written."""
     if not (folder / MANIFEST).is_file():
-        raise FileNotFoundError(f"{MANIFEST} is missing")
+        raise NotThere(f"{MANIFEST} is missing")
     raw = (folder / MANIFEST).read_bytes()
     try:
         text = raw.decode()
@@ -325,15 +326,15 @@ def verify(folder):
     except (ValueError, TypeError):  # what is no JSON, or no such JSON
         genuine = False
     if not genuine:
-        raise ValueError(f"{MANIFEST} is not as it was written")
+        raise BadValue(f"{MANIFEST} is not as it was written")
     for name, (size, digest) in files.items():
         path = folder / name
         if not path.is_file():
-            raise FileNotFoundError(f"{name} is missing")
+            raise NotThere(f"{name} is missing")
         if (has := path.stat().st_size) != size:
-            raise ValueError(f"{name} has {has} bytes of {size}")
+            raise BadValue(f"{name} has {has} bytes of {size}")
         if _sha256(path) != digest:
-            raise ValueError(f"{name} has the wrong SHA-256")
+            raise BadValue(f"{name} has the wrong SHA-256")
 
 
 def _read_metadata(io, folder):
@@ -368,7 +369,7 @@ def save_params(path, params, meta=None):
     flat = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if bad := [key.key for key in keys if not isinstance(key.key, str) or "/" in key.key]:
-            raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
+            raise BadValue(f"parameter name {bad[0]!r} must be a string without '/'")
         flat[path_string(keys)] = np.ascontiguousarray(whole_array(leaf)).reshape(np.shape(leaf))
     if jax.process_index() == 0:
         path = Path(path)
@@ -405,13 +406,13 @@ def load_params(path):
     """(params, meta) of a file of `save_params`, arrays in numpy. FileNotFoundError or ValueError naming the file."""
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no parameter file {path}")
+        raise NotThere(f"no parameter file {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             meta = json.loads((file.metadata() or {}).get("moejax", "{}"))
             flat = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+        raise BadValue(f"{path} is not a whole safetensors file: {error}") from error
     params = {}
     for name, array in flat.items():
         *parents, leaf = name.split("/")

@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from moejax.errors import BadValue, NotFinite, Preempted
 from moejax.runtime import faults, processes, watchdog
-from moejax.runtime.stopping import EXIT_PREEMPTED
 from moejax.train.checkpoint import Checkpointer
 from moejax.train.metrics import MetricLog
 from moejax.train.state import check_finite
@@ -27,12 +27,6 @@ from moejax.train.state import check_finite
 PLAIN_EVERY_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
-
-
-class Preempted(Exception):
-    """The run was asked to stop (SIGTERM, SIGINT) and has saved; the command line leaves with `exit_code` 75."""
-
-    exit_code = EXIT_PREEMPTED
 
 
 def fit(
@@ -85,7 +79,7 @@ def fit(
             state, data, kept = found
             start = int(state.step)
             if start > steps:
-                raise ValueError(f"{folder}: the newest checkpoint is of step {start}, past the {steps} asked for")
+                raise BadValue(f"{folder}: the newest checkpoint is of step {start}, past the {steps} asked for")
             _same_run(kept.get("identity", {}), identity or {}, folder, start, force)
             if start == steps:
                 return state
@@ -133,12 +127,8 @@ def _same_run(kept, identity, folder, step, force):
         return
     said = "; ".join(f"{name} was {kept.get(name, 'absent')}, is {identity.get(name, 'absent')}" for name in differ)
     if not force:
-        raise ValueError(f"{folder}: the checkpoint of step {step} is of another run: {said}; --force goes on with it")
+        raise BadValue(f"{folder}: the checkpoint of step {step} is of another run: {said}; --force goes on with it")
     log.warning("%s: going on from step %d of another run: %s", folder, step, said)
-
-
-class NotFinite(ValueError):
-    """Too many updates were left out because loss or gradient was not finite."""
 
 
 class _Records:

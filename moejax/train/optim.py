@@ -3,6 +3,8 @@
 import jax
 import optax
 
+from moejax.errors import BadValue, UnknownName
+
 SCHEDULES = ("cosine", "constant", "linear")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 
@@ -10,9 +12,9 @@ OPTIMIZERS = ("adamw", "adam", "sgd")
 def make_schedule(name, learning_rate, steps, warmup=0):
     """Learning rate by step: linear from 0 over `warmup` steps, then constant or down to 0 at `steps`."""
     if name not in SCHEDULES:
-        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
+        raise BadValue(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
     if not 0 <= warmup <= steps:
-        raise ValueError(f"warmup {warmup} must lie between 0 and steps {steps}")
+        raise BadValue(f"warmup {warmup} must lie between 0 and steps {steps}")
     after = max(1, steps - warmup)
     then = {
         "cosine": optax.cosine_decay_schedule(learning_rate, after),
@@ -32,7 +34,7 @@ def scale_by_group(scales):
     def update(updates, params=None):
         del params
         if unknown := sorted(set(scales) - set(updates)):
-            raise KeyError(f"group_scale names {unknown[0]!r}; the groups that train are {', '.join(sorted(updates))}")
+            raise UnknownName(f"group_scale names {unknown[0]!r}; known: {', '.join(sorted(updates))}")
         return {group: optax.tree.scale(scales.get(group, 1.0), tree) for group, tree in updates.items()}
 
     return optax.stateless(update)
@@ -62,7 +64,7 @@ def make_optimizer(
     or more axes only.
     """
     if name not in OPTIMIZERS:
-        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
+        raise BadValue(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
     rate = make_schedule(schedule, learning_rate, steps, warmup)
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     if name in ("adamw", "adam"):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from moejax.errors import BadValue
 from moejax.runtime import sharding
 
 
@@ -53,9 +54,9 @@ def trainable_leaves(params, trainable):
 
 def _groups(params, trainable):
     if isinstance(trainable, str):
-        raise ValueError(f"trainable is a tuple of group names, not the string {trainable!r}")
+        raise BadValue(f"trainable is a tuple of group names, not the string {trainable!r}")
     if unknown := [group for group in trainable if group not in params]:
-        raise ValueError(f"no parameter group {unknown[0]!r} to train; there are: {', '.join(sorted(params))}")
+        raise BadValue(f"no parameter group {unknown[0]!r} to train; there are: {', '.join(sorted(params))}")
     return {group: params[group] for group in trainable}
 
 
@@ -122,7 +123,7 @@ def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
     if schedule is not None:
         own["learning_rate"] = schedule(state.step)
     if clash := sorted(set(own) & set(extra)):
-        raise ValueError(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
+        raise BadValue(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in {**own, **extra}.items()}
     return new, metrics
 
@@ -139,7 +140,7 @@ def check_finite(state):
     good = jax.device_get(jax.jit(lambda tree: jax.tree.map(lambda leaf: _finite([leaf]), tree))(tree))
     for path, whole in jax.tree_util.tree_leaves_with_path(good):
         if not whole:
-            raise ValueError(f"{sharding.path_string(path)} holds a number that is not finite")
+            raise BadValue(f"{sharding.path_string(path)} holds a number that is not finite")
 
 
 def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None, stepped=False):

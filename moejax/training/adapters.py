@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from moejax.convert import hf_whisper
+from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.files import write_json
@@ -43,13 +44,13 @@ def run(cfg, work) -> dict:
     rows = network.training_rows(corpus)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
-        raise ValueError(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
+        raise BadValue(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     planned = {kind: KINDS[kind](corpus, rows) for kind in cfg.adapters.kinds if kind != FULL}
     names = [name for found, _, _ in planned.values() for name in found]
     names += [MERGED] if "cohort" in planned else []
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"two adapters would be called {twice[0]!r}: rename that group or leave out a kind")
+        raise BadValue(f"two adapters would be called {twice[0]!r}: rename that group or leave out a kind")
     index, summary = {}, {}
     for kind, (names, labels, rank) in planned.items():
         stack = max(len(other) for other, _, its_rank in planned.values() if its_rank == rank)
@@ -88,7 +89,7 @@ def _merged(work, expert, mixture) -> dict:
         elif path.endswith("/B"):
             merged[path] = leaf.reshape(1, E * first, second) * share
         else:
-            raise ValueError(f"adapters of kind cohort cannot be merged: {path} is no factor of a low-rank product")
+            raise BadValue(f"adapters of kind cohort cannot be merged: {path} is no factor of a low-rank product")
     save_params(work.path("adapters", "merged", "params.safetensors"), {"expert": functional.nest(merged)})
     size = functional.count(expert)
     return {"kind": "merged", "label": 0, "rank": count * rank, "trainable": size}

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from moejax.audio.cache import AudioCache
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper
 from moejax.data.collate import Collator
 from moejax.data.pipeline import Plan
 from moejax.decode import alignment_heads
+from moejax.errors import BadValue, NotThere
 from moejax.nn import functional, whisper
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.speech import synthetic
@@ -75,7 +76,7 @@ def inputs(cfg) -> str:
     if not folder:
         return ""
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"model.pretrained: no folder {folder!r}")
+        raise NotThere(f"model.pretrained: no folder {folder!r}")
     seen = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(folder)]
     return hashlib.blake2b(json.dumps(seen).encode(), digest_size=16).hexdigest()
 
@@ -151,7 +152,7 @@ def generation(folder, config) -> dict:
 def from_scratch(cfg) -> whisper.WhisperConfig:
     """The network of `model.size` and `model.sizes`. Errors: an unknown size or field, naming the known ones."""
     if cfg.model.size not in whisper.SIZES:
-        raise ValueError(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
+        raise BadValue(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
     return dataclasses.replace(whisper.SIZES[cfg.model.size], **cfg.model.sizes.to_dict())
 
 
@@ -204,7 +205,7 @@ class _Material:
         keep = np.flatnonzero(lengths <= self.buckets[-1])
         if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
             name, end = corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
-            raise ValueError(
+            raise BadValue(
                 f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
                 f"{long.size} of {real} training utterances are longer"
             )
@@ -257,7 +258,7 @@ def _fit(corpus, config, params, material):
     if section.short_steps:
         short = mixed[material.samples[mixed] <= material.buckets[0]]
         if not len(short):
-            raise ValueError(f"base.short_steps: nothing is as short as {material.buckets[0] / 16000} s")
+            raise BadValue(f"base.short_steps: nothing is as short as {material.buckets[0] / SAMPLE_RATE} s")
         phases.insert(0, (("short",), packed.changed(section, steps=section.short_steps), short))
     if section.finetune_steps:
         options = packed.changed(

@@ -17,13 +17,14 @@ import numpy as np
 import soundfile
 
 from moejax.audio import read
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
+from moejax.errors import BadValue
 from moejax.runtime.files import write_json, write_text
 from moejax.work.stage import Stage
 
-RATE = 16000
 DEFAULTS = {
     "data": {
         "source": "builtin",  # builtin, folder, hf, digits
@@ -112,7 +113,7 @@ def load(cfg) -> list[Utterance]:
     """The utterances of the corpus that `cfg.data` names; one-line errors for an unknown source or option, or none."""
     source = cfg.data.source
     if source not in SOURCES:
-        raise ValueError(f"data.source: unknown {source!r}; known: {', '.join(SOURCES)}")
+        raise BadValue(f"data.source: unknown {source!r}; known: {', '.join(SOURCES)}")
     function, options = SOURCES[source], _plain(cfg.data.options)
     parameters = inspect.signature(function).parameters
     offered = {
@@ -124,13 +125,13 @@ def load(cfg) -> list[Utterance]:
         for name in options:
             if name not in parameters or name in ("root", "path", "columns", "cache_dir"):
                 known = ", ".join(name for name in parameters if name not in arguments) or "none"
-                raise ValueError(f"data.options: source {source} has no option {name!r}; it has {known}")
+                raise BadValue(f"data.options: source {source} has no option {name!r}; it has {known}")
     utterances = function(**{**arguments, **options})
     if not utterances:
-        raise ValueError(f"data.source {source}: no utterances in {cfg.data.root!r}")
+        raise BadValue(f"data.source {source}: no utterances in {cfg.data.root!r}")
     twice = [name for name, count in collections.Counter(u.id for u in utterances).items() if count > 1]
     if twice:
-        raise ValueError(f"data.source {source}: id {twice[0]!r} stands in more than one row (data.columns.id)")
+        raise BadValue(f"data.source {source}: id {twice[0]!r} stands in more than one row (data.columns.id)")
     return utterances
 
 
@@ -189,7 +190,7 @@ def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | read.R
     try:
         if not utterance.text.strip():
             raise read.Rejected("no_text", "the text is empty")
-        checked = read.load(utterance.audio, target_rate=RATE, **limits)
+        checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
     except read.Rejected as rejected:
         return rejected
     fixes, path = checked.fixes, utterance.audio
@@ -198,7 +199,7 @@ def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | read.R
     if not isinstance(path, str) or fixes:
         path = folder / audio_name(utterance.id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, checked.samples, RATE, subtype="PCM_16", format="FLAC")
+        soundfile.write(path, checked.samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
         path = Path("describe", "audio", audio_name(utterance.id))
     return {
         **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
@@ -218,7 +219,7 @@ def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
         counts = collections.Counter(entry["reason"] for entry in skipped).most_common()
         reasons = ", ".join(f"{reason} {count}" for reason, count in counts)
         first = f"{skipped[0]['id']}: {skipped[0]['detail']}"
-        raise ValueError(
+        raise BadValue(
             f"describe: {len(skipped)} of {total} utterances ({100 * share:.1f} %) cannot be used, more than "
             f"data.max_skipped_share={cfg.data.max_skipped_share:g}: {reasons} (first: {first})"
         )

@@ -19,6 +19,7 @@ utterance alone; two systems more condition otherwise (`VIEWS`):
 import numpy as np
 
 from moejax.cohorts import projection
+from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.runtime.files import read_json, write_json
 from moejax.tasks import asr
@@ -73,9 +74,9 @@ def training_rows(corpus: Corpus, name: str) -> np.ndarray:
     cohorts = list(corpus.cfg.hyper.cohorts)
     there = set(corpus.manifest.column("cohort")[corpus.rows("train")])
     if absent := [cohort for cohort in cohorts if cohort not in there]:
-        raise ValueError(f"hyper.cohorts has {absent[0]!r}; the training part has {', '.join(sorted(there))}")
+        raise BadValue(f"hyper.cohorts has {absent[0]!r}; the training part has {', '.join(sorted(there))}")
     if not cohorts:
-        raise ValueError(f"{name} trains on hyper.cohorts, which is empty; there are {', '.join(sorted(there))}")
+        raise BadValue(f"{name} trains on hyper.cohorts, which is empty; there are {', '.join(sorted(there))}")
     return network.training_rows(corpus, {"cohort": cohorts})
 
 
@@ -86,12 +87,10 @@ def definition(cfg, name: str) -> task.Hyper:
     h, m = cfg.hyper, cfg.mixture
     wide = h.atoms if h.form == "trunk" else 1
     if own := [target for target in m.targets if not isinstance(target, str)]:
-        raise ValueError(
-            f"mixture.targets gives {own[0][0]!r} a rank of its own; a hypernetwork has one rank: give none"
-        )
+        raise BadValue(f"mixture.targets gives {own[0][0]!r} a rank of its own; a hypernetwork has one rank: give none")
     routed = h.routed if name.startswith("moe") else 0
     if not 0 <= routed < h.atoms:
-        raise ValueError(f"hyper.routed is {routed}; of {h.atoms} atoms (hyper.atoms) at most {h.atoms - 1} are routed")
+        raise BadValue(f"hyper.routed is {routed}; of {h.atoms} atoms (hyper.atoms) at most {h.atoms - 1} are routed")
     return task.Hyper(
         targets=tuple(m.targets),
         form=h.form,

@@ -12,6 +12,7 @@ import numpy as np
 
 from moejax.cohorts import projection
 from moejax.data.pipeline import Plan
+from moejax.errors import BadValue
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.checkpoint import save_params
@@ -79,7 +80,7 @@ def gate(cfg, work) -> dict:
     embedding = network.gate_inputs(corpus, everything)
     fit_rows = np.flatnonzero(corpus.manifest.column("sample") & keep)
     if not len(fit_rows):
-        raise ValueError("no utterance of the sample was kept by cluster.noise; choose another noise policy")
+        raise BadValue("no utterance of the sample was kept by cluster.noise; choose another noise policy")
     mean, matrix = _projection(cfg.gate, clusters, embedding[fit_rows])
     target = membership if cfg.gate.targets == "soft" else np.eye(E, dtype=np.float32)[np.maximum(label, 0)]
     weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
@@ -282,7 +283,7 @@ def _projection(section, clusters, embedding_NU):
     """(mean_U, matrix_UK): the gate's fixed affine input. Principal components are scaled to unit variance."""
     there = "proj_matrix" in clusters and clusters["proj_matrix"].size
     if section.input == "discriminant" and not there:
-        raise ValueError("gate.input is discriminant, but cluster.discriminant is none; known: raw, pca, auto")
+        raise BadValue("gate.input is discriminant, but cluster.discriminant is none; known: raw, pca, auto")
     if section.input == "pca":
         found = projection.fit_pca(embedding_NU, dims=section.input_dims)
         std_K = np.maximum(found(embedding_NU).std(0), 1e-4)
@@ -300,9 +301,9 @@ def _voices(corpus, mean_U, matrix_UK, share) -> dict:
     rows = corpus.rows("train")
     speaker_N = corpus.manifest.column("speaker")[rows]
     if not 0 < share < 1:
-        raise ValueError(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
+        raise BadValue(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
     if not (speaker_N != "").any():
-        raise ValueError("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
+        raise BadValue("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
     named = rows[speaker_N != ""]
     own_NK = (network.gate_inputs(corpus, named) - mean_U) @ matrix_UK
     mean_NK = (network.speaker_means(corpus, named) - mean_U) @ matrix_UK

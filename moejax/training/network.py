@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.tasks import asr
@@ -123,7 +124,7 @@ def gate_inputs(corpus: Corpus, rows) -> np.ndarray:
     ids = corpus.manifest.column("id")[rows]
     missing = [name for name in ids if name not in place]
     if missing:
-        raise ValueError(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
+        raise BadValue(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
     return found["embedding"][[place[name] for name in ids]]
 
 

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE, STRIDE
 from moejax.data.pack import Packer, Recipe, WindowPlan
-from moejax.ops.audio import SAMPLE_RATE, STRIDE
+from moejax.errors import BadValue
 from moejax.tasks import asr, windows
 from moejax.training import fitting
 from moejax.work.context import bucket_samples
@@ -42,7 +43,7 @@ def phases(section) -> list[Phase]:
     """The phases of `base.pack`. Errors: a list of another length than `seconds`, lengths that do not ascend."""
     pack, count = section.pack, len(section.pack.seconds)
     if list(pack.seconds) != sorted(set(pack.seconds)) or not 0 < pack.seconds[0] <= pack.seconds[-1] <= 30:
-        raise ValueError(f"base.pack.seconds is {tuple(pack.seconds)}; needs ascending lengths of at most 30 s")
+        raise BadValue(f"base.pack.seconds is {tuple(pack.seconds)}; needs ascending lengths of at most 30 s")
     columns = []
     for name, usual in (
         ("steps", section.steps),
@@ -52,7 +53,7 @@ def phases(section) -> list[Phase]:
     ):
         values = tuple(pack[name]) or (usual,) * count
         if len(values) != count:
-            raise ValueError(f"base.pack.{name} has {len(values)} entries for {count} window lengths (pack.seconds)")
+            raise BadValue(f"base.pack.{name} has {len(values)} entries for {count} window lengths (pack.seconds)")
         columns.append(values)
     return [Phase(f"{s:g}s", float(s), *row) for s, row in zip(pack.seconds, zip(*columns, strict=True), strict=True)]
 
@@ -63,18 +64,18 @@ def check(cfg, config) -> None:
     phases(section)
     for name in ("ctc", "short_steps", "finetune_steps"):
         if section[name]:
-            raise ValueError(f"base.{name} does not go with base.pack; its phases are pack.seconds and pack.steps")
+            raise BadValue(f"base.{name} does not go with base.pack; its phases are pack.seconds and pack.steps")
     if section.pack.guide and not section.timestamps:
-        raise ValueError("base.pack.guide needs base.timestamps: they say where a token is heard")
+        raise BadValue("base.pack.guide needs base.timestamps: they say where a token is heard")
     if section.warp_time and section.timestamps:
-        raise ValueError("base.warp_time would falsify the times of base.timestamps; base.pack.speed moves them along")
+        raise BadValue("base.warp_time would falsify the times of base.timestamps; base.pack.speed moves them along")
     if config.mask_padding:
-        raise ValueError(
+        raise BadValue(
             "base.pack needs a model that hears its padding, as published ones do: model.sizes.mask_padding=False"
         )
     limit = config.max_source_positions * STRIDE * config.hop / SAMPLE_RATE
     if section.pack.seconds[-1] > limit:
-        raise ValueError(f"base.pack.seconds ends at {section.pack.seconds[-1]}; the model hears {limit} s")
+        raise BadValue(f"base.pack.seconds ends at {section.pack.seconds[-1]}; the model hears {limit} s")
 
 
 def fit(corpus, config, params, tokenizer, sources):
@@ -118,10 +119,10 @@ def _packer(cfg, config, tokenizer, sources, phase) -> Packer:
     (window,) = bucket_samples((phase.seconds,), config.hop)
     fits = np.flatnonzero(sources.samples <= window)
     if not len(fits):
-        raise ValueError(f"base.pack.seconds: no utterance is as short as {phase.seconds} s")
+        raise BadValue(f"base.pack.seconds: no utterance is as short as {phase.seconds} s")
     if phase.seconds == pack.seconds[-1] and len(fits) < len(sources.samples):
         longest = sources.samples.max() / SAMPLE_RATE
-        raise ValueError(f"base.pack.seconds end at {phase.seconds} s; the training part has one of {longest:.2f} s")
+        raise BadValue(f"base.pack.seconds end at {phase.seconds} s; the training part has one of {longest:.2f} s")
     values = {name: pack[name] for name in _RECIPE}
     if not cfg.base.timestamps:
         values["plain"] = 1.0

@@ -5,6 +5,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from moejax.errors import BadValue
 from moejax.tasks import asr
 
 
@@ -19,7 +20,7 @@ def gate_scores(corpus, graphdef, params, embedding, label, fit_rows) -> dict:
     held = np.flatnonzero((corpus.manifest.column("split") != "train") & (label >= 0))
     known = fit_rows[label[fit_rows] >= 0]
     if not len(held):
-        raise ValueError("no utterance of dev or test is in a cluster, so there is none to test the gate on")
+        raise BadValue("no utterance of dev or test is in a cluster, so there is none to test the gate on")
     logits_NE = np.asarray(asr.make_gate(graphdef)(params, embedding[held]))
     majority = np.bincount(label[known]).argmax()
     return {

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from moejax.audio.cache import AudioCache
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper
 from moejax.data.collate import Collator
 from moejax.data.manifest import Manifest
+from moejax.errors import BadValue
 from moejax.nn.quantize import quantize
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.runtime import processes, sharding
 from moejax.runtime.files import read_json
 from moejax.text.tokenizer import Tokenizer
@@ -90,7 +91,7 @@ class Corpus:
         equal = {name: list(value) if isinstance(value, tuple) else value for name, value in equal.items()}
         rows = self.manifest.indices(**equal, **({} if split is None else {"split": split}))
         if not len(rows):
-            raise ValueError(f"no utterance in split {split!r} with {equal or 'no selection'}; cohorts: {self.cohorts}")
+            raise BadValue(f"no utterance in split {split!r} with {equal or 'no selection'}; cohorts: {self.cohorts}")
         return rows
 
     def prefix(self) -> list[int]:
@@ -110,7 +111,7 @@ class Corpus:
         for row, ids in zip(rows, tokens, strict=True):
             if len(ids) - 1 > limit:
                 name = self.manifest.column("id")[row]
-                raise ValueError(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
+                raise BadValue(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
         return Collator(
             audio=_Rows(self.audio, rows),
             samples=self.samples[rows],

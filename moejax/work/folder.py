@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from moejax.errors import BadValue, NotAFolder
 from moejax.runtime import faults, processes, watchdog
 from moejax.runtime.files import link, read_json, sweep, write_json
 
@@ -56,7 +57,7 @@ class Work:
         self.root = Path(root)
         for place in (self.root, *self.root.parents):
             if place.exists() and not place.is_dir():
-                raise NotADirectoryError(f"workdir {self.root}: {place} is a file; a workdir is a folder, or not there")
+                raise NotAFolder(f"workdir {self.root}: {place} is a file; a workdir is a folder, or not there")
         self.quiet = quiet
 
     def path(self, *parts) -> Path:
@@ -119,7 +120,7 @@ class Work:
         if before and before["digest"] == digest(inputs):
             return False
         if before and not force and not (folder / "done.json").exists() and steps_below(folder):
-            raise ValueError(
+            raise BadValue(
                 f"{folder} holds a training that is not finished (step {max(steps_below(folder))} is saved), "
                 f"and the config is another ({difference(before.get('inputs', {}), inputs)}): run it as it was, "
                 "take another workdir, or say --force to begin the stage anew"

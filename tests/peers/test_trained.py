@@ -19,12 +19,12 @@ import whisper
 
 import moejax
 from moejax.audio import read as audio_io
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.manifest import Manifest
 from moejax.decode.decoder import Window
 from moejax.decode.guards import Guards
 from moejax.decode.options import DecodingOptions
 from moejax.export import write
-from moejax.ops.audio import SAMPLE_RATE
 from moejax.speech.background import KINDS, background
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -13,6 +13,7 @@ import numpy as np
 
 from moejax.bench import inputs
 from moejax.bench.worker import Job, serve
+from moejax.errors import Failed
 
 DEVICE = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
 
@@ -24,7 +25,7 @@ def converted(folder) -> Path:
         command = [sys.executable, "-m", "ctranslate2.converters.transformers", "--model", str(folder)]
         done = subprocess.run([*command, "--output_dir", str(target), "--force"], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"the converter failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+            raise Failed(f"the converter failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return target
 
 

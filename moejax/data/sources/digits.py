@@ -15,6 +15,7 @@ from moejax.audio.read import Rejected, gate, read
 from moejax.data.manifest import SPLITS, Utterance
 from moejax.data.sources import folder
 from moejax.data.splits import unit
+from moejax.errors import BadValue, NotThere
 
 _COLUMNS = ("file", "text", "digit", "speaker", "take")
 STRINGS = {"train": 400, "dev": 30, "test": 60}
@@ -102,7 +103,7 @@ def deal(takes: list[dict], *, seed: int, dev_share: float, test_share: float) -
     """{part: clips} of the takes of one digit by one speaker, disjoint, at least one in each part."""
     if len(takes) < 3:
         name = f"{takes[0]['speaker']}, digit {takes[0]['digit']}"
-        raise ValueError(f"digits: {name}: {len(takes)} clips cannot be dealt to train, dev and test; at least 3")
+        raise BadValue(f"digits: {name}: {len(takes)} clips cannot be dealt to train, dev and test; at least 3")
     parts: dict[str, list[dict]] = {part: [] for part in SPLITS}
     rest = []
     for clip in takes:
@@ -131,14 +132,14 @@ def _draw(pool, count, min_digits, max_digits, pause_seconds, name, seed):
 
 def _rows(root: str) -> list[dict]:
     if not root or not os.path.isdir(root):
-        raise FileNotFoundError(f"digits: no folder {root!r} (data.root)")
+        raise NotThere(f"digits: no folder {root!r} (data.root)")
     table = os.path.join(os.path.abspath(root), "metadata.csv")
     if not os.path.isfile(table):
-        raise FileNotFoundError(f"digits: no table {table}")
+        raise NotThere(f"digits: no table {table}")
     rows, root = folder.read_table(table), os.path.abspath(root)
     for name in _COLUMNS:
         if name not in rows[0]:
-            raise ValueError(f"{table}: no column {name!r}; it has {', '.join(rows[0])}")
+            raise BadValue(f"{table}: no column {name!r}; it has {', '.join(rows[0])}")
     for number, row in enumerate(rows, start=1):
         row["path"] = folder.inside(root, root, row["file"], where=f"{table}: row {number}")
     return rows
@@ -151,19 +152,19 @@ def _cohorts(cohorts: Mapping[str, Sequence[str]], speakers: set[str]) -> dict[s
     for cohort, names in cohorts.items():
         for name in names:
             if name not in speakers:
-                raise ValueError(
+                raise BadValue(
                     f"digits: no speaker {name!r} (cohort {cohort}); there are {', '.join(sorted(speakers))}"
                 )
             if name in cohort_of:
-                raise ValueError(f"digits: speaker {name!r} stands in cohorts {cohort_of[name]} and {cohort}")
+                raise BadValue(f"digits: speaker {name!r} stands in cohorts {cohort_of[name]} and {cohort}")
             cohort_of[name] = cohort
     return cohort_of
 
 
 def _check(strings, min_digits: int, max_digits: int, pause_seconds) -> None:
     if set(strings) != set(SPLITS):
-        raise ValueError(f"digits: strings_per_speaker has {', '.join(strings)}; it needs {', '.join(SPLITS)}")
+        raise BadValue(f"digits: strings_per_speaker has {', '.join(strings)}; it needs {', '.join(SPLITS)}")
     if not 1 <= min_digits <= max_digits:
-        raise ValueError(f"digits: min_digits={min_digits}, max_digits={max_digits}; needs 1 <= min <= max")
+        raise BadValue(f"digits: min_digits={min_digits}, max_digits={max_digits}; needs 1 <= min <= max")
     if len(pause_seconds) != 2 or not 0 <= pause_seconds[0] <= pause_seconds[1]:
-        raise ValueError(f"digits: pause_seconds={tuple(pause_seconds)}; needs (shortest, longest)")
+        raise BadValue(f"digits: pause_seconds={tuple(pause_seconds)}; needs (shortest, longest)")

@@ -15,6 +15,7 @@ import soundfile
 from moejax.audio.read import Rejected, check_file, read
 from moejax.audio.soundfiles import BLOCK_FRAMES
 from moejax.data.manifest import Utterance
+from moejax.errors import BadValue, NotThere
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")
@@ -80,9 +81,9 @@ def load(
     Errors (one line each): missing folder, table, column; a row that is no row; a path that leaves root.
     """
     if text not in TEXT:
-        raise ValueError(f"folder: text={text!r}; known: {', '.join(TEXT)}")
+        raise BadValue(f"folder: text={text!r}; known: {', '.join(TEXT)}")
     if not root or not os.path.isdir(root):
-        raise FileNotFoundError(f"folder: no folder {root!r} (data.root)")
+        raise NotThere(f"folder: no folder {root!r} (data.root)")
     root = os.path.abspath(root)
     utterances, seen = [], {}
     for table, split in _tables(root, metadata):
@@ -92,7 +93,7 @@ def load(
             where = f"{table}: row {number}"
             values = {field: _text(row.get(column), field, f"{where}, {column!r}") for field, column in mapping.items()}
             if not values["audio"]:
-                raise ValueError(f"{where} has an empty {mapping['audio']!r}")
+                raise BadValue(f"{where} has an empty {mapping['audio']!r}")
             path = inside(root, os.path.dirname(table), values.pop("audio"), where=where)
             name = os.path.splitext(os.path.relpath(path, root))[0].replace(os.sep, "/")
             audio: str | Segment = path
@@ -102,7 +103,7 @@ def load(
                 name = f"{name}@{audio.offset:g}"
             values["id"] = values.get("id") or name
             if (other := seen.setdefault(values["id"], where)) != where:
-                raise ValueError(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
+                raise BadValue(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
             values["text"] = normalise(values["text"], text)
             if split and not values.get("split"):
                 values["split"] = split
@@ -125,13 +126,13 @@ def cell(value) -> str:
 def _text(value, field: str, where: str) -> str:
     """`cell` of a value that can be one line of text (the spoken text and its translation: of any number of lines)."""
     if isinstance(value, bool | list | dict) or (field == "audio" and not isinstance(value, str | None)):
-        raise ValueError(f"{where} is a {type(value).__name__} ({repr(value)[:60]}); it takes text")
+        raise BadValue(f"{where} is a {type(value).__name__} ({repr(value)[:60]}); it takes text")
     found = cell(value)
     plain = "text" if field in ("text", "translation", "prompt") else ""
     if any(ord(sign) < 32 and not (plain and sign in "\t\n\r") for sign in found):
-        raise ValueError(f"{where} has control characters: {found[:60]!r}")
+        raise BadValue(f"{where} has control characters: {found[:60]!r}")
     if any("\ud800" <= sign <= "\udfff" for sign in found):
-        raise ValueError(f"{where} has half a character (a lone surrogate): {found[:60]!r}")
+        raise BadValue(f"{where} has half a character (a lone surrogate): {found[:60]!r}")
     return found
 
 
@@ -142,7 +143,7 @@ def _seconds(value, where: str) -> float:
     except (TypeError, ValueError):
         seconds = -1.0
     if not 0 <= seconds < 1e6:
-        raise ValueError(f"{where} is {repr(value)[:60]}; it takes seconds, 0 or more")
+        raise BadValue(f"{where} is {repr(value)[:60]}; it takes seconds, 0 or more")
     return seconds
 
 
@@ -151,15 +152,13 @@ def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
         if (path := Path(root, name)).is_file():
             return [(path, "")]
         if name == metadata and metadata != "metadata.csv":
-            raise FileNotFoundError(f"folder: no table {path} (data.options.metadata)")
+            raise NotThere(f"folder: no table {path} (data.options.metadata)")
     found = []
     for split in _SPLIT_FOLDERS:
         tables = [Path(root, split, name) for name in _METADATA if Path(root, split, name).is_file()]
         found += [(table, split) for table in tables[:1]]
     if not found:
-        raise FileNotFoundError(
-            f"folder: no table in {root}; known names: {', '.join(_METADATA)} (data.options.metadata)"
-        )
+        raise NotThere(f"folder: no table in {root}; known names: {', '.join(_METADATA)} (data.options.metadata)")
     return found
 
 
@@ -170,10 +169,10 @@ def read_table(path: str | Path) -> list[dict]:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}: line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x})") from error
+        raise BadValue(f"{path}: line {line} is not UTF-8 (byte 0x{error.object[error.start]:02x})") from error
     if (at := content.find("\0")) >= 0:
         line = content.count("\n", 0, at) + 1
-        raise ValueError(f"{path}: line {line} has a NUL byte; tables are UTF-8 text")
+        raise BadValue(f"{path}: line {line} has a NUL byte; tables are UTF-8 text")
     if path.suffix in (".json", ".jsonl", ".ndjson"):
         rows = _json_rows(content, path)
     else:
@@ -183,17 +182,15 @@ def read_table(path: str | Path) -> list[dict]:
         try:
             names = reader.fieldnames or []
             if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
-                raise ValueError(f"{path}: the column {twice[0]!r} stands twice in the header")
+                raise BadValue(f"{path}: the column {twice[0]!r} stands twice in the header")
             rows = list(reader)
         except csv.Error as error:
-            raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
+            raise BadValue(f"{path}: line {reader.line_num}: {error}") from error
         for number, row in enumerate(rows, start=1):
             if None in row or None in row.values():
-                raise ValueError(
-                    f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})"
-                )
+                raise BadValue(f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})")
     if not rows:
-        raise ValueError(f"{path}: no rows")
+        raise BadValue(f"{path}: no rows")
     return rows
 
 
@@ -206,7 +203,7 @@ def _json_rows(content: str, path: Path) -> list[dict]:
             rows += [_parsed(line, path, number)] if line.strip() else []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise ValueError(f"{path}: row {number} is a {type(row).__name__}, not an object")
+            raise BadValue(f"{path}: row {number} is a {type(row).__name__}, not an object")
     return rows
 
 
@@ -214,9 +211,9 @@ def _parsed(text: str, path, line: int):
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {line + error.lineno - 1}: {error.msg}") from error
+        raise BadValue(f"{path}: line {line + error.lineno - 1}: {error.msg}") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists in lists
-        raise ValueError(f"{path}: line {line}: {str(error)[:100]}") from error
+        raise BadValue(f"{path}: line {line}: {str(error)[:100]}") from error
 
 
 def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str) -> dict[str, str]:
@@ -225,9 +222,9 @@ def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str)
     mapping = {}
     for field, column in columns.items():
         if field not in FIELDS:
-            raise ValueError(f"data.columns: unknown field {field!r}; known: {', '.join(FIELDS)}")
+            raise BadValue(f"data.columns: unknown field {field!r}; known: {', '.join(FIELDS)}")
         if column and column not in existing:
-            raise ValueError(f"{where}: no column {column!r} (data.columns.{field}); it has {', '.join(existing)}")
+            raise BadValue(f"{where}: no column {column!r} (data.columns.{field}); it has {', '.join(existing)}")
         if column:
             mapping[field] = column
     for field in FIELDS:
@@ -236,7 +233,7 @@ def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str)
                 mapping[field] = name
     for field in ("audio", "text"):
         if field not in mapping:
-            raise ValueError(f"{where}: no column for {field} (data.columns.{field}); it has {', '.join(existing)}")
+            raise BadValue(f"{where}: no column for {field} (data.columns.{field}); it has {', '.join(existing)}")
     return mapping
 
 
@@ -244,5 +241,5 @@ def inside(root: str, base: str, path: str, *, where: str) -> str:
     """The absolute path of `path` (relative to `base`), refused if it is not below `root`; links are not followed."""
     absolute = os.path.abspath(os.path.join(base, path))
     if os.path.commonpath([root, absolute]) != root or absolute == root:
-        raise ValueError(f"{where}: {path!r} leads out of {root}")
+        raise BadValue(f"{where}: {path!r} leads out of {root}")
     return absolute

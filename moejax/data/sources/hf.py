@@ -11,6 +11,7 @@ import numpy as np
 from moejax.audio.read import Rejected, read
 from moejax.data.manifest import Utterance
 from moejax.data.sources.folder import TEXT, cell, normalise, resolve_columns
+from moejax.errors import BadValue, NotThere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,11 @@ def load(
     import datasets
 
     if text not in TEXT:
-        raise ValueError(f"hf: text={text!r}; known: {', '.join(TEXT)}")
+        raise BadValue(f"hf: text={text!r}; known: {', '.join(TEXT)}")
     parts = _open(datasets, path, name)
     if split is not None:
         if split not in parts:
-            raise ValueError(f"hf: {path!r} has no part {split!r}; it has {', '.join(parts)}")
+            raise BadValue(f"hf: {path!r} has no part {split!r}; it has {', '.join(parts)}")
         parts = {split: parts[split]}
     utterances = []
     for part, dataset in parts.items():
@@ -93,11 +94,11 @@ def _label(feature, value) -> str:
 
 def _open(datasets, path: str, name: str | None) -> dict:
     if not path:
-        raise FileNotFoundError("hf: no folder or dataset id given (data.root)")
+        raise NotThere("hf: no folder or dataset id given (data.root)")
     saved = [file for file in ("dataset_dict.json", "state.json") if os.path.isfile(os.path.join(path, file))]
     try:
         opened = datasets.load_from_disk(path) if saved else datasets.load_dataset(path, name)
     except Exception as error:  # the library raises a dozen unrelated types here, all of them meaning this
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FileNotFoundError(f"hf: {path!r} is no dataset folder and cannot be fetched ({first})") from error
+        raise NotThere(f"hf: {path!r} is no dataset folder and cannot be fetched ({first})") from error
     return dict(opened) if isinstance(opened, dict) else {str(opened.split or "train"): opened}
