@@ -1,6 +1,7 @@
 """The public face: load a model, give it audio, get text. Numpy in, numpy out."""
 
 import copy
+import dataclasses
 import functools
 import re
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from moejax.audio import read as audio_io
-from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
@@ -22,12 +23,11 @@ from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.runtime import allocator
+from moejax.systems.system import Network, System
 from moejax.tasks import asr
 from moejax.text import languages
 from moejax.text.tokenizer import Tokenizer
 from moejax.text.transcript import Transcript
-
-PUBLISHED_SECONDS = 30.0
 
 
 def load(path, system: str | None = None, weights: str = "", vocabulary=None, adapters=(), route=None) -> "Recognizer":
@@ -102,13 +102,11 @@ def _cached(name: str) -> Path:
 
 def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":
     graphdef, params = asr.init(asr.build(config), quantize(params, weights))
-    longest = min(PUBLISHED_SECONDS, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
+    longest = min(WINDOW_SECONDS, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
     shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
-    timed = writes_times and _has_times(config, tokenizer) and longest == PUBLISHED_SECONDS and not config.mask_padding
+    timed = writes_times and _has_times(config, tokenizer) and longest == WINDOW_SECONDS and not config.mask_padding
     return Recognizer(
-        graphdef,
-        params,
-        config,
+        System("base", "base", "base", Network(graphdef, params, config)),
         tokenizer,
         seconds=(*shorter, longest),
         language=None if timed else "en",
@@ -135,32 +133,39 @@ class Recognizer:
 
     def __init__(
         self,
-        graphdef,
-        params,
-        config,
+        system: System,
         tokenizer,
         *,
         seconds,
-        route="none",
-        mixture=None,
-        embedding=None,
-        label=0,
-        language="en",
-        batch_size=8,
-        seed=0,
-        timestamps=False,
+        language: str | None = "en",
+        timestamps: bool = False,
         heads=None,
-        logits_E=None,
+        batch_size: int = 8,
+        seed: int = 0,
     ):
-        """`seconds`: window lengths. `language`: the default, None detects it. `timestamps`: the model writes them and
-        hears 30 s, so long audio is read as the reference reads it. `heads`: (layer, head) pairs for word times.
-        `logits_E`: what the gate says of the speaker who was enrolled; None asks it anew for every window.
+        """`system`: opened; the other settings say how it listens. `seconds`: window lengths. `language`: the default,
+        None detects it. `timestamps`: the model writes them and hears 30 s, so long audio is read as the reference
+        reads it. `heads`: (layer, head) pairs for word times.
         """
-        self.graphdef, self.params, self.config, self.tokenizer = graphdef, params, config, tokenizer
+        self.system, self.tokenizer = system, tokenizer
         self.seconds = tuple(sorted(seconds))
-        self.route, self.mixture, self.embedding, self.label = route, mixture, embedding, label
         self.language, self.batch_size, self.seed = language, batch_size, seed
-        self.timestamps, self.heads, self.logits_E = timestamps, heads, logits_E
+        self.timestamps, self.heads = timestamps, heads
+
+    @property
+    def network(self) -> Network:
+        """What is run, and on which route."""
+        return self.system.network
+
+    @property
+    def config(self):
+        """`nn.whisper.WhisperConfig` of the network."""
+        return self.network.config
+
+    @property
+    def params(self) -> dict:
+        """Its parameters."""
+        return self.network.params
 
     def transcribe(self, audio, *, rate: int = SAMPLE_RATE, progress: Progress | None = None, **options):
         """Transcript of a path or an array [S] or [S, channels] at `rate` Hz, or a list of Transcripts of a list.
@@ -195,22 +200,24 @@ class Recognizer:
         Errors: ValueError for a system that nobody's voice changes (`base`, an adapter) and for recordings in which
         nothing can be heard; else as `transcribe`.
         """
-        if self.route != "gate":
+        network = self.network
+        if network.route != "gate":
             raise BadValue("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
         items = audio if isinstance(audio, list | tuple) else [audio]
         waves = [self.read(item, rate) for item in items]
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
             raise BadValue(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
-        embed, found = asr.make_embed(self.graphdef, self.embedding), []
+        embed, found = asr.make_embed(network.graphdef, network.embedding), []
         for piece in pieces:
             window = next(samples for samples in self.samples if samples >= len(piece))
             audio_BS = np.pad(piece, (0, window - len(piece)))[None]
-            found.append(np.asarray(embed(self.params, audio_BS, np.array([len(piece)], np.int32)))[0])
+            found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32)))[0])
         other = copy.copy(self)
         for compiled in ("decoder", "_logits"):
             other.__dict__.pop(compiled, None)
-        other.logits_E = np.asarray(asr.make_gate(self.graphdef)(self.params, np.mean(found, axis=0)[None]))[0]
+        logits_NE = np.asarray(asr.make_gate(network.graphdef)(network.params, np.mean(found, axis=0)[None]))
+        other.system = dataclasses.replace(self.system, network=dataclasses.replace(network, logits_NE=logits_NE))
         return other
 
     def stream(
@@ -288,41 +295,45 @@ class Recognizer:
         step = 2 * self.config.hop
         return tuple(-(-round(s * SAMPLE_RATE) // step) * step for s in self.seconds)
 
+    def _logits_E(self):
+        """What stands in place of the gate's logits for everybody, or None."""
+        return None if self.network.logits_NE is None else self.network.logits_NE[0]
+
     @functools.cached_property
     def decoder(self):
         """The `decode.decoder.Decoder` of this system, for windows of audio or of features."""
         return asr.make_decoder(
-            self.graphdef,
+            self.network.graphdef,
             self.params,
             self.config,
             self.tokenizer,
             samples=self.samples,
-            route=self.route,
-            mixture=self.mixture,
-            embedding=self.embedding,
+            route=self.network.route,
+            mixture=self.network.mixture,
+            embedding=self.network.embedding,
             batch_size=self.batch_size,
-            label=self.label,
+            label=self.network.label,
             seed=self.seed,
-            logits_E=self.logits_E,
+            logits_E=self._logits_E(),
         )
 
     @functools.lru_cache(maxsize=2)  # noqa: B019 - a recognizer lives as long as the program
     def _aligner(self, task):
-        return Aligner(self.graphdef, self.params, self.config, self.tokenizer, heads=self.heads, task=task)
+        return Aligner(self.network.graphdef, self.params, self.config, self.tokenizer, heads=self.heads, task=task)
 
     @functools.cached_property
     def _encode(self):
-        return jax.jit(lambda params, mel_BNM: functional.merge(self.graphdef, params).encode(mel_BNM))
+        return jax.jit(lambda params, mel_BNM: functional.merge(self.network.graphdef, params).encode(mel_BNM))
 
     @functools.cached_property
     def _logits(self):
         return asr.make_logits(
-            self.graphdef,
-            route=self.route,
-            mixture=self.mixture,
-            embedding=self.embedding,
-            label=self.label,
-            logits_E=self.logits_E,
+            self.network.graphdef,
+            route=self.network.route,
+            mixture=self.network.mixture,
+            embedding=self.network.embedding,
+            label=self.network.label,
+            logits_E=self._logits_E(),
         )
 
 

@@ -12,7 +12,7 @@ from moejax.nn import functional
 from moejax.runtime import faults
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr
-from moejax.work.context import Corpus
+from moejax.work.context import Context
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -36,37 +36,39 @@ def options(cfg) -> asr.Embedding:
 
 def run(cfg, work) -> dict:
     """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits."""
-    corpus = Corpus(cfg, work)
-    config, params = corpus.base
+    context = Context(cfg, work)
+    config, params = context.base.config, context.base.params
     depth = config.encoder_layers
     wrong = [layer for layer in cfg.embed.layers if not -1 <= layer <= depth]
     if wrong:
         raise BadValue(f"embed.layers has {wrong[0]}; this encoder has layers 0 to {depth}, and -1 for its output")
     graphdef, _ = functional.abstract(asr.build(config))
     embed = asr.make_embed(graphdef, options(cfg))
-    rows = np.arange(len(corpus.manifest))
-    fetch = _Audio(corpus.audio)
-    names = corpus.manifest.column("id")
-    batches = eval_batches(corpus.samples, corpus.buckets, cfg.embed.batch_size, multiple=corpus.multiple, names=names)
+    rows = np.arange(len(context.corpus.manifest))
+    fetch = _Audio(context.corpus.audio)
+    names = context.corpus.manifest.column("id")
+    batches = eval_batches(
+        context.corpus.samples, context.buckets, cfg.embed.batch_size, multiple=context.multiple, names=names
+    )
     out = None
     stream = loader(batches, fetch, workers=cfg.runtime.workers)
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
-        placed = shard_batch(batch, corpus.mesh)
+        placed = shard_batch(batch, context.mesh)
         pooled_BU = np.asarray(embed(params, placed["audio_BS"], placed["samples_B"]))
         if out is None:
             out = np.zeros((len(rows), pooled_BU.shape[1]), np.float32)
         out[index[index >= 0]] = pooled_BU[index >= 0]
         faults.point("embed.batch")
     if not np.isfinite(out).all():
-        bad = corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
+        bad = context.corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
     path = work.path("embed", "embeddings.npz")
     temporary = path.with_name(".embeddings.tmp.npz")
     names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]
-    np.savez(temporary, id=corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
+    np.savez(temporary, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
     faults.point("embed.partial")
     os.replace(temporary, path)
-    more = gradients.write(corpus) if "gradient" in cfg.embed.signals else {}
+    more = gradients.write(context) if "gradient" in cfg.embed.signals else {}
     return {"utterances": len(rows), "width": int(out.shape[1]), **more}
 
 

@@ -15,27 +15,27 @@ from moejax.data.pipeline import eval_batches, loader
 from moejax.errors import NotThere
 from moejax.nn import functional
 from moejax.tasks import asr
-from moejax.work.context import Corpus, key_of
+from moejax.work.context import Context, key_of
 
 TOGETHER = 8  # utterances whose gradients are in memory at once
 
 
-def write(corpus: Corpus) -> dict:
+def write(context: Context) -> dict:
     """Writes W/embed/gradients.npz: id [M] of the sample's utterances in train, gradient [M, blocks x dims] float32
     with rows of unit length in every block, block_names (encoder, decoder).
     """
     began = time.monotonic()
-    cfg, work = corpus.cfg, corpus.work
+    cfg, work = context.cfg, context.work
     options = cfg.embed.gradient
-    manifest = corpus.manifest
+    manifest = context.corpus.manifest
     rows = np.flatnonzero(manifest.column("sample") & (manifest.column("split") == "train"))
-    config, base = corpus.base
+    config, base = context.base.config, context.base.params
     mixture = asr.Mixture(tuple(options.targets), 1, options.rank, float(options.rank), routing="dense")
     graphdef, params = asr.init(asr.build(config, mixture=mixture, seed=cfg.seed), base)
     blocks = sorted({path.split("/")[0] for path in functional.paths(params["expert"])})
     sketch = asr.make_gradients(graphdef, mixture, dims=options.dims, together=TOGETHER)
-    batches = eval_batches(corpus.samples[rows], corpus.buckets, options.batch_size, multiple=TOGETHER)
-    stream = loader(batches, corpus.collator(rows, np.zeros(len(rows), np.int64)), workers=cfg.runtime.workers)
+    batches = eval_batches(context.corpus.samples[rows], context.buckets, options.batch_size, multiple=TOGETHER)
+    stream = loader(batches, context.collator(rows, np.zeros(len(rows), np.int64)), workers=cfg.runtime.workers)
     out = np.zeros((len(rows), len(blocks) * options.dims), np.float32)
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="gradients"), strict=False):
         found = sketch(params, batch, key_of(cfg, "gradients"))

@@ -11,7 +11,7 @@ import numpy as np
 from moejax.convert import hf_whisper
 from moejax.runtime.files import read_json
 from moejax.score.tables import pipe
-from moejax.work.context import Corpus
+from moejax.work.context import Context
 
 LIBRARY = {"hf": "transformers", "openai": "whisper", "ctranslate2": "ctranslate2", "peft": "peft"}
 LOAD = {
@@ -46,37 +46,37 @@ model.load_adapter(FOLDER + "/../shared", adapter_name="shared")
 model.base_model.set_adapter(["expert", "shared"])"""
 
 
-def card(corpus: Corpus, part, to: str, dtype: str, quantization: str | None) -> str:
+def card(context: Context, part, to: str, dtype: str, quantization: str | None) -> str:
     """README.md of one exported folder."""
-    title = f"{corpus.cfg.name}: {part.name} for {LIBRARY[to]}"
-    config = hf_whisper.load_config(corpus.base_folder)
+    title = f"{context.cfg.name}: {part.name} for {LIBRARY[to]}"
+    config = hf_whisper.load_config(context.base.folder)
     sections = [
-        _front(corpus, to),
+        _front(context, to),
         f"# {title}\n\nExported by moejax: {part.meaning}.",
         *_warnings(config),
-        _facts(corpus, part, config, to, dtype, quantization),
-        _errors(corpus, part),
-        "## How to load it\n\n```python\n" + _load(corpus, part, to) + "\n```",
-        _versions(corpus),
+        _facts(context, part, config, to, dtype, quantization),
+        _errors(context, part),
+        "## How to load it\n\n```python\n" + _load(context, part, to) + "\n```",
+        _versions(context),
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def index(corpus: Corpus, parts, folders: dict[str, str]) -> str:
+def index(context: Context, parts, folders: dict[str, str]) -> str:
     """README.md of a folder of folders: which is what."""
     rows = [[f"[{part.name}]({folders[part.name]}/README.md)", part.meaning] for part in parts]
-    title = f"# {corpus.cfg.name}: LoRA adapters for PEFT"
+    title = f"# {context.cfg.name}: LoRA adapters for PEFT"
     table = "\n".join(pipe(["folder", "what it is"], rows, align_left=True))
-    return "\n\n".join([_front(corpus, "peft"), title, table]) + "\n"
+    return "\n\n".join([_front(context, "peft"), title, table]) + "\n"
 
 
-def _front(corpus, to):
+def _front(context, to):
     """What the Hugging Face hub reads. No licence is invented."""
     lines = [f"library_name: {LIBRARY[to]}", "pipeline_tag: automatic-speech-recognition", "tags:", "- whisper"]
     lines += ["- moejax", *(["- lora"] if to == "peft" else [])]
-    lines += ["language:", f"- {corpus.cfg.data.language}"]
-    if corpus.cfg.export.license:
-        lines.append(f"license: {json.dumps(corpus.cfg.export.license)}")
+    lines += ["language:", f"- {context.cfg.data.language}"]
+    if context.cfg.export.license:
+        lines.append(f"license: {json.dumps(context.cfg.export.license)}")
     return "\n".join(["---", *lines, "---"])
 
 
@@ -89,21 +89,21 @@ def _warnings(config):
     return ["> **Not a standard Whisper:** " + "; ".join(found) + "."] if found else []
 
 
-def _facts(corpus, part, config, to, dtype, quantization):
-    rows = [["base", _base(corpus)], ["network", _network(config)], ["corpus", _corpus(corpus)]]
-    rows.append(["data digest", _data_digest(corpus)])
+def _facts(context, part, config, to, dtype, quantization):
+    rows = [["base", _base(context)], ["network", _network(config)], ["corpus", _corpus(context)]]
+    rows.append(["data digest", _data_digest(context)])
     if part.weights is not None:
         rows.append(["weights of the experts", ", ".join(f"{e}: {w:g}" for e, w in enumerate(part.weights))])
     if part.adapter:
         ranks = sorted({update.rank for update in part.adapter.values()})
         rows.append(["layers changed", f"{len(part.adapter)}, by updates of rank {', '.join(map(str, ranks))}"])
     rows.append(["numbers", f"{dtype}" + (f", quantized to {quantization}" if quantization else "")])
-    rows.append(["licence", corpus.cfg.export.license or "not stated (the run's config has no export.license)"])
+    rows.append(["licence", context.cfg.export.license or "not stated (the run's config has no export.license)"])
     return "## Facts\n\n" + "\n".join(pipe(["", ""], rows, align_left=True))
 
 
-def _base(corpus):
-    cfg = corpus.cfg
+def _base(context):
+    cfg = context.cfg
     if not cfg.model.pretrained:
         return f"trained from scratch by this run, size {cfg.model.size} ({cfg.base.steps} steps)"
     tuned = f", fine-tuned for {cfg.base.steps} steps by this run" if cfg.base.steps else ""
@@ -115,8 +115,8 @@ def _network(config):
     return f"Whisper, {layers}, {config.vocab_size} tokens, {config.num_mel_bins} mel bins"
 
 
-def _corpus(corpus):
-    manifest = corpus.manifest
+def _corpus(context):
+    manifest = context.corpus.manifest
     split, seconds = manifest.column("split"), manifest.column("seconds")
     parts = [
         f"{name} {int((split == name).sum())} utterances ({seconds[split == name].sum() / 3600:.2f} h)"
@@ -124,17 +124,17 @@ def _corpus(corpus):
         if (split == name).any()
     ]
     speakers = len(np.unique(manifest.column("speaker")[split == "train"]))
-    return f"{corpus.cfg.data.source}: {', '.join(parts)}; {speakers} speakers to train on"
+    return f"{context.cfg.data.source}: {', '.join(parts)}; {speakers} speakers to train on"
 
 
-def _data_digest(corpus):
-    data = corpus.work.path("describe", "manifest.parquet").read_bytes()
+def _data_digest(context):
+    data = context.work.path("describe", "manifest.parquet").read_bytes()
     return f"sha256 of the manifest {hashlib.sha256(data).hexdigest()}"
 
 
-def _errors(corpus, part):
+def _errors(context, part):
     """The rows of this system in W/report/table.csv, where it is the same system."""
-    file = corpus.work.path("report", "table.csv")
+    file = context.work.path("report", "table.csv")
     head = "## Word error rate"
     if not file.exists():
         return f"{head}\n\nNot measured: the run has no report."
@@ -142,7 +142,7 @@ def _errors(corpus, part):
         rows = [row for row in csv.DictReader(lines) if row["system"] == part.system]
     if not rows:
         return f"{head}\n\nNot measured: {part.system} is not in the run's report."
-    note = f"On the {corpus.cfg.evaluate.split} part, decoded by moejax."
+    note = f"On the {context.cfg.evaluate.split} part, decoded by moejax."
     if not part.exact:
         note += f" Of {part.system} itself, which chooses a route for each utterance; this export was not scored."
     cells = [[r["group"], r["name"], r["utterances"], _percent(r["wer"]), _interval(r)] for r in rows]
@@ -159,17 +159,17 @@ def _interval(row):
     return "-" if np.isnan(low) else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _load(corpus, part, to):
+def _load(context, part, to):
     code = LOAD[to]
     if to == "peft" and part.weights is not None and part.name.rpartition("/")[2].startswith("expert_"):
         if "shared expert" in part.meaning:
             code = code[: code.rindex("model = PeftModel")].rstrip() + BOTH
-    code = code.replace("FOLDER", '"path/to/this/folder"').replace("LANGUAGE", repr(corpus.cfg.data.language))
-    return code.replace("BASE", json.dumps(str(corpus.cfg.model.pretrained or Path(corpus.base_folder).resolve())))
+    code = code.replace("FOLDER", '"path/to/this/folder"').replace("LANGUAGE", repr(context.cfg.data.language))
+    return code.replace("BASE", json.dumps(str(context.cfg.model.pretrained or Path(context.base.folder).resolve())))
 
 
-def _versions(corpus):
-    ran = read_json(corpus.work.path("config.json"))
+def _versions(context):
+    ran = read_json(context.work.path("config.json"))
     trained = ", ".join(f"{name} {version}" for name, version in ran["versions"].items())
     lines = [f"- trained with {trained}", f"- exported with moejax {importlib.metadata.version('moejax')}"]
     lines += [f"- config digest {ran['digest']}" + (f", commit {ran['commit']}" if ran["commit"] else "")]

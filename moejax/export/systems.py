@@ -6,23 +6,14 @@ import math
 import numpy as np
 
 from moejax.convert import low_rank
-from moejax.errors import BadValue, UnknownName
+from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.ops import routing
-from moejax.runtime.files import read_json
-from moejax.systems import controls, evaluate
+from moejax.systems import registry
+from moejax.systems.system import Network, System
 from moejax.tasks import asr
-from moejax.train.checkpoint import load_params
-from moejax.training import hyper, network
-from moejax.work.context import Corpus
-
-MIXTURES = {"moe": "joint", "moe_frozen": "experts"}  # system: the stage that left its experts
-FULL = "full"  # the network that was trained as a whole: no LoRA
-# The mixture on one route for everybody: the systems of a gate that are one network
-CONSTANT = {
-    "moe_mean_gate": "moe on the mean route of its training part for every utterance",
-    "moe_uniform_gate": "moe on even weights for every utterance",
-}
+from moejax.training import gate_inputs
+from moejax.work.context import Context
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,97 +33,98 @@ class Part:
     stabilised: bool = False
 
 
-def default_system(corpus: Corpus) -> str:
-    """The best trained system there is, as `moejax.load` chooses it."""
-    known = evaluate.known_systems(corpus.work)
-    return next(name for name in ("moe", "moe_frozen", "base") if name in known)
-
-
-def check_system(corpus: Corpus, name: str) -> None:
-    """Raises KeyError for a system that was not trained, ValueError for a control that is no network."""
-    known = [system for system in evaluate.known_systems(corpus.work) if _exists_alone(system)]
-    if not _exists_alone(name):
-        raise BadValue(f"{name} is moe with its gate's choice exchanged; export one of {', '.join(known)}")
-    if name not in known:
-        raise UnknownName(f"no system {name!r} in this workdir; it has {', '.join(known)}")
-    if _generated(corpus, name):
-        raise BadValue(f"{name} makes its weights anew from every utterance: no other library runs it")
-    if name == FULL:
-        raise BadValue(f"{name} is a Hugging Face folder already: {corpus.work.path('adapters', FULL, 'model')}")
-
-
-def one_model(corpus: Corpus, system: str, route: str | None) -> Part:
-    """A system as one model: the base, an adapter, or a mixture on one route (`average` when none is given)."""
-    check_system(corpus, system)
-    if system in MIXTURES:
-        expert, mixture = _mixture(corpus, system)
-        weights, meaning = weights_of(corpus, system, route or "average", mixture)
-        adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
-        always = " and the shared expert" if low_rank.has_shared(expert) else ""
-        return Part(
-            system,
-            system,
-            adapter,
-            f"the experts{always} of {system} on one fixed route: {meaning}",
-            False,
-            weights,
-            mixture.stabilised,
+def check_system(context: Context, name: str) -> System:
+    """The system's record. Errors: UnknownName for one that was not trained, BadValue for one that no other library
+    runs, or that is a folder already.
+    """
+    there = registry.known(context.work)
+    alone = [other for other, system in there.items() if _stands_alone(system)]
+    if name in there and not _stands_alone(there[name]):
+        raise BadValue(
+            f"{name} is {there[name].of} with its choice of experts exchanged; export one of {', '.join(alone)}"
         )
-    if system in CONSTANT and route is None:
-        weights = _fixed_route(corpus, system)
-        expert, mixture = _mixture(corpus, "moe")
-        adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
-        return Part(system, system, adapter, CONSTANT[system], True, weights, mixture.stabilised)
-    if route is not None:
-        raise BadValue(f"--route {route} belongs to a mixture; {system} has none")
-    if system == "base":
-        return Part(system, system, {}, "the base, without any adapter", True)
-    entry, adapter, mixture = _adapter(corpus, system)
-    meaning = f"one LoRA of rank {entry['rank']} ({entry['kind']})"
-    return Part(system, system, adapter, meaning, True, None, mixture.stabilised)
+    system = registry.find(context.work, name)
+    if system.role == "hypernetwork":
+        raise BadValue(f"{name} makes its weights anew from every utterance: no other library runs it")
+    if system.role == "full":
+        folder = context.work.path("adapters", name, "model")
+        raise BadValue(f"{name} is a Hugging Face folder already: {folder}")
+    return system
 
 
-def every_lora(corpus: Corpus) -> list[Part]:
+def _stands_alone(system: System) -> bool:
+    """Whether it is one network or a mixture, and not another system on routes that differ from row to row."""
+    return system.role != "control" or bool(system.meaning)
+
+
+def one_model(context: Context, name: str, route: str | None) -> Part:
+    """A system as one model: the base, an adapter, or a mixture on one route (`average` when none is given)."""
+    role = check_system(context, name).role
+    if route is not None and role != "mixture":
+        raise BadValue(f"--route {route} belongs to a mixture; {name} has none")
+    if role == "base":
+        return Part(name, name, {}, "the base, without any adapter", True)
+    system = registry.open_system(context, name)
+    if role == "mixture":
+        weights, meaning = weights_of(context, system, route or "average")
+        always = " and the shared expert" if low_rank.has_shared(system.network.params["expert"]) else ""
+        meaning = f"the experts{always} of {name} on one fixed route: {meaning}"
+        return _on_route(system, weights, meaning, exact=False)
+    if role == "control":
+        return _on_route(system, _fixed_route(system.network), system.meaning, exact=True)
+    stack, mixture = system.network.params["expert"], system.network.mixture
+    adapter = low_rank.one_expert(stack, system.network.label, scale_of(mixture, stack))
+    return Part(name, name, adapter, system.meaning, True, None, mixture.stabilised)
+
+
+def _on_route(system: System, weights, meaning: str, *, exact: bool) -> Part:
+    """A mixture's experts, folded by these weights."""
+    expert, mixture = system.network.params["expert"], system.network.mixture
+    adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
+    return Part(system.name, system.name, adapter, meaning, exact, weights, mixture.stabilised)
+
+
+def every_lora(context: Context) -> list[Part]:
     """Every adapter, and every expert and shared expert of every mixture of the workdir."""
-    known = evaluate.known_systems(corpus.work)
     parts = []
-    for system in known:
-        if system in MIXTURES:
-            parts += experts(corpus, system)
-        elif system not in ("base", FULL, *controls.CONTROLS) and not _generated(corpus, system):
-            parts.append(one_model(corpus, system, None))
+    for name, system in registry.known(context.work).items():
+        if system.role == "mixture":
+            parts += experts(context, name)
+        elif system.role == "adapter":
+            parts.append(one_model(context, name, None))
     if not parts:
         raise BadValue("this workdir has no LoRA: run its stage adapters, experts or joint first")
     return parts
 
 
-def experts(corpus: Corpus, system: str) -> list[Part]:
+def experts(context: Context, name: str) -> list[Part]:
     """Each expert of a mixture, and its shared expert, alone."""
-    expert, mixture = _mixture(corpus, system)
+    network = registry.open_system(context, name).network
+    expert, mixture = network.params["expert"], network.mixture
     scale, count = scale_of(mixture, expert), mixture.num_experts
     shared = low_rank.has_shared(expert)
     parts = []
     for e in range(count):
-        meaning = f"expert {e} of the {count} of {system}, alone (weight 1)"
+        meaning = f"expert {e} of the {count} of {name}, alone (weight 1)"
         meaning += "; the system adds its shared expert to every route" if shared else ""
         one_hot = np.eye(count)[e].tolist()
         adapter = low_rank.one_expert(expert, e, scale)
-        parts.append(Part(f"{system}/expert_{e}", system, adapter, meaning, False, one_hot, mixture.stabilised))
+        parts.append(Part(f"{name}/expert_{e}", name, adapter, meaning, False, one_hot, mixture.stabilised))
     if shared:
-        meaning = f"the shared expert of {system}, which is on in every route"
+        meaning = f"the shared expert of {name}, which is on in every route"
         adapter = low_rank.shared_expert(expert, scale)
-        parts.append(Part(f"{system}/shared", system, adapter, meaning, False, [0.0] * count, mixture.stabilised))
+        parts.append(Part(f"{name}/shared", name, adapter, meaning, False, [0.0] * count, mixture.stabilised))
     return parts
 
 
-def weights_of(corpus: Corpus, system: str, route: str, mixture: asr.Mixture) -> tuple[list[float], str]:
+def weights_of(context: Context, system: System, route: str) -> tuple[list[float], str]:
     """`(weights, what they mean)` of `average`, `cohort:NAME`, `speaker:NAME`, `expert:NUMBER` or `w0,w1,...`."""
     kind, _, name = route.partition(":")
-    count = mixture.num_experts
+    count = system.network.mixture.num_experts
     if kind == "expert" and name.isdecimal() and int(name) < count:
         return np.eye(count)[int(name)].tolist(), f"expert {name} alone"
     if kind == "average" or (kind in ("cohort", "speaker") and name):
-        return _gate_average(corpus, system, None if kind == "average" else (kind, name), mixture)
+        return _gate_average(context, system.network, None if kind == "average" else (kind, name))
     try:
         weights = [float(part) for part in route.split(",")]
     except ValueError:
@@ -145,18 +137,18 @@ def weights_of(corpus: Corpus, system: str, route: str, mixture: asr.Mixture) ->
     return weights, f"weights {', '.join(f'{w:g}' for w in weights)} as given"
 
 
-def _gate_average(corpus, system, group, mixture):
+def _gate_average(context, network: Network, group):
     """The mean of what the gate gives to the training utterances of a group; to all where it trained on none."""
     select = {} if group is None else {group[0]: [group[1]]}
     if group is not None:
-        known = sorted(set(corpus.manifest.column(group[0])))
+        known = sorted(set(context.corpus.manifest.column(group[0])))
         if group[1] not in known:
             raise BadValue(f"--route {':'.join(group)}: no such {group[0]}; there are {', '.join(known)}")
-    heard = corpus.manifest.indices(split="train", **select)
-    rows = heard if len(heard) else corpus.rows(None, select)
-    graphdef, params, _, _ = network.with_gate(corpus, MIXTURES[system])
-    logits_BE = asr.make_gate(graphdef)(params, network.gate_inputs(corpus, rows).astype(np.float32))
-    weight_BE = routing.dense_weights(mixture.route(logits_BE), mixture.num_experts)
+    heard = context.corpus.manifest.indices(split="train", **select)
+    rows = heard if len(heard) else context.corpus.rows(None, select)
+    embedding_NU = gate_inputs.embeddings_of(context, rows).astype(np.float32)
+    logits_BE = asr.make_gate(network.graphdef)(network.params, embedding_NU)
+    weight_BE = routing.dense_weights(network.mixture.route(logits_BE), network.mixture.num_experts)
     whose = "all training utterances" if group is None else f"the {len(rows)} utterances of {group[0]} {group[1]}"
     if group is not None:
         whose += " in the training part" if len(heard) else " (of which none is in the training part)"
@@ -164,21 +156,11 @@ def _gate_average(corpus, system, group, mixture):
     return weights, f"the mean of the gate's weights over {whose}"
 
 
-def _fixed_route(corpus, system):
-    """The weights that the evaluation gave to every utterance of one of `CONSTANT`."""
-    opened = evaluate.open_system(corpus, system)
-    route = opened.mixture.route(opened.logits_NE[:1])
-    return np.asarray(routing.dense_weights(route, opened.mixture.num_experts), np.float64)[0].tolist()
-
-
-def _generated(corpus, system) -> bool:
-    """Whether a system is a hypernetwork."""
-    name = hyper.trained_name(system)
-    return name is not None and hyper.index_of(corpus.work)[name]["kind"] == "hyper"
-
-
-def _exists_alone(system):
-    return system in CONSTANT or system not in controls.CONTROLS
+def _fixed_route(network: Network) -> list[float]:
+    """The weights that the evaluation gave to every utterance of a control that is one network."""
+    mixture, logits_NE = network.mixture, network.logits_NE
+    route = mixture.uniform(1) if logits_NE is None else mixture.route(logits_NE[:1])
+    return np.asarray(routing.dense_weights(route, mixture.num_experts), np.float64)[0].tolist()
 
 
 def scale_of(mixture: asr.Mixture, expert: dict) -> dict[str, float]:
@@ -188,20 +170,3 @@ def scale_of(mixture: asr.Mixture, expert: dict) -> dict[str, float]:
         rank, alpha = inject.sizes(layer, mixture.targets, mixture.rank, mixture.alpha)
         found[layer] = alpha / (math.sqrt(rank) if mixture.stabilised else rank)
     return found
-
-
-def _mixture(corpus, system):
-    expert = load_params(corpus.work.path(MIXTURES[system], "params.safetensors"))[0]["expert"]
-    return expert, network.definition(corpus.cfg, low_rank.num_experts(expert))
-
-
-def _adapter(corpus, system):
-    if hyper.trained_name(system):
-        entry = hyper.index_of(corpus.work)[system]
-        opened = hyper.open_system(corpus, system)
-        stack, mixture = opened["params"]["expert"], opened["mixture"]
-        return entry, low_rank.one_expert(stack, 0, scale_of(mixture, stack)), mixture
-    entry = read_json(corpus.work.path("adapters", "index.json"))[system]
-    stack = load_params(corpus.work.path("adapters", entry["kind"], "params.safetensors"))[0]["expert"]
-    mixture = network.definition(corpus.cfg, 1, rank=entry["rank"], shared_rank=0)
-    return entry, low_rank.one_expert(stack, entry["label"], scale_of(mixture, stack)), mixture

@@ -21,8 +21,9 @@ from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_l
 from moejax.convert.low_rank import merged
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.export import card, systems
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.runtime.files import read_json, write_json, write_text
+from moejax.systems import registry
 from moejax.training import base
 
 MANIFEST = "export.json"
@@ -80,26 +81,26 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
         raise BadValue(f"unknown format {to!r}; known: {', '.join(FORMATS)}")
     if not (workdir / "config.json").is_file() or not (workdir / "base" / "model.json").is_file():
         raise NotThere(f"{workdir} is no moejax workdir: it has no config.json or no base/model.json")
-    corpus = open_corpus(workdir)
+    context = open_context(workdir)
     order = Order(to, dtype, quantization)
-    _check(corpus, order, system)
+    _check(context, order, system)
     with _whole(output) as folder:
-        parts = _parts(corpus, order, system, route)
+        parts = _parts(context, order, system, route)
         places = {part.name: folder / _safe(part.name) if len(parts) > 1 else folder for part in parts}
         if len(set(places.values())) < len(parts):
             raise BadValue("two systems would get the same folder; export them one by one with --system")
         for part in parts:
             places[part.name].mkdir(parents=True, exist_ok=True)
-            FORMATS[to](corpus, part, order, places[part.name])
-            write_text(places[part.name] / "README.md", card.card(corpus, part, to, dtype, quantization))
+            FORMATS[to](context, part, order, places[part.name])
+            write_text(places[part.name] / "README.md", card.card(context, part, to, dtype, quantization))
         if len(parts) > 1:
-            write_text(folder / "README.md", card.index(corpus, parts, {p.name: _safe(p.name) for p in parts}))
+            write_text(folder / "README.md", card.index(context, parts, {p.name: _safe(p.name) for p in parts}))
         write_json(folder / MANIFEST, _manifest(folder, parts, order))
     return [output / place.relative_to(folder) for place in places.values()]
 
 
-def _check(corpus, order, system):
-    config = hf_whisper.load_config(corpus.base_folder)
+def _check(context, order, system):
+    config = hf_whisper.load_config(context.base.folder)
     if order.dtype not in hf_whisper.DTYPES:
         raise BadValue(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
     if order.to == "peft" and order.dtype != "float32":
@@ -109,69 +110,71 @@ def _check(corpus, order, system):
     if order.to == "peft" and system == "base":
         raise BadValue("the base has no LoRA; export it with --to hf, openai or ctranslate2")
     if order.to == "openai":
-        openai_whisper.check(config, corpus.tokenizer)
+        openai_whisper.check(config, context.base.tokenizer)
     if order.to == "ctranslate2":
         ctranslate2_model.check(config)
         ctranslate2_model.converters()
     if system is not None:
-        systems.check_system(corpus, system)
+        systems.check_system(context, system)
 
 
-def _parts(corpus, order, system, route):
+def _parts(context, order, system, route):
     if order.to != "peft" or route is not None:
-        return [systems.one_model(corpus, system or systems.default_system(corpus), route)]
+        return [systems.one_model(context, system or registry.best(context.work).name, route)]
     if system is None:
-        return systems.every_lora(corpus)
-    if system in systems.MIXTURES:
-        parts = systems.experts(corpus, system)
+        return systems.every_lora(context)
+    if registry.find(context.work, system).role == "mixture":
+        parts = systems.experts(context, system)
         return [dataclasses.replace(part, name=part.name.removeprefix(f"{system}/")) for part in parts]
-    return [systems.one_model(corpus, system, None)]
+    return [systems.one_model(context, system, None)]
 
 
-def _hf(corpus, part, order, folder):
-    config, params = hf_whisper.load(corpus.base_folder)
-    ours = hf_whisper.settings(corpus.base_folder)
+def _hf(context, part, order, folder):
+    config, params = hf_whisper.load(context.base.folder)
+    ours = hf_whisper.settings(context.base.folder)
     extra = {name: value for name, value in ours.items() if name not in ("hop", "mask_padding")}
     extra |= {"system": part.system, "route": part.weights, "meaning": part.meaning}
     hf_whisper.save(
         folder,
         config,
         merged(params, part.adapter),
-        tokenizer=corpus.tokenizer,
+        tokenizer=context.base.tokenizer,
         extra=extra,
         dtype=order.dtype,
-        generation=_generation(corpus, config),
+        generation=_generation(context, config),
     )
 
 
-def _generation(corpus, config):
+def _generation(context, config):
     """What the base says about generation (alignment heads, suppressed tokens), and the run's language."""
-    spoken = {"language": corpus.cfg.data.language, "task": "transcribe"} if corpus.tokenizer.is_multilingual else {}
-    return base.generation(corpus.base_folder, config) | spoken
-
-
-def _openai(corpus, part, order, folder):
-    config, params = hf_whisper.load(corpus.base_folder)
-    openai_whisper.save(
-        folder / "model.pt", config, merged(params, part.adapter), tokenizer=corpus.tokenizer, dtype=order.dtype
+    spoken = (
+        {"language": context.cfg.data.language, "task": "transcribe"} if context.base.tokenizer.is_multilingual else {}
     )
-    corpus.tokenizer.save(folder)  # the vocabulary for `moejax.load`; openai-whisper brings its own
+    return base.generation(context.base.folder, config) | spoken
 
 
-def _ctranslate2(corpus, part, order, folder):
+def _openai(context, part, order, folder):
+    config, params = hf_whisper.load(context.base.folder)
+    openai_whisper.save(
+        folder / "model.pt", config, merged(params, part.adapter), tokenizer=context.base.tokenizer, dtype=order.dtype
+    )
+    context.base.tokenizer.save(folder)  # the vocabulary for `moejax.load`; openai-whisper brings its own
+
+
+def _ctranslate2(context, part, order, folder):
     between = folder.with_name(f"{folder.name}.hf")
     try:
-        _hf(corpus, part, order, between)
+        _hf(context, part, order, between)
         ctranslate2_model.convert(between, folder, quantization=order.quantization)
     finally:
         shutil.rmtree(between, ignore_errors=True)
 
 
-def _peft(corpus, part, order, folder):
-    config = hf_whisper.load_config(corpus.base_folder)
-    base = corpus.cfg.model.pretrained if Path(corpus.base_folder) == Path(corpus.cfg.model.pretrained) else ""
+def _peft(context, part, order, folder):
+    config = hf_whisper.load_config(context.base.folder)
+    base = context.cfg.model.pretrained if Path(context.base.folder) == Path(context.cfg.model.pretrained) else ""
     peft_lora.save(
-        folder, config, part.adapter, base=base or Path(corpus.base_folder).resolve(), stabilised=part.stabilised
+        folder, config, part.adapter, base=base or Path(context.base.folder).resolve(), stabilised=part.stabilised
     )
 
 

@@ -11,14 +11,10 @@ from moejax.data.manifest import COLUMNS
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.systems import controls
+from moejax.systems import registry
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
-from moejax.training import adapters, base, hyper, packed
-
-SINGLE = tuple(kind for kind in adapters.KINDS if kind not in adapters.MANY)
-FIXED = ("base", *hyper.SYSTEMS, *SINGLE, adapters.MERGED, "moe_frozen", "moe", *controls.CONTROLS)
-OF_GROUPS = ("lora_", "hyper_", "moe_hyper_")  # followed by cohorts or speakers, which the corpus alone knows
+from moejax.training import adapters, base, packed
 
 
 def check(config) -> None:
@@ -206,9 +202,7 @@ def _systems(config) -> None:
         ("study.heldout_systems", config.study.heldout_systems),
     ):
         for name in names:
-            if name not in FIXED and not name.startswith(OF_GROUPS):
-                known = ", ".join((*FIXED, *(f"{start}<cohort or speaker>" for start in OF_GROUPS)))
-                raise BadValue(f"config key {path!r} has {name!r}; known: {known}")
+            registry.named(name, path)
     for name in config.evaluate.systems:
-        if name in SINGLE and name not in config.adapters.kinds:
+        if name in adapters.SINGLE and name not in config.adapters.kinds:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")

@@ -4,111 +4,100 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from moejax.audio.constants import SAMPLE_RATE
-from moejax.cohorts.embed import options as embedding_options
+from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
 from moejax.convert import hf_whisper
-from moejax.errors import BadValue, UnknownName
+from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.runtime.files import read_json
-from moejax.systems import evaluate
+from moejax.systems import registry
 from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import load_params
-from moejax.training import hyper
-from moejax.work.context import Corpus
+from moejax.work.context import Context
 from moejax.work.folder import Work
+from moejax.work.stage import ABOUT
 
-WINDOW_SECONDS = 30.0
 
-
-def open_corpus(path, weights: str = "") -> Corpus:
-    """The corpus of a workdir, by the config that the newest command was given (`W/config.json`); `weights` is the
+def open_context(path, weights: str = "") -> Context:
+    """The context of a workdir, by the config that the newest command was given (`W/config.json`); `weights` is the
     format of its backbone instead.
     """
     config = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
-    return Corpus(config, Work(path, quiet=True), weights)
+    return Context(config, Work(path, quiet=True), weights)
 
 
-def as_trained(corpus: Corpus, system: str) -> Corpus:
-    """The corpus of a workdir by the config that the stages behind a system were run with, whatever W/config.json says.
+def as_trained(context: Context, system: str) -> Context:
+    """The context of a workdir by the config that the stages behind a system were run with, whatever W/config.json
+    says.
 
-    Errors: KeyError for a system that was not trained there, naming those that were; ValueError where one of these
-    stages is not finished, or was made from another result of the stage before it than the one that stands there now.
+    Errors: UnknownName for a system that was not trained there; BadValue where one of these stages is not finished, or
+    was made from another result of the stage before it than the one that stands there now.
     """
-    known = evaluate.known_systems(corpus.work)
-    if system not in known:
-        raise UnknownName(f"no system {system!r} in this workdir; it has {', '.join(known)}")
-    return _by_stages(corpus, graph.closure([stage_of(system)]), system)
+    return _by_stages(context, registry.find(context.work, system).stage, system)
 
 
-def _by_stages(corpus, names, system):
-    """The corpus by the config that these stages were run with, which are finished and made from one another."""
-    work = corpus.work
-    done = {name: work.finished(name) for name in names}
-    config = configs.resolve(corpus.cfg)
-    for name in names:
+def _by_stages(context, last: str, system: str):
+    """The context by the config that a stage and all behind it were run with, which are made from one another."""
+    work, config, done = context.work, configs.resolve(context.cfg), {}
+    waiting = [last]
+    while waiting:
+        name = waiting.pop()
+        done[name] = work.finished(name)
         if done[name] is None:
             raise BadValue(f"{work.root}: {system} needs stage {name}, which is not finished; run it again")
-        for need in set(graph.STAGES[name].needs) & done.keys():
-            if done[name]["inputs"].get(f"stage {need}") != graph.passed_on(done[need]):
+        waiting += [need for need in _needs(done[name]) if need not in done]
+    for name in (stage for stage in ABOUT if stage in done):
+        for need, made_from in _needs(done[name]).items():
+            if made_from != graph.passed_on(done[need]):
                 raise BadValue(
                     f"{work.root}: {system} needs stage {name}, which was made from another {need} than stands there "
                     f"now; run it again"
                 )
         config = configs.changed(config, done[name].get("config", {}))
-    return corpus if config.to_dict() == corpus.cfg.to_dict() else Corpus(config, work, corpus.weights)
+    return context if config.to_dict() == context.cfg.to_dict() else Context(config, work, context.weights)
 
 
-def stage_of(system: str) -> str:
-    """The stage that leaves a system."""
-    if hyper.trained_name(system):
-        return "hyper"
-    known = {"base": "base", "moe_frozen": "experts"}
-    return known.get(system) or ("joint" if system.startswith("moe") else "adapters")
+def _needs(done: dict) -> dict[str, str]:
+    """{stage: what it passed on} of the stages that a finished one was made from."""
+    return {key.removeprefix("stage "): value for key, value in done["inputs"].items() if key.startswith("stage ")}
 
 
 def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
-    """Keyword arguments of `recognizer.Recognizer`. Errors: KeyError for a system that was not trained there."""
-    corpus = open_corpus(path, weights)
-    known = evaluate.known_systems(corpus.work)
-    name = system or next(s for s in ("moe", "moe_frozen", "base") if s in known)
-    corpus = as_trained(corpus, name)
-    opened = evaluate.open_system(corpus, name)
-    if opened.control != "none":
-        other = hyper.trained_name(name) or "moe"
-        raise BadValue(f"{name} is {other} on another route than its own, for the table alone; load {other} instead")
-    timed = _writes_times(corpus)
+    """Keyword arguments of `recognizer.Recognizer`. Errors: UnknownName for a system that was not trained there."""
+    context = open_context(path, weights)
+    name = system or registry.best(context.work).name
+    context = as_trained(context, name)
+    opened = registry.open_system(context, name)
+    if opened.network.logits_NE is not None:
+        raise BadValue(
+            f"{name} is {opened.of} on another route than its own, for the table alone; load {opened.of} instead"
+        )
+    timed = _writes_times(context)
     return {
-        "graphdef": opened.graphdef,
-        "params": opened.params,
-        "config": corpus.base[0],
-        "tokenizer": corpus.tokenizer,
+        "system": opened,
+        "tokenizer": context.base.tokenizer,
         # A model that hears padding was trained to hear all of its window.
-        "seconds": (WINDOW_SECONDS,) if timed else corpus.cfg.model.buckets,
+        "seconds": (WINDOW_SECONDS,) if timed else context.cfg.model.buckets,
         "timestamps": timed,
-        "route": opened.route,
-        "mixture": opened.mixture,
-        "embedding": embedding_options(corpus.cfg),
-        "label": opened.label,
-        "language": corpus.cfg.data.language,
-        "seed": corpus.cfg.seed,
-        "heads": hf_whisper.alignment_heads(corpus.base_folder),
+        "language": context.cfg.data.language,
+        "seed": context.cfg.seed,
+        "heads": hf_whisper.alignment_heads(context.base.folder),
     }
 
 
-def _writes_times(corpus) -> bool:
+def _writes_times(context) -> bool:
     """Whether the base was trained on windows like the published ones, with times in their targets."""
-    config = corpus.base[0]
+    config = context.base.config
     window = 2 * config.max_source_positions * config.hop == WINDOW_SECONDS * SAMPLE_RATE
-    return bool(corpus.cfg.base.get("timestamps", False)) and window and not config.mask_padding
+    return bool(context.cfg.base.get("timestamps", False)) and window and not config.mask_padding
 
 
 def open_translator(path) -> tuple[translation.Offline, str]:
     """(the translator that the workdir's `translate` stage trained, the language that it writes)."""
     # Of the stages before it, `translate` reads the corpus' own texts only: nothing that was trained since matters.
-    corpus = _by_stages(open_corpus(Path(path)), ["translate"], "the translator")
-    cfg, folder = corpus.cfg, corpus.work.path("translate", "model")
+    context = _by_stages(open_context(Path(path)), "translate", "the translator")
+    cfg, folder = context.cfg, context.work.path("translate", "model")
     section = cfg.translate
     tokenizer = Tokenizer.from_hf_folder(folder / "tokenizer")
     params, _ = load_params(folder / "params.safetensors")

@@ -24,8 +24,9 @@ from moejax.job import graph
 from moejax.report import load, stage
 from moejax.report.study import FILE, MAIN
 from moejax.runtime.files import read_json, write_json
-from moejax.systems.evaluate import known_systems
-from moejax.training import adapters, hyper
+from moejax.systems import controls, mixture, registry
+from moejax.systems.system import System
+from moejax.training import adapters
 from moejax.work.folder import Work, digest, flatten, nest
 
 
@@ -119,10 +120,10 @@ def _derived(config, systems, values: dict):
     changed = configs.changed(config, {"variants": {}, "tune": {}})
     if "evaluate" not in values or "systems" not in values["evaluate"]:
         changed = configs.changed(changed, {"evaluate": {"systems": systems}})
+    asked = registry.asked(systems)
     if "adapters" not in values or "kinds" not in values["adapters"]:
-        kinds = tuple(s for s in systems if s in adapters.KINDS)
-        changed = configs.changed(changed, {"adapters": {"kinds": kinds}})
-    generated = {hyper.trained_name(s) for s in systems} & set(config.hyper.systems)
+        changed = configs.changed(changed, {"adapters": {"kinds": asked.get("adapters.kinds", ())}})
+    generated = set(asked.get("hyper.systems", ())) & set(config.hyper.systems)
     changed = configs.changed(changed, {"hyper": {"systems": tuple(sorted(generated))}})
     changed = configs.changed(changed, values)
     configs.check(changed)
@@ -138,12 +139,12 @@ def _kept(config, work: Work) -> dict:
     adapters that study.kinds does not name.
     """
     kinds = tuple(kind for kind in config.adapters.kinds if kind in config.study.kinds)
-    index = load.optional_json(work.path("adapters", "index.json")) or {}
-    lost = {name for name, entry in index.items() if entry["kind"] not in kinds} | {"base"}
-    if "cohort" not in kinds:
-        lost.add(adapters.MERGED)
     decoded = read_json(work.path("evaluate", "systems.json"))
-    systems = tuple(name for name in known_systems(work) if name not in lost and name in decoded)
+    systems = tuple(
+        name
+        for name, system in registry.known(work).items()
+        if system.role != "base" and name in decoded and _trained_again(system, kinds)
+    )
     return {"adapters": {"kinds": kinds}, "evaluate": {"systems": systems}}
 
 
@@ -172,15 +173,15 @@ def tuned(config, work: Work):
 
     Systems of the mixture come first, so that the runs of the others need not train a mixture of their own.
     """
-    grids = sorted(config.tune.to_dict().items(), key=lambda item: not item[0].startswith("moe"))
+    grids = sorted(config.tune.to_dict().items(), key=lambda item: not _of_mixture(item[0]))
     if not grids:
         return config, {}
     config = configs.changed(config, {"tune": {}})
     graph.run(config, work.root, "gate", quiet=work.quiet)
     tried, donors = {}, [work.root]
     for system, grid in grids:
-        if system not in adapters.KINDS and not system.startswith("moe"):
-            known = ", ".join(["moe", *(k for k in adapters.KINDS if k not in adapters.MANY)])
+        if system not in adapters.SINGLE and not _of_mixture(system):
+            known = ", ".join(["moe", *adapters.SINGLE])
             raise BadValue(f"tune names {system!r}; what can be tuned: {known}")
         keys, values = zip(*flatten(grid).items(), strict=True)
         results = []
@@ -201,6 +202,15 @@ def tuned(config, work: Work):
         tried[system] = {"tried": results, "chosen": best["values"]}
         config = configs.changed(config, nest(best["values"]))
     return config, tried
+
+
+def _trained_again(system: System, kinds) -> bool:
+    return system.stage != "adapters" or system.asked[1] in kinds
+
+
+def _of_mixture(system: str) -> bool:
+    """Whether the stages experts and joint train what is tuned."""
+    return system in (*mixture.KIND_FROZEN.names, *mixture.KIND.names, *controls.KIND.names)
 
 
 def _changes(config, changed) -> dict:

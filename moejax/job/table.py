@@ -4,11 +4,12 @@ from pathlib import Path
 
 from moejax.errors import BadValue, NotThere
 from moejax.job import graph
-from moejax.job.opening import as_trained, open_corpus, stage_of
+from moejax.job.opening import as_trained, open_context
 from moejax.report import load
 from moejax.report import stage as report
 from moejax.score import tables
 from moejax.systems import evaluate as evaluation
+from moejax.systems import registry
 
 
 def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Table:
@@ -19,16 +20,16 @@ def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Tab
     Everything is decoded anew and nothing is written. Errors: KeyError for a system that was not trained, ValueError
     for an empty split or a system that no longer fits the stages before it; all name what there is.
     """
-    corpus = open_corpus(_workdir(workdir_or_config))
-    cfg, work = corpus.cfg, corpus.work
+    context = open_context(_workdir(workdir_or_config))
+    cfg, work = context.cfg, context.work
     names = [systems] if isinstance(systems, str) else list(systems or evaluation.chosen(cfg, work))
     known, normalizer = load.utterances(work), report.normalizer(cfg.report)
-    rows, scored, found, opened = corpus.rows(split), [], [], {}
+    rows, scored, found, opened = context.corpus.rows(split), [], [], {}
     for name in names:
-        stage = stage_of(name)
-        trained = opened[stage] = opened.get(stage) or as_trained(corpus, name)
-        system = evaluation.open_system(trained, name)
-        scope = evaluation.own_rows(trained, rows, name)
+        stage = registry.find(work, name).stage
+        trained = opened[stage] = opened.get(stage) or as_trained(context, name)
+        system = registry.open_system(trained, name)
+        scope = evaluation.own_rows(trained, rows, system)
         if len(scope):  # a speaker's adapter decodes its own speaker only, who may have nothing in this split
             scored += load.score(evaluation.decode(trained, system, scope), name, known, normalizer)
             found.append(name)

@@ -14,54 +14,54 @@ The logits of all are known before decoding, one row for each of the manifest's:
 decoded in.
 """
 
+import dataclasses
+
 import numpy as np
 
 from moejax.data.manifest import SPLITS
 from moejax.ops import routing
+from moejax.systems.mixture import JOINT, open_mixture
+from moejax.systems.system import Kind, System
 from moejax.tasks import asr
-from moejax.training import network
-from moejax.work.context import Corpus
+from moejax.training import gate_inputs, network
 
 
-def logits(name: str, corpus: Corpus, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
-    """logits_NE of a control for every row of the manifest."""
-    return CONTROLS[name](corpus, graphdef, params, mixture)
-
-
-def _random(corpus, graphdef, params, mixture):
-    embedding_NU = network.gate_inputs(corpus, np.arange(len(corpus.manifest)))
+def _random(context, graphdef, params, mixture):
+    embedding_NU = gate_inputs.embeddings_of(context, np.arange(len(context.corpus.manifest)))
     logits_NE = np.asarray(asr.make_gate(graphdef)(params, embedding_NU), np.float32)
-    return np.random.default_rng(corpus.cfg.seed).permuted(logits_NE, axis=1)
+    return np.random.default_rng(context.cfg.seed).permuted(logits_NE, axis=1)
 
 
-def _mean(corpus, graphdef, params, mixture):
-    mean_E = network.mean_logits(corpus, graphdef, params, mixture)
-    return np.tile(mean_E, (len(corpus.manifest), 1))
+def _mean(context, graphdef, params, mixture):
+    mean_E = network.mean_logits(context, graphdef, params, mixture)
+    return np.tile(mean_E, (len(context.corpus.manifest), 1))
 
 
-def _uniform(corpus, graphdef, params, mixture):
-    return np.zeros((len(corpus.manifest), mixture.num_experts), np.float32)
+def _uniform(context, graphdef, params, mixture):
+    return np.zeros((len(context.corpus.manifest), mixture.num_experts), np.float32)
 
 
-def _shuffled(corpus, graphdef, params, mixture):
-    rng, split = np.random.default_rng(corpus.cfg.seed), corpus.manifest.column("split")
+def _shuffled(context, graphdef, params, mixture):
+    rng, split = np.random.default_rng(context.cfg.seed), context.corpus.manifest.column("split")
     other_N = np.arange(len(split))
     for part in SPLITS:
         rows = np.flatnonzero(split == part)
         other_N[rows] = rows[_derangement(rng, len(rows))]
-    embedding_NU = network.gate_inputs(corpus, other_N)
+    embedding_NU = gate_inputs.embeddings_of(context, other_N)
     return np.asarray(asr.make_gate(graphdef)(params, embedding_NU), np.float32)
 
 
-def _enrolled(corpus, graphdef, params, mixture):
-    return np.asarray(asr.make_gate(graphdef)(params, network.enrolled(corpus)), np.float32)
+def _enrolled(context, graphdef, params, mixture):
+    return np.asarray(asr.make_gate(graphdef)(params, gate_inputs.enrolled_by_all(context)), np.float32)
 
 
-def _oracle(corpus, graphdef, params, mixture):
-    rows = corpus.rows("train")
-    weight_NE = network.train_weights(corpus, graphdef, params, mixture)
-    cohort = corpus.manifest.column("cohort")
-    mean = {c: weight_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else None for c in corpus.cohorts}
+def _oracle(context, graphdef, params, mixture):
+    rows = context.corpus.rows("train")
+    weight_NE = network.train_weights(context, graphdef, params, mixture)
+    cohort = context.corpus.manifest.column("cohort")
+    mean = {
+        c: weight_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else None for c in context.corpus.cohorts
+    }
     mean_E = weight_NE.mean(0)
     chosen_NE = np.stack([mean_E if mean[c] is None else mean[c] for c in cohort])
     return routing.logits_of(chosen_NE, mixture.routing)
@@ -83,4 +83,30 @@ CONTROLS = {
     "moe_enrolled": _enrolled,
     "moe_oracle": _oracle,
 }
-ONE_ROUTE = ("moe_mean_gate", "moe_uniform_gate")  # those that are one network, the same for everybody
+# Those that are one network, the same for everybody
+MEANING = {
+    "moe_mean_gate": "moe on the mean route of its training part for every utterance",
+    "moe_uniform_gate": "moe on even weights for every utterance",
+}
+
+
+def _known(work) -> list[System]:
+    there = work.path(JOINT.stage, "params.safetensors").exists()
+    return [_record(name) for name in CONTROLS] if there else []
+
+
+def _record(name: str) -> System:
+    return System(name, "control", JOINT.stage, of=JOINT.name, meaning=MEANING.get(name, ""))
+
+
+def _open(context, system: System) -> System:
+    mixture = open_mixture(context, JOINT)
+    network = mixture.network
+    even = system.name == "moe_uniform_gate" and network.mixture.routing not in ("dense", "sigmoid")
+    if even:  # even logits choose the first k
+        return system.opened(dataclasses.replace(network, route="uniform"), mixture.trainable)
+    logits_NE = CONTROLS[system.name](context, network.graphdef, network.params, network.mixture)
+    return system.opened(dataclasses.replace(network, logits_NE=logits_NE), mixture.trainable)
+
+
+KIND = Kind(_known, _open, names=tuple(CONTROLS))

@@ -19,7 +19,7 @@ from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import save_params
 from moejax.training import fitting
-from moejax.work.context import Corpus
+from moejax.work.context import Context
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -47,9 +47,9 @@ DEFAULTS = {
 
 def run(cfg, work) -> dict:
     """Writes W/translate/<system>.<mt>.jsonl and summary.json, or says why there is nothing to translate."""
-    corpus = Corpus(cfg, work)
-    rows = corpus.rows(cfg.evaluate.split)
-    references = corpus.manifest.column("translation")[rows]
+    context = Context(cfg, work)
+    rows = context.corpus.rows(cfg.evaluate.split)
+    references = context.corpus.manifest.column("translation")[rows]
     backend = cfg.translate.backend
     if backend not in BACKENDS:
         raise BadValue(f"unknown translate.backend {backend!r}; known: {', '.join(BACKENDS)}")
@@ -61,13 +61,13 @@ def run(cfg, work) -> dict:
         return {"backend": "none"}
     if not processes.first() and backend != "offline":  # nobody is paid twice
         return {}
-    translator = BACKENDS[backend](corpus)
+    translator = BACKENDS[backend](context)
     if not processes.first():
         return {}
     summary = {}
-    for system, texts in _hypotheses(corpus, rows):
+    for system, texts in _hypotheses(context, rows):
         translated = translator.translate(list(texts.values()))
-        records = list(_records(corpus, texts, translated))
+        records = list(_records(context, texts, translated))
         name = f"{system}.{backend}"
         lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
         write_text(work.path("translate", f"{name}.jsonl"), lines)
@@ -84,34 +84,34 @@ def run(cfg, work) -> dict:
     return {"backend": backend, "systems": len(summary)}
 
 
-def _hypotheses(corpus, rows):
+def _hypotheses(context, rows):
     """(system, {id: text}) of every configured system that was evaluated, and of the true transcripts."""
-    if corpus.cfg.translate.reference_text:
-        manifest = corpus.manifest
+    if context.cfg.translate.reference_text:
+        manifest = context.corpus.manifest
         yield "transcript", {str(manifest.column("id")[r]): str(manifest.column("text")[r]) for r in rows}
-    for system in corpus.cfg.translate.systems:
-        file = corpus.work.path("evaluate", f"{system}.jsonl")
+    for system in context.cfg.translate.systems:
+        file = context.work.path("evaluate", f"{system}.jsonl")
         if not file.exists():
-            corpus.work.log(f"  {system}: not evaluated, left out of translation")
+            context.work.log(f"  {system}: not evaluated, left out of translation")
             continue
         yield system, {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
 
 
-def _records(corpus, texts, translated):
-    place = {str(name): i for i, name in enumerate(corpus.manifest.column("id"))}
-    columns = {name: corpus.manifest.column(name) for name in ("translation", "translation_source")}
+def _records(context, texts, translated):
+    place = {str(name): i for i, name in enumerate(context.corpus.manifest.column("id"))}
+    columns = {name: context.corpus.manifest.column(name) for name in ("translation", "translation_source")}
     for (name, source), hypothesis in zip(texts.items(), translated, strict=True):
         row = place[name]
         more = {column: str(values[row]) for column, values in columns.items()}
         yield {"id": name, "source": source, "hypothesis": hypothesis, "reference": more.pop("translation"), **more}
 
 
-def _deepl(corpus):
-    section = corpus.cfg.translate
+def _deepl(context):
+    section = context.cfg.translate
     client = mt.get("deepl")(
         os.environ.get("DEEPL_AUTH_KEY"), section.deepl_server or None, os.path.expanduser(section.deepl_cache)
     )
-    return _DeepL(client, corpus.cfg.data.language.upper(), section.target.upper())
+    return _DeepL(client, context.cfg.data.language.upper(), section.target.upper())
 
 
 class _DeepL:
@@ -122,13 +122,13 @@ class _DeepL:
         return self.client.translate(texts, source=self.source, target=self.target)
 
 
-def _offline(corpus):
+def _offline(context):
     """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded
     corpus.
     """
-    cfg, work = corpus.cfg, corpus.work
+    cfg, work = context.cfg, context.work
     section = cfg.translate
-    pairs = _pairs(corpus)
+    pairs = _pairs(context)
     languages = (cfg.data.language, section.target)
     tokenizer = Tokenizer.train([text for pair in pairs for text in pair], section.vocab_size, languages=languages)
     prefix = tokenizer.prefix(section.target, "translate")
@@ -145,10 +145,10 @@ def _offline(corpus):
         buckets=(1,),
         batch_size=section.batch_size,
         seed=cfg.seed,
-        multiple=corpus.multiple,
+        multiple=context.multiple,
     )
     params = fitting.train(
-        corpus,
+        context,
         "translate",
         translation.make_loss(graphdef),
         params,
@@ -164,10 +164,10 @@ def _offline(corpus):
     return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
 
 
-def _pairs(corpus) -> list[tuple[str, str]]:
+def _pairs(context) -> list[tuple[str, str]]:
     """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
-    manifest, cfg = corpus.manifest, corpus.cfg
-    rows = corpus.rows("train")
+    manifest, cfg = context.corpus.manifest, context.cfg
+    rows = context.corpus.rows("train")
     found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
     pairs = [(str(text), str(german)) for text, german in found.items() if german]
     if not pairs:

@@ -18,8 +18,8 @@ from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.checkpoint import save_params
-from moejax.training import encoder_states, fitting, network
-from moejax.work.context import Corpus
+from moejax.training import encoder_states, fitting, gate_inputs, network
+from moejax.work.context import Context
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -40,12 +40,12 @@ def run(cfg, work) -> dict:
     """Writes W/adapters/<kind>/params.safetensors (W/adapters/full/model, a Hugging Face folder) and
     W/adapters/index.json: {system: {kind, label, ...}}.
     """
-    corpus = Corpus(cfg, work)
-    rows = network.training_rows(corpus)
+    context = Context(cfg, work)
+    rows = gate_inputs.training_rows(context)
     unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
     if unknown:
         raise BadValue(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
-    planned = {kind: KINDS[kind](corpus, rows) for kind in cfg.adapters.kinds if kind != FULL}
+    planned = {kind: KINDS[kind](context, rows) for kind in cfg.adapters.kinds if kind != FULL}
     names = [name for found, _, _ in planned.values() for name in found]
     names += [MERGED] if "cohort" in planned else []
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -55,20 +55,20 @@ def run(cfg, work) -> dict:
     for kind, (names, labels, rank) in planned.items():
         stack = max(len(other) for other, _, its_rank in planned.values() if its_rank == rank)
         mixture = network.definition(cfg, stack, rank=rank, shared_rank=0)
-        params = _train(corpus, kind, rows, labels, mixture)
+        params = _train(context, kind, rows, labels, mixture)
         trained = jax.tree.map(lambda leaf: leaf[: len(names)], params["expert"])  # noqa: B023 - used at once
         save_params(work.path("adapters", kind, "params.safetensors"), {"expert": trained})
         each = functional.count(trained) // len(names)
         for label, name in enumerate(names):
             index[name] = {"kind": kind, "label": label, "rank": mixture.rank, "trainable": each}
         if kind == "cohort" and len(names) > 1 and mixture.kind == "dora":
-            corpus.work.log(f"  no {MERGED}: mixture.kind is dora, whose adapters are no products to take the mean of")
+            context.work.log(f"  no {MERGED}: mixture.kind is dora, whose adapters are no products to take the mean of")
         elif kind == "cohort" and len(names) > 1:
             index[MERGED] = _merged(work, trained, mixture)
         summary[kind] = {"adapters": len(names), "rank": mixture.rank, "trainable_each": each}
         write_json(work.path("adapters", "index.json"), index)
     if FULL in cfg.adapters.kinds:
-        summary[FULL] = index[FULL] = _full(corpus, rows)
+        summary[FULL] = index[FULL] = _full(context, rows)
         write_json(work.path("adapters", "index.json"), index)
     return summary
 
@@ -95,30 +95,30 @@ def _merged(work, expert, mixture) -> dict:
     return {"kind": "merged", "label": 0, "rank": count * rank, "trainable": size}
 
 
-def _full(corpus, rows) -> dict:
+def _full(context, rows) -> dict:
     """The whole network, trained as long as the adapters, from float32 weights. Its Adam needs two copies more."""
-    cfg = corpus.cfg
+    cfg = context.cfg
     section = _section(cfg, FULL)
-    config, params = hf_whisper.load(corpus.base_folder)
+    config, params = hf_whisper.load(context.base.folder)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
     graphdef, params = asr.init(asr.build(config, seed=cfg.seed), params)
     loss_fn = asr.make_loss(graphdef, asr.Row(**fitting.row_options(section)))
     params = fitting.train(
-        corpus,
+        context,
         "adapters",
         loss_fn,
         params,
         ("backbone",),
         section,
-        plan=fitting.speech_plan(corpus, rows, section),
-        fetch=corpus.collator(rows),
+        plan=fitting.speech_plan(context, rows, section),
+        fetch=context.collator(rows),
         sub=(FULL,),
-        eval_fn=fitting.dev_loss(corpus, graphdef, None, "none", section),
+        eval_fn=fitting.dev_loss(context, graphdef, None, "none", section),
     )
-    folder = corpus.work.path("adapters", FULL, "model")
+    folder = context.work.path("adapters", FULL, "model")
     kept = {group: params[group] for group in ("backbone", "buffer")}
     if processes.first():
-        hf_whisper.save(folder, config, kept, tokenizer=corpus.tokenizer)
+        hf_whisper.save(folder, config, kept, tokenizer=context.base.tokenizer)
     return {"kind": FULL, "label": 0, "rank": 0, "trainable": functional.count(params["backbone"])}
 
 
@@ -134,43 +134,43 @@ def _section(cfg, kind):
     return section
 
 
-def _train(corpus, kind, rows, labels, mixture):
-    cfg = corpus.cfg
+def _train(context, kind, rows, labels, mixture):
+    cfg = context.cfg
     section = _section(cfg, kind)
-    graphdef, params = network.with_experts(corpus, mixture)
+    graphdef, params = network.with_experts(context, mixture)
     row = asr.Row(route="label", **fitting.row_options(section))
-    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(corpus.cohorts))
-    single = None if kind in MANY else np.zeros(len(corpus.manifest), np.int64)
-    dev = None if single is None else fitting.dev_loss(corpus, graphdef, mixture, "label", section, single)
+    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(context.corpus.cohorts))
+    single = None if kind in MANY else np.zeros(len(context.corpus.manifest), np.int64)
+    dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single)
     return fitting.train(
-        corpus,
+        context,
         "adapters",
         loss_fn,
         params,
         ("expert",),
         section,
-        plan=fitting.speech_plan(corpus, rows, section),
+        plan=fitting.speech_plan(context, rows, section),
         sub=(kind,),
-        fetch=encoder_states.collator(corpus, rows, row, mixture, labels),
+        fetch=encoder_states.collator(context, rows, row, mixture, labels),
         eval_fn=dev,
     )
 
 
-def _one(corpus, rows):
-    return ["lora"], np.zeros(len(rows), np.int64), corpus.cfg.mixture.rank
+def _one(context, rows):
+    return ["lora"], np.zeros(len(rows), np.int64), context.cfg.mixture.rank
 
 
-def _total(corpus, rows):
+def _total(context, rows):
     """One LoRA with as many parameters as all experts and the shared one together."""
-    E = network.gate_of(corpus.work)["meta"]["num_experts"]  # may differ from the config's when clusters were fewer
-    return ["lora_total"], np.zeros(len(rows), np.int64), E * corpus.cfg.mixture.rank + corpus.cfg.mixture.shared_rank
+    E = network.gate_of(context.work)["meta"]["num_experts"]  # may differ from the config's when clusters were fewer
+    return ["lora_total"], np.zeros(len(rows), np.int64), E * context.cfg.mixture.rank + context.cfg.mixture.shared_rank
 
 
 def _by(column):
-    def names_and_labels(corpus, rows):
-        values = corpus.manifest.column(column)[rows]
+    def names_and_labels(context, rows):
+        values = context.corpus.manifest.column(column)[rows]
         known = sorted(set(values))
-        return [f"lora_{v or 'unnamed'}" for v in known], np.searchsorted(known, values), corpus.cfg.mixture.rank
+        return [f"lora_{v or 'unnamed'}" for v in known], np.searchsorted(known, values), context.cfg.mixture.rank
 
     return names_and_labels
 
@@ -179,6 +179,7 @@ def _by(column):
 KINDS = {"lora": _one, "lora_total": _total, "cohort": _by("cohort"), "speaker": _by("speaker"), FULL: None}
 
 
+SINGLE = tuple(kind for kind in KINDS if kind not in MANY)
 STAGE = Stage(
     "adapters",
     run,

@@ -24,7 +24,7 @@ from moejax.speech import synthetic
 from moejax.tasks import asr
 from moejax.text.tokenizer import Tokenizer
 from moejax.training import fitting, packed
-from moejax.work.context import Corpus, bucket_samples
+from moejax.work.context import Context, bucket_samples
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -97,14 +97,14 @@ def _files(folder) -> list[Path]:
 
 def run(cfg, work) -> dict:
     """Writes W/base/model (a Hugging Face folder) and W/base/model.json, which says where the base is."""
-    corpus = Corpus(cfg, work)
+    context = Context(cfg, work)
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = hf_whisper.load(published)
         write_json(work.path("base", "model.json"), {"path": published})
         return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
-    rows = corpus.rows("train", cfg.base.select.to_dict())
-    texts = [str(t) for t in corpus.manifest.column("text")[rows]]
+    rows = context.corpus.rows("train", cfg.base.select.to_dict())
+    texts = [str(t) for t in context.corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
     if cfg.model.pretrained:
         config, params = hf_whisper.load(published)
@@ -112,17 +112,17 @@ def run(cfg, work) -> dict:
     else:
         # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
         # theirs.
-        known = [str(t) for t in corpus.manifest.column("text")[corpus.rows("train")]]
+        known = [str(t) for t in context.corpus.manifest.column("text")[context.corpus.rows("train")]]
         tokenizer = _vocabulary(cfg, known)
         config, params = from_scratch(cfg), {}
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
-    sources = _Sources(corpus, rows, readings)
+    sources = _Sources(context, rows, readings)
     if cfg.base.pack.seconds:
         packed.check(cfg, config)
-        params = packed.fit(corpus, config, params, tokenizer, sources)
+        params = packed.fit(context, config, params, tokenizer, sources)
     else:
-        params = _fit(corpus, config, params, _Material(corpus, config, tokenizer, sources))
+        params = _fit(context, config, params, _Material(context, config, tokenizer, sources))
     if not processes.first():
         return {}
     hf_whisper.save(
@@ -184,12 +184,12 @@ def _vocabulary(cfg, texts) -> Tokenizer:
 class _Sources:
     """Real utterances, then readings: `cache[i]` the audio, `samples`, `texts`, `speakers` ("" for readings)."""
 
-    def __init__(self, corpus, rows, readings):
-        files, column = corpus.manifest.audio_paths(), corpus.manifest.column
+    def __init__(self, context, rows, readings):
+        files, column = context.corpus.manifest.audio_paths(), context.corpus.manifest.column
         paths = [path for _, path in readings]
         self.rows, self.real = rows, len(rows)
-        self.cache = AudioCache([files[r] for r in rows] + paths, corpus.cfg.runtime.audio_cache_bytes)
-        self.samples = np.concatenate([corpus.samples[rows], _lengths(paths)])
+        self.cache = AudioCache([files[r] for r in rows] + paths, context.cfg.runtime.audio_cache_bytes)
+        self.samples = np.concatenate([context.corpus.samples[rows], _lengths(paths)])
         self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
         self.names = [str(name) for name in column("id")[rows]] + [f"reading of {text!r}" for text, _ in readings]
         self.speakers = [str(name) for name in column("speaker")[rows]] + [""] * len(readings)
@@ -198,19 +198,19 @@ class _Sources:
 class _Material:
     """Utterances one by one, behind one index: first the real ones, then the readings."""
 
-    def __init__(self, corpus, config, tokenizer, sources):
-        self.buckets = bucket_samples(corpus.cfg.model.buckets, config.hop)
+    def __init__(self, context, config, tokenizer, sources):
+        self.buckets = bucket_samples(context.cfg.model.buckets, config.hop)
         lengths, texts, real = sources.samples, sources.texts, sources.real
         # A slow reading may outlast the largest bucket; real rows may not
         keep = np.flatnonzero(lengths <= self.buckets[-1])
         if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
-            name, end = corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
+            name, end = context.corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
             raise BadValue(
                 f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
                 f"{long.size} of {real} training utterances are longer"
             )
         self.index, self.real = keep, int(np.sum(keep < real))
-        prefix = tokenizer.prefix(corpus.cfg.data.language, "transcribe")
+        prefix = tokenizer.prefix(context.cfg.data.language, "transcribe")
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
         self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
         self.collate = Collator(
@@ -245,11 +245,11 @@ def _lengths(paths) -> np.ndarray:
     return np.array([soundfile.info(path).frames for path in paths], np.int64)
 
 
-def _fit(corpus, config, params, material):
+def _fit(context, config, params, material):
     """`short_steps` on the shortest of the mix, `steps` on all of it, `finetune_steps` on the real part alone."""
-    section = corpus.cfg.base
-    ctc = section.ctc > 0 and not corpus.cfg.model.pretrained
-    graphdef, params = asr.init(asr.build(config, ctc=ctc, seed=corpus.cfg.seed), params)
+    section = context.cfg.base
+    ctc = section.ctc > 0 and not context.cfg.model.pretrained
+    graphdef, params = asr.init(asr.build(config, ctc=ctc, seed=context.cfg.seed), params)
     row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row)
     trainable = ("backbone", "head") if ctc else ("backbone",)
@@ -270,12 +270,12 @@ def _fit(corpus, config, params, material):
             lengths=material.samples[order],
             buckets=material.buckets,
             batch_size=options.batch_size,
-            seed=corpus.cfg.seed,
-            multiple=corpus.multiple,
+            seed=context.cfg.seed,
+            multiple=context.multiple,
             names=material.names[order],
         )
         params = fitting.train(
-            corpus,
+            context,
             "base",
             loss_fn,
             params,

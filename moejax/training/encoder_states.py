@@ -20,7 +20,7 @@ from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr
-from moejax.work.context import Corpus
+from moejax.work.context import Context
 from moejax.work.folder import digest
 
 BLOCK = 32  # utterances encoded at once
@@ -44,12 +44,12 @@ class States:
         return np.array(file)
 
 
-def collator(corpus: Corpus, rows, row: asr.Row, mixture: asr.Mixture, labels=None, gate_in=None):
-    """`corpus.collator` of these rows of the training part, with kept encoder states in place of audio where the row of
-    the training table allows it.
+def collator(context: Context, rows, row: asr.Row, mixture: asr.Mixture, labels=None, gate_in=None):
+    """`context.collator` of these rows of the training part, with kept encoder states in place of audio where the row
+    of the training table allows it.
     """
-    found = None if why_not(row, mixture) else opened(corpus)
-    return corpus.collator(rows, labels, gate_in, found)
+    found = None if why_not(row, mixture) else opened(context)
+    return context.collator(rows, labels, gate_in, found)
 
 
 def why_not(row: asr.Row, mixture: asr.Mixture) -> str | None:
@@ -61,28 +61,28 @@ def why_not(row: asr.Row, mixture: asr.Mixture) -> str | None:
     return f"{changed[0]} changes what it hears" if changed else None
 
 
-def opened(corpus: Corpus) -> States | None:
+def opened(context: Context) -> States | None:
     """The states of the training part, computed now if they were not; None where they would not fit the limit."""
-    work, (config, _) = corpus.work, corpus.base
-    rows = corpus.rows("train")
-    samples, step = corpus.samples[rows], 2 * config.hop
-    bucket_N = np.asarray(corpus.buckets)[bucket_of(samples, corpus.buckets)]
+    work, config, _ = context.work, context.base.config, context.base.params
+    rows = context.corpus.rows("train")
+    samples, step = context.corpus.samples[rows], 2 * config.hop
+    bucket_N = np.asarray(context.buckets)[bucket_of(samples, context.buckets)]
     frames_N = -(-(samples if config.mask_padding else bucket_N) // step)
     kind = jax.numpy.dtype(config.dtype)
-    size, limit = int(frames_N.sum()) * config.d_model * kind.itemsize, corpus.cfg.runtime.encoder_cache_bytes
+    size, limit = int(frames_N.sum()) * config.d_model * kind.itemsize, context.cfg.runtime.encoder_cache_bytes
     if size > limit:
         if limit:
             work.log(f"  encoder states would take {size / 1e9:.1f} GB, over runtime.encoder_cache_bytes: not cached")
         return None
-    made = {"base": work.finished("base")["digest"], "weights": corpus.weights, "dtype": str(kind)}
-    made |= {"buckets": list(corpus.buckets), "ids": digest(corpus.manifest.column("id")[rows].tolist())}
+    made = {"base": work.finished("base")["digest"], "weights": context.weights, "dtype": str(kind)}
+    made |= {"buckets": list(context.buckets), "ids": digest(context.corpus.manifest.column("id")[rows].tolist())}
     path = work.path("states", f"{digest(made)}.bin")
     first_N = np.concatenate([[0], np.cumsum(frames_N)])
     start = {int(r): (int(f), int(n)) for r, f, n in zip(rows, first_N, frames_N, strict=False)}
     states = States(str(path), str(kind), config.d_model, start)
     if processes.first() and not _whole(path, size):
         with processes.working(together=processes.count() == 1):
-            own = Corpus(corpus.cfg, work, corpus.weights) if processes.alone() else corpus
+            own = Context(context.cfg, work, context.weights) if processes.alone() else context
             _write(own, rows, states, path, size)
     processes.agree()  # nobody reads what is being written
     return states
@@ -93,19 +93,19 @@ def _whole(path: Path, size: int) -> bool:
     return path.exists() and note.exists() and path.stat().st_size == size == json.loads(note.read_text())["bytes"]
 
 
-def _write(corpus, rows, states, path, size) -> None:
-    work, (config, params) = corpus.work, corpus.base
+def _write(context, rows, states, path, size) -> None:
+    work, config, params = context.work, context.base.config, context.base.params
     begun = time.perf_counter()
     graphdef, _ = functional.abstract(asr.build(config))
     encode = asr.make_encode(graphdef)
-    batches = eval_batches(corpus.samples[rows], corpus.buckets, BLOCK, multiple=corpus.multiple)
-    stream = loader(batches, corpus.collator(rows), workers=corpus.cfg.runtime.workers)
+    batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=context.multiple)
+    stream = loader(batches, context.collator(rows), workers=context.cfg.runtime.workers)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.tmp")
     file = np.memmap(unfinished, jax.numpy.dtype(states.dtype), "w+", shape=(size // _row_bytes(states), states.width))
     shown = work.progress(stream, total=len(batches), desc="encoder states")
     for (_, index), batch in zip(batches, shown, strict=True):
-        placed = shard_batch(batch, corpus.mesh)
+        placed = shard_batch(batch, context.mesh)
         states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B)[0])
         for b, i in enumerate(index):
             if i >= 0:

@@ -16,8 +16,8 @@ from moejax.text import normalize
 from moejax.train import loop, optim
 from moejax.train.checkpoint import digest_of, whole_array
 from moejax.train.state import init_state, make_step, place
-from moejax.training import network
-from moejax.work.context import Corpus, key_of
+from moejax.training import gate_inputs
+from moejax.work.context import Context, key_of
 
 # Adapters and hypernetworks train as long as experts and joint together unless their own steps say otherwise.
 BUDGET = ("experts.steps", "joint.steps")
@@ -62,7 +62,7 @@ def row_options(section) -> dict:
 
 
 def train(
-    corpus: Corpus,
+    context: Context,
     name: str,
     loss_fn,
     params,
@@ -82,7 +82,7 @@ def train(
     `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch; the loss is given the step too
     if `stepped`.
     """
-    cfg, work = corpus.cfg, corpus.work
+    cfg, work = context.cfg, context.work
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate,
         steps=section.steps,
@@ -96,9 +96,9 @@ def train(
     for line in summary_of(params, trainable):
         work.log(f"  trains {line}")
     state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
-    state, frozen, state_on, frozen_on = place(state, frozen, optimizer, corpus.mesh)
-    step_fn = make_step(loss_fn, optimizer, corpus.mesh, state_on, frozen_on, schedule=schedule, stepped=stepped)
-    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(corpus.mesh))
+    state, frozen, state_on, frozen_on = place(state, frozen, optimizer, context.mesh)
+    step_fn = make_step(loss_fn, optimizer, context.mesh, state_on, frozen_on, schedule=schedule, stepped=stepped)
+    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(context.mesh))
     try:
         state = loop.fit(
             state=state,
@@ -110,7 +110,7 @@ def train(
             checkpoint_every=section.checkpoint_every,
             log_every=section.log_every,
             on_metrics=on_metrics,
-            place=lambda batch: shard_batch(batch, corpus.mesh),
+            place=lambda batch: shard_batch(batch, context.mesh),
             desc="/".join((name, *sub)),
             eval_fn=eval_fn,
             eval_every=-(-section.steps // section.evals) if eval_fn else 0,
@@ -127,29 +127,29 @@ def train(
     return {**frozen, **state.params}
 
 
-def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=None):
+def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None):
     """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
     utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
 
     All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
     few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
     """
-    rows = corpus.manifest.indices(split="dev")
+    rows = context.corpus.manifest.indices(split="dev")
     if not section.evals or not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
-    gate_in = network.gate_inputs(corpus, rows) if route == "gate" else None
-    collate = corpus.collator(rows, None if labels_N is None else labels_N[rows], gate_in)
-    bucket = corpus.buckets[-1]
+    gate_in = gate_inputs.embeddings_of(context, rows) if route == "gate" else None
+    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in)
+    bucket = context.buckets[-1]
     collate.lengths = {bucket: max(collate.lengths.values())}
-    filler = np.full(-len(rows) % corpus.multiple, FILLER)
+    filler = np.full(-len(rows) % context.multiple, FILLER)
     index_B = np.concatenate([np.arange(len(rows)), filler])
-    part, parts = process_shard(corpus.mesh)
-    batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), corpus.mesh)
+    part, parts = process_shard(context.mesh)
+    batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), context.mesh)
     calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
-    loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(corpus.cohorts))
+    loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(context.corpus.cohorts))
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
-    wer_of = _dev_wer(corpus, graphdef, calm, route, batch, rows) if section.best == "wer" else None
+    wer_of = _dev_wer(context, graphdef, calm, route, batch, rows) if section.best == "wer" else None
 
     def score(state, frozen):
         params = {**frozen, **state.params}
@@ -159,18 +159,18 @@ def dev_loss(corpus: Corpus, graphdef, mixture, route: str, section, labels_N=No
     return score
 
 
-def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
+def _dev_wer(context, graphdef, mixture, route, batch, rows):
     """`params -> WER` of one batch whose first rows are these of the manifest."""
-    tokenizer, normal = corpus.tokenizer, normalize.get("lower")
-    references = [normal(text) for text in corpus.manifest.column("text")[rows]]
+    tokenizer, normal = context.base.tokenizer, normalize.get("lower")
+    references = [normal(text) for text in context.corpus.manifest.column("text")[rows]]
     predict = asr.make_predict(
         graphdef,
-        prefix=corpus.prefix(),
+        prefix=context.prefix(),
         eot=tokenizer.eot,
-        max_tokens=corpus.max_tokens(),
+        max_tokens=context.max_tokens(),
         route=route,
         mixture=mixture,
-        embedding=embedding_options(corpus.cfg),
+        embedding=embedding_options(context.cfg),
     )
 
     def wer_of(params):
@@ -182,15 +182,15 @@ def _dev_wer(corpus, graphdef, mixture, route, batch, rows):
     return wer_of
 
 
-def speech_plan(corpus: Corpus, rows, section) -> Plan:
+def speech_plan(context: Context, rows, section) -> Plan:
     """Shuffled batches of these rows by length, endless."""
     return Plan(
-        lengths=corpus.samples[rows],
-        buckets=corpus.buckets,
+        lengths=context.corpus.samples[rows],
+        buckets=context.buckets,
         batch_size=section.batch_size,
-        seed=corpus.cfg.seed,
-        multiple=corpus.multiple,
-        names=corpus.manifest.column("id")[rows],
+        seed=context.cfg.seed,
+        multiple=context.multiple,
+        names=context.corpus.manifest.column("id")[rows],
     )
 
 

@@ -10,10 +10,7 @@
 Training is in two parts: first the condition is the mean of the utterance's cohort, then random mixtures of the
 utterance's own embedding and its speaker's mean. Nothing of an utterance outside the training cohorts enters, neither
 its text nor its sound (the condition's projection is fitted on the training cohorts, too). Decoding conditions on the
-utterance alone; two systems more condition otherwise (`VIEWS`):
-
-    <name>_enrolled        the mean over hyper.enroll other utterances of the speaker: his training ones where there are
-    <name>_mean_condition  the mean condition of the training part for everybody: what conditioning is worth
+utterance alone; two uses more condition otherwise (`systems.hypernetworks`).
 """
 
 import numpy as np
@@ -21,12 +18,12 @@ import numpy as np
 from moejax.cohorts import projection
 from moejax.errors import BadValue
 from moejax.nn import functional
-from moejax.runtime.files import read_json, write_json
+from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
-from moejax.train.checkpoint import load_params, save_params
-from moejax.training import fitting, network
-from moejax.work.context import Corpus
+from moejax.train.checkpoint import save_params
+from moejax.training import fitting, gate_inputs, network
+from moejax.work.context import Context
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -46,7 +43,6 @@ DEFAULTS = {
     },
 }
 SYSTEMS = ("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB")
-VIEWS = ("enrolled", "mean_condition")
 INDEX = ("hyper", "index.json")
 
 
@@ -57,27 +53,27 @@ def run(cfg, work) -> dict:
     section = cfg.hyper
     if not section.systems:
         return {}
-    corpus, index = Corpus(cfg, work), {}
+    context, index = Context(cfg, work), {}
     for name in section.systems:
-        rows = training_rows(corpus, name)
-        speakers = set(corpus.manifest.column("speaker")[rows])
+        rows = training_rows(context, name)
+        speakers = set(context.corpus.manifest.column("speaker")[rows])
         work.log(f"  {name}: {len(np.unique(rows))} utterances of {len(speakers)} speakers")
-        index[name] = _lora(corpus, name, rows) if name.startswith("lora") else _hyper(corpus, name, rows)
+        index[name] = _lora(context, name, rows) if name.startswith("lora") else _hyper(context, name, rows)
         write_json(work.path(*INDEX), index)
     return index
 
 
-def training_rows(corpus: Corpus, name: str) -> np.ndarray:
+def training_rows(context: Context, name: str) -> np.ndarray:
     """Rows that a system may learn from. Errors: _AB without cohorts, or with one that the training part lacks."""
     if not name.endswith("_AB"):
-        return network.training_rows(corpus)
-    cohorts = list(corpus.cfg.hyper.cohorts)
-    there = set(corpus.manifest.column("cohort")[corpus.rows("train")])
+        return gate_inputs.training_rows(context)
+    cohorts = list(context.cfg.hyper.cohorts)
+    there = set(context.corpus.manifest.column("cohort")[context.corpus.rows("train")])
     if absent := [cohort for cohort in cohorts if cohort not in there]:
         raise BadValue(f"hyper.cohorts has {absent[0]!r}; the training part has {', '.join(sorted(there))}")
     if not cohorts:
         raise BadValue(f"{name} trains on hyper.cohorts, which is empty; there are {', '.join(sorted(there))}")
-    return network.training_rows(corpus, {"cohort": cohorts})
+    return gate_inputs.training_rows(context, {"cohort": cohorts})
 
 
 def definition(cfg, name: str) -> task.Hyper:
@@ -113,16 +109,16 @@ def _section(cfg, share: float = 1.0):
     return section
 
 
-def _hyper(corpus, name, rows) -> dict:
-    cfg = corpus.cfg
+def _hyper(context, name, rows) -> dict:
+    cfg = context.cfg
     hyper = definition(cfg, name)
     graphdef, params = asr.init(
-        task.build(corpus.base[0], hyper, *_projection(corpus, rows), seed=cfg.seed), corpus.base[1]
+        task.build(context.base.config, hyper, *_projection(context, rows), seed=cfg.seed), context.base.params
     )
-    own_NU, voice_NU = network.gate_inputs(corpus, rows), network.speaker_means(corpus, rows)
+    own_NU, voice_NU = gate_inputs.embeddings_of(context, rows), gate_inputs.speaker_means(context, rows)
     share = cfg.hyper.cohort_share
     parts = {
-        "cohort": (share, _cohort_means(corpus, rows, own_NU), False),
+        "cohort": (share, _cohort_means(context, rows, own_NU), False),
         "speaker": (1 - share, np.concatenate([own_NU, voice_NU], axis=1), True),
     }
     for part, (share, condition_NU, mixed) in parts.items():
@@ -130,20 +126,20 @@ def _hyper(corpus, name, rows) -> dict:
         if section.steps:
             loss_fn = task.make_loss(graphdef, asr.Row(voice_mix=mixed, **fitting.row_options(section)), hyper)
             params = fitting.train(
-                corpus,
+                context,
                 "hyper",
                 loss_fn,
                 params,
                 ("expert", "gate"),
                 section,
-                plan=fitting.speech_plan(corpus, rows, section),
-                fetch=corpus.collator(rows, gate_in=condition_NU),
+                plan=fitting.speech_plan(context, rows, section),
+                fetch=context.collator(rows, gate_in=condition_NU),
                 sub=(name, part),
             )
     kept = {"expert": params["expert"], "gate": params["gate"], "buffer": {"gate": params["buffer"]["gate"]}}
-    save_params(corpus.work.path("hyper", name, "params.safetensors"), kept, {"mean": own_NU.mean(0).tolist()})
+    save_params(context.work.path("hyper", name, "params.safetensors"), kept, {"mean": own_NU.mean(0).tolist()})
     return _entry(
-        corpus,
+        context,
         rows,
         kind="hyper",
         rank=hyper.rank,
@@ -152,48 +148,52 @@ def _hyper(corpus, name, rows) -> dict:
     )
 
 
-def _lora(corpus, name, rows) -> dict:
+def _lora(context, name, rows) -> dict:
     """One LoRA with at least as many numbers as `hyper_AB`."""
-    cfg = corpus.cfg
+    cfg = context.cfg
     section = _section(cfg)
     hyper = definition(cfg, "hyper_AB")
-    _, recipe = functional.abstract(task.build(corpus.base[0], hyper, *_projection(corpus, rows)))
+    _, recipe = functional.abstract(task.build(context.base.config, hyper, *_projection(context, rows)))
     size = sum(functional.count(recipe[group]) for group in ("expert", "gate"))
-    _, one = functional.abstract(asr.build(corpus.base[0], mixture=_single(cfg, 1)))
+    _, one = functional.abstract(asr.build(context.base.config, mixture=single(cfg, 1)))
     rank = -(-size // functional.count(one["expert"]))
-    mixture = _single(cfg, rank)
-    graphdef, params = network.with_experts(corpus, mixture)
+    mixture = single(cfg, rank)
+    graphdef, params = network.with_experts(context, mixture)
     row = asr.Row(route="label", **fitting.row_options(section))
     params = fitting.train(
-        corpus,
+        context,
         "hyper",
         asr.make_loss(graphdef, row, mixture=mixture),
         params,
         ("expert",),
         section,
-        plan=fitting.speech_plan(corpus, rows, section),
-        fetch=corpus.collator(rows, np.zeros(len(rows), np.int64)),
+        plan=fitting.speech_plan(context, rows, section),
+        fetch=context.collator(rows, np.zeros(len(rows), np.int64)),
         sub=(name,),
     )
-    save_params(corpus.work.path("hyper", name, "params.safetensors"), {"expert": params["expert"]})
-    return _entry(corpus, rows, kind="lora", rank=rank, trainable=functional.count(params["expert"]))
+    save_params(context.work.path("hyper", name, "params.safetensors"), {"expert": params["expert"]})
+    return _entry(context, rows, kind="lora", rank=rank, trainable=functional.count(params["expert"]))
 
 
-def _single(cfg, rank):
+def single(cfg, rank):
     """One LoRA with the scale of an atom, whatever kind the mixture's experts are."""
     return network.definition(cfg, 1, rank=rank, shared_rank=0, kind="lora", stabilised=False)
 
 
-def _entry(corpus, rows, **more) -> dict:
-    return {**more, "cohorts": sorted(set(corpus.manifest.column("cohort")[rows])), "utterances": len(np.unique(rows))}
+def _entry(context, rows, **more) -> dict:
+    return {
+        **more,
+        "cohorts": sorted(set(context.corpus.manifest.column("cohort")[rows])),
+        "utterances": len(np.unique(rows)),
+    }
 
 
-def _projection(corpus, rows):
+def _projection(context, rows):
     """What conditions are seen through, fitted on these rows: the discriminant of their speakers, which removes the
     text and keeps the voice, or principal components where there are fewer than three; of unit variance.
     """
-    embedding_NU, speaker_N = network.gate_inputs(corpus, rows), corpus.manifest.column("speaker")[rows]
-    dims = corpus.cfg.hyper.dims
+    embedding_NU, speaker_N = gate_inputs.embeddings_of(context, rows), context.corpus.manifest.column("speaker")[rows]
+    dims = context.cfg.hyper.dims
     if len(set(speaker_N)) > 2:
         mean_U, matrix_UK = projection.fit_discriminant(embedding_NU, speaker_N, dims)
     else:
@@ -203,75 +203,11 @@ def _projection(corpus, rows):
     return mean_U.astype(np.float32), (matrix_UK / np.maximum(spread_K, 1e-6)).astype(np.float32)
 
 
-def _cohort_means(corpus, rows, embedding_NU):
-    cohort_N, mean_NU = corpus.manifest.column("cohort")[rows], embedding_NU.copy()
+def _cohort_means(context, rows, embedding_NU):
+    cohort_N, mean_NU = context.corpus.manifest.column("cohort")[rows], embedding_NU.copy()
     for name in set(cohort_N):
         mean_NU[cohort_N == name] = embedding_NU[cohort_N == name].mean(0)
     return mean_NU
-
-
-def index_of(work) -> dict:
-    """{name: entry} of the systems that this workdir trained; {} for none."""
-    return read_json(work.path(*INDEX)) if work.path(*INDEX).exists() else {}
-
-
-def known(work) -> list[str]:
-    """Names of the trained systems, each followed by its views."""
-    views = {name: VIEWS if entry["kind"] == "hyper" else () for name, entry in index_of(work).items()}
-    return [name if view is None else f"{name}_{view}" for name in views for view in (None, *views[name])]
-
-
-def trained_name(system: str) -> str | None:
-    """The system of this stage that `system` is, or is a view of; None for one of another stage."""
-    plain = next((system.removesuffix(f"_{view}") for view in VIEWS if system.endswith(f"_{view}")), system)
-    return plain if plain in SYSTEMS else None
-
-
-def open_system(corpus: Corpus, system: str) -> dict:
-    """Keyword arguments of `evaluate.System` besides its name."""
-    name, cfg = trained_name(system), corpus.cfg
-    entry = index_of(corpus.work)[name]
-    saved, meta = load_params(corpus.work.path("hyper", name, "params.safetensors"))
-    if entry["kind"] == "lora":
-        mixture = _single(cfg, entry["rank"])
-        graphdef, params = network.with_experts(corpus, mixture, saved)
-        return {
-            "route": "label",
-            "graphdef": graphdef,
-            "params": params,
-            "mixture": mixture,
-            "trainable": entry["trainable"],
-        }
-    hyper, config = definition(cfg, name), corpus.base[0]
-    buffer = saved["buffer"]["gate"]
-    make = task.build(config, hyper, buffer["mean"], buffer["matrix"], seed=cfg.seed)
-    graphdef, params = asr.init(make, network.merge_groups(corpus.base[1], saved))
-    found = {"route": "gate", "graphdef": graphdef, "params": params, "mixture": hyper, "trainable": entry["trainable"]}
-    if system != name:
-        count = len(corpus.manifest)
-        mean_NU = np.tile(np.asarray(meta["mean"], np.float32), (count, 1))
-        condition_NU = enrolled(corpus, cfg.hyper.enroll) if system.endswith("enrolled") else mean_NU
-        found |= {"control": "constant", "logits_NE": np.asarray(asr.make_gate(graphdef)(params, condition_NU))}
-    return found
-
-
-def enrolled(corpus: Corpus, most: int) -> np.ndarray:
-    """For every row of the manifest the mean embedding of at most `most` other utterances of its speaker, drawn from
-    the training part, or from the row's own part for a speaker who is not in training; alone, or without a name, the
-    own one.
-    """
-    embedding_NU = network.gate_inputs(corpus, np.arange(len(corpus.manifest)))
-    speaker_N, split_N = corpus.manifest.column("speaker"), corpus.manifest.column("split")
-    rng, found_NU = np.random.default_rng(corpus.cfg.seed), embedding_NU.copy()
-    for name in sorted(set(speaker_N) - {""}):
-        own = np.flatnonzero(speaker_N == name)
-        heard = own[split_N[own] == "train"]
-        for row in own:
-            pool = heard if len(heard) else own[split_N[own] == split_N[row]]
-            pool = pool[pool != row]
-            if len(pool):
-                found_NU[row] = embedding_NU[rng.permutation(pool)[:most]].mean(0)
-    return found_NU
 
 
 STAGE = Stage(

@@ -16,8 +16,8 @@ from moejax.errors import BadValue
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.checkpoint import save_params
-from moejax.training import encoder_states, fitting, network, probe
-from moejax.work.context import Corpus
+from moejax.training import encoder_states, fitting, gate_inputs, network, probe
+from moejax.work.context import Context
 from moejax.work.stage import Stage
 
 DEFAULTS = {
@@ -72,22 +72,22 @@ DEFAULTS = {
 
 def gate(cfg, work) -> dict:
     """Trains the gate on the clustered sample; tests it on dev and test (whose speakers it may have heard)."""
-    corpus = Corpus(cfg, work)
-    clusters = network.clusters_of(corpus)
+    context = Context(cfg, work)
+    clusters = gate_inputs.clusters_of(context)
     label, membership, keep = (clusters[name] for name in ("label", "membership", "keep"))
     E = membership.shape[1]
-    everything = np.arange(len(corpus.manifest))
-    embedding = network.gate_inputs(corpus, everything)
-    fit_rows = np.flatnonzero(corpus.manifest.column("sample") & keep)
+    everything = np.arange(len(context.corpus.manifest))
+    embedding = gate_inputs.embeddings_of(context, everything)
+    fit_rows = np.flatnonzero(context.corpus.manifest.column("sample") & keep)
     if not len(fit_rows):
         raise BadValue("no utterance of the sample was kept by cluster.noise; choose another noise policy")
     mean, matrix = _projection(cfg.gate, clusters, embedding[fit_rows])
     target = membership if cfg.gate.targets == "soft" else np.eye(E, dtype=np.float32)[np.maximum(label, 0)]
     weight = _class_weights(target[fit_rows]) if cfg.gate.class_weights else np.ones(len(fit_rows), np.float32)
-    config, base = corpus.base
+    config, base = context.base.config, context.base.params
     shape = {"mean": mean, "matrix": matrix, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
     if cfg.gate.fallback:
-        shape |= _voices(corpus, mean, matrix, cfg.gate.fallback)
+        shape |= _voices(context, mean, matrix, cfg.gate.fallback)
     mixture = network.definition(cfg, E)
     graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=shape, seed=cfg.seed), base)
     if cfg.gate.steps:
@@ -97,16 +97,16 @@ def gate(cfg, work) -> dict:
             buckets=(1,),
             batch_size=cfg.gate.batch_size,
             seed=cfg.seed,
-            multiple=corpus.multiple,
-            names=corpus.manifest.column("id")[fit_rows],
+            multiple=context.multiple,
+            names=context.corpus.manifest.column("id")[fit_rows],
         )
         params = fitting.train(
-            corpus, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
+            context, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
         )
     params = asr.soften(params, cfg.gate.temperature)
     # An expert is its cluster's only by what the gate learns of clusters; a gate that starts even owes nobody a share.
-    prior = _prior(membership[corpus.rows("train")]) if cfg.gate.steps else np.full(E, 1.0 / E)
-    scores = probe.gate_scores(corpus, graphdef, params, embedding, label, fit_rows)
+    prior = _prior(membership[context.corpus.rows("train")]) if cfg.gate.steps else np.full(E, 1.0 / E)
+    scores = probe.gate_scores(context, graphdef, params, embedding, label, fit_rows)
     sizes = {"num_experts": E, "hidden": cfg.gate.hidden, "zero_start": cfg.gate.zero_start}
     meta = {**sizes, "prior": prior.tolist(), **scores}
     buffer = {"gate": params["buffer"]["gate"]}
@@ -124,57 +124,57 @@ def gate(cfg, work) -> dict:
 
 def experts(cfg, work) -> dict:
     """Trains the experts with the gate frozen, on the sample."""
-    corpus = Corpus(cfg, work)
-    rows = network.training_rows(corpus, {"sample": True} if cfg.experts.part == "sample" else {})
-    graphdef, params, mixture, meta = network.with_gate(corpus)
+    context = Context(cfg, work)
+    rows = gate_inputs.training_rows(context, {"sample": True} if cfg.experts.part == "sample" else {})
+    graphdef, params, mixture, meta = network.with_gate(context)
     known = cfg.experts.route == "label" or mixture.known_share
-    labels = network.clusters_of(corpus)["label"] if known else None
+    labels = gate_inputs.clusters_of(context)["label"] if known else None
     row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
-    return _train_mixture(corpus, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
+    return _train_mixture(context, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
 
 
 def joint(cfg, work) -> dict:
     """Trains experts and gate together on the whole training part."""
-    corpus = Corpus(cfg, work)
-    rows = network.training_rows(corpus)
-    graphdef, params, mixture, meta = network.with_gate(corpus, "experts")
+    context = Context(cfg, work)
+    rows = gate_inputs.training_rows(context)
+    graphdef, params, mixture, meta = network.with_gate(context, "experts")
     section = cfg.joint
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
     terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
     row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
-    labels = network.clusters_of(corpus)["label"] if mixture.known_share else None
-    return _train_mixture(corpus, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)
+    labels = gate_inputs.clusters_of(context)["label"] if mixture.known_share else None
+    return _train_mixture(context, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)
 
 
-def _train_mixture(corpus, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
+def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, trainable, labels_N=None):
     """`labels_N`: of every row of the manifest, for the route "label" and gates that are told the cluster."""
     labels = None if labels_N is None else labels_N[rows]
     prior_E = np.asarray(meta["prior"], np.float32)
-    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(corpus.cohorts))
-    gate_in = network.gate_inputs(corpus, rows)
+    loss_fn = asr.make_loss(graphdef, row, mixture=mixture, prior_E=prior_E, num_cohorts=len(context.corpus.cohorts))
+    gate_in = gate_inputs.embeddings_of(context, rows)
     if row.voice_mix:
-        gate_in = np.concatenate([gate_in, network.speaker_means(corpus, rows)], axis=1)
-    collate = encoder_states.collator(corpus, rows, row, mixture, labels, gate_in)
-    section = corpus.cfg[name]
-    monitor = LoadMonitor(mixture.num_experts, corpus.cohorts, prior_E)
+        gate_in = np.concatenate([gate_in, gate_inputs.speaker_means(context, rows)], axis=1)
+    collate = encoder_states.collator(context, rows, row, mixture, labels, gate_in)
+    section = context.cfg[name]
+    monitor = LoadMonitor(mixture.num_experts, context.corpus.cohorts, prior_E)
     if section.steps:
         params = fitting.train(
-            corpus,
+            context,
             name,
             loss_fn,
             params,
             trainable,
             section,
-            plan=fitting.speech_plan(corpus, rows, section),
+            plan=fitting.speech_plan(context, rows, section),
             fetch=collate,
             on_metrics=monitor,
             stepped=row.temperature_steps > 0,
-            eval_fn=fitting.dev_loss(corpus, graphdef, mixture, row.route, section, labels_N),
+            eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N),
         )
     keep = {group: params[group] for group in ("expert", "gate")}
-    save_params(corpus.work.path(name, "params.safetensors"), keep)
+    save_params(context.work.path(name, "params.safetensors"), keep)
     if monitor.seen():
-        corpus.work.log(monitor.table())
+        context.work.log(monitor.table())
     return {
         "utterances": len(np.unique(rows)),
         "load": monitor.load().tolist(),
@@ -294,19 +294,19 @@ def _projection(section, clusters, embedding_NU):
     return embedding_NU.mean(0), np.diag(1.0 / std_U).astype(np.float32)
 
 
-def _voices(corpus, mean_U, matrix_UK, share) -> dict:
+def _voices(context, mean_U, matrix_UK, share) -> dict:
     """Where the training speakers lie after the projection, and the radius around them that holds `share` of their
     utterances. Errors: nobody has a name.
     """
-    rows = corpus.rows("train")
-    speaker_N = corpus.manifest.column("speaker")[rows]
+    rows = context.corpus.rows("train")
+    speaker_N = context.corpus.manifest.column("speaker")[rows]
     if not 0 < share < 1:
         raise BadValue(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
     if not (speaker_N != "").any():
         raise BadValue("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
     named = rows[speaker_N != ""]
-    own_NK = (network.gate_inputs(corpus, named) - mean_U) @ matrix_UK
-    mean_NK = (network.speaker_means(corpus, named) - mean_U) @ matrix_UK
+    own_NK = (gate_inputs.embeddings_of(context, named) - mean_U) @ matrix_UK
+    mean_NK = (gate_inputs.speaker_means(context, named) - mean_U) @ matrix_UK
     _, first = np.unique(speaker_N[speaker_N != ""], return_index=True)
     radius = float(np.quantile(np.linalg.norm(own_NK - mean_NK, axis=1), share))
     return {"voices": mean_NK[first].astype(np.float32), "radius": max(radius, 1e-6)}

@@ -78,18 +78,18 @@ def check(cfg, config) -> None:
         raise BadValue(f"base.pack.seconds ends at {section.pack.seconds[-1]}; the model hears {limit} s")
 
 
-def fit(corpus, config, params, tokenizer, sources):
+def fit(context, config, params, tokenizer, sources):
     """All phases in turn; each resumes from W/base/<seconds>s/checkpoints. `sources`: .cache .samples .texts .speakers
     of the training part.
     """
-    section = corpus.cfg.base
+    section = context.cfg.base
     fresh = not params
-    graphdef, params = asr.init(asr.build(config, seed=corpus.cfg.seed), params)
+    graphdef, params = asr.init(asr.build(config, seed=context.cfg.seed), params)
     if fresh and section.timestamps:
         params = windows.ordered_times(params, tokenizer.timestamp_begin)
     for phase in phases(section):
-        packer = _packer(corpus.cfg, config, tokenizer, sources, phase)
-        corpus.work.log(
+        packer = _packer(context.cfg, config, tokenizer, sources, phase)
+        context.work.log(
             f"  windows of {phase.seconds:g} s: {phase.steps} steps of {phase.batch_size}, "
             f"{len(packer)} windows an epoch, {packer.length} tokens, {packer.scored} scored"
         )
@@ -100,7 +100,7 @@ def fit(corpus, config, params, tokenizer, sources):
             loss_fn = windows.guided(graphdef, row, weight=section.pack.guide, hop=config.hop, timestamp_begin=begin)
         options = changed(section, steps=phase.steps, batch_size=phase.batch_size, learning_rate=phase.learning_rate)
         params = fitting.train(
-            corpus,
+            context,
             "base",
             loss_fn,
             params,
@@ -108,7 +108,7 @@ def fit(corpus, config, params, tokenizer, sources):
             options,
             sub=(phase.name,),
             fetch=packer,
-            plan=WindowPlan(packer.window, phase.batch_size, corpus.multiple),
+            plan=WindowPlan(packer.window, phase.batch_size, context.multiple),
         )
     return params
 

@@ -19,71 +19,28 @@ from moejax.text.tokenizer import Tokenizer
 
 
 class Corpus:
-    """One run's data and base, read lazily: `cfg` is the resolved config, `work` the workdir.
+    """The material: the manifest of a workdir and the audio that it names, read lazily."""
 
-    `weights` is the format of the frozen backbone, model.weights unless given.
-    """
-
-    def __init__(self, cfg, work, weights: str = ""):
-        self.cfg, self.work = cfg, work
-        self.alone = processes.alone()
-        self.weights = weights or cfg.model.weights
+    def __init__(self, work, audio_cache_bytes: int):
+        self._work, self._bytes = work, audio_cache_bytes
 
     @functools.cached_property
     def manifest(self) -> Manifest:
-        return Manifest.load(self.work.path("describe", "manifest.parquet"), root=self.work.root)
+        return Manifest.load(self._work.path("describe", "manifest.parquet"), root=self._work.root)
 
     @functools.cached_property
-    def base_folder(self):
-        """Hugging Face folder of the base: the pretrained one, or the one that the base stage wrote."""
-        pointer = read_json(self.work.path("base", "model.json"))["path"]
-        return self.work.path(pointer) if not str(pointer).startswith("/") else pointer
-
-    @functools.cached_property
-    def base(self):
-        """`(WhisperConfig, params)`; activations and weights in the configured types."""
-        return self.network(self.base_folder)
-
-    def network(self, folder):
-        """`(WhisperConfig, params)` of a Hugging Face folder, as `base`."""
-        dtype = self.cfg.model.dtype
-        config, params = hf_whisper.load(folder, dtype="float32" if self.weights else dtype)
-        return dataclasses.replace(config, dtype=dtype), quantize(params, self.weights, others=dtype)
-
-    @functools.cached_property
-    def tokenizer(self) -> Tokenizer:
-        return Tokenizer.from_hf_folder(self.base_folder)
-
-    @functools.cached_property
-    def mesh(self):
-        """All devices; where one of several processes works alone, its own, all along `data`."""
-        if self.alone:
-            return sharding.make_mesh({"data": -1}, jax.local_devices())
-        return sharding.make_mesh(self.cfg.mesh.to_dict())
+    def audio(self) -> AudioCache:
+        return AudioCache(self.manifest.audio_paths(), self._bytes)
 
     @functools.cached_property
     def cohorts(self) -> list[str]:
         """Names of the cohorts in the manifest, sorted; for tables and load matrices only."""
         return sorted(set(self.manifest.column("cohort")))
 
-    @functools.cached_property
-    def audio(self) -> AudioCache:
-        return AudioCache(self.manifest.audio_paths(), self.cfg.runtime.audio_cache_bytes)
-
     @property
-    def samples(self):
+    def samples(self) -> np.ndarray:
         """Samples of every row."""
         return np.round(self.manifest.column("seconds") * SAMPLE_RATE).astype(np.int64)
-
-    @property
-    def buckets(self) -> tuple[int, ...]:
-        """Fixed audio lengths in samples, multiples of an encoder frame."""
-        return bucket_samples(self.cfg.model.buckets, self.base[0].hop)
-
-    @property
-    def multiple(self) -> int:
-        """Rows of a batch are a multiple of this on the configured mesh."""
-        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
     def rows(self, split=None, select=None) -> np.ndarray:
         """Row numbers of a split, and of the column values in `select` ({"cohort": ["A"]})."""
@@ -94,41 +51,114 @@ class Corpus:
             raise BadValue(f"no utterance in split {split!r} with {equal or 'no selection'}; cohorts: {self.cohorts}")
         return rows
 
-    def prefix(self) -> list[int]:
-        return self.tokenizer.prefix(self.cfg.data.language, "transcribe")
-
     def cohort_index(self, rows) -> np.ndarray:
         return np.searchsorted(self.cohorts, self.manifest.column("cohort")[rows])
+
+
+class Base:
+    """The frozen network: the pretrained folder, or the one that the base stage wrote; read lazily."""
+
+    def __init__(self, work, dtype: str, weights: str):
+        self._work, self._dtype, self._weights = work, dtype, weights
+
+    @functools.cached_property
+    def folder(self):
+        """Hugging Face folder of the base."""
+        pointer = read_json(self._work.path("base", "model.json"))["path"]
+        return self._work.path(pointer) if not str(pointer).startswith("/") else pointer
+
+    @functools.cached_property
+    def _loaded(self):
+        return self.network(self.folder)
+
+    @property
+    def config(self):
+        """`nn.whisper.WhisperConfig`, with activations of the configured type."""
+        return self._loaded[0]
+
+    @property
+    def params(self) -> dict:
+        """Weights in the configured format."""
+        return self._loaded[1]
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer:
+        return Tokenizer.from_hf_folder(self.folder)
+
+    def network(self, folder):
+        """`(WhisperConfig, params)` of another Hugging Face folder, in the same types."""
+        config, params = hf_whisper.load(folder, dtype="float32" if self._weights else self._dtype)
+        return dataclasses.replace(config, dtype=self._dtype), quantize(params, self._weights, others=self._dtype)
+
+
+class Context:
+    """What a stage works in: the resolved config, the workdir, the material, the base, and the devices.
+
+    `weights` is the format of the frozen backbone, model.weights unless given.
+    """
+
+    def __init__(self, cfg, work, weights: str = ""):
+        self.cfg, self.work = cfg, work
+        self.alone = processes.alone()
+        self.weights = weights or cfg.model.weights
+
+    @functools.cached_property
+    def corpus(self) -> Corpus:
+        return Corpus(self.work, self.cfg.runtime.audio_cache_bytes)
+
+    @functools.cached_property
+    def base(self) -> Base:
+        return Base(self.work, self.cfg.model.dtype, self.weights)
+
+    @functools.cached_property
+    def mesh(self):
+        """All devices; where one of several processes works alone, its own, all along `data`."""
+        if self.alone:
+            return sharding.make_mesh({"data": -1}, jax.local_devices())
+        return sharding.make_mesh(self.cfg.mesh.to_dict())
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """Fixed audio lengths in samples, multiples of an encoder frame."""
+        return bucket_samples(self.cfg.model.buckets, self.base.config.hop)
+
+    @property
+    def multiple(self) -> int:
+        """Rows of a batch are a multiple of this on the configured mesh."""
+        return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+
+    def prefix(self) -> list[int]:
+        return self.base.tokenizer.prefix(self.cfg.data.language, "transcribe")
 
     def collator(self, rows, labels=None, gate_in=None, states=None) -> Collator:
         """Batches of these rows; `labels` and `gate_in` are aligned with `rows`. Index i of the collator is rows[i].
         `states(row)` gives encoder states of a row of the manifest in place of its audio.
         """
-        prefix, tokenizer = self.prefix(), self.tokenizer
-        texts = self.manifest.column("text")[rows]
+        prefix, tokenizer, corpus = self.prefix(), self.base.tokenizer, self.corpus
+        texts = corpus.manifest.column("text")[rows]
         tokens = [prefix + tokenizer.encode(text) + [tokenizer.eot] for text in texts]
-        limit = self.base[0].max_target_positions
+        limit = self.base.config.max_target_positions
         for row, ids in zip(rows, tokens, strict=True):
             if len(ids) - 1 > limit:
-                name = self.manifest.column("id")[row]
+                name = corpus.manifest.column("id")[row]
                 raise BadValue(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
         return Collator(
-            audio=_Rows(self.audio, rows),
-            samples=self.samples[rows],
+            audio=_Rows(corpus.audio, rows),
+            samples=corpus.samples[rows],
             tokens=tokens,
             prefix=len(prefix),
             eot=tokenizer.eot,
             buckets=self.buckets,
             labels=labels,
             gate_in=gate_in,
-            cohorts=self.cohort_index(rows),
+            cohorts=corpus.cohort_index(rows),
             states=None if states is None else _Rows(states, rows),
-            stride=2 * self.base[0].hop,
+            stride=2 * self.base.config.hop,
         )
 
     def max_tokens(self) -> int:
         """Tokens to decode at most: half the model's room, as in the reference, or all of a micro model's."""
-        room = self.base[0].max_target_positions
+        room = self.base.config.max_target_positions
         return (room // 2 if room > 128 else room) - len(self.prefix()) + 1
 
 

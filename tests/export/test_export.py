@@ -16,11 +16,11 @@ import moejax
 from moejax.__main__ import guarded
 from moejax.convert import hf_whisper, low_rank, peft_lora
 from moejax.export import systems, write
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.ops import routing
-from moejax.systems import evaluate
-from moejax.training import network
+from moejax.systems import registry
+from moejax.training import gate_inputs, network
 from moejax.types import Route
 
 TOKENS = np.array([[1, 5, 9, 2]], np.int32)
@@ -40,86 +40,86 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corpus(work):
-    return open_corpus(work)
+def context(work):
+    return open_context(work)
 
 
-def mel(corpus):
-    config = corpus.base[0]
+def mel(context):
+    config = context.base.config
     return np.random.default_rng(0).normal(0, 1, (1, config.num_mel_bins, 40)).astype(np.float32)
 
 
-def routed(corpus, system, weights):
+def routed(context, system, weights):
     """Logits of a mixture for one route, by the network itself."""
-    opened = evaluate.open_system(corpus, system)
+    opened = registry.open_system(context, system)
 
     @jax.jit
     def run(params, mel_BNM, tokens_BL, weight_BE):
-        model, route = functional.merge(opened.graphdef, params), Route(weight_BE)
+        model, route = functional.merge(opened.network.graphdef, params), Route(weight_BE)
         return model.decode(tokens_BL, model.encode(mel_BNM, route=route), route=route)
 
-    mel_BNM = mel(corpus).transpose(0, 2, 1)
-    return np.asarray(run(opened.params, mel_BNM, TOKENS, jnp.asarray([weights], jnp.float32)))
+    mel_BNM = mel(context).transpose(0, 2, 1)
+    return np.asarray(run(opened.network.params, mel_BNM, TOKENS, jnp.asarray([weights], jnp.float32)))
 
 
-def exported(folder, corpus):
-    return moejax.load(folder).logits(mel(corpus), TOKENS)
+def exported(folder, context):
+    return moejax.load(folder).logits(mel(context), TOKENS)
 
 
 @pytest.mark.parametrize("system", ["base", "lora", "lora_total", "lora_breathy", "lora_dan"])
-def test_a_system_as_a_hugging_face_folder_is_that_system(work, corpus, tmp_path, system):
+def test_a_system_as_a_hugging_face_folder_is_that_system(work, context, tmp_path, system):
     assert write.run(work, "hf", tmp_path / "m", system=system) == [tmp_path / "m"]
-    want = moejax.load(work, system=system).logits(mel(corpus), TOKENS)
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), want, atol=1e-5)
-    base = moejax.load(work, system="base").logits(mel(corpus), TOKENS)
+    want = moejax.load(work, system=system).logits(mel(context), TOKENS)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), want, atol=1e-5)
+    base = moejax.load(work, system="base").logits(mel(context), TOKENS)
     assert system == "base" or np.abs(want - base).max() > 1e-3
 
 
 @pytest.mark.parametrize("system", ["moe", "moe_frozen"])
 @pytest.mark.parametrize("weights", [(0, 1, 0), (0.5, 0.25, 0.25)])
-def test_a_route_as_a_hugging_face_folder_is_that_route(work, corpus, tmp_path, system, weights):
+def test_a_route_as_a_hugging_face_folder_is_that_route(work, context, tmp_path, system, weights):
     write.run(work, "hf", tmp_path / "m", system=system, route=",".join(map(str, weights)))
-    want = routed(corpus, system, weights)
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), want, atol=1e-5)
-    assert np.abs(want - routed(corpus, system, (1, 0, 0))).max() > 1e-3
+    want = routed(context, system, weights)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), want, atol=1e-5)
+    assert np.abs(want - routed(context, system, (1, 0, 0))).max() > 1e-3
 
 
-def test_an_expert_is_its_one_hot_route(work, corpus, tmp_path):
+def test_an_expert_is_its_one_hot_route(work, context, tmp_path):
     write.run(work, "hf", tmp_path / "m", route="expert:2")
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", (0, 0, 1)), atol=1e-5)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), routed(context, "moe", (0, 0, 1)), atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("route", "select"),
     [("average", {}), ("cohort:breathy", {"cohort": "breathy"}), ("speaker:ann", {"speaker": "ann"})],
 )
-def test_routes_of_groups_are_what_the_gate_gave_them(work, corpus, tmp_path, route, select):
+def test_routes_of_groups_are_what_the_gate_gave_them(work, context, tmp_path, route, select):
     write.run(work, "hf", tmp_path / "m", route=route)
-    rows = corpus.manifest.indices(split="train", **select)
-    graphdef, params, mixture, _ = network.with_gate(corpus, "joint")
+    rows = context.corpus.manifest.indices(split="train", **select)
+    graphdef, params, mixture, _ = network.with_gate(context, "joint")
     given = []
-    for vector in network.gate_inputs(corpus, rows):  # one by one, and by the module itself
+    for vector in gate_inputs.embeddings_of(context, rows):  # one by one, and by the module itself
         logits_BE = functional.merge(graphdef, params).gate(jnp.asarray(vector[None], jnp.float32))
         given.append(np.asarray(routing.dense_weights(mixture.route(logits_BE), EXPERTS))[0])
     said = hf_whisper.settings(tmp_path / "m")
     np.testing.assert_allclose(said["route"], np.mean(given, axis=0), atol=1e-5)
     assert said["system"] == "moe" and next(iter(select.values()), "all training") in said["meaning"]
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", said["route"]), atol=1e-5)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), routed(context, "moe", said["route"]), atol=1e-5)
 
 
-def test_the_mean_gate_is_one_network_and_exports_as_it_was_scored(work, corpus, tmp_path):
+def test_the_mean_gate_is_one_network_and_exports_as_it_was_scored(work, context, tmp_path):
     write.run(work, "hf", tmp_path / "m", system="moe_mean_gate")
-    opened = evaluate.open_system(corpus, "moe_mean_gate")
-    route = opened.mixture.route(jnp.asarray(opened.logits_NE[:1]))
+    opened = registry.open_system(context, "moe_mean_gate")
+    route = opened.network.mixture.route(jnp.asarray(opened.network.logits_NE[:1]))
     weights = np.asarray(routing.dense_weights(route, EXPERTS))[0]
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), routed(corpus, "moe", weights), atol=1e-5)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), routed(context, "moe", weights), atol=1e-5)
     card = (tmp_path / "m" / "README.md").read_text()
     assert "for every utterance" in card and "not scored" not in card
     write.run(work, "peft", tmp_path / "m", system="moe_mean_gate")
     assert (tmp_path / "m" / "adapter_config.json").is_file()
 
 
-def test_every_lora_of_the_workdir_is_a_peft_folder(work, corpus, tmp_path):
+def test_every_lora_of_the_workdir_is_a_peft_folder(work, context, tmp_path):
     folders = write.run(work, "peft", tmp_path / "all")
     names = [str(folder.relative_to(tmp_path / "all")) for folder in folders]
     mixed = [f"{s}/{p}" for s in ("moe_frozen", "moe") for p in (*(f"expert_{e}" for e in range(EXPERTS)), "shared")]
@@ -128,39 +128,40 @@ def test_every_lora_of_the_workdir_is_a_peft_folder(work, corpus, tmp_path):
     assert names == [*adapters, *mixed]
     card = (tmp_path / "all" / "README.md").read_text()
     assert all(f"({name}/README.md)" in card and (tmp_path / "all" / name / "README.md").is_file() for name in names)
-    config, params = hf_whisper.load(corpus.base_folder)
+    config, params = hf_whisper.load(context.base.folder)
     for name, weights in (("lora_clear", None), ("moe/expert_1", (0, 1, 0)), ("moe_frozen/expert_0", (1, 0, 0))):
         system = name.split("/")[0]
         used = [name, f"{system}/shared"] if weights else [name]
         now = params
         for one in used:
             now = low_rank.merged(now, peft_lora.load(tmp_path / "all" / one, config))
-        hf_whisper.save(tmp_path / "m", config, now, tokenizer=corpus.tokenizer)
-        alone = moejax.load(work, system=system).logits(mel(corpus), TOKENS) if weights is None else None
-        want = alone if weights is None else routed(corpus, system, weights)
-        np.testing.assert_allclose(exported(tmp_path / "m", corpus), want, atol=1e-5)
+        hf_whisper.save(tmp_path / "m", config, now, tokenizer=context.base.tokenizer)
+        alone = moejax.load(work, system=system).logits(mel(context), TOKENS) if weights is None else None
+        want = alone if weights is None else routed(context, system, weights)
+        np.testing.assert_allclose(exported(tmp_path / "m", context), want, atol=1e-5)
 
 
-def test_one_mixture_or_one_route_of_it_as_peft(work, corpus, tmp_path):
+def test_one_mixture_or_one_route_of_it_as_peft(work, context, tmp_path):
     folders = write.run(work, "peft", tmp_path / "moe", system="moe")
     assert [f.name for f in folders] == ["expert_0", "expert_1", "expert_2", "shared"]
-    config = hf_whisper.load_config(corpus.base_folder)
+    config = hf_whisper.load_config(context.base.folder)
     assert write.run(work, "peft", tmp_path / "route", route="0.5,0,0.5") == [tmp_path / "route"]
     found = peft_lora.load(tmp_path / "route", config)
-    expert, mixture = systems._mixture(corpus, "moe")
+    network = registry.open_system(context, "moe").network
+    expert, mixture = network.params["expert"], network.mixture
     for layer, update in low_rank.one_route(expert, (0.5, 0, 0.5), systems.scale_of(mixture, expert)).items():
         np.testing.assert_array_equal(found[layer].delta(), update.delta())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_narrow_weights(work, corpus, tmp_path, dtype):
+def test_narrow_weights(work, context, tmp_path, dtype):
     write.run(work, "hf", tmp_path / "m", system="lora", dtype=dtype)
     assert json.loads((tmp_path / "m" / "config.json").read_text())["dtype"] == dtype
-    wide = moejax.load(work, system="lora").logits(mel(corpus), TOKENS)
-    np.testing.assert_allclose(exported(tmp_path / "m", corpus), wide, atol=0.2 if dtype == "bfloat16" else 0.03)
+    wide = moejax.load(work, system="lora").logits(mel(context), TOKENS)
+    np.testing.assert_allclose(exported(tmp_path / "m", context), wide, atol=0.2 if dtype == "bfloat16" else 0.03)
 
 
-def test_the_card_says_what_the_workdir_knows(work, corpus, tmp_path):
+def test_the_card_says_what_the_workdir_knows(work, context, tmp_path):
     write.run(work, "hf", tmp_path / "m", system="lora")
     card = (tmp_path / "m" / "README.md").read_text()
     with open(work / "report" / "table.csv", encoding="utf-8") as file:

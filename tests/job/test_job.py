@@ -15,7 +15,7 @@ import tiny_job
 
 import moejax
 from moejax.job import graph
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.ops import losses
 from moejax.ops.audio import log_mel
@@ -49,11 +49,11 @@ def work(job):
 @pytest.fixture(scope="module")
 def tested(work):
     """Audio and records of `moe` for every test utterance."""
-    corpus = open_corpus(work.root)
-    rows = corpus.rows("test")
+    context = open_context(work.root)
+    rows = context.corpus.rows("test")
     records = tiny_job.records(work.path("evaluate", "moe.jsonl"))
-    assert [r["id"] for r in records] == list(corpus.manifest.column("id")[rows])
-    return [corpus.audio[int(row)] for row in rows], records
+    assert [r["id"] for r in records] == list(context.corpus.manifest.column("id")[rows])
+    return [context.corpus.audio[int(row)] for row in rows], records
 
 
 @pytest.fixture(scope="module")
@@ -267,19 +267,23 @@ def test_encoder_states_and_logits(recognizer):
 
 def test_training_and_recognition_have_the_same_logits(work, recognizer):
     """The loss of the joint stage's own loss function equals the loss of what `Recognizer.logits` says."""
-    corpus = open_corpus(work.root)
-    rows = corpus.rows("test")[:4]
+    context = open_context(work.root)
+    rows = context.corpus.rows("test")[:4]
     random = np.random.default_rng(1)
-    bucket = corpus.buckets[-1]
+    bucket = context.buckets[-1]
     # Sound in every frame, so that the whole bucket is real to both of them.
     audio_BS = (0.1 * random.standard_normal((4, bucket))).astype(np.float32)
-    config, _ = corpus.base
+    config, _ = context.base.config, context.base.params
     mel_BNM = jax.jit(lambda audio: log_mel(audio, n_mels=config.num_mel_bins, hop=config.hop))(audio_BS)
     samples_B = np.full(4, bucket, np.int32)
-    gate_in = asr.make_embed(recognizer.graphdef, recognizer.embedding)(recognizer.params, audio_BS, samples_B)
-    collate = corpus.collator(rows, gate_in=np.asarray(gate_in))
+    gate_in = asr.make_embed(recognizer.network.graphdef, recognizer.network.embedding)(
+        recognizer.params, audio_BS, samples_B
+    )
+    collate = context.collator(rows, gate_in=np.asarray(gate_in))
     batch = tiny_job.replace(collate(bucket, np.arange(4)), audio_BS=audio_BS, samples_B=samples_B)
-    loss_fn = jax.jit(asr.make_loss(recognizer.graphdef, asr.Row(route="gate"), mixture=recognizer.mixture))
+    loss_fn = jax.jit(
+        asr.make_loss(recognizer.network.graphdef, asr.Row(route="gate"), mixture=recognizer.network.mixture)
+    )
     ce = loss_fn(recognizer.params, batch, jax.random.key(0))[1]["ce"]
     logits_BLV = recognizer.logits(np.asarray(mel_BNM).transpose(0, 2, 1), batch.tokens_BL)
     ours = losses.token_cross_entropy(logits_BLV, batch.targets_BL, batch.score_BL, 0.0)[0]
@@ -307,7 +311,7 @@ def test_evaluate_of_a_config_uses_the_run_of_its_name(job, work, tmp_path, monk
 def test_evaluate_of_some_systems_on_another_split(work):
     table = moejax.evaluate(work.root, systems=["base", "moe"], split="dev")
     assert table.systems == ["base", "moe"]
-    assert table.row("base")["utterances"] == len(open_corpus(work.root).rows("dev"))
+    assert table.row("base")["utterances"] == len(open_context(work.root).rows("dev"))
     with pytest.raises(KeyError, match="'lora_all'.*lora_total"):
         moejax.evaluate(work.root, systems=["lora_all"])
     with pytest.raises(ValueError, match="holdout"):
@@ -336,8 +340,8 @@ def test_a_corpus_copied_elsewhere_is_described_again_and_nothing_is_trained(job
     said = rerun(copy, monkeypatch, data__root="moved")
     assert "data.root corpus -> moved" in said.pop("describe")
     assert set(said.values()) == {"finished before, skipped"}
-    corpus = open_corpus(copy / "W")
-    assert all("/moved/" in path for path in corpus.manifest.audio_paths())
+    context = open_context(copy / "W")
+    assert all("/moved/" in path for path in context.corpus.manifest.audio_paths())
 
 
 def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, monkeypatch):
@@ -348,7 +352,7 @@ def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, mo
     soundfile.write(file, -wave, rate, subtype="PCM_16")
     monkeypatch.chdir(copy)
     moejax.run(tiny_job.config(), "W", "describe", quiet=True)
-    rows = [open_corpus(folder / "W").manifest.digest(without=("audio",)) for folder in (job, copy)]
+    rows = [open_context(folder / "W").manifest.digest(without=("audio",)) for folder in (job, copy)]
     passes = [read_json(folder / "W" / "describe" / "done.json")["passes"] for folder in (job, copy)]
     assert rows[0] == rows[1] and passes[0] != passes[1]
     reasons = why(copy / "W", graph.configs.resolve(tiny_job.config()), ("describe",))
@@ -376,7 +380,7 @@ def test_a_system_that_no_longer_fits_what_is_before_it_is_refused(job, tmp_path
     moejax.run(tiny_job.config(embed__layers=(1,)), "W", "embed", quiet=True)
     with pytest.raises(ValueError, match="moe needs stage cluster, which was made from another embed"):
         moejax.load("W")
-    assert moejax.load("W", system="base").route == "none"
+    assert moejax.load("W", system="base").network.route == "none"
     (copy / "W" / "base" / "done.json").unlink()
     with pytest.raises(ValueError, match="base needs stage base, which is not finished"):
         moejax.load("W", system="base")

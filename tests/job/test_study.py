@@ -12,11 +12,11 @@ from ml_collections import ConfigDict
 import moejax
 from moejax.job import config as configs
 from moejax.job import graph, study
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.report import study as report_study
 from moejax.runtime.files import read_json
 from moejax.score import wer
-from moejax.systems import evaluate
+from moejax.systems import registry
 from moejax.train.checkpoint import load_params
 from moejax.work.folder import Work
 
@@ -113,23 +113,23 @@ def test_what_was_taken_over_stays_when_the_donor_goes(job, tmp_path):
         for file in (copy / "W" / name).rglob("*"):
             if file.is_file():
                 file.unlink()
-    run = open_corpus(copy / "W" / "variants" / "main" / "seed1")
+    run = open_context(copy / "W" / "variants" / "main" / "seed1")
     assert len(run.manifest) and run.base[0].d_model == 32
 
 
 def test_every_run_is_a_workdir_of_its_own(work):
     folder = work.path("variants", "main", "seed1")
-    corpus = open_corpus(folder)
-    row = int(corpus.rows("test")[0])
-    text = moejax.load(folder).transcribe(corpus.audio[row]).text
+    context = open_context(folder)
+    row = int(context.corpus.rows("test")[0])
+    text = moejax.load(folder).transcribe(context.corpus.audio[row]).text
     assert text == tiny_job.records(folder / "evaluate" / "moe.jsonl")[0]["hypothesis"]
 
 
 def test_full_fine_tuning_trains_all_of_the_network_and_replaces_it(work):
     index = read_json(work.path("adapters", "index.json"))
     assert index["full"]["kind"] == "full"
-    corpus = open_corpus(work.root)
-    full, base = evaluate.open_system(corpus, "full"), evaluate.open_system(corpus, "base")
+    context = open_context(work.root)
+    full, base = registry.open_system(context, "full"), registry.open_system(context, "base")
     moved = [
         np.abs(np.asarray(a) - np.asarray(b)).max()
         for a, b in zip(_leaves(full.params["backbone"]), _leaves(base.params["backbone"]), strict=True)
@@ -151,13 +151,13 @@ def test_the_merged_lora_is_the_mean_of_the_products(work):
 
 
 def test_controls_give_the_routes_that_they_promise(work):
-    corpus = open_corpus(work.root)
+    context = open_context(work.root)
     found = {
         n: tiny_job.records(work.path("evaluate", f"{n}.jsonl"))
         for n in ("moe", "moe_oracle", "moe_shuffled_gate", "moe_random_gate", "moe_uniform_gate", "moe_mean_gate")
     }
     routes = {name: np.array([r["route"] for r in records]) for name, records in found.items()}
-    cohort = corpus.manifest.column("cohort")[corpus.rows("test")]
+    cohort = context.corpus.manifest.column("cohort")[context.corpus.rows("test")]
     for name in sorted(set(cohort)):
         assert np.ptp(routes["moe_oracle"][cohort == name], axis=0).max() < 1e-5
     assert np.ptp(routes["moe_mean_gate"], axis=0).max() < 1e-5 and np.ptp(routes["moe_uniform_gate"]) <= 1
@@ -172,9 +172,9 @@ def test_controls_give_the_routes_that_they_promise(work):
 
 def test_a_held_out_cohort_is_tested_by_runs_that_never_heard_it(work):
     for cohort in tiny_job.SPEAKERS:
-        corpus = open_corpus(work.path("variants", f"without_{cohort}", "seed0"))
-        assert set(corpus.manifest.column("cohort")[corpus.rows("test")]) == {cohort}
-        assert cohort not in set(corpus.manifest.column("cohort")[corpus.rows("train")])
+        context = open_context(work.path("variants", f"without_{cohort}", "seed0"))
+        assert set(context.corpus.manifest.column("cohort")[context.corpus.rows("test")]) == {cohort}
+        assert cohort not in set(context.corpus.manifest.column("cohort")[context.corpus.rows("train")])
     rows = read_json(work.path("report", "summary.json"))["study"]["rates"]
     pooled = [r for r in rows if r["name"] == report_study.HELDOUT and r["system"] == "moe"]
     folds = [r for r in rows if r["name"].startswith("without_") and r["system"] == "moe"]
@@ -232,7 +232,7 @@ def test_tuning_chooses_on_dev_and_the_choice_is_trained_once(job, tmp_path, mon
     assert "## Tuning" in (copy / "T" / "report" / "table.md").read_text()
     for file in (copy / "T" / "variants" / "tune").rglob("evaluate/*.jsonl"):
         ids = {r["id"] for r in tiny_job.records(file)}
-        dev = open_corpus(copy / "T")
+        dev = open_context(copy / "T")
         assert ids == set(dev.manifest.column("id")[dev.rows("dev")])
 
 

@@ -26,11 +26,11 @@ import moejax
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.decode.greedy import greedy
 from moejax.export import write
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig, sinusoids
-from moejax.systems import evaluate
+from moejax.systems import registry
 from moejax.tasks import asr
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import load_params, save_params
@@ -95,10 +95,14 @@ def tokens_BL(tokenizer):
 
 def parts(work, system, weights=None):
     """`(graphdef, params, route of two utterances)` of a system, as the product opens it."""
-    opened = evaluate.open_system(open_corpus(work), system)
+    opened = registry.open_system(open_context(work), system)
     if weights is None and system != "base":
-        weights = np.eye(opened.mixture.num_experts)[opened.label]
-    return opened.graphdef, opened.params, None if weights is None else Route(jnp.tile(jnp.float32(weights), (2, 1)))
+        weights = np.eye(opened.network.mixture.num_experts)[opened.network.label]
+    return (
+        opened.network.graphdef,
+        opened.network.params,
+        None if weights is None else Route(jnp.tile(jnp.float32(weights), (2, 1))),
+    )
 
 
 def our_logits(work, mel_BNM, tokens_BL, system, weights=None):

@@ -117,7 +117,7 @@ def complete(work: Folder, cohorts=COHORTS, experts: int = 4) -> Folder:
         },
     )
     work.put("translate/summary.json", {"moe.offline": {"bleu": 41.25, "chrf": 60.5, "signature": "nrefs:1|v:2"}})
-    work.put("describe/summary.md", "# Corpus\n\n| cohort | hours |\n|---|---:|\n| a<b | 1.5 |\n")
+    work.put("describe/summary.md", "# Context\n\n| cohort | hours |\n|---|---:|\n| a<b | 1.5 |\n")
     work.put("describe/leakage.md", "No speaker in **two** parts.\n")
     work.put("config.json", {"digest": "c0ffee"})
     for stage, digest in (("describe", "da7a"), ("joint", "1234")):

@@ -7,9 +7,9 @@ import pytest
 import tiny_job
 
 import moejax
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.score import wer
-from moejax.systems import evaluate
+from moejax.systems import evaluate, registry
 from moejax.train import metrics
 
 SYSTEMS = ("base", "lora", "moe", "moe_enrolled", "moe_random_gate", "moe_shuffled_gate")
@@ -23,31 +23,31 @@ def job(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def corpus(job):
-    return open_corpus(job)
+def context(job):
+    return open_context(job)
 
 
-def decoded(corpus, name, rows, batch_size, workers=0):
+def decoded(context, name, rows, batch_size, workers=0):
     """{id: (hypothesis, route)}"""
-    corpus.cfg.evaluate.batch_size, corpus.cfg.runtime.workers = batch_size, workers
-    records = evaluate.decode(corpus, evaluate.open_system(corpus, name), rows)
+    context.cfg.evaluate.batch_size, context.cfg.runtime.workers = batch_size, workers
+    records = evaluate.decode(context, registry.open_system(context, name), rows)
     assert len(records) == len(rows)
     return {record["id"]: (record["hypothesis"], record["route"]) for record in records}
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_neither_batches_nor_order_nor_workers_change_a_hypothesis(corpus, name):
-    rows = corpus.rows("test")
-    whole = decoded(corpus, name, rows, 16)
+def test_neither_batches_nor_order_nor_workers_change_a_hypothesis(context, name):
+    rows = context.corpus.rows("test")
+    whole = decoded(context, name, rows, 16)
     assert len({text for text, _ in whole.values()}) > 4
-    for other in (decoded(corpus, name, rows[::-1], 16), decoded(corpus, name, rows, 16, workers=2)):
+    for other in (decoded(context, name, rows[::-1], 16), decoded(context, name, rows, 16, workers=2)):
         assert other == whole  # the last bit of the route too
     for size in (1, 3, 32):
-        other = decoded(corpus, name, rows, size)
+        other = decoded(context, name, rows, size)
         assert {key: text for key, (text, _) in other.items()} == {key: text for key, (text, _) in whole.items()}
         for key, (_, route) in whole.items():
             assert other[key][1] == pytest.approx(route, abs=2e-6)  # other shapes round otherwise
-    part = decoded(corpus, name, rows[::3], 16)
+    part = decoded(context, name, rows[::3], 16)
     assert part == {key: whole[key] for key in part}
 
 
@@ -62,8 +62,8 @@ def test_the_best_step_is_the_one_that_reads_dev_best(job, tmp_path):
     assert best["score"] == pytest.approx(scores[best["step"]]) == pytest.approx(min(scores.values()))
     # The last score, by the way that the table is made: dev is no more than one batch here.
     with contextlib.chdir(copy):
-        corpus = open_corpus(copy / "W")
-        records = evaluate.decode(corpus, evaluate.open_system(corpus, "moe"), corpus.rows("dev"))
+        context = open_context(copy / "W")
+        records = evaluate.decode(context, registry.open_system(context, "moe"), context.corpus.rows("dev"))
     assert len(records) <= 16
     counts = wer.count([r["reference"] for r in records], [r["hypothesis"] for r in records])
     assert scores[12] == pytest.approx(wer.rate(counts))
@@ -77,7 +77,7 @@ def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, mo
         (folder / name).unlink()
     decode, seen = evaluate.decode, []
     monkeypatch.setattr(
-        evaluate, "decode", lambda corpus, system, rows: seen.append(system.name) or decode(corpus, system, rows)
+        evaluate, "decode", lambda context, system, rows: seen.append(system.name) or decode(context, system, rows)
     )
     with contextlib.chdir(copy):
         moejax.run(tiny_job.config(), "W", ["evaluate"], quiet=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny_job
 
-from moejax.job.opening import open_corpus
+from moejax.job.opening import open_context
 from moejax.tasks import asr
 from moejax.training import encoder_states, network
 
@@ -15,8 +15,8 @@ DECODER = ("decoder/layers/*/fc?",)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return open_corpus(tiny_job.shared(tmp_path_factory) / "W")
+def context(tmp_path_factory):
+    return open_context(tiny_job.shared(tmp_path_factory) / "W")
 
 
 def mixture(*targets, **options):
@@ -31,16 +31,18 @@ def test_states_are_kept_only_where_the_encoder_and_its_input_stay_as_they_are()
         assert encoder_states.why_not(asr.Row(**noise), mixture(*DECODER)).startswith(next(iter(noise)))
 
 
-def test_a_batch_with_kept_states_has_the_loss_and_gradient_of_its_audio(corpus):
-    rows, chosen = corpus.rows("train"), mixture(*DECODER)
+def test_a_batch_with_kept_states_has_the_loss_and_gradient_of_its_audio(context):
+    rows, chosen = context.corpus.rows("train"), mixture(*DECODER)
     row = asr.Row(route="label")
     labels = np.arange(len(rows)) % 2
-    kept = encoder_states.collator(corpus, rows, row, chosen, labels)
-    heard = corpus.collator(rows, labels)
-    bucket = corpus.buckets[-1]
-    fits = np.flatnonzero((corpus.samples[rows] <= bucket) & (corpus.samples[rows] > (0, *corpus.buckets)[-2]))
+    kept = encoder_states.collator(context, rows, row, chosen, labels)
+    heard = context.collator(rows, labels)
+    bucket = context.buckets[-1]
+    fits = np.flatnonzero(
+        (context.corpus.samples[rows] <= bucket) & (context.corpus.samples[rows] > (0, *context.buckets)[-2])
+    )
     index = np.concatenate([fits[:5], [-1]])
-    graphdef, params = network.with_experts(corpus, chosen)
+    graphdef, params = network.with_experts(context, chosen)
     loss = asr.make_loss(graphdef, row, mixture=chosen)
     fast, slow = kept(bucket, index), heard(bucket, index)
     assert fast.audio_BS.shape == (6, 0) and fast.states_BTD.shape[0] == 6 and slow.states_BTD is None
@@ -49,22 +51,22 @@ def test_a_batch_with_kept_states_has_the_loss_and_gradient_of_its_audio(corpus)
     np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
-def test_states_are_computed_once_and_again_when_the_file_is_cut(corpus):
-    found = encoder_states.opened(corpus)
-    whole = found(int(corpus.rows("train")[3]))
+def test_states_are_computed_once_and_again_when_the_file_is_cut(context):
+    found = encoder_states.opened(context)
+    whole = found(int(context.corpus.rows("train")[3]))
     stamp = Path(found.path).stat().st_mtime_ns
-    assert encoder_states.opened(corpus)(int(corpus.rows("train")[3])).tobytes() == whole.tobytes()
+    assert encoder_states.opened(context)(int(context.corpus.rows("train")[3])).tobytes() == whole.tobytes()
     assert Path(found.path).stat().st_mtime_ns == stamp
     with open(found.path, "r+b") as file:
         file.truncate(100)
-    assert encoder_states.opened(corpus)(int(corpus.rows("train")[3])).tobytes() == whole.tobytes()
+    assert encoder_states.opened(context)(int(context.corpus.rows("train")[3])).tobytes() == whole.tobytes()
 
 
-def test_no_states_over_the_limit(corpus):
-    with corpus.cfg.unlocked():
-        before, corpus.cfg.runtime.encoder_cache_bytes = corpus.cfg.runtime.encoder_cache_bytes, 10
+def test_no_states_over_the_limit(context):
+    with context.cfg.unlocked():
+        before, context.cfg.runtime.encoder_cache_bytes = context.cfg.runtime.encoder_cache_bytes, 10
     try:
-        assert encoder_states.opened(corpus) is None
+        assert encoder_states.opened(context) is None
     finally:
-        with corpus.cfg.unlocked():
-            corpus.cfg.runtime.encoder_cache_bytes = before
+        with context.cfg.unlocked():
+            context.cfg.runtime.encoder_cache_bytes = before

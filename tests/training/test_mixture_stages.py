@@ -18,7 +18,7 @@ SECTION = {**fitting.TRAIN, **fitting.DEV, "steps": 2, "batch_size": 8, "warmup"
 
 
 @pytest.fixture
-def corpus(tmp_path):
+def context(tmp_path):
     """What `fitting.train` asks of a corpus, with sixteen utterances in memory."""
     made = tiny.collator(16)
     runtime = {**shared.DEFAULTS["runtime"], "encoder_cache_bytes": 0}
@@ -48,29 +48,29 @@ def corpus(tmp_path):
         ("joint", ("expert", "gate"), {"gate": "token"}),
     ],
 )
-def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(corpus, monkeypatch, stage, groups, kinds):
+def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(context, monkeypatch, stage, groups, kinds):
     mixture = tiny.asr.Mixture(("decoder/layers/*/fc?",), num_experts=4, rank=2, alpha=4.0, routing="dense", **kinds)
     graphdef, params = tiny.model(mixture)
-    corpus.cfg.unlock()
-    corpus.cfg.experts.update({"route": "gate", "part": "sample"})
-    corpus.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
-    monkeypatch.setattr(training, "Corpus", lambda cfg, work, **_: corpus)
+    context.cfg.unlock()
+    context.cfg.experts.update({"route": "gate", "part": "sample"})
+    context.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
+    monkeypatch.setattr(training, "Context", lambda cfg, work, **_: context)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
     monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)
-    monkeypatch.setattr(training.mixtures, "gate_inputs", lambda corpus, rows: None)
-    monkeypatch.setattr(training.states, "opened", lambda corpus: None)
+    monkeypatch.setattr(training.mixtures, "gate_inputs", lambda context, rows: None)
+    monkeypatch.setattr(training.states, "opened", lambda context: None)
     before = {group: {p: np.array(x) for p, x in functional.paths(params[group]).items()} for group in params}
-    summary = getattr(training, stage)(corpus.cfg, corpus.work)
-    saved, _ = training.mixtures.load_params(corpus.work.path(stage, "params.safetensors"))
+    summary = getattr(training, stage)(context.cfg, context.work)
+    saved, _ = training.mixtures.load_params(context.work.path(stage, "params.safetensors"))
     assert set(saved) == {"expert", "gate"}
     for group in saved:
         for path, leaf in functional.paths(saved[group]).items():
             moved = np.asarray(leaf != before[group][path])
             each = moved.reshape(4, -1).any(1) if group == "expert" else moved.any()  # of a stack, every expert
             assert np.all(each) if group in groups else not np.any(each), (group, path)
-    log = corpus.work.path("log.txt").read_text()
+    log = context.work.path("log.txt").read_text()
     assert all((f"trains {group}:" in log) == (group in groups) for group in params)
-    records = metrics.read(corpus.work.path(stage, metrics.FILE))
+    records = metrics.read(context.work.path(stage, metrics.FILE))
     assert [np.isfinite(record["eval/ce"]) for record in records] == [True, True]
     assert records[-1]["eval/ce"] < records[0]["eval/ce"] + 1 and sum(records[-1]["top1_E"]) == 8
     assert summary["utterances"] == 16 and sum(summary["load"]) == pytest.approx(1, rel=1e-5)

@@ -14,7 +14,7 @@ from moejax.data import splits
 from moejax.nn import functional
 from moejax.ops import pooling, routing
 from moejax.runtime import sharding
-from moejax.systems import evaluate
+from moejax.systems import registry
 from moejax.tasks import asr
 from moejax.train import state
 from moejax.training.mixture import LoadMonitor
@@ -382,6 +382,6 @@ def test_9_asking_for_an_unknown_adapter_raises_and_names_the_known(tmp_path):
     entry = {"kind": "cohort", "label": 0, "rank": 4, "trainable": 10}
     (tmp_path / "adapters" / "index.json").write_text(json.dumps({"lora_A": entry, "lora_B": entry}))
     with pytest.raises(KeyError, match="lora_C.*base, lora_A, lora_B"):
-        evaluate.open_system(Trained, "lora_C")
+        registry.open_system(Trained, "lora_C")
     with pytest.raises(KeyError, match="'moe'.*base, lora_A, lora_B"):  # not trained here
-        evaluate.open_system(Trained, "moe")
+        registry.open_system(Trained, "moe")

@@ -33,7 +33,7 @@ def test_a_finished_run_is_decoded_again_with_int8_weights_and_nothing_else_runs
     finished = {file.parent.name: file.stat().st_mtime_ns for file in (job / "W").glob("*/done.json")}
     with contextlib.chdir(job), tiny_job.quick():
         moejax.run(tiny_job.config(evaluate__weights="int8"), "W", stages="evaluate", quiet=True)
-        corpus = opening.open_corpus(job / "W", "int8")
+        context = opening.open_context(job / "W", "int8")
     after = tiny_job.records(job / "W" / "evaluate" / "moe.jsonl")
     again = {
         file.parent.name
@@ -45,7 +45,7 @@ def test_a_finished_run_is_decoded_again_with_int8_weights_and_nothing_else_runs
     routes = [np.array([record["route"] for record in records]) for records in (before, after)]
     assert (routes[0] != routes[1]).any() and np.abs(routes[0] - routes[1]).mean() < 0.1
     assert json.loads((job / "W" / "evaluate" / "done.json").read_text())["inputs"]["evaluate.weights"] == "int8"
-    leaves = jax.tree.leaves(corpus.base[1], is_leaf=lambda leaf: isinstance(leaf, Int8Matrix))
+    leaves = jax.tree.leaves(context.base.params, is_leaf=lambda leaf: isinstance(leaf, Int8Matrix))
     assert sum(isinstance(leaf, Int8Matrix) for leaf in leaves) == 6 + 10
 
 

@@ -1,0 +1,73 @@
+"""A system is one row of the table: something that can be decoded, loaded, exported and judged.
+
+    base            the network that nobody has adapted, or a published model
+    adapter         one LoRA for whoever it decodes
+    full            the whole network, fine-tuned
+    mixture         experts that a gate weighs
+    hypernetwork    updates generated from the voice
+    control         another system on another route than its own, for the table alone
+
+`registry` knows which there are; everything else reads these records.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from moejax.nn import functional
+from moejax.tasks import asr
+
+ROLES = ("base", "adapter", "full", "mixture", "hypernetwork", "control")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What is run: a network, its parameters, and the route that utterances take through it.
+
+    `route` is none, label (expert number `label`), gate, or uniform; `mixture` a `tasks.routes.Mixture` or
+    `tasks.hypernetwork.Hyper`; `embedding` what the gate hears. `logits_NE` stand in place of what the gate says: one
+    row for everybody (an enrolled speaker), or one for each row of the manifest (a control); None asks the gate.
+    """
+
+    graphdef: object
+    params: dict
+    config: object  # nn.whisper.WhisperConfig
+    mixture: object | None = None
+    route: str = "none"
+    embedding: asr.Embedding | None = None
+    label: int = 0
+    logits_NE: np.ndarray | None = None
+
+    def count(self, *groups: str) -> int:
+        """Numbers in these groups of its parameters."""
+        return sum(functional.count(self.params[group]) for group in groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """One system; `network` and `trainable` (numbers that were trained for it) are there once it has been opened."""
+
+    name: str
+    role: str  # of ROLES
+    stage: str  # which leaves it; all that stage needs is behind it
+    network: Network | None = None
+    trainable: int = 0
+    asked: tuple[str, str] | None = None  # (config key, entry) that has its stage train it; None: it always does
+    group: tuple[str, str] | None = None  # (cohort or speaker, whose) where it was trained for one
+    of: str = ""  # of a control: the system whose route it exchanges
+    meaning: str = ""  # for people: what it is; a control without one is no network that could leave the workdir
+
+    def opened(self, network: Network, trainable: int) -> "System":
+        return dataclasses.replace(self, network=network, trainable=trainable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """An entry of the registry: systems that come about, are found and are opened alike."""
+
+    known: Callable  # work -> [System], those that this workdir has, in the order of the table, not opened
+    open: Callable  # (context, System) -> System, opened
+    names: tuple[str, ...] = ()  # of those whose names do not depend on the corpus
+    prefixes: tuple[str, ...] = ()  # of those that are called by a cohort or a speaker
+    asked: Callable = lambda name: None  # (config key, entry) that has a stage train the system of this name; or None
