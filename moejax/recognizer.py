@@ -16,7 +16,7 @@ from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
-from moejax.decode.longform import Progress, transcribe_sequential
+from moejax.decode.longform import Progress, Reading, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
 from moejax.errors import BadValue, NotThere, UnknownName
@@ -232,14 +232,19 @@ class Recognizer:
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
         align = self._aligner(asked.decoding.task) if asked.longform.word_timestamps else None
-        common = {"decoding": asked.decoding, "options": asked.longform, "align": align, "progress": progress}
-        common["window_seconds"] = self.samples[-1] / SAMPLE_RATE
-        arguments = (waves, decoder, self.tokenizer, self.config)
+        reading = Reading(
+            model=decoder,
+            tokenizer=self.tokenizer,
+            config=self.config,
+            decoding=asked.decoding,
+            options=asked.longform,
+            window_seconds=self.seconds[-1] if asked.algorithm == "pieces" else self.samples[-1] / SAMPLE_RATE,
+            align=align,
+            progress=progress,
+        )
         if asked.algorithm == "sequential":
-            return transcribe_sequential(*arguments, **common)
-        if asked.algorithm == "chunked":
-            return transcribe_chunked(*arguments, cut=_cut, **common)
-        return transcribe_pieces(*arguments, cut=_cut, **{**common, "window_seconds": self.seconds[-1]})
+            return transcribe_sequential(waves, reading)
+        return (transcribe_chunked if asked.algorithm == "chunked" else transcribe_pieces)(waves, reading, _cut)
 
     def check(self, **options) -> Request:
         """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""

@@ -19,7 +19,7 @@ import moejax
 from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.convert.low_rank import LowRank
 from moejax.decode.guards import Guards
-from moejax.decode.longform import LongformOptions, transcribe_sequential
+from moejax.decode.longform import LongformOptions, Reading, transcribe_sequential
 from moejax.decode.options import LADDER, DecodingOptions
 from moejax.text import writers
 
@@ -59,7 +59,14 @@ def test_a_published_model_is_read_sequentially_with_the_references_defaults(rec
     decoding, options = DecodingOptions(language="en"), LongformOptions(guards=Guards.reference(no_speech=None))
     wave = sound(33.0)
     ((_, expected),) = transcribe_sequential(
-        [wave], recognizer.decoder, recognizer.tokenizer, recognizer.config, decoding=decoding, options=options
+        [wave],
+        Reading(
+            model=recognizer.decoder,
+            tokenizer=recognizer.tokenizer,
+            config=recognizer.config,
+            decoding=decoding,
+            options=options,
+        ),
     )
     found = recognizer.transcribe(wave, **ONCE)
     assert same(found, expected) and found.segments and {segment.seek for segment in found.segments} != {0}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.data.collate import Collator
+from moejax.data.collate import Collator, Utterances
 from moejax.nn import functional
 from moejax.nn.whisper import WhisperConfig
 from moejax.runtime import sharding
@@ -77,13 +77,10 @@ def collator(rows=16, *, words=None, samples=None, labels=None, gate_in=None, co
     rng = np.random.default_rng(3)
     samples = rng.integers(BUCKET // 2, BUCKET, rows) if samples is None else np.asarray(samples)
     words = [rng.integers(0, 20, 1 + r % 4).tolist() for r in range(rows)] if words is None else words
+    tokens = [PREFIX + w + [EOT] for w in words]
     return Collator(
-        audio=lambda row: wave(row, samples[row]),
-        samples=samples,
-        tokens=[PREFIX + w + [EOT] for w in words],
-        prefix=len(PREFIX),
-        eot=EOT,
-        buckets=(BUCKET,),
+        Utterances(lambda row: wave(row, samples[row]), np.asarray(samples), tokens, len(PREFIX), EOT),
+        (BUCKET,),
         labels=np.arange(rows) % E if labels is None else labels,
         gate_in=rng.normal(size=(rows, U)) if gate_in is None else gate_in,
         cohorts=np.arange(rows) % 3 if cohorts is None else cohorts,

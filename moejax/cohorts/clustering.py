@@ -210,7 +210,7 @@ def fit_numbers(
     return [_mixture(x_NU, mixture, method) for mixture in found]
 
 
-def _mixture(x_NU: np.ndarray, mixture: em.Mixture, method: str) -> ClusterModel:
+def _mixture(x_NU: np.ndarray, mixture: em.MixtureModel, method: str) -> ClusterModel:
     weight_NC = mixture.posterior(x_NU)
     used = np.unique(weight_NC.argmax(axis=1)) if mixture.family == "dp" else np.arange(mixture.num_components)
 

@@ -30,7 +30,7 @@ ABSENT = -1e30  # log weight of a slot that holds no component; finite, so that 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture:
+class MixtureModel:
     """A fitted mixture of `num_components`; `log_likelihood` is the total over the points in their own units (for
     "vmf" of the points' directions, for "dp" the expectation under the variational posterior).
 
@@ -89,7 +89,7 @@ def fit(
     steps: int = 200,
     tolerance: float = 1e-4,
     start_NC: np.ndarray | None = None,
-) -> list[Mixture]:
+) -> list[MixtureModel]:
     """The most likely of `inits` starts for each number in `components`.
 
     Starts are k-means++ draws with a few steps of k-means; `start_NC` (responsibilities) replaces them, for one number.
@@ -134,11 +134,11 @@ def _points(x_NU, centre_U, scale: float, family: str):
     return x_NU.astype(np.float32)
 
 
-def _best(found, runs: slice, number: int, x_NU, family: str, covariance: str, centre_U, scale: float) -> Mixture:
+def _best(found, runs: slice, number: int, x_NU, family: str, covariance: str, centre_U, scale: float) -> MixtureModel:
     parameters_R, level_R, steps_R = found
     best = runs.start + int(np.nan_to_num(level_R[runs], nan=-np.inf).argmax())
     n, width = x_NU.shape
-    mixture = Mixture(
+    mixture = MixtureModel(
         family=family,
         covariance=covariance,
         num_components=number,
@@ -152,7 +152,7 @@ def _best(found, runs: slice, number: int, x_NU, family: str, covariance: str, c
     )
     total = n * mixture.score(x_NU)
     more = {"log_likelihood": total, "bic": -2 * total + mixture.num_parameters * float(np.log(n))}
-    return Mixture(**{**mixture.__dict__, **more})
+    return MixtureModel(**{**mixture.__dict__, **more})
 
 
 def free_parameters(family: str, covariance: str, components: int, width: int) -> int:

@@ -21,23 +21,18 @@ class Cohorts:
     """Every utterance's cluster. `raw_labels_N` is before the noise policy, `labels_N`, `targets_NC`, `keep_N` after
     it.
 
-    `by_N` says how a row was assigned: "fit" (one of the clustered utterances), "speaker" (its speaker's cluster) or
-    "sound". `found_N` are the clusters of the fitted rows before they were matched to the experts (`NOISE` elsewhere),
-    `point_M` which point each fitted row was part of, `candidates` the table they were chosen from.
+    `choice` is what was found in which signal, `matched` what became of it for the experts. `by_N` says how a row was
+    assigned: "fit" (one of the clustered utterances), "speaker" (its speaker's cluster) or "sound". `found_N` are the
+    clusters of the fitted rows as found (`NOISE` elsewhere), `point_M` which point each fitted row was part of.
     """
 
-    method: str
+    choice: cluster_choice.Choice
+    matched: matching.Matched
     level: str
-    signal: str  # the layers, or the blocks of the gradient
-    found: int  # clusters before matching them to the number of experts
+    noise: str  # policy
+    voices: dict | None  # level voice: their agreement with the speakers
     found_N: np.ndarray
     point_M: np.ndarray
-    candidates: list[dict]
-    voices: dict | None  # level voice: their agreement with the speakers
-    match_action: str
-    match_note: str
-    noise: str
-    stability: float | None
     raw_labels_N: np.ndarray
     labels_N: np.ndarray
     targets_NC: np.ndarray
@@ -46,7 +41,6 @@ class Cohorts:
     by_N: np.ndarray
     points_NK: np.ndarray
     centroids_CK: np.ndarray
-    pca: projection.Projection
     gate_projection: tuple[np.ndarray, np.ndarray] | None
 
     @property
@@ -62,8 +56,8 @@ class Cohorts:
             "probability": self.probability_N.astype(np.float32),
             "by": self.by_N,
             "centroids": self.centroids_CK.astype(np.float32),
-            "pca_mean": self.pca.mean_U.astype(np.float32),
-            "pca_matrix": self.pca.matrix_UK.astype(np.float32),
+            "pca_mean": self.choice.pca.mean_U.astype(np.float32),
+            "pca_matrix": self.choice.pca.matrix_UK.astype(np.float32),
         }
         if self.gate_projection is not None:
             mean_U, matrix_UK = self.gate_projection
@@ -71,55 +65,42 @@ class Cohorts:
         return arrays
 
 
-def discover(
-    x_NU: np.ndarray,
-    *,
-    sample_N: np.ndarray,
-    train_N: np.ndarray,
-    columns: dict[str, np.ndarray],
-    layer_names: list[str],
-    num_experts: int,
-    seed: int,
-    options: dict,
-    log: Callable[[str], None],
-    gradient: tuple[np.ndarray, list[str]] | None = None,
-) -> Cohorts:
-    """Clusters the sample, matches clusters to experts, assigns every utterance. `options` is the config section.
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """What cohorts are discovered in.
 
-    `columns` are the manifest's speaker and nuisances, `gradient` the sample's rows of the adaptation signal and its
-    blocks' names, which then is what is clustered. Only rows of `sample_N` are fitted; speakers' names are used as
-    `options["level"]` and `options["assign"]` say and never outside `train_N`. Utterances that were not fitted are
-    assigned by the embedding as it is: of a new utterance nobody knows the words.
+    `x_NU` are the embeddings of all utterances, equal blocks for `layer_names`; only rows of `fit_N` are fitted, and
+    names are used in `train_N` alone. `columns` are the manifest's speaker and nuisances; `gradient` the rows of the
+    adaptation signal and its blocks' names, which then is what is clustered.
+    """
+
+    x_NU: np.ndarray
+    layer_names: list[str]
+    fit_N: np.ndarray
+    train_N: np.ndarray
+    columns: dict[str, np.ndarray]
+    gradient: tuple[np.ndarray, list[str]] | None = None
+
+    @property
+    def speaker_N(self) -> np.ndarray:
+        return self.columns["speaker"].astype(str)
+
+
+def discover(sample: Sample, *, num_experts: int, seed: int, options: dict, log: Callable[[str], None]) -> Cohorts:
+    """Clusters the sample, matches clusters to experts, assigns every utterance. `options` is the config section;
+    speakers' names are used as its `level` and `assign` say. Utterances that were not fitted are assigned by the
+    embedding as it is: of a new utterance nobody knows the words.
     """
     check_options(options)
-    if sample_N.sum() < 4:
-        raise BadValue(f"cluster: the sample has {int(sample_N.sum())} utterance(s); at least 4 are needed")
+    if sample.fit_N.sum() < 4:
+        raise BadValue(f"cluster: the sample has {int(sample.fit_N.sum())} utterance(s); at least 4 are needed")
+    x_NU, speaker_N = sample.x_NU, sample.speaker_N
     _check_finite(x_NU)
-    speaker_N = columns["speaker"].astype(str)
-    level = points.level_of(options["level"], speaker_N[sample_N], log)
-    named_N = sample_N & (speaker_N != "") if level == "speaker" else sample_N
-    parts = {name: values_N[named_N] for name, values_N in columns.items()}
-    voice_N, voices = np.full(len(x_NU), "", "<U64"), None
-    if level == "speaker":
-        voice_N = np.where(train_N, speaker_N, "")
-    elif level == "voice":
-        found_M, layer = points.find_voices(x_NU[named_N], layer_names, parts, options["remove"], seed)
-        voice_N[named_N] = found_M
-        codes_M = agreement.codes(found_M)
-        voices = agreement.agreement(codes_M, {"speaker": parts["speaker"]}) | {"layer": layer}
-        log(f"cluster: {len(np.unique(found_M))} voices among {len(found_M)} utterances, grouped by layer {layer}")
+    level = points.level_of(options["level"], speaker_N[sample.fit_N], log)
+    named_N = sample.fit_N & (speaker_N != "") if level == "speaker" else sample.fit_N
+    voice_N, voices = _voices(sample, level, named_N, options["remove"], seed, log)
     voice_M = None if level == "utterance" else voice_N[named_N]
-    removed_MV = points.nuisances(parts, options["remove"])
-    signal_MU, names = (x_NU[named_N], layer_names) if gradient is None else (gradient[0][named_N], gradient[1])
-    signals = points.signals_of(
-        signal_MU,
-        names,
-        layers=options["layers"] if gradient is None else ("auto",),
-        removed_MV=removed_MV,
-        voice_M=voice_M,
-        seed=seed,
-    )
-    choice = cluster_choice.choose(signals, voice_M, options, level, seed)
+    choice = cluster_choice.choose(_signals(sample, named_N, voice_M, options, seed), voice_M, options, level, seed)
     model, points_PK = choice.model, choice.points_PK
     if model.note:
         log(f"cluster: {model.note}")
@@ -131,13 +112,12 @@ def discover(
     index_M = np.arange(len(points_PK)) if voice_M is None else np.unique(voice_M, return_inverse=True)[1]
     found_N = np.full(len(x_NU), clustering.NOISE)
     found_N[named_N] = model.labels_N[index_M]
-    heard_NU = x_NU if gradient is not None else x_NU[:, choice.signal.columns]
     raw_N, member_NC, probability_N, by_N = assign(
-        heard_NU,
+        x_NU if sample.gradient is not None else x_NU[:, choice.signal.columns],
         named_N,
         index_M,
         matched,
-        np.zeros(len(x_NU), bool) if options["assign"] == "sound" else train_N,
+        np.zeros(len(x_NU), bool) if options["assign"] == "sound" else sample.train_N,
         voice_N,
         np.unique(voice_M) if voice_M is not None else None,
         options["shrinkage"],
@@ -150,18 +130,13 @@ def discover(
         raw_N, member_NC, options["noise"], x_NU=points_NK, centroids_CU=centroids_CK
     )
     return Cohorts(
-        method=model.method,
+        choice=choice,
         level=level,
-        signal=choice.signal.name,
-        found=model.num_clusters,
+        matched=matched,
+        noise=options["noise"],
         found_N=found_N,
         point_M=index_M,
-        candidates=choice.table,
         voices=voices,
-        match_action=matched.action,
-        match_note=matched.note,
-        noise=options["noise"],
-        stability=choice.stability,
         raw_labels_N=raw_N,
         labels_N=labels_N,
         targets_NC=targets_NC,
@@ -170,8 +145,38 @@ def discover(
         by_N=by_N,
         points_NK=points_NK,
         centroids_CK=centroids_CK,
-        pca=choice.pca,
-        gate_projection=gate_projection(x_NU[sample_N], speaker_N[sample_N], raw_N[sample_N], options, log),
+        gate_projection=gate_projection(sample, raw_N, options, log),
+    )
+
+
+def _voices(sample: Sample, level: str, named_N, remove, seed: int, log) -> tuple[np.ndarray, dict | None]:
+    """`(voice_N, how voices agree with the speakers)`: who is one voice, "" for nobody; the latter of level voice."""
+    if level == "speaker":
+        return np.where(sample.train_N, sample.speaker_N, ""), None
+    voice_N = np.full(len(sample.x_NU), "", "<U64")
+    if level != "voice":
+        return voice_N, None
+    parts = {name: values_N[named_N] for name, values_N in sample.columns.items()}
+    found_M, layer = points.find_voices(sample.x_NU[named_N], sample.layer_names, parts, remove, seed)
+    voice_N[named_N] = found_M
+    log(f"cluster: {len(np.unique(found_M))} voices among {len(found_M)} utterances, grouped by layer {layer}")
+    return voice_N, agreement.agreement(agreement.codes(found_M), {"speaker": parts["speaker"]}) | {"layer": layer}
+
+
+def _signals(sample: Sample, named_N, voice_M, options: dict, seed: int):
+    """The layers, or blocks of the gradient, to choose from, freed of nuisances."""
+    parts = {name: values_N[named_N] for name, values_N in sample.columns.items()}
+    layers = options["layers"]
+    signal_MU, names = sample.x_NU[named_N], sample.layer_names
+    if sample.gradient is not None:
+        signal_MU, names, layers = sample.gradient[0][named_N], sample.gradient[1], ("auto",)
+    return points.signals_of(
+        signal_MU,
+        names,
+        layers=layers,
+        removed_MV=points.nuisances(parts, options["remove"]),
+        voice_M=voice_M,
+        seed=seed,
     )
 
 
@@ -241,10 +246,11 @@ def centroids(points_PK: np.ndarray, matched: matching.Matched) -> np.ndarray:
     return centres_CK
 
 
-def gate_projection(x_NU, speaker_N, labels_N, options, log) -> tuple[np.ndarray, np.ndarray] | None:
+def gate_projection(sample: Sample, labels_N, options, log) -> tuple[np.ndarray, np.ndarray] | None:
     """The discriminant that the gate sees through, fitted on the sample; None when not asked for or not possible."""
-    kind = options["discriminant"]
-    if kind == "speaker" and len(np.unique(speaker_N[speaker_N != ""].astype(str))) < 2:
+    kind, fit_N = options["discriminant"], sample.fit_N
+    x_NU, speaker_N, labels_N = sample.x_NU[fit_N], sample.speaker_N[fit_N], labels_N[fit_N]
+    if kind == "speaker" and len(np.unique(speaker_N[speaker_N != ""])) < 2:
         log("cluster.discriminant='speaker', but the sample names fewer than 2 speakers: fitted on the clusters")
         kind = "cluster"
     if kind == "none":

@@ -97,16 +97,18 @@ def run(config, work) -> dict:
         # Of points that are equal k-means makes fewer clusters than it was asked for; the table says how many.
         warnings.simplefilter("ignore", ConvergenceWarning)
         cohorts = fit.discover(
-            x_NU,
-            sample_N=sample_N & train_N,
-            train_N=train_N,
-            columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
-            layer_names=layer_names,
+            fit.Sample(
+                x_NU=x_NU,
+                layer_names=layer_names,
+                fit_N=sample_N & train_N,
+                train_N=train_N,
+                columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
+                gradient=gradient,
+            ),
             num_experts=int(config.gate.num_experts),
             seed=int(config.seed),
             options=options,
             log=work.log,
-            gradient=gradient,
         )
     report = describe_clusters(cohorts, manifest, sample_N & train_N, ~train_N)
     alarms = warnings_of(report)
@@ -158,7 +160,7 @@ def describe_clusters(cohorts, manifest: Manifest, sample_N: np.ndarray, heldout
     columns = {name: manifest.column(name) for name in CLASSES}
     columns |= {name: agreement.quantile_bins(manifest.column(name)) for name in MEASURES}
     columns = {name: values_N for name, values_N in columns.items() if len(set(values_N)) > 1}
-    labels_N = cohorts.raw_labels_N
+    labels_N, choice = cohorts.raw_labels_N, cohorts.choice
     parts = {
         "found": (cohorts.found_N, cohorts.found_N >= 0),
         "sample": (labels_N, sample_N),
@@ -166,23 +168,23 @@ def describe_clusters(cohorts, manifest: Manifest, sample_N: np.ndarray, heldout
     }
     counts, names = agreement.overlap(manifest.column("speaker"), labels_N, cohorts.num_clusters)
     return {
-        "method": cohorts.method,
+        "method": choice.model.method,
         "level": cohorts.level,
-        "signal": cohorts.signal,
-        "found": cohorts.found,
+        "signal": choice.signal.name,
+        "found": choice.model.num_clusters,
         "num_clusters": cohorts.num_clusters,
         "num_experts": cohorts.num_clusters,
-        "match": {"action": cohorts.match_action, "note": cohorts.match_note},
+        "match": {"action": cohorts.matched.action, "note": cohorts.matched.note},
         "sizes": {
-            "found": np.bincount(cohorts.found_N[cohorts.found_N >= 0], minlength=cohorts.found).tolist(),
+            "found": np.bincount(cohorts.found_N[cohorts.found_N >= 0], minlength=choice.model.num_clusters).tolist(),
             "sample": np.bincount(labels_N[sample_N & (labels_N >= 0)], minlength=cohorts.num_clusters).tolist(),
             "all": np.bincount(labels_N[labels_N >= 0], minlength=cohorts.num_clusters).tolist(),
         },
         "noise_share": agreement.noise_share(labels_N[sample_N]),
         "noise_policy": cohorts.noise,
-        "stability": cohorts.stability,
+        "stability": choice.stability,
         "voices": cohorts.voices,
-        "candidates": cohorts.candidates,
+        "candidates": choice.table,
         "agreement": {
             part: agreement.agreement(found_N[rows_N], {name: v_N[rows_N] for name, v_N in columns.items()})
             for part, (found_N, rows_N) in parts.items()

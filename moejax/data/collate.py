@@ -1,40 +1,39 @@
 """From manifest rows to fixed-shape batches."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from moejax.types import Batch
 
 
+@dataclasses.dataclass(frozen=True)
+class Utterances:
+    """What batches are made of: `audio(row)` float32 [S], `samples` of each row, and `tokens`, each row's ids (prefix,
+    text, end token), of which `prefix` are given, not predicted. With `states(row)` [T, D] and the `stride` in samples
+    between them, batches hold these in place of audio.
+    """
+
+    audio: Callable
+    samples: np.ndarray
+    tokens: Sequence
+    prefix: int
+    eot: int
+    states: Callable | None = None
+    stride: int = 320
+
+
 class Collator:
     """Makes the `Batch` of one bucket from row numbers; row -1 is filler.
 
-    `tokens` lists each row's ids (prefix, text, end token) and `prefix` how many of them are given, not predicted. The
-    token length of a bucket is the longest of its rows rounded up to 8, known before the first batch, so that each
-    bucket has one shape. `audio(row) -> float32 [S]`; with `states(row) -> [T, D]` and the `stride` in samples between
-    them, batches hold these in place of audio.
+    The token length of a bucket is the longest of its rows rounded up to 8, known before the first batch, so that each
+    bucket has one shape. `labels`, `gate_in` and `cohorts` are one for each row.
     """
 
-    def __init__(
-        self,
-        *,
-        audio,
-        samples,
-        tokens,
-        prefix,
-        eot,
-        buckets,
-        labels=None,
-        gate_in=None,
-        cohorts=None,
-        states=None,
-        stride=320,
-    ):
-        self.audio, self.samples, self.tokens = audio, np.asarray(samples), tokens
-        self.states, self.stride = states, stride
-        self.prefix, self.eot = prefix, eot
-        rows = len(self.samples)
+    def __init__(self, utterances: Utterances, buckets, *, labels=None, gate_in=None, cohorts=None):
+        self.of = utterances
+        rows = len(utterances.samples)
         self.labels = np.full(rows, -1) if labels is None else np.asarray(labels)
         self.gate_in = np.zeros((rows, 0), np.float32) if gate_in is None else np.asarray(gate_in, np.float32)
         self.cohorts = np.zeros(rows, np.int64) if cohorts is None else np.asarray(cohorts)
@@ -44,26 +43,26 @@ class Collator:
         lengths = {}
         low = 0
         for high in buckets:
-            rows = np.flatnonzero((self.samples > low) & (self.samples <= high))
-            longest = max((len(self.tokens[r]) - 1 for r in rows), default=1)
+            rows = np.flatnonzero((self.of.samples > low) & (self.of.samples <= high))
+            longest = max((len(self.of.tokens[r]) - 1 for r in rows), default=1)
             lengths[high] = -(-longest // 8) * 8
             low = high
         return lengths
 
     def __call__(self, bucket: int, rows) -> Batch:
         real_B, pick = np.asarray(rows) >= 0, np.maximum(rows, 0)
-        kept = self.states is not None
+        kept = self.of.states is not None
         silence = np.zeros(0, np.float32)
         batch = assemble(
-            [None if row < 0 else silence if kept else self.audio(row) for row in rows],
-            [self.tokens[row] for row in pick],
-            [self.prefix] * len(rows),
+            [None if row < 0 else silence if kept else self.of.audio(row) for row in rows],
+            [self.of.tokens[row] for row in pick],
+            [self.of.prefix] * len(rows),
             samples=0 if kept else bucket,
             length=self.lengths[bucket],
-            eot=self.eot,
+            eot=self.of.eot,
         )
         if kept:
-            samples_B = np.where(real_B, self.samples[pick], 1).astype(np.int32)
+            samples_B = np.where(real_B, self.of.samples[pick], 1).astype(np.int32)
             batch = dataclasses.replace(batch, samples_B=samples_B, states_BTD=self._states(bucket, rows))
         return dataclasses.replace(
             batch,
@@ -73,9 +72,9 @@ class Collator:
         )
 
     def _states(self, bucket, rows):
-        found = [None if row < 0 else self.states(row) for row in rows]
+        found = [None if row < 0 else self.of.states(row) for row in rows]
         one = next(states for states in found if states is not None)
-        states_BTD = np.zeros((len(rows), -(-bucket // self.stride), one.shape[1]), one.dtype)
+        states_BTD = np.zeros((len(rows), -(-bucket // self.of.stride), one.shape[1]), one.dtype)
         for b, states in enumerate(found):
             if states is not None:
                 states_BTD[b, : len(states)] = states

@@ -41,7 +41,7 @@ def bucket_of(lengths, buckets, names=None):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
+class BatchPlan:
     """Which utterances make up batch i: `plan[i] -> (bucket_samples, index_B)`, -1 marking filler rows; endless.
 
     lengths     samples per utterance; names (optional, same order) are for error messages
@@ -129,7 +129,7 @@ def eval_batches(lengths, buckets, batch_size, *, multiple=1, names=None):
 
 
 def loader(plan, fetch, *, workers=0, start=0, prefetch=2, threads=2, shard=(0, 1)):
-    """Iterator of `fetch(bucket_samples, index_B)` over a Plan (endless) or a list of `eval_batches` (finite).
+    """Iterator of `fetch(bucket_samples, index_B)` over a BatchPlan (endless) or a list of `eval_batches` (finite).
 
     workers   processes that fetch (0: `threads` threads of this process). `fetch` must then pickle, and the stream is
               the same.

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from moejax.decode import rules as ruling
 from moejax.decode.prefix import Start
 from moejax.decode.rules import Rules
-from moejax.decode.search import Decoded, Plan, pick, prefill, read_next, score, visible_prefix, visit
+from moejax.decode.search import Decoded, SearchPlan, pick, prefill, read_next, score, visible_prefix, visit
 from moejax.nn.incremental import Reader
 
 FLOOR = -1e9  # "not there", as in transformers: finite, so that sums and differences stay numbers
@@ -40,7 +40,9 @@ class _Beam(NamedTuple):
     steps_B: Any  # tokens of the running hypotheses when the utterance was done
 
 
-def beam_search(model, states_BTD, start: Start, rules: Rules, *, plan: Plan, mask_BT=None, route=None) -> Decoded:
+def beam_search(
+    model, states_BTD, start: Start, rules: Rules, *, plan: SearchPlan, mask_BT=None, route=None
+) -> Decoded:
     """The best hypothesis of each utterance; arguments as in `search.sample`.
 
     "openai": `BeamSearchDecoder` and `MaximumLikelihoodRanker` of the reference. "transformers": `_beam_search` of its

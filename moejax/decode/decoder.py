@@ -27,7 +27,7 @@ from moejax.decode import fallback, rules
 from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import Start, starts
 from moejax.decode.results import Decoding
-from moejax.decode.search import Plan
+from moejax.decode.search import SearchPlan
 from moejax.errors import BadValue
 
 
@@ -61,7 +61,7 @@ class Programs:
     """Compiled parts of one model, made by `tasks.asr.make_decoder`; shapes and `plan` are static."""
 
     encode: Callable  # (params, audio_BS, samples_B, label_B, mel_BNM=None) -> states, mask, route, weight
-    search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=Plan) -> Decoded
+    search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=SearchPlan) -> Decoded
     detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
 
 
@@ -128,16 +128,6 @@ class Decoder:
             return [self._decoding(found, b, languages[b], temperature, encoded) for b in range(rows)]
 
         return fallback.climb(decode, rows, options)
-
-    def detect_language(self, windows) -> list[dict[str, float]]:
-        """{language: probability} per window, from the step after the start token (the reference's
-        `detect_language`). Errors: ValueError with an English-only vocabulary.
-        """
-        results: list[dict] = [None] * len(windows)
-        for encoded in self.encode(windows):
-            for i, found in zip(encoded.rows, self.detect(encoded), strict=True):
-                results[i] = found
-        return results
 
     def detect(self, encoded: Encoded) -> list[dict[str, float]]:
         """{language: probability} per real row of an encoded batch."""
@@ -210,7 +200,7 @@ class Decoder:
         beam = options.beam_size is not None and temperature == 0
         width = options.beam_size if beam else (options.best_of or 1) if temperature > 0 else 1
         room = self.config.max_target_positions
-        return Plan(
+        return SearchPlan(
             eot=self.tokenizer.eot,
             no_speech=self.tokenizer.no_speech,
             beam=beam,

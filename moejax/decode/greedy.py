@@ -2,7 +2,7 @@
 
 from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules, mask
-from moejax.decode.search import Decoded, Plan, sample
+from moejax.decode.search import Decoded, SearchPlan, sample
 from moejax.errors import BadValue
 
 
@@ -28,7 +28,7 @@ def greedy(
     start = prefixes.shared(prefix_BL, batch, max_tokens)
     _check(start.tokens_BP.shape[1], max_tokens, model.config.max_target_positions)
     rules = Rules(mask(suppress, vocab), mask(begin_suppress, vocab), eot=eot)
-    plan = Plan(eot=eot, max_tokens=max_tokens)
+    plan = SearchPlan(eot=eot, max_tokens=max_tokens)
     return sample(model, states_BTD, start, rules, plan=plan, mask_BT=mask_BT, route=route)
 
 

@@ -8,6 +8,7 @@ recordings share batches, memory holds the audio and nothing that grows with it,
 import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -64,56 +65,63 @@ class LongformOptions:
         return list(zip(points[::2], points[1::2], strict=True))
 
 
-def transcribe_sequential(
-    recordings: Iterable[np.ndarray],
-    model: Model,
-    tokenizer,
-    config,
-    *,
-    window_seconds: float | None = None,
-    decoding: DecodingOptions | None = None,
-    options: LongformOptions | None = None,
-    align: Align | None = None,
-    progress: Progress | None = None,
-) -> Iterator[tuple[int, Transcript]]:
-    """(place, Transcript) of each recording, in the order in which they are finished.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How recordings are read: by which model, and what was asked for.
 
-    Args:
-      recordings: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
-        files keeps at most `model.batch_size` of them in memory.
+    Attributes:
       model: `Decoder`, or anything with the methods of `together.Model`.
-      tokenizer: `data.tokenizer.Tokenizer`. config: `nn.whisper.WhisperConfig`.
+      tokenizer: `text.tokenizer.Tokenizer`. config: `nn.whisper.WhisperConfig`.
+      decoding: per-window options; `language` None is detected (on each recording's first window, or each piece).
       window_seconds: window length if shorter than the model's (30 s for published ones).
-      decoding: per-window options; `language` None is detected on each recording's first window.
       align: `alignment.Aligner`, needed for word times.
       progress: told after every window.
 
-    Errors: ValueError for word times without `align`, a silence threshold without word times, several channels.
+    Errors: BadValue for word times without `align`, and for a silence threshold without word times.
     """
-    decoding, options = decoding or DecodingOptions(), options or LongformOptions()
-    check(options, align)
-    frames = window_frames(config, window_seconds)
+
+    model: Model
+    tokenizer: Any
+    config: Any
+    decoding: DecodingOptions = DecodingOptions()
+    options: LongformOptions = LongformOptions()
+    window_seconds: float | None = None
+    align: Align | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self):
+        if self.options.word_timestamps and self.align is None:
+            raise BadValue("word_timestamps needs `align`, an alignment.Aligner of the same model")
+        if self.options.hallucination_silence_threshold is not None and not self.options.word_timestamps:
+            raise BadValue("hallucination_silence_threshold needs word_timestamps")
+
+    @property
+    def frames(self) -> int:
+        """Mel frames of a window: the model's context, or `window_seconds` if that is shorter."""
+        most, seconds = 2 * self.config.max_source_positions, self.window_seconds
+        return most if seconds is None else min(most, int(seconds * SAMPLE_RATE) // self.config.hop)
+
+    def features(self, audio_S) -> Features:
+        """Log-mel features of a recording, or of a piece that is one by itself."""
+        return Features(audio_S, n_mels=self.config.num_mel_bins, hop=self.config.hop, block=self.frames)
+
+    def prompt(self) -> list[int]:
+        """Tokens of `initial_prompt`."""
+        return self.tokenizer.encode(self.options.initial_prompt) if self.options.initial_prompt else []
+
+
+def transcribe_sequential(recordings: Iterable[np.ndarray], reading: Reading) -> Iterator[tuple[int, Transcript]]:
+    """(place, Transcript) of each recording, in the order in which they are finished.
+
+    `recordings`: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
+    files keeps at most `model.batch_size` of them in memory. Errors: BadValue for several channels.
+    """
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            features = Features(audio_S, n_mels=config.num_mel_bins, hop=config.hop, block=frames)
-            yield _Sequential(place, features, tokenizer, config, frames, decoding, options, progress).listen()
+            yield _Sequential(place, reading.features(audio_S), reading).listen()
 
-    return run_together(listenings(), model, decoding, align)
-
-
-def check(options: LongformOptions, align: Align | None):
-    """Raises ValueError for options that cannot be met."""
-    if options.word_timestamps and align is None:
-        raise BadValue("word_timestamps needs `align`, an alignment.Aligner of the same model")
-    if options.hallucination_silence_threshold is not None and not options.word_timestamps:
-        raise BadValue("hallucination_silence_threshold needs word_timestamps")
-
-
-def window_frames(config, seconds: float | None = None) -> int:
-    """Mel frames of a window: the model's context, or `seconds` if that is shorter."""
-    most = 2 * config.max_source_positions
-    return most if seconds is None else min(most, int(seconds * SAMPLE_RATE) // config.hop)
+    return run_together(listenings(), reading.model, reading.decoding, reading.align)
 
 
 def mean_route(drafts) -> list[float] | None:
@@ -125,17 +133,17 @@ def mean_route(drafts) -> list[float] | None:
 class _Sequential:
     """One recording's state; times in seconds, `seek` in mel frames."""
 
-    def __init__(self, place, features, tokenizer, config, window, decoding, options, progress):
-        self.place, self.features, self.tokenizer, self.window = place, features, tokenizer, window
-        self.decoding, self.options, self.progress = decoding, options, progress
-        self.hop, self.language = config.hop, decoding.language
-        self.masks_padding = config.mask_padding
+    def __init__(self, place, features, reading: Reading):
+        self.place, self.features, self.tokenizer, self.window = place, features, reading.tokenizer, reading.frames
+        self.decoding, self.options, self.progress = reading.decoding, reading.options, reading.progress
+        self.hop, self.language = reading.config.hop, reading.decoding.language
+        self.masks_padding = reading.config.mask_padding
         self.seek, self.last_speech, self.reset = 0, 0.0, 0
         self.drafts: list[Draft] = []
         self.dropped: collections.Counter = collections.Counter()
-        self.initial = tokenizer.encode(options.initial_prompt) if options.initial_prompt else []
+        self.initial = reading.prompt()
         self.said = list(self.initial)
-        self.room = config.max_target_positions // 2 - 1 - len(self.initial)
+        self.room = reading.config.max_target_positions // 2 - 1 - len(self.initial)
 
     def seconds(self, frames: int) -> float:
         return frames * self.hop / SAMPLE_RATE

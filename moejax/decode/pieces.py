@@ -11,12 +11,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.decode.alignment import Align, Asked
+from moejax.decode.alignment import Asked
 from moejax.decode.chunked import Cutter
-from moejax.decode.longform import LongformOptions, Progress, check, mean_route
-from moejax.decode.options import DecodingOptions
+from moejax.decode.longform import Reading, mean_route
 from moejax.decode.segments import Draft, cut_at_timestamps
-from moejax.decode.together import Model
 from moejax.decode.words import add_words, text_tokens
 from moejax.text.transcript import Transcript
 
@@ -34,32 +32,21 @@ class _Piece:
 
 
 def transcribe_pieces(
-    recordings: Iterable[np.ndarray],
-    model: Model,
-    tokenizer,
-    config,
-    *,
-    cut: Cutter,
-    window_seconds: float,
-    decoding: DecodingOptions | None = None,
-    options: LongformOptions | None = None,
-    align: Align | None = None,
-    progress: Progress | None = None,
+    recordings: Iterable[np.ndarray], reading: Reading, cut: Cutter
 ) -> Iterator[tuple[int, Transcript]]:
-    """(place, Transcript) of each recording [S], in order; args as `chunked.transcribe_chunked`.
+    """(place, Transcript) of each recording [S], in order; `cut` as of `chunked.transcribe_chunked`, into pieces of
+    `reading.window_seconds` at most.
 
     Of the options, `initial_prompt` (before every piece), word times and guards apply. Segment texts are stripped and
     joined by blanks.
     """
-    decoding, options = decoding or DecodingOptions(without_timestamps=True), options or LongformOptions()
-    check(options, align)
-    hear = _Hearing(model, tokenizer, config, decoding, options, align, progress)
+    hear = _Hearing(reading)
     waiting, pieces = [], []
     for place, audio_S in enumerate(recordings):
         waiting.append((place, len(audio_S)))
-        spans = cut(audio_S, window_seconds) if len(audio_S) else []
+        spans = cut(audio_S, reading.window_seconds) if len(audio_S) else []
         pieces += [_Piece(place, start, audio_S[start:stop]) for start, stop in spans]
-        if len(pieces) >= BATCHES * model.batch_size:
+        if len(pieces) >= BATCHES * reading.model.batch_size:
             yield from hear(waiting, pieces)
             waiting, pieces = [], []
     yield from hear(waiting, pieces)
@@ -68,10 +55,11 @@ def transcribe_pieces(
 class _Hearing:
     """Decodes collected pieces and joins them into transcripts."""
 
-    def __init__(self, model, tokenizer, config, decoding, options, align, progress):
-        self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.decoding, self.options, self.align, self.progress = decoding, options, align, progress
-        self.prompt = tokenizer.encode(options.initial_prompt) if options.initial_prompt else None
+    def __init__(self, reading: Reading):
+        self.model, self.tokenizer, self.config = reading.model, reading.tokenizer, reading.config
+        self.decoding, self.options = reading.decoding, reading.options
+        self.align, self.progress = reading.align, reading.progress
+        self.prompt = reading.prompt() if self.options.initial_prompt else None
 
     def __call__(self, waiting, pieces):
         for piece in pieces:

@@ -17,7 +17,7 @@ from moejax.nn.incremental import Reader
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class SearchPlan:
     """What a search compiles to; see `DecodingOptions` for the meanings. `width`: beams, or samples per row."""
 
     eot: int
@@ -48,7 +48,7 @@ class Prefixed(NamedTuple):
     no_speech_B: jax.Array
 
 
-def prefill(reader: Reader, start: Start, plan: Plan) -> Prefixed:
+def prefill(reader: Reader, start: Start, plan: SearchPlan) -> Prefixed:
     """Reads all prefixes in one pass. Padding on the left is seen by nobody."""
     tokens_BP, pad_B = jnp.asarray(start.tokens_BP), jnp.asarray(start.pad_B)
     B, P = tokens_BP.shape
@@ -65,7 +65,7 @@ def prefill(reader: Reader, start: Start, plan: Plan) -> Prefixed:
     return Prefixed(x_BPD[:, -1], cache, no_speech_B)
 
 
-def visible_prefix(start: Start, plan: Plan):
+def visible_prefix(start: Start, plan: SearchPlan):
     """visible_BWS with the prefix's columns true for every hypothesis, those of generated tokens still false."""
     (B, P), W = start.tokens_BP.shape, plan.width
     real_BP = jnp.arange(P)[None] >= jnp.asarray(start.pad_B)[:, None]
@@ -73,14 +73,14 @@ def visible_prefix(start: Start, plan: Plan):
     return jnp.pad(real_BWP, ((0, 0), (0, 0), (0, plan.max_tokens * W)))
 
 
-def visit(visible_BWS, start: Start, plan: Plan, count):
+def visit(visible_BWS, start: Start, plan: SearchPlan, count):
     """Hypotheses see the column that they write in step `count`."""
     first = start.tokens_BP.shape[1] + count * plan.width
     own_WS = jnp.arange(visible_BWS.shape[2])[None] == first + jnp.arange(plan.width)[:, None]
     return visible_BWS | own_WS[None]
 
 
-def read_next(reader: Reader, start: Start, plan: Plan, tokens_BW, count, cache, visible_BWS):
+def read_next(reader: Reader, start: Start, plan: SearchPlan, tokens_BW, count, cache, visible_BWS):
     """Hidden states [B, W, D] after the token chosen in step `count` (from 0)."""
     P = start.tokens_BP.shape[1]
     position_B1 = (P - jnp.asarray(start.pad_B) + count)[:, None]
@@ -96,7 +96,16 @@ class _Samples(NamedTuple):
 
 
 def sample(
-    model, states_BTD, start: Start, rules: Rules, *, plan: Plan, temperature=0.0, keys_B=None, mask_BT=None, route=None
+    model,
+    states_BTD,
+    start: Start,
+    rules: Rules,
+    *,
+    plan: SearchPlan,
+    temperature=0.0,
+    keys_B=None,
+    mask_BT=None,
+    route=None,
 ):
     """Likeliest next token each time at temperature 0 (traced), a draw from the tempered distribution above.
 
@@ -157,7 +166,7 @@ def sample(
     return Decoded(*pick((now.tokens_BWL, lengths_BW, now.sum_BW), best_B), prefixed.no_speech_B)
 
 
-def score(sum_BW, length_BW, plan: Plan):
+def score(sum_BW, length_BW, plan: SearchPlan):
     """The reference's `MaximumLikelihoodRanker`: by length before the end token, or the penalty of Wu et al. 2016.
 
     An empty hypothesis counts as one token long (the reference divides by zero there).

@@ -391,15 +391,6 @@ def sample(
     return out
 
 
-def disjoint(sizes: dict[str, int], seed: int) -> dict[str, list[tuple[str, str]]]:
-    """Prompt sets without a common English sentence, by name: `disjoint({"train": 900, "test": 100}, seed=0)`."""
-    pool, start, out = sample(sum(sizes.values()), seed), 0, {}
-    for name, size in sizes.items():
-        out[name] = pool[start : start + size]
-        start += size
-    return out
-
-
 def vocabulary() -> list[str]:
     """Every English word the grammar can say, sorted."""
     verbs = [form for verb in (*TRANSITIVE, *INTRANSITIVE, *DITRANSITIVE) for form in (verb.base, verb.third)]

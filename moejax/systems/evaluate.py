@@ -115,7 +115,7 @@ def decode(context: Context, system: System, rows) -> list[dict]:
     batches = eval_batches(samples, context.buckets, cfg.evaluate.batch_size, multiple=context.multiple)
     # Every system with a gate passes both, so that all of them share one compilation.
     given_NE = network.logits_NE
-    control = {"control": asr.CONTROLS.index("none" if given_NE is None else "constant")}
+    replaced = {"given": given_NE is not None}
     if network.route == "gate" and given_NE is None:
         given_NE = np.zeros((len(context.corpus.manifest), network.mixture.num_experts), np.float32)
     records: list[dict | None] = [None] * len(rows)
@@ -125,8 +125,8 @@ def decode(context: Context, system: System, rows) -> list[dict]:
         start = time.perf_counter()
         placed = shard_batch(batch, context.mesh)
         if given_NE is not None:
-            control["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
-        decoded, weight_BE = predict(network.params, placed.audio_BS, placed.samples_B, placed.label_B, **control)
+            replaced["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
+        decoded, weight_BE = predict(network.params, placed.audio_BS, placed.samples_B, placed.label_B, **replaced)
         faults.point("evaluate.batch")
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or network.route == "label" else np.asarray(weight_BE)

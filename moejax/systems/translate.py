@@ -10,7 +10,7 @@ import os
 import numpy as np
 
 from moejax import mt
-from moejax.data.pipeline import Plan
+from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
 from moejax.runtime import processes
 from moejax.runtime.files import read_jsonl, write_json, write_text
@@ -140,7 +140,7 @@ def _offline(context):
     )
     graphdef, params = translation.init(config, cfg.seed)
     batches = translation.Pairs(source, target, len(prefix), tokenizer.eot, length)
-    plan = Plan(
+    plan = BatchPlan(
         lengths=np.ones(len(pairs), np.int64),
         buckets=(1,),
         batch_size=section.batch_size,
@@ -149,14 +149,16 @@ def _offline(context):
     )
     params = fitting.train(
         context,
-        "translate",
-        translation.make_loss(graphdef),
+        fitting.Training(
+            "translate",
+            translation.make_loss(graphdef),
+            ("backbone",),
+            section,
+            plan=plan,
+            fetch=batches,
+            sub=("model",),
+        ),
         params,
-        ("backbone",),
-        section,
-        plan=plan,
-        fetch=batches,
-        sub=("model",),
     )
     save_params(work.path("translate", "model", "params.safetensors"), {"backbone": params["backbone"]})
     if processes.first():

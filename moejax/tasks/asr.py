@@ -19,12 +19,12 @@ from moejax.errors import BadValue
 from moejax.nn import functional, gates, inject, variables, whisper
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
-from moejax.tasks.routes import CONTROLS, Mixture, controlled, load_metrics, shuffled, soften
+from moejax.tasks.routes import Mixture, load_metrics, replaced, soften
 from moejax.types import Batch
 
-__all__ = ["CONTROLS", "Mixture", "load_metrics", "shuffled", "soften"]  # of tasks.routes, known by this name too
+__all__ = ["Mixture", "load_metrics", "soften"]  # of tasks.routes, known by this name too
 
-ROUTES = ("none", "label", "gate", "random", "uniform")
+ROUTES = ("none", "label", "gate", "uniform")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,11 +211,9 @@ def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
         return routing.one_hot(batch.label_B), {}
     if row.route == "uniform":
         return mixture.uniform(len(batch.label_B)), {}
-    key_route, key_drop, key_mix = jax.random.split(key, 3)
+    _, key_drop, key_mix = jax.random.split(key, 3)
     gate_in_BU = _mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU
     logits_BE, heard_B1 = model.gate(gate_in_BU), jnp.ones((len(gate_in_BU), 1), jnp.float32)
-    if row.route == "random":
-        logits_BE, heard_B1 = shuffled(key_route, logits_BE), 0.0 * heard_B1
     if row.temperature_steps and step is not None:
         cooled = routing.temperature(step, row.temperature, row.temperature_steps)
         logits_BE, heard_B1 = logits_BE / cooled, heard_B1 / cooled
@@ -310,15 +308,15 @@ def make_embed(graphdef, embedding: Embedding):
 
 
 def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, control=0, logits_E=None) -> (Decoded, weight_BE | None)`.
+    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None) -> (Decoded, weight_BE | None)`.
 
     Encoding (see `make_encode`) and greedy decoding with the same route in one program.
     """
     encode = _encoder(graphdef, route, mixture, embedding)
 
     @jax.jit
-    def run(params, audio_BS, samples_B, label_B, control=0, logits_E=None):
-        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, control, logits_E)
+    def run(params, audio_BS, samples_B, label_B, given=False, logits_E=None):
+        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, given, logits_E)
         decoded = greedy(
             functional.merge(graphdef, params),
             states_BTD,
@@ -335,12 +333,12 @@ def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=Non
 
 
 def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, control=0, logits_E=None, mel_BNM=None)` to
+    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None)` to
     `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
 
     With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
-    (only when the encoder has experts). `control` (index into CONTROLS; traced, so that it costs no compilation where
-    `logits_E` is always given) replaces the logits by `logits_E`, one row for all or one each. Where `mel_BNM`
+    (only when the encoder has experts). `given` (traced, so that it costs no compilation where `logits_E` is always
+    there) puts `logits_E` in place of what the gate says, one row for all or one each. Where `mel_BNM`
     is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
     then takes all that is real).
     """
@@ -351,7 +349,7 @@ def _encoder(graphdef, route, mixture, embedding):
     if route not in ("none", "label", "gate", "uniform"):
         raise BadValue(f"unknown route {route!r}; known: none, label, gate, uniform")
 
-    def encode(params, audio_BS, samples_B, label_B, control=0, logits_E=None, mel_BNM=None):
+    def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None):
         model = functional.merge(graphdef, params)
         if mel_BNM is None:
             mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
@@ -365,8 +363,8 @@ def _encoder(graphdef, route, mixture, embedding):
         elif route == "gate":
             pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
             embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
-            logits_BE = controlled(model.gate(embedding_BU), control, logits_E)
-            heard_B1 = jnp.full((len(logits_BE), 1), jnp.asarray(control) == 0, jnp.float32)
+            logits_BE = replaced(model.gate(embedding_BU), given, logits_E)
+            heard_B1 = jnp.full((len(logits_BE), 1), ~jnp.asarray(given), jnp.float32)
             chosen = mixture.whole_route(logits_BE, model.gate, embedding_BU, heard_B1, label_B)
         if chosen is not None:
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
@@ -380,8 +378,8 @@ def _encoder(graphdef, route, mixture, embedding):
 def make_search(graphdef):
     """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan) -> Decoded`.
 
-    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.Plan`; `plan` and the shapes
-    are static, temperature is not. A plan with `beam` ignores temperature and keys.
+    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan`; `plan` and the
+    shapes are static, temperature is not. A plan with `beam` ignores temperature and keys.
     """
 
     @functools.partial(jax.jit, static_argnames=("plan",))
@@ -423,7 +421,7 @@ def make_decoder(
     """
     encode = make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
     if logits_E is not None:
-        encode = functools.partial(encode, control=CONTROLS.index("constant"), logits_E=logits_E)
+        encode = functools.partial(encode, given=True, logits_E=logits_E)
     programs = Programs(
         encode=encode,
         search=make_search(graphdef),

@@ -1,4 +1,4 @@
-"""From what a gate says to the experts' weights: the mixture of a task, controls of its gate, and its load."""
+"""From what a gate says to the experts' weights: the mixture of a task, and its load."""
 
 import dataclasses
 
@@ -8,9 +8,6 @@ import jax.numpy as jnp
 from moejax.errors import BadValue
 from moejax.ops import routing
 from moejax.types import Route
-
-# What stands in place of a gate's logits to see what it is worth: nothing, or given ones.
-CONTROLS = ("none", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,17 +65,10 @@ class Mixture:
         return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
 
 
-def shuffled(key, logits_BE):
-    """Each utterance's logits in a random order over the experts: as peaked as before, chosen by nothing."""
-    keys = jax.random.split(key, logits_BE.shape[0])
-    return jax.vmap(jax.random.permutation)(keys, logits_BE)
-
-
-def controlled(logits_BE, control, logits_E):
-    """Logits as a control of CONTROLS (its index, traced) leaves them."""
-    constant_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
-    cases = (logits_BE, jnp.broadcast_to(constant_E, logits_BE.shape).astype(logits_BE.dtype))
-    return jax.lax.select_n(jnp.asarray(control, jnp.int32), *cases)
+def replaced(logits_BE, given, logits_E):
+    """The gate's logits, or where `given` (traced) `logits_E` in their place; none of these are zeros."""
+    given_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
+    return jnp.where(given, jnp.broadcast_to(given_E, logits_BE.shape).astype(logits_BE.dtype), logits_BE)
 
 
 def soften(params, temperature: float):

@@ -6,13 +6,16 @@ written, so that a checkpoint never stands without the records up to it.
 """
 
 import contextlib
+import dataclasses
 import logging
 import math
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,95 +32,125 @@ PLAIN_EVERY_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-def fit(
-    *,
-    state,
-    frozen,
-    step_fn,
-    loader,
-    steps,
-    dir,
-    checkpoint_every,
-    log_every,
-    eval_fn=None,
-    eval_every=0,
-    on_metrics=None,
-    place=None,
-    meta=None,
-    keep=2,
-    progress=True,
-    desc="",
-    identity=None,
-    force=False,
-    names=None,
-    max_skipped=0,
-):
-    """The state after `steps` steps, resumed from the newest checkpoint in `dir`/checkpoints if there is one.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """What is trained on.
 
-    state      TrainState as placed on the devices; donated: do not use it afterwards. Also the template for restoring.
-    step_fn    (state, frozen, batch) -> (state, {name: array}), of `state.make_step`.
-    loader     iterator of batches with get_state() / set_state(dict); `place(batch)` puts one on the devices (default:
-               as is).
-    log_every  metrics of every such step (and the last) go to metrics.jsonl and TensorBoard, and to `on_metrics(step,
-               metrics)`, which may return strings: alarms, logged as warnings.
-    eval_fn    (state, frozen) -> {name: number}, every `eval_every` steps and after the last; logged as eval/<name> and
-               saved: of the first number, the lowest makes a checkpoint the best, which is kept. It must not keep the
-               arrays of the state. It must draw its own randomness from the step, or resuming shows in the log.
-    identity   {what: text}, such as digests of the frozen base and the data; stored, and a checkpoint whose identity
-               is another is refused (ValueError naming the difference), or taken all the same with `force`.
-    names      n -> names of the utterances of batch n (from 0), to say whose update was left out.
-    max_skipped  the run stops when so many updates were left out (NotFinite); 0: never.
-    Returns at once when the checkpoint of the last step stands. Raises Preempted after saving on SIGTERM or SIGINT (a
-    second SIGINT interrupts at once), ValueError when the newest checkpoint is past `steps`.
+    `source` is an iterator of batches with get_state() and set_state(dict); `place(batch)` puts one on the devices;
+    `names(n)` are the utterances of batch n (from 0), to say whose update was left out.
     """
-    folder = Path(dir)
+
+    source: Any
+    place: Callable = lambda batch: batch
+    names: Callable | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Cadence:
+    """How many steps there are, and after how many something is done.
+
+    Metrics of every `log_every`th step (and the last) go to metrics.jsonl and TensorBoard; `eval_every` 0: after the
+    last step alone. The run stops when `max_skipped` updates were left out (NotFinite); 0: never.
+    """
+
+    steps: int
+    checkpoint_every: int
+    log_every: int
+    eval_every: int = 0
+    max_skipped: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Home:
+    """Where a training lives: `folder`/checkpoints, the newest `keep` of them, metrics.jsonl; what it is called in the
+    log. `identity` {what: text}, such as digests of the frozen base and the data, is stored; a checkpoint whose
+    identity is another is refused (BadValue naming the difference), or taken all the same with `force`.
+    """
+
+    folder: Path
+    name: str = ""
+    identity: Mapping = dataclasses.field(default_factory=dict)
+    force: bool = False
+    keep: int = 2
+    progress: bool = True
+
+    @property
+    def desc(self) -> str:
+        return self.name or Path(self.folder).name
+
+
+def fit(state, frozen, step_fn, batches: Batches, cadence: Cadence, home: Home, *, eval_fn=None, on_metrics=None):
+    """The state after all steps, resumed from the newest checkpoint if there is one.
+
+    state       TrainState as placed on the devices; donated: do not use it afterwards. Also the template for restoring.
+    step_fn     (state, frozen, batch) -> (state, {name: array}), of `state.make_step`.
+    eval_fn     (state, frozen) -> {name: number}; logged as eval/<name> and saved: of the first number the lowest
+                makes a checkpoint the best, which is kept. It must not keep the arrays of the state, and must draw its
+                own randomness from the step, or resuming shows in the log.
+    on_metrics  (step, metrics) -> strings or None: alarms, logged as warnings.
+    Returns at once when the checkpoint of the last step stands. Raises Preempted after saving on SIGTERM or SIGINT (a
+    second SIGINT interrupts at once), BadValue when the newest checkpoint is past the steps.
+    """
     check_finite(state)
-    checkpoints = Checkpointer(folder / "checkpoints", keep=keep)
+    checkpoints = Checkpointer(Path(home.folder) / "checkpoints", keep=home.keep)
     with contextlib.closing(checkpoints):
-        start = 0
-        if found := checkpoints.restore_latest(state):
-            state, data, kept = found
-            start = int(state.step)
-            if start > steps:
-                raise BadValue(f"{folder}: the newest checkpoint is of step {start}, past the {steps} asked for")
-            _same_run(kept.get("identity", {}), identity or {}, folder, start, force)
-            if start == steps:
-                return state
-            loader.set_state(data)
-            log.info("%s resumes from step %d of %d", desc or folder.name, start, steps)
+        state, start = _resumed(state, checkpoints, batches, cadence, home)
+        if start == cadence.steps:
+            return state
         first = jax.process_index() == 0
-        meta = {**(meta or {}), "identity": identity or {}}
-        records = _Records(folder if first else None, start, int(state.skipped), on_metrics, names, max_skipped)
-        ticker = _Ticker(desc or folder.name, start, steps, shown=progress and first)
+        records = _Records(
+            Path(home.folder) if first else None, start, int(state.skipped), on_metrics, batches, cadence
+        )
+        ticker = _Ticker(home.desc, start, cadence.steps, shown=home.progress and first)
         with contextlib.closing(records), contextlib.closing(ticker), _StopRequest(start) as stop:
             pending, saved = None, start
-            for n in range(start + 1, steps + 1):
-                batch = next(loader)
-                state, metrics = step_fn(state, frozen, batch if place is None else place(batch))
+            for n in range(start + 1, cadence.steps + 1):
+                batch = next(batches.source)
+                state, metrics = step_fn(state, frozen, batches.place(batch))
                 faults.point("train.step")
                 if pending is not None:
                     records.settle(*pending, ticker, saved)
                 watchdog.beat()
                 checkpoints.check()
-                last, stopping = n == steps, stop.asked(n)
-                evaluate = eval_fn is not None and (last or (eval_every and n % eval_every == 0))
-                score = None
+                last, stopping = n == cadence.steps, stop.asked(n)
+                score, evaluate = None, _is_evaluated(n, eval_fn, cadence)
                 if evaluate:
                     scores = eval_fn(state, frozen)
                     metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
                     score = float(next(iter(scores.values())))
                     score = score if math.isfinite(score) else None
-                pending = (n, metrics, bool(n % log_every == 0 or last or evaluate))
-                if last or stopping or evaluate or n % checkpoint_every == 0:
+                pending = (n, metrics, bool(n % cadence.log_every == 0 or last or evaluate))
+                if last or stopping or evaluate or n % cadence.checkpoint_every == 0:
                     records.settle(*pending, ticker, saved)
                     pending = None
-                    checkpoints.save(n, state, loader.get_state(), meta, score)
+                    checkpoints.save(n, state, batches.source.get_state(), {"identity": dict(home.identity)}, score)
                     saved = n
                 ticker.advance(n)
                 if stopping and not last:
                     checkpoints.wait()
-                    raise Preempted(f"{desc or folder.name}: stopped on request; step {saved} of {steps} is saved")
+                    raise Preempted(f"{home.desc}: stopped on request; step {saved} of {cadence.steps} is saved")
             return state
+
+
+def _is_evaluated(step, eval_fn, cadence) -> bool:
+    every = cadence.eval_every
+    return eval_fn is not None and (step == cadence.steps or bool(every and step % every == 0))
+
+
+def _resumed(state, checkpoints, batches, cadence, home):
+    """`(state, its step)` of the newest checkpoint, the data at its place; what was given without one."""
+    found = checkpoints.restore_latest(state)
+    if not found:
+        return state, 0
+    state, data, kept = found
+    start = int(state.step)
+    if start > cadence.steps:
+        raise BadValue(f"{home.folder}: the newest checkpoint is of step {start}, past the {cadence.steps} asked for")
+    _same_run(kept.get("identity", {}), home.identity, Path(home.folder), start, home.force)
+    if start < cadence.steps:
+        batches.source.set_state(data)
+        log.info("%s resumes from step %d of %d", home.desc, start, cadence.steps)
+    return state, start
 
 
 def _same_run(kept, identity, folder, step, force):
@@ -134,10 +167,10 @@ def _same_run(kept, identity, folder, step, force):
 class _Records:
     """Fetches metrics from the device and writes them; tells of skipped steps, counts them, and passes on alarms."""
 
-    def __init__(self, folder, start, skipped, on_metrics, names, max_skipped):
+    def __init__(self, folder, start, skipped, on_metrics, batches, cadence):
         self._log = MetricLog(folder, start) if folder else None
-        self._on_metrics, self._names, self._began = on_metrics, names, time.monotonic()
-        self._skipped, self._max_skipped, self._good = skipped, max_skipped, start
+        self._on_metrics, self._names, self._began = on_metrics, batches.names, time.monotonic()
+        self._skipped, self._max_skipped, self._good = skipped, cadence.max_skipped, start
 
     def settle(self, step, metrics, wanted, ticker, saved):
         """Looks at a step that is done: writes its metrics if they are `wanted`, notices when its update was left out.

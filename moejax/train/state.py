@@ -46,12 +46,6 @@ def init_state(params, trainable, optimizer, key):
     return TrainState(zero[0], zero[1], live, optimizer.init(live), key), frozen
 
 
-def trainable_leaves(params, trainable):
-    """Sorted lines 'expert/decoder/0/q/A (8, 384, 4)': what a run trains, to print and to test."""
-    leaves = jax.tree_util.tree_leaves_with_path(_groups(params, trainable))
-    return sorted(f"{sharding.path_string(path)} {tuple(leaf.shape)}" for path, leaf in leaves)
-
-
 def _groups(params, trainable):
     if isinstance(trainable, str):
         raise BadValue(f"trainable is a tuple of group names, not the string {trainable!r}")

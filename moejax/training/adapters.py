@@ -105,15 +105,17 @@ def _full(context, rows) -> dict:
     loss_fn = asr.make_loss(graphdef, asr.Row(**fitting.row_options(section)))
     params = fitting.train(
         context,
-        "adapters",
-        loss_fn,
+        fitting.Training(
+            "adapters",
+            loss_fn,
+            ("backbone",),
+            section,
+            plan=fitting.speech_plan(context, rows, section),
+            fetch=context.collator(rows),
+            sub=(FULL,),
+            eval_fn=fitting.dev_loss(context, graphdef, None, "none", section),
+        ),
         params,
-        ("backbone",),
-        section,
-        plan=fitting.speech_plan(context, rows, section),
-        fetch=context.collator(rows),
-        sub=(FULL,),
-        eval_fn=fitting.dev_loss(context, graphdef, None, "none", section),
     )
     folder = context.work.path("adapters", FULL, "model")
     kept = {group: params[group] for group in ("backbone", "buffer")}
@@ -144,15 +146,17 @@ def _train(context, kind, rows, labels, mixture):
     dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single)
     return fitting.train(
         context,
-        "adapters",
-        loss_fn,
+        fitting.Training(
+            "adapters",
+            loss_fn,
+            ("expert",),
+            section,
+            plan=fitting.speech_plan(context, rows, section),
+            sub=(kind,),
+            fetch=encoder_states.collator(context, rows, row, mixture, labels),
+            eval_fn=dev,
+        ),
         params,
-        ("expert",),
-        section,
-        plan=fitting.speech_plan(context, rows, section),
-        sub=(kind,),
-        fetch=encoder_states.collator(context, rows, row, mixture, labels),
-        eval_fn=dev,
     )
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper
-from moejax.data.collate import Collator
-from moejax.data.pipeline import Plan
+from moejax.data.collate import Collator, Utterances
+from moejax.data.pipeline import BatchPlan
 from moejax.decode import alignment_heads
 from moejax.errors import BadValue, NotThere
 from moejax.nn import functional, whisper
@@ -213,14 +213,8 @@ class _Material:
         prefix = tokenizer.prefix(context.cfg.data.language, "transcribe")
         tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
         self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
-        self.collate = Collator(
-            audio=packed.Picked(sources.cache, keep),
-            samples=self.samples,
-            tokens=tokens,
-            prefix=len(prefix),
-            eot=tokenizer.eot,
-            buckets=self.buckets,
-        )
+        audio = packed.Picked(sources.cache, keep)
+        self.collate = Collator(Utterances(audio, self.samples, tokens, len(prefix), tokenizer.eot), self.buckets)
 
     def order(self, repeat: int) -> np.ndarray:
         """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
@@ -266,7 +260,7 @@ def _fit(context, config, params, material):
         )
         phases.append((("finetune",), options, material.order(0)))
     for sub, options, order in phases:
-        plan = Plan(
+        plan = BatchPlan(
             lengths=material.samples[order],
             buckets=material.buckets,
             batch_size=options.batch_size,
@@ -276,14 +270,10 @@ def _fit(context, config, params, material):
         )
         params = fitting.train(
             context,
-            "base",
-            loss_fn,
+            fitting.Training(
+                "base", loss_fn, trainable, options, plan=plan, fetch=_Reordered(material.collate, order), sub=sub
+            ),
             params,
-            trainable,
-            options,
-            plan=plan,
-            fetch=_Reordered(material.collate, order),
-            sub=sub,
         )
     return params
 

@@ -1,12 +1,14 @@
 """From a row of the training table to trained parameters: the one way in which stages call the one loop."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from moejax.cohorts.embed import options as embedding_options
-from moejax.data.pipeline import FILLER, Plan, loader
+from moejax.data.pipeline import FILLER, BatchPlan, loader
 from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.sharding import process_shard, shard_batch
@@ -61,28 +63,29 @@ def row_options(section) -> dict:
     return {name: section[name] for name in NOISES}
 
 
-def train(
-    context: Context,
-    name: str,
-    loss_fn,
-    params,
-    trainable,
-    section,
-    *,
-    plan,
-    fetch,
-    on_metrics=None,
-    sub=(),
-    eval_fn=None,
-    stepped=False,
-):
-    """Trains the groups in `trainable` and returns all params, the trained ones replaced. Resumes from
-    W/name/checkpoints.
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """One training: what is learnt (`loss_fn` over the groups in `trainable`), from what, and for how long.
 
-    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch; the loss is given the step too
-    if `stepped`.
+    `plan` says which rows make up batch i and `fetch(bucket, rows)` makes the batch; `section` is the config section
+    with its steps and rates. It resumes from W/<name>/<sub...>/checkpoints. The loss is given the step if `stepped`.
     """
-    cfg, work = context.cfg, context.work
+
+    name: str
+    loss_fn: Callable
+    trainable: tuple[str, ...]
+    section: Any
+    plan: Any
+    fetch: Callable
+    sub: tuple[str, ...] = ()
+    stepped: bool = False
+    eval_fn: Callable | None = None
+    on_metrics: Callable | None = None
+
+
+def train(context: Context, training: Training, params):
+    """Trains and returns all params, the trained ones replaced."""
+    cfg, work, section = context.cfg, context.work, training.section
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate,
         steps=section.steps,
@@ -93,35 +96,36 @@ def train(
         b2=section.b2,
         group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
     )
-    for line in summary_of(params, trainable):
+    for line in summary_of(params, training.trainable):
         work.log(f"  trains {line}")
-    state, frozen = init_state(params, trainable, optimizer, key_of(cfg, name))
+    state, frozen = init_state(params, training.trainable, optimizer, key_of(cfg, training.name))
     state, frozen, state_on, frozen_on = place(state, frozen, optimizer, context.mesh)
-    step_fn = make_step(loss_fn, optimizer, context.mesh, state_on, frozen_on, schedule=schedule, stepped=stepped)
-    batches = loader(plan, fetch, workers=cfg.runtime.workers, shard=process_shard(context.mesh))
+    step_fn = make_step(
+        training.loss_fn, optimizer, context.mesh, state_on, frozen_on, schedule=schedule, stepped=training.stepped
+    )
+    plan = training.plan
+    source = loader(plan, training.fetch, workers=cfg.runtime.workers, shard=process_shard(context.mesh))
+    batches = loop.Batches(source, lambda batch: shard_batch(batch, context.mesh), plan.names_of)
+    cadence = loop.Cadence(
+        section.steps,
+        section.checkpoint_every,
+        section.log_every,
+        -(-section.steps // section.evals) if training.eval_fn else 0,
+        cfg.runtime.max_skipped,
+    )
+    home = loop.Home(
+        work.path(training.name, *training.sub),
+        "/".join((training.name, *training.sub)),
+        {"base": digest_of(frozen), "data": plan.digest()},
+        force=cfg.runtime.force,
+        progress=not work.quiet,
+    )
     try:
         state = loop.fit(
-            state=state,
-            frozen=frozen,
-            step_fn=step_fn,
-            loader=batches,
-            steps=section.steps,
-            dir=work.path(name, *sub),
-            checkpoint_every=section.checkpoint_every,
-            log_every=section.log_every,
-            on_metrics=on_metrics,
-            place=lambda batch: shard_batch(batch, context.mesh),
-            desc="/".join((name, *sub)),
-            eval_fn=eval_fn,
-            eval_every=-(-section.steps // section.evals) if eval_fn else 0,
-            progress=not work.quiet,
-            identity={"base": digest_of(frozen), "data": plan.digest()},
-            force=cfg.runtime.force,
-            names=plan.names_of,
-            max_skipped=cfg.runtime.max_skipped,
+            state, frozen, step_fn, batches, cadence, home, eval_fn=training.eval_fn, on_metrics=training.on_metrics
         )
     finally:
-        batches.close()
+        source.close()
     if processes.count() > 1:  # what follows is each process's own work, on its own devices
         return {**params, **jax.tree.map(whole_array, state.params)}
     return {**frozen, **state.params}
@@ -182,9 +186,9 @@ def _dev_wer(context, graphdef, mixture, route, batch, rows):
     return wer_of
 
 
-def speech_plan(context: Context, rows, section) -> Plan:
+def speech_plan(context: Context, rows, section) -> BatchPlan:
     """Shuffled batches of these rows by length, endless."""
-    return Plan(
+    return BatchPlan(
         lengths=context.corpus.samples[rows],
         buckets=context.buckets,
         batch_size=section.batch_size,

@@ -127,14 +127,16 @@ def _hyper(context, name, rows) -> dict:
             loss_fn = task.make_loss(graphdef, asr.Row(voice_mix=mixed, **fitting.row_options(section)), hyper)
             params = fitting.train(
                 context,
-                "hyper",
-                loss_fn,
+                fitting.Training(
+                    "hyper",
+                    loss_fn,
+                    ("expert", "gate"),
+                    section,
+                    plan=fitting.speech_plan(context, rows, section),
+                    fetch=context.collator(rows, gate_in=condition_NU),
+                    sub=(name, part),
+                ),
                 params,
-                ("expert", "gate"),
-                section,
-                plan=fitting.speech_plan(context, rows, section),
-                fetch=context.collator(rows, gate_in=condition_NU),
-                sub=(name, part),
             )
     kept = {"expert": params["expert"], "gate": params["gate"], "buffer": {"gate": params["buffer"]["gate"]}}
     save_params(context.work.path("hyper", name, "params.safetensors"), kept, {"mean": own_NU.mean(0).tolist()})
@@ -162,14 +164,16 @@ def _lora(context, name, rows) -> dict:
     row = asr.Row(route="label", **fitting.row_options(section))
     params = fitting.train(
         context,
-        "hyper",
-        asr.make_loss(graphdef, row, mixture=mixture),
+        fitting.Training(
+            "hyper",
+            asr.make_loss(graphdef, row, mixture=mixture),
+            ("expert",),
+            section,
+            plan=fitting.speech_plan(context, rows, section),
+            fetch=context.collator(rows, np.zeros(len(rows), np.int64)),
+            sub=(name,),
+        ),
         params,
-        ("expert",),
-        section,
-        plan=fitting.speech_plan(context, rows, section),
-        fetch=context.collator(rows, np.zeros(len(rows), np.int64)),
-        sub=(name,),
     )
     save_params(context.work.path("hyper", name, "params.safetensors"), {"expert": params["expert"]})
     return _entry(context, rows, kind="lora", rank=rank, trainable=functional.count(params["expert"]))

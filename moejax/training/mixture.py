@@ -11,7 +11,7 @@ import collections
 import numpy as np
 
 from moejax.cohorts import projection
-from moejax.data.pipeline import Plan
+from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
@@ -92,7 +92,7 @@ def gate(cfg, work) -> dict:
     graphdef, params = asr.init(asr.build(config, mixture=mixture, gate=shape, seed=cfg.seed), base)
     if cfg.gate.steps:
         batches = _GateBatches(embedding[fit_rows], target[fit_rows].astype(np.float32), weight.astype(np.float32))
-        plan = Plan(
+        plan = BatchPlan(
             lengths=np.ones(len(fit_rows), np.int64),
             buckets=(1,),
             batch_size=cfg.gate.batch_size,
@@ -101,7 +101,9 @@ def gate(cfg, work) -> dict:
             names=context.corpus.manifest.column("id")[fit_rows],
         )
         params = fitting.train(
-            context, "gate", asr.make_gate_loss(graphdef, E), params, ("gate",), cfg.gate, plan=plan, fetch=batches
+            context,
+            fitting.Training("gate", asr.make_gate_loss(graphdef, E), ("gate",), cfg.gate, plan=plan, fetch=batches),
+            params,
         )
     params = asr.soften(params, cfg.gate.temperature)
     # An expert is its cluster's only by what the gate learns of clusters; a gate that starts even owes nobody a share.
@@ -160,16 +162,18 @@ def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, tr
     if section.steps:
         params = fitting.train(
             context,
-            name,
-            loss_fn,
+            fitting.Training(
+                name,
+                loss_fn,
+                trainable,
+                section,
+                plan=fitting.speech_plan(context, rows, section),
+                fetch=collate,
+                on_metrics=monitor,
+                stepped=row.temperature_steps > 0,
+                eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N),
+            ),
             params,
-            trainable,
-            section,
-            plan=fitting.speech_plan(context, rows, section),
-            fetch=collate,
-            on_metrics=monitor,
-            stepped=row.temperature_steps > 0,
-            eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N),
         )
     keep = {group: params[group] for group in ("expert", "gate")}
     save_params(context.work.path(name, "params.safetensors"), keep)

@@ -101,14 +101,16 @@ def fit(context, config, params, tokenizer, sources):
         options = changed(section, steps=phase.steps, batch_size=phase.batch_size, learning_rate=phase.learning_rate)
         params = fitting.train(
             context,
-            "base",
-            loss_fn,
+            fitting.Training(
+                "base",
+                loss_fn,
+                ("backbone",),
+                options,
+                sub=(phase.name,),
+                fetch=packer,
+                plan=WindowPlan(packer.window, phase.batch_size, context.multiple),
+            ),
             params,
-            ("backbone",),
-            options,
-            sub=(phase.name,),
-            fetch=packer,
-            plan=WindowPlan(packer.window, phase.batch_size, context.multiple),
         )
     return params
 

@@ -9,7 +9,7 @@ import numpy as np
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper
-from moejax.data.collate import Collator
+from moejax.data.collate import Collator, Utterances
 from moejax.data.manifest import Manifest
 from moejax.errors import BadValue
 from moejax.nn.quantize import quantize
@@ -142,19 +142,17 @@ class Context:
             if len(ids) - 1 > limit:
                 name = corpus.manifest.column("id")[row]
                 raise BadValue(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
-        return Collator(
+        utterances = Utterances(
             audio=_Rows(corpus.audio, rows),
             samples=corpus.samples[rows],
             tokens=tokens,
             prefix=len(prefix),
             eot=tokenizer.eot,
-            buckets=self.buckets,
-            labels=labels,
-            gate_in=gate_in,
-            cohorts=corpus.cohort_index(rows),
             states=None if states is None else _Rows(states, rows),
             stride=2 * self.base.config.hop,
         )
+        index = corpus.cohort_index(rows)
+        return Collator(utterances, self.buckets, labels=labels, gate_in=gate_in, cohorts=index)
 
     def max_tokens(self) -> int:
         """Tokens to decode at most: half the model's room, as in the reference, or all of a micro model's."""

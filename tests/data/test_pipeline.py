@@ -16,7 +16,7 @@ LENGTHS = np.random.default_rng(0).integers(1, 401, size=53)
 
 
 def plan(**options):
-    return pipeline.Plan(**{"lengths": LENGTHS, "buckets": BUCKETS, "batch_size": 8, "seed": 1, **options})
+    return pipeline.BatchPlan(**{"lengths": LENGTHS, "buckets": BUCKETS, "batch_size": 8, "seed": 1, **options})
 
 
 class Fetch:

@@ -14,9 +14,8 @@ from moejax.decode.alignment import Aligner
 from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.features import Features
 from moejax.decode.guards import Guards
-from moejax.decode.longform import LongformOptions, transcribe_sequential
+from moejax.decode.longform import LongformOptions, Reading, transcribe_sequential
 from moejax.decode.options import DecodingOptions
-from moejax.decode.overlap import longest_common, merge
 from moejax.decode.results import Decoding
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.words import Timing
@@ -109,7 +108,8 @@ def sequential(audios, model, **options):
     limits = LongformOptions(**{"guards": OFF, **options})
     decoding = ENGLISH if model.numbers.get("language", "en") == "en" else DecodingOptions()
     found = transcribe_sequential(
-        audios, model, model.tokenizer, CONFIG, decoding=decoding, options=limits, align=align
+        audios,
+        Reading(model=model, tokenizer=model.tokenizer, config=CONFIG, decoding=decoding, options=limits, align=align),
     )
     return [transcript for _, transcript in sorted(found, key=lambda pair: pair[0])]
 
@@ -176,7 +176,9 @@ def test_prompts_clips_and_detected_language(tokenizer):
     sequential([ramp(25)], model, initial_prompt="eight", carry_initial_prompt=True)
     assert [prompt for _, _, prompt, _ in model.seen] == ["eight", "eight one", "eight one one"]
     limits = LongformOptions(guards=OFF)
-    found = list(transcribe_sequential([ramp(5)], model, tokenizer, CONFIG, options=limits))
+    found = list(
+        transcribe_sequential([ramp(5)], Reading(model=model, tokenizer=tokenizer, config=CONFIG, options=limits))
+    )
     assert found[0][1].language == "de" == model.seen[-1][3]
 
 
@@ -187,7 +189,9 @@ def test_the_language_is_found_in_the_first_window_and_that_is_encoded_once(toke
     """Of a shorter recording the published models are shown the silence after it, too: that is another window."""
     model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
     options = LongformOptions(guards=OFF)
-    ((_, found),) = transcribe_sequential([ramp(seconds)], model, tokenizer, CONFIG, options=options)
+    ((_, found),) = transcribe_sequential(
+        [ramp(seconds)], Reading(model=model, tokenizer=tokenizer, config=CONFIG, options=options)
+    )
     assert found.language == "de" and model.sizes == encoded and [language for *_, language in model.seen] == asked
 
 
@@ -195,7 +199,14 @@ def test_a_first_window_that_a_guard_withholds_still_decides_the_language(tokeni
     model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
     model.detect = lambda encoded: [{"en": 1.0, "de": 0.0} for _ in encoded.windows]
     audio_S = np.concatenate([np.zeros(30 * 16000, np.float32), ramp(10)])
-    ((_, found),) = transcribe_sequential([audio_S], model, tokenizer, CONFIG)
+    ((_, found),) = transcribe_sequential(
+        [audio_S],
+        Reading(
+            model=model,
+            tokenizer=tokenizer,
+            config=CONFIG,
+        ),
+    )
     assert found.language == "en" and found.dropped == {"energy": 1} and found.text.strip() == "one"
 
 
@@ -224,7 +235,8 @@ def test_neighbours_change_nothing(tokenizer):
     ended, model = [], Scripted(tokenizer, say)
     options = LongformOptions(guards=OFF, word_timestamps=True)
     for place, transcript in transcribe_sequential(
-        reading(), model, tokenizer, CONFIG, decoding=ENGLISH, options=options, align=model.align
+        reading(),
+        Reading(model=model, tokenizer=tokenizer, config=CONFIG, decoding=ENGLISH, options=options, align=model.align),
     ):
         ended.append((place, transcript))
     assert max(model.sizes) == 3 and sorted(place for place, _ in ended) == list(range(7))
@@ -241,7 +253,9 @@ def test_words_move_segments_and_the_next_window(tokenizer):
     assert [word.word for word in found.segments[0].words] == [" one", " two", " three"]
     assert spans(found)[0] == (" one two three", 0.0, 1.5) and model.seen[1][0] == 1.5
     with pytest.raises(ValueError, match="word_timestamps needs `align`"):
-        transcribe_sequential([], model, tokenizer, CONFIG, options=LongformOptions(word_timestamps=True))
+        transcribe_sequential(
+            [], Reading(model=model, tokenizer=tokenizer, config=CONFIG, options=LongformOptions(word_timestamps=True))
+        )
     with pytest.raises(ValueError, match="hallucination_silence_threshold needs word_timestamps"):
         sequential([], model, hallucination_silence_threshold=1.0)
 
@@ -319,8 +333,9 @@ def cut_every(seconds):
     return cut
 
 
-def chunked(audios, model, **options):
-    found = transcribe_chunked(audios, model, model.tokenizer, CONFIG, decoding=ENGLISH, **options)
+def chunked(audios, model, cut, **options):
+    reading = Reading(model=model, tokenizer=model.tokenizer, config=CONFIG, decoding=ENGLISH, **options)
+    found = transcribe_chunked(audios, reading, cut)
     return [transcript for _, transcript in sorted(found, key=lambda pair: pair[0])]
 
 
@@ -339,46 +354,6 @@ def test_pieces_are_independent_and_joined_in_order(tokenizer):
         assert chunked([audio_S], Scripted(tokenizer, speaking(tokenizer)), cut=cut_every(12), options=limits) == [
             transcript
         ]
-
-
-@pytest.mark.parametrize("how", ["tokens", "times"])
-@pytest.mark.parametrize("words", [False, True])
-def test_overlaps_are_said_once(tokenizer, how, words):
-    """Cuts at 9, 18, 27, 36 s with 4 s shared: the words at 10, 20, 25 and 35 s are heard twice."""
-    model = Scripted(tokenizer, speaking(tokenizer))
-    limits = LongformOptions(guards=OFF, word_timestamps=words)
-    (found,) = chunked(
-        [ramp(40)],
-        model,
-        cut=cut_every(9),
-        overlap_seconds=4.0,
-        merge=how,
-        window_seconds=13,
-        options=limits,
-        align=fives(model) if words else None,
-    )
-    assert len(model.seen) == 5 and found.text == " " + " ".join(WORDS)
-    if words:
-        assert [word.word for segment in found.segments for word in segment.words] == [f" {word}" for word in WORDS]
-
-
-def fives(model):
-    """An aligner for `speaking`: the word that belongs to second t is heard from t to t + 1."""
-
-    def align(encoded, asked):
-        answers = []
-        for window, question in zip(encoded.windows, asked, strict=True):
-            second = beginning(window.audio_S)
-            times = [5 * WORDS.index(model.tokenizer.decode([id])) - second for id in question.tokens]
-            answers.append(
-                [
-                    Timing(model.tokenizer.decode([id], strip=False), [id], time, time + 1, 0.9)
-                    for id, time in zip(question.tokens, times, strict=True)
-                ]
-            )
-        return answers
-
-    return align
 
 
 def draft(tokenizer, text, start, end):
@@ -402,23 +377,10 @@ def test_times_after_a_pieces_end_come_back_into_it_and_no_text_is_lost(tokenize
     ]
 
 
-def test_matching_tokens_outweigh_a_misheard_edge(tokenizer):
-    left = [draft(tokenizer, "one two", 0, 4), draft(tokenizer, "three four five eight", 4, 10)]
-    right = [draft(tokenizer, "seven four five six", 7, 12), draft(tokenizer, "seven", 12, 14)]
-    merge(left, right, middle=8.5, seconds=3.0, how="tokens", tokenizer=tokenizer)
-    assert "".join(one.text for one in left + right) == " one two three four five six seven"
-    assert left[1].end <= 10 and right[0].start >= 7
-    assert longest_common([1, 2, 3], [4, 5, 6]) == (3, 0) and longest_common([1, 2, 3, 4], [3, 4, 5], most=3) == (3, 1)
-    with pytest.raises(ValueError, match="merge is 'sound'; known: tokens, times"):
-        merge(left, right, middle=8.5, seconds=3.0, how="sound", tokenizer=tokenizer)
-
-
 def test_windows_too_short_for_their_pieces_are_refused(tokenizer):
     model = Scripted(tokenizer, speaking(tokenizer))
-    with pytest.raises(ValueError, match="a piece of 12.00 s with its overlap; the window holds 10.00 s"):
+    with pytest.raises(ValueError, match="a piece of 12.00 s; the window holds 10.00 s"):
         chunked([ramp(40)], model, cut=cut_every(12), window_seconds=10)
-    with pytest.raises(ValueError, match="overlap_seconds is 6"):
-        chunked([ramp(40)], model, cut=cut_every(9), window_seconds=10, overlap_seconds=6)
 
 
 def test_a_real_network_says_the_same_alone_and_in_company(tokenizer):
@@ -436,8 +398,16 @@ def test_a_real_network_says_the_same_alone_and_in_company(tokenizer):
     settings = {"decoding": dataclasses.replace(ENGLISH, sample_len=8), "options": options, "align": align}
 
     def ways(audios):
-        yield dict(transcribe_sequential(audios, decoder, tokenizer, config, **settings))
-        yield dict(transcribe_chunked(audios, decoder, tokenizer, config, cut=lambda a, s: chunks(a, s), **settings))
+        yield dict(
+            transcribe_sequential(audios, Reading(model=decoder, tokenizer=tokenizer, config=config, **settings))
+        )
+        yield dict(
+            transcribe_chunked(
+                audios,
+                Reading(model=decoder, tokenizer=tokenizer, config=config, **settings),
+                lambda a, s: chunks(a, s),
+            )
+        )
 
     for how, together in enumerate(ways(audios)):
         assert any(transcript.text.strip() for transcript in together.values())

@@ -8,7 +8,7 @@ from tiny_decoder import EOT, STEPS, TIMES, VOCAB, run, start, states
 
 from moejax.decode import rules
 from moejax.decode.rules import Rules
-from moejax.decode.search import Plan
+from moejax.decode.search import SearchPlan
 
 L = 5
 
@@ -75,7 +75,7 @@ def test_rows_are_ruled_by_their_own_history():
 
 @pytest.mark.parametrize("beam", [False, True])
 def test_what_a_search_finds_keeps_the_rules(beam):
-    plan = Plan(eot=EOT, max_tokens=STEPS, beam=beam, width=3 if beam else 1)
+    plan = SearchPlan(eot=EOT, max_tokens=STEPS, beam=beam, width=3 if beam else 1)
     free = run(plan, start(range(8)), states(8))
     ruled = run(plan, start(range(8)), states(8), rules=Rules(eot=EOT, timestamps=TIMES, max_initial=9))
     for b in range(8):
@@ -97,7 +97,7 @@ def test_hotwords_are_likelier_where_they_continue():
 
 
 def test_a_hotword_is_heard_and_a_ban_is_stronger():
-    plan, said = Plan(eot=EOT, max_tokens=STEPS), np.asarray([[11, 12, 13]], np.int32)
+    plan, said = SearchPlan(eot=EOT, max_tokens=STEPS), np.asarray([[11, 12, 13]], np.int32)
     free = run(plan, start(range(4)), states())
     assert not (free.tokens_BL[:, :-1] == 11).any()
     loud = run(plan, start(range(4)), states(), rules=Rules(hotwords_NL=said, hotword_bias=np.float32(50), eot=EOT))

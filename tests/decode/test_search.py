@@ -7,13 +7,13 @@ import pytest
 from tiny_decoder import EOT, MIXTURE, ROWS, SOT, STEPS, TIMES, VOCAB, model, next_logprobs, run, start, states
 
 from moejax.decode.rules import Rules, mask
-from moejax.decode.search import Plan
+from moejax.decode.search import SearchPlan
 from moejax.nn import functional
 from moejax.nn.incremental import Reader
 from moejax.types import Route
 
-GREEDY = Plan(eot=EOT, max_tokens=STEPS, no_speech=35)
-BEAM = Plan(eot=EOT, max_tokens=STEPS, no_speech=35, beam=True, width=3)
+GREEDY = SearchPlan(eot=EOT, max_tokens=STEPS, no_speech=35)
+BEAM = SearchPlan(eot=EOT, max_tokens=STEPS, no_speech=35, beam=True, width=3)
 RULES = Rules(mask([3, SOT], VOCAB), mask([EOT, 5], VOCAB), eot=EOT, timestamps=TIMES, max_initial=6)
 
 

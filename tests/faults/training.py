@@ -75,18 +75,12 @@ def _train(folder):
     step = state.make_step(toy.loss, optimizer, mesh, *shardings, schedule=schedule)
     order = folder / "order.txt" if (folder / "order.txt").exists() else None
     last = loop.fit(
-        state=fresh,
-        frozen=frozen,
-        step_fn=step,
-        loader=Batches(mesh, order),
-        steps=STEPS,
-        dir=folder,
-        checkpoint_every=EVERY,
-        log_every=1,
-        place=lambda batch: sharding.shard_batch(batch, mesh),
-        progress=False,
-        desc="train",
-        identity={"base": checkpoint.digest_of(frozen)},
+        fresh,
+        frozen,
+        step,
+        loop.Batches(Batches(mesh, order), lambda batch: sharding.shard_batch(batch, mesh)),
+        loop.Cadence(STEPS, checkpoint_every=EVERY, log_every=1),
+        loop.Home(folder, "train", {"base": checkpoint.digest_of(frozen)}, progress=False),
     )
     checkpoint.save_params(folder / "params.safetensors", last.params)
 

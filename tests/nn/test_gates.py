@@ -12,7 +12,7 @@ import tiny_whisper as tiny
 
 from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules
-from moejax.decode.search import Plan
+from moejax.decode.search import SearchPlan
 from moejax.nn import functional, gates
 from moejax.tasks import asr
 
@@ -136,7 +136,7 @@ def test_search_with_a_gate_for_every_token_says_what_teacher_forcing_says(beam)
     net = functional.merge(graphdef, params)
     route = made.whole_route(net.gate(GATE_IN_BU), net.gate, GATE_IN_BU, ONES)
     steps, width = 4, 2 if beam else 1
-    plan = Plan(eot=tiny.EOT, max_tokens=steps, beam=beam, width=width)
+    plan = SearchPlan(eot=tiny.EOT, max_tokens=steps, beam=beam, width=width)
     start = prefixes.shared(tiny.PREFIX, B, steps)
     mask_BT = np.ones(STATES_BTD.shape[:2], bool)
     found = asr.make_search(graphdef)(

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from moejax.convert import hf_whisper
 from moejax.decode.prefix import shared
 from moejax.decode.rules import Rules, mask
-from moejax.decode.search import Plan
+from moejax.decode.search import SearchPlan
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper
@@ -113,7 +113,7 @@ def our_tokens(search, params, states_BTD, timestamps=False, suppress=False, **p
         timestamps=TIMES if timestamps else None,
         max_initial=9,
     )
-    plan = Plan(eot=EOT, max_tokens=STEPS, **plan)
+    plan = SearchPlan(eot=EOT, max_tokens=STEPS, **plan)
     mask_BT = np.ones(states_BTD.shape[:2], bool)
     found = search(params, states_BTD, mask_BT, None, shared(PREFIX, ROWS, STEPS), rules, 0.0, None, plan=plan)
     return np.asarray(found.tokens_BL)

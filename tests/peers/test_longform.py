@@ -14,13 +14,11 @@ import pytest
 import torch
 import whisper
 import whisper.timing
-from transformers.models.whisper.tokenization_whisper import _find_longest_common_sequence
 from whisper.decoding import DecodingResult
 
 from moejax.decode.guards import Guards
-from moejax.decode.longform import LongformOptions, transcribe_sequential
+from moejax.decode.longform import LongformOptions, Reading, transcribe_sequential
 from moejax.decode.options import DecodingOptions
-from moejax.decode.overlap import longest_common
 from moejax.decode.results import Decoding
 from moejax.decode.words import split_words, timings
 from moejax.nn.whisper import WhisperConfig
@@ -228,12 +226,14 @@ def ours(scripts, audios, options, language, **settings):
     limits = LongformOptions(**options, guards=Guards.reference())
     found = transcribe_sequential(
         audios,
-        model,
-        scripts[0].tokenizer,
-        CONFIG,
-        decoding=DecodingOptions(language=language),
-        options=limits,
-        align=model.align if options["word_timestamps"] else None,
+        Reading(
+            model=model,
+            tokenizer=scripts[0].tokenizer,
+            config=CONFIG,
+            decoding=DecodingOptions(language=language),
+            options=limits,
+            align=model.align if options["word_timestamps"] else None,
+        ),
     )
     return [one for _, one in sorted(found, key=lambda pair: pair[0])], model
 
@@ -332,13 +332,3 @@ def test_words_are_split_as_the_reference_splits_them(tokenizer):
             ids = ids if rng.random() < 0.5 else [*rng.permutation(ids[:-1]).tolist(), tokenizer.eot]
             words, groups = reference.split_to_word_tokens(ids)
             assert split_words(tokenizer, ids, language) == (words, [list(group) for group in groups])
-
-
-def test_overlaps_are_joined_as_transformers_joins_them():
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        said = rng.integers(0, int(rng.choice([3, 200])), 30).tolist()
-        left, right = said[: int(rng.integers(1, 30))], said[int(rng.integers(0, 29)) :]
-        right = [token if rng.random() < 0.8 else 999 for token in right]
-        keep, leave = longest_common(left, right)
-        assert left[:keep] + right[leave:] == _find_longest_common_sequence([left, right])

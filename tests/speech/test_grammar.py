@@ -1,4 +1,4 @@
-"""The parallel grammar: repeatable, disjoint on demand, one German reference per English sentence, correct German."""
+"""The parallel grammar: repeatable, one German reference per English sentence, correct German."""
 
 import pytest
 
@@ -36,13 +36,6 @@ def test_english_decides_the_german():
     for seed in range(5):
         for english, german in grammar.sample(4000, seed):
             assert known.setdefault(english, german) == german
-
-
-def test_disjoint_sets_share_no_sentence():
-    sets = grammar.disjoint({"train": 300, "dev": 40, "test": 60}, seed=4)
-    assert {name: len(pairs) for name, pairs in sets.items()} == {"train": 300, "dev": 40, "test": 60}
-    prompts = [english for pairs in sets.values() for english, _ in pairs]
-    assert len(set(prompts)) == len(prompts)
 
 
 def test_excluded_sentences_do_not_come_back():

@@ -80,15 +80,7 @@ def test_temperature_softens_the_first_steps_of_training_and_nothing_after():
     np.testing.assert_allclose(without["ce"], plain["ce"], rtol=1e-6)
 
 
-def test_random_gate_is_as_peaked_and_chosen_by_nothing():
-    logits_BE = jnp.broadcast_to(jnp.asarray([3.0, 1.0, 0.0, -2.0]), (400, 4))
-    mixed = np.asarray(asr.shuffled(KEY, logits_BE))
-    np.testing.assert_array_equal(np.sort(mixed, axis=1), np.sort(logits_BE, axis=1))
-    assert np.bincount(mixed.argmax(1), minlength=4).min() > 60
-    assert (np.asarray(asr.shuffled(jax.random.key(1), logits_BE)) != mixed).any()
-
-
-def test_constant_control_gives_everybody_the_same_route_without_another_compilation():
+def test_given_logits_give_everybody_the_same_route_without_another_compilation():
     dense = dataclasses.replace(SMALL, routing="dense")
     width = tiny.CONFIG.d_model
     gate = {**tiny.GATE, "mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
@@ -98,8 +90,8 @@ def test_constant_control_gives_everybody_the_same_route_without_another_compila
     )
     data, share_E = tiny.batch(), np.array([0.5, 0.25, 0.2, 0.05], np.float32)
     inputs = (params, data.audio_BS, data.samples_B, data.label_B)
-    weights = [np.asarray(predict(*inputs, control=c, logits_E=np.log(share_E))[1]) for c in range(len(asr.CONTROLS))]
-    np.testing.assert_allclose(weights[asr.CONTROLS.index("constant")], np.tile(4 * share_E, (8, 1)), rtol=1e-5)
+    weights = [np.asarray(predict(*inputs, given=given, logits_E=np.log(share_E))[1]) for given in (False, True)]
+    np.testing.assert_allclose(weights[1], np.tile(4 * share_E, (8, 1)), rtol=1e-5)
     assert np.abs(weights[0] - weights[1]).max() > 1e-3
     assert predict._cache_size() == 1
 
@@ -147,7 +139,7 @@ def test_ctc_labels_are_the_text_without_prefix_and_end():
 
 def test_unknown_routes_list_the_known():
     graphdef, _ = tiny.model(SMALL)
-    with pytest.raises(ValueError, match="'gates'; known: none, label, gate, random"):
+    with pytest.raises(ValueError, match="'gates'; known: none, label, gate, uniform"):
         asr.make_loss(graphdef, asr.Row(route="gates"))
     with pytest.raises(ValueError, match="'random'; known: none, label, gate"):
         asr.make_predict(graphdef, prefix=[1], eot=2, max_tokens=3, route="random")

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import toy
 
+from moejax.errors import EXIT_PREEMPTED
 from moejax.runtime import sharding
 from moejax.train import checkpoint, loop, metrics, optim, state
 
@@ -39,7 +41,7 @@ def launch(tmp_path_factory):
             server.stdin.write(json.dumps([str(folder), STEPS, kill_at]) + "\n")
             server.stdin.flush()
             code = int(server.stdout.readline() or 1)
-            assert code in (0, -signal.SIGKILL, loop.EXIT_PREEMPTED), errors.read_text()
+            assert code in (0, -signal.SIGKILL, EXIT_PREEMPTED), errors.read_text()
             return code
 
         yield launch
@@ -92,8 +94,14 @@ def parts(steps=6, loss=toy.loss):
 
 
 def run(folder, steps=6, **options):
-    defaults = {"loader": toy.Batches(), "checkpoint_every": 100, "log_every": 1, "progress": False, "desc": "toy"}
-    return loop.fit(**{**parts(), **defaults, "dir": folder, "steps": steps, **options})
+    def taken(kind, **given):
+        names = [field.name for field in dataclasses.fields(kind)]
+        return kind(**{**given, **{name: options.pop(name) for name in names if name in options}})
+
+    batches = taken(loop.Batches, source=toy.Batches())
+    cadence = taken(loop.Cadence, steps=steps, checkpoint_every=100, log_every=1)
+    home = taken(loop.Home, folder=folder, name="toy", progress=False)
+    return loop.fit(**{**parts(), **options}, batches=batches, cadence=cadence, home=home)
 
 
 def test_finished_run_returns_at_once_with_the_same_state(tmp_path):
@@ -142,7 +150,7 @@ def test_alarms_and_skipped_steps_are_said_in_the_log(tmp_path, caplog):
             return batch
 
     with caplog.at_level(logging.WARNING, "moejax"):
-        run(tmp_path, loader=Poisoned(), on_metrics=lambda step, values: ["expert 2 is dying"] if step == 5 else None)
+        run(tmp_path, source=Poisoned(), on_metrics=lambda step, values: ["expert 2 is dying"] if step == 5 else None)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2 and "step 3" in said[0] and "not finite" in said[0]
     assert "step 5: expert 2 is dying" in said[1]
@@ -159,7 +167,7 @@ class Bad(toy.Batches):
 
 
 def test_run_of_broken_batches_ends_and_names_utterances_and_the_last_good_step(tmp_path):
-    options = {"loader": Bad(), "names": lambda n: [f"utt{n}"], "max_skipped": 3, "log_every": 100}
+    options = {"source": Bad(), "names": lambda n: [f"utt{n}"], "max_skipped": 3, "log_every": 100}
     with pytest.raises(loop.NotFinite, match="3 updates.*at step 6; utterances utt5; the last good step is 5.*step 4"):
         run(tmp_path, steps=20, checkpoint_every=4, **options)
     with contextlib.closing(checkpoint.Checkpointer(tmp_path / "checkpoints")) as io:

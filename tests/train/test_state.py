@@ -62,12 +62,12 @@ def test_optimizer_state_covers_exactly_the_trainables(trainable):
         assert {p.split(f"{moment}/")[1] for p in paths(now.opt_state) if f"{moment}/" in p} == wanted
 
 
-def test_trainable_leaves_are_listed_with_shapes():
-    assert state.trainable_leaves(toy.params(), ("expert",)) == ["expert/q/A (4, 8, 2)", "expert/q/B (4, 2, 16)"]
+def test_what_trains_is_a_tuple_of_groups_that_there_are():
+    optimizer, _ = optim.make_optimizer(learning_rate=1e-2, steps=4)
     with pytest.raises(ValueError, match="'experts'.*backbone, expert, gate"):
-        state.trainable_leaves(toy.params(), ("experts",))
+        state.init_state(toy.params(), ("experts",), optimizer, jax.random.key(0))
     with pytest.raises(ValueError, match="tuple"):
-        state.trainable_leaves(toy.params(), "expert")
+        state.init_state(toy.params(), "expert", optimizer, jax.random.key(0))
 
 
 def test_non_finite_step_is_left_out_bit_for_bit_and_counted():

@@ -45,15 +45,12 @@ def main(directory, steps, kill_at):
     step = state.make_step(toy.loss, optimizer, mesh, *shardings, schedule=schedule)
     try:
         last = loop.fit(
-            state=fresh,
-            frozen=frozen,
-            step_fn=step,
-            loader=toy.Batches(on_next),
-            steps=steps,
-            dir=directory,
-            checkpoint_every=3,
-            log_every=1,
-            progress=False,
+            fresh,
+            frozen,
+            step,
+            loop.Batches(toy.Batches(on_next)),
+            loop.Cadence(steps, checkpoint_every=3, log_every=1),
+            loop.Home(directory, progress=False),
         )
     except loop.Preempted as stop:
         sys.exit(stop.exit_code)

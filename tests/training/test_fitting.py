@@ -7,7 +7,7 @@ import pytest
 import tiny_whisper as tiny
 from ml_collections import ConfigDict
 
-from moejax.data.pipeline import Plan
+from moejax.data.pipeline import BatchPlan
 from moejax.training import fitting
 from moejax.work import sections
 from moejax.work.folder import Work
@@ -19,7 +19,7 @@ def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypat
     section = {**fitting.TRAIN, "steps": 1, "warmup": 0}
     cfg = ConfigDict({"seed": 0, "runtime": sections.DEFAULTS["runtime"], "s": section})
     corpus = types.SimpleNamespace(cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single())
-    plan = Plan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
+    plan = BatchPlan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
     seen = []
 
     def fit(*, state, loader, **_):
