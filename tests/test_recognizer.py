@@ -1,6 +1,6 @@
 """`moejax.load` of every kind of model, and `Recognizer.transcribe` on paths, arrays, lists and long audio.
 
-What a trained model says is tested in stages/test_job.py and, against other implementations, in tests/peers; here the
+What a trained model says is tested in job/test_job.py and, against other implementations, in tests/peers; here the
 weights are random, and what counts is that every way to the same audio says the same.
 """
 

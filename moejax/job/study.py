@@ -1,7 +1,7 @@
 """Many runs of one config: training seeds, ablations, one cohort held out at a time, learning rates chosen on dev.
 
 Each run is a workdir of its own below W/variants/, in which every stage that W, or an earlier run, has finished for the
-same inputs is taken over (`stages/run.py`) and the rest is run: seeds share the base and the clusters, an ablation of
+same inputs is taken over (`job/graph.py`) and the rest is run: seeds share the base and the clusters, an ablation of
 the joint stage shares the experts too. So a killed study goes on where it was by the same command, and each run can be
 loaded like any workdir. The config as it is with the first seed is W itself.
 

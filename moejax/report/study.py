@@ -1,4 +1,4 @@
-"""What the report says over several runs (`stages/study.py`): every figure is a mean over training seeds, every
+"""What the report says over several runs (`job/study.py`): every figure is a mean over training seeds, every
 difference paired by seed, speaker and utterance and corrected for how many there are.
 
 Computed here as plain rows; `report_study_page` makes text of them, and they are report/seeds.csv,

@@ -1,7 +1,7 @@
 """The workdir: stages that know whether they are finished.
 
 A stage is finished when its `done.json` stands and the digest in it equals the digest of what the stage depends on now:
-its config sections, the seed, what it reads from outside, and what the stages before it pass on (`stages/run.py`).
+its config sections, the seed, what it reads from outside, and what the stages before it pass on (`job/graph.py`).
 `started.json` carries the same digest while a stage runs, so that half-trained checkpoints are resumed only by the run
 that they belong to.
 """

@@ -249,7 +249,7 @@ def test_reading_stops_where_a_recording_is_too_long(tmp_path, monkeypatch):
 PEAK = """
 import sys
 import numpy
-from moejax.data import audio
+from moejax.audio import read as audio
 def most():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
 audio.load(sys.argv[1], max_seconds=1e9)

@@ -24,7 +24,7 @@ from moejax.runtime.files import read_json
 from moejax.speech import espeak
 from moejax.training import describe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from moejax.commands import inputs, progress, transcribe_options
 from moejax.job import opening
 from moejax.text import writers
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 ONCE = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
 OPTIONS = {"temperature": (0.0,), "guards": "none", "language": "en"}
 

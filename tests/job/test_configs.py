@@ -12,7 +12,7 @@ from moejax.job import graph, plan, study
 from moejax.nn import functional, whisper
 from moejax.runtime import sharding
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 FILES = sorted((ROOT / "configs").glob("*.py"))
 LARGE = "configs/whisper_large_v2.py"
 
@@ -51,7 +51,7 @@ def test_a_config_opens_with_its_command_and_imports_nothing_of_ours(file):
 def test_every_section_has_one_home_and_is_read_by_a_stage():
     read = {section.split(".")[0] for stage in graph.STAGES.values() for section in stage.sections}
     sections = {key for module in graph.stage_modules() for key in module.DEFAULTS}
-    many = {"study", "variants", "tune"}  # read by `stages/study.py`, which hands other configs to the stages
+    many = {"study", "variants", "tune"}  # read by `job/study.py`, which hands other configs to the stages
     assert sections - read == {"mesh", "runtime", "export"} | many, "one that no stage reads never makes one run again"
 
 

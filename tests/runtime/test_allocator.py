@@ -7,7 +7,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys
-from moejax import allocator
+from moejax.runtime import allocator
 if sys.argv[1] == "keep":
     assert allocator.keep_pages()
 def use():

@@ -7,7 +7,7 @@ import pytest
 
 from moejax.runtime import faults
 
-ROOT = Path(faults.__file__).parent
+ROOT = Path(faults.__file__).parent.parent
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ BUSY = "hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"  # minutes inside a 
 
 def ended(code, number=None):
     """(exit code, stderr, seconds) of a program that gets a signal once it has said that it is ready."""
-    program = f"import hashlib, sys, time\nfrom moejax import stopping, watchdog\n{code}"
+    program = f"import hashlib, sys, time\nfrom moejax.runtime import stopping, watchdog\n{code}"
     process = subprocess.Popen(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
