@@ -2,17 +2,18 @@
 
 import io
 import math
+import textwrap
 
 import numpy as np
 
 from moejax.report import roles, study_page
 from moejax.report.findings import Findings
-from moejax.score.tables import Table
+from moejax.score.tables import FEW, Table
 
 BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
 WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading
 ROW = 0.24  # inches of a line of text
-MANY = 24  # rows from which on the axis stands above them too, and every other one is shaded to be followed
+NAME = 16  # letters of a cohort's name in one line, where there is room for several
 PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}  # behind numbers on lines
 CLIP = 110  # percent: a system that loops has 300 % and more, and would press all others against the axis
 
@@ -80,7 +81,9 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     _wer_axis(axes)
     axes.set_xlabel(f"WER in percent; in brackets: utterances{'; * speaker not heard in training' if new else ''}")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
-    _legend_above(figure, axes, 5)
+    if many := len(speakers) > FEW:
+        _guide(axes, len(speakers))
+    _legend_above(figure, axes, 5, lift=ROW if many else 0.0)
     return _png(figure)
 
 
@@ -121,7 +124,23 @@ def _cohort_names(axes, cohorts: list[str | None]) -> None:
             continue
         if y:
             axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
-        axes.text(1.03, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444")
+        text = textwrap.fill(cohort or "", NAME, break_long_words=False)
+        if text.count("\n") < _run(cohorts[y:]):  # else the next name would be written over
+            cohort = text
+        place = {"y": y - 0.35, "va": "top"} if "\n" in (cohort or "") else {"y": y, "va": "center"}
+        axes.text(1.03, s=cohort or "", transform=axes.get_yaxis_transform(), fontsize=9, color="#444", **place)
+
+
+def _run(values: list) -> int:
+    """How many times the first value stands in a row."""
+    return next((i for i, value in enumerate(values) if value != values[0]), len(values))
+
+
+def _guide(axes, rows: int) -> None:
+    """For many rows: every other one shaded, so that the eye finds its name, and the axis above them too."""
+    for y in range(0, rows, 2):
+        axes.axhspan(y - 0.5, y + 0.5, color="#f3f4f6", zorder=0)
+    axes.tick_params(axis="x", top=True, labeltop=True)
 
 
 def differences(blocks: list[tuple[str, list[dict]]]) -> bytes:
@@ -244,10 +263,14 @@ def _number(value) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _legend_above(figure, axes, entries: int) -> None:
+def _legend_above(figure, axes, entries: int, lift: float = 0.0) -> None:
+    """`lift`: inches that it stays above the axes."""
+    from matplotlib.transforms import ScaledTranslation
+
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, lift, figure.dpi_scale_trans),
         ncols=min(entries, 4),
         frameon=False,
         fontsize=9,
@@ -258,7 +281,7 @@ def _legend_above(figure, axes, entries: int) -> None:
 
 
 def _panels(lines: int, columns: int, height: float, **grid):
-    """A figure without a display and its axes [lines, columns]; matplotlib is imported only here."""
+    """A figure without a display and its axes [lines, columns]; matplotlib is imported when it is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -8,7 +8,7 @@ STYLE = """
 :root{color-scheme:light;--ink:#1d2126;--soft:#5c646e;--line:#dfe3e7;--accent:#c8324a}
 *{box-sizing:border-box}
 body{margin:0;background:#fff;color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
-main{max-width:1000px;margin:0 auto;padding:20px 16px 60px}
+main{max-width:1100px;margin:0 auto;padding:20px 16px 60px}
 h1{font-size:1.5rem;margin:.2em 0}
 h2{font-size:1.2rem;margin:2em 0 .5em;padding-top:.5em;border-top:1px solid var(--line)}
 h3{font-size:1rem;margin:1.5em 0 .4em}
@@ -18,7 +18,7 @@ nav a{margin-right:1em;white-space:nowrap}a{color:#1f5fa8}
 .wide{overflow-x:auto;-webkit-overflow-scrolling:touch;margin:.6em 0}
 table{border-collapse:collapse;font-size:.86rem;font-variant-numeric:tabular-nums}
 th,td{padding:.3em .6em;border-bottom:1px solid var(--line);text-align:right;white-space:nowrap;vertical-align:top}
-th{font-weight:600;color:var(--soft);vertical-align:bottom}
+th{font-weight:600;color:var(--soft);vertical-align:bottom;white-space:normal}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:#fff}
 td.text,th.text{text-align:left;white-space:normal;min-width:11em}
 tr.judged td{background:#fdf1f3;font-weight:600}td.best{color:#1d7a51;font-weight:700}
@@ -27,6 +27,10 @@ figure{margin:1em 0}figure img{display:block;width:100%;max-width:720px;min-widt
 figure.map img{max-width:none;min-width:900px}
 figcaption{color:var(--soft);font-size:.88rem;margin-top:.3em}
 details{margin:.6em 0}summary{cursor:pointer;color:#1f5fa8}
+@media(max-width:600px){
+th:first-child,td:first-child{white-space:normal;overflow-wrap:break-word;min-width:7em;max-width:45vw}
+figure.plot .wide{margin:.6em -16px}figure.plot img{min-width:0}
+}
 code{background:#f3f4f6;padding:.05em .3em;border-radius:3px;font-size:.92em}
 """
 

@@ -2,14 +2,14 @@
 
 import html
 
-from moejax.report import errors_page, markup, sentences, study_page
+from moejax.report import errors_page, markup, roles, sentences, study_page
 from moejax.report.findings import Findings, Provenance
 from moejax.report.study import Study
 from moejax.score import tables
 
 CAPTIONS = {
-    "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. own_cohort and "
-    "own_speaker: every utterance recognised by its own cohort's or speaker's adapter.",
+    "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. "
+    f"{roles.OWN['cohort']} and {roles.OWN['speaker']}: every utterance recognised by its own cohort's or speaker's adapter.",
     "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
     "one LoRA with as many parameters as the whole mixture.",
     "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
@@ -26,7 +26,7 @@ ROUTING = {  # what the table of routing figures calls them
     "entropy": "entropy of the load (nats)",
     "utterance_entropy": "mean entropy of one utterance's route (nats)",
     "gate_accuracy": "accuracy of the gate on the clusters, after the gate stage",
-    "gate_accuracy_joint": "the same after joint training, as moe uses it",
+    "gate_accuracy_joint": f"the same after joint training, as {roles.MIXTURE} uses it",
     "majority": "the majority class would have",
     "nuisance": "duration and silence alone would have",
 }
