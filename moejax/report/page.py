@@ -9,7 +9,7 @@ from moejax.score import tables
 
 CAPTIONS = {
     "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. "
-    f"{roles.OWN['cohort']} and {roles.OWN['speaker']}: every utterance recognised by its own cohort's or speaker's adapter.",
+    f"{' and '.join(roles.OWN.values())}: every utterance recognised by its own cohort's or speaker's adapter.",
     "wer_by_speaker": "What changes for each speaker: from the ring (before) to the dot (after); the tick is the "
     "one LoRA with as many parameters as the whole mixture.",
     "load": "Where the gate sends whom: each expert's share of the routing weight, by cohort; on the right in all, "
