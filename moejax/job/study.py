@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
-from moejax.report import load, stage
+from moejax.report import load
 from moejax.report.study import FILE, MAIN
 from moejax.runtime.files import read_json, write_json
 from moejax.systems import controls, mixture, registry
@@ -193,7 +193,7 @@ def tuned(config, work: Work):
             work.log(f"[tune {system}] {label}")
             graph.run(dev, folder, "evaluate", quiet=work.quiet, donors=donors)
             donors.append(folder)
-            found = load.evaluation(Work(folder), stage.normalizer(config.report), config.report.typical)
+            found = load.evaluation(Work(folder), load.normalizer(config.report), config.report.typical)
             rows = found.of(system)
             wer = sum(r["errors"] for r in rows) / max(sum(r["words"] for r in rows), 1)
             results.append({"values": dict(zip(keys, point, strict=True)), "dev_wer": wer})

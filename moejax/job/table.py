@@ -6,7 +6,6 @@ from moejax.errors import BadValue, NotThere
 from moejax.job import graph
 from moejax.job.opening import as_trained, open_context
 from moejax.report import load
-from moejax.report import stage as report
 from moejax.score import tables
 from moejax.systems import evaluate as evaluation
 from moejax.systems import registry
@@ -23,7 +22,7 @@ def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Tab
     context = open_context(_workdir(workdir_or_config))
     cfg, work = context.cfg, context.work
     names = [systems] if isinstance(systems, str) else list(systems or evaluation.chosen(cfg, work))
-    known, normalizer = load.utterances(work), report.normalizer(cfg.report)
+    known, normalizer = load.utterances(work), load.normalizer(cfg.report)
     rows, scored, found, opened = context.corpus.rows(split), [], [], {}
     for name in names:
         stage = registry.find(work, name).stage

@@ -1,8 +1,6 @@
 """What `moejax all` prints at its end, from the files of W/report alone."""
 
-import csv
-
-from moejax.report.page import routing_text
+from moejax.report import roles, sentences
 from moejax.runtime.files import read_json
 from moejax.score import tables
 
@@ -11,37 +9,42 @@ MOST_PARTIAL = 6  # so many single-speaker adapters are listed, more are counted
 
 def console_summary(work) -> str:
     """What `moejax all` ends with: the table by cohort, the routing, the translations, where the report is."""
-    summary, path = read_json(work.path("report", "summary.json")), work.path("report", "table.csv")
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = {(r["system"], r["group"], r["name"]): r for r in csv.DictReader(file)}
-    groups = list(dict.fromkeys((g, n) for _, g, n in rows if g in ("all", "cohort")))
-    whole = max(s["utterances"] for s in summary["systems"].values())
-    partial = [name for name, s in summary["systems"].items() if s["utterances"] < whole]
-    systems = [s for s in summary["systems"] if s not in partial or len(partial) <= MOST_PARTIAL]
-    sizes = {g: max(int(rows[s, *g]["utterances"]) for s in systems if (s, *g) in rows) for g in groups}
-    head = ["WER %", *(f"{name} ({sizes[kind, name]})" for kind, name in groups), "trained"]
-    body = []
-    for s in systems:
-        own = "*" if s in partial else ""
-        cells = [tables.percent(float(rows[s, *g]["wer"])) if (s, *g) in rows else "-" for g in groups]
-        body.append([s + own, *cells, _count(summary["systems"][s]["trainable"])])
-    lines = _columns([head, *body])
-    if len(partial) > MOST_PARTIAL:
-        lines.append(f"and {len(partial)} systems scored on their own utterances only: see report/table.md")
-    elif partial:
-        lines.append("* scored on its own utterances only")
+    with open(work.path("report", "table.csv"), encoding="utf-8", newline="") as file:
+        table = tables.from_csv(file.read())
+    found = lines(table, read_json(work.path("report", "summary.json")))
+    return "\n".join([*found, f"report: {work.path('report', 'report.html')}"])
+
+
+def lines(table: tables.Table, summary: dict) -> list[str]:
+    """The text over table.csv and summary.json."""
+    found = _table_lines(table, summary["systems"])
     for d in summary["differences"]:
-        if d["system"] == "moe" and d["low"] is not None:
-            interval = (
-                f"{tables.points(d['difference'])} points [{tables.points(d['low'])}, {tables.points(d['high'])}]"
-            )
-            lines.append(f"moe against {d['against']}: {interval}, {tables.verdict(d)}")
-    lines += _study_lines(summary.get("study"))
-    lines += _routing_lines(summary["routing"])
-    lines += routing_text(summary["routing"], summary["clusters"])
+        if d["system"] == roles.MIXTURE and d["low"] is not None:
+            found.append(f"{d['system']} against {d['against']}: {sentences.gap(d)}, {tables.verdict(d)}")
+    found += _study_lines(summary.get("study"))
+    found += _routing_lines(summary["routing"])
+    found += sentences.routing(summary["routing"], summary["clusters"])
     for name, t in summary["translation"].items():
-        lines.append(f"translation {name}: BLEU {t['bleu']:.1f}, chrF {t['chrf']:.1f}")
-    return "\n".join([*lines, f"report: {work.path('report', 'report.html')}"])
+        found.append(f"translation {name}: BLEU {t['bleu']:.1f}, chrF {t['chrf']:.1f}")
+    return found
+
+
+def _table_lines(table: tables.Table, sizes: dict[str, dict]) -> list[str]:
+    """Systems by cohort; where there are many that scored some utterances only, those are counted."""
+    many = len(table.partial) > MOST_PARTIAL
+    head = ["WER %", *(f"{name} ({table.sizes[group, name]})" for group, name in table.groups), "trained"]
+    body = []
+    for system in (s for s in table.systems if not (many and s in table.partial)):
+        rows = [table.row(system, *group) for group in table.groups]
+        cells = [tables.percent(row["wer"]) if row else "-" for row in rows]
+        mark = "*" if system in table.partial else ""
+        body.append([system + mark, *cells, _count(sizes[system]["trainable"])])
+    found = _columns([head, *body])
+    if many:
+        found.append(f"and {len(table.partial)} systems scored on their own utterances only: see report/table.md")
+    elif table.partial:
+        found.append("* scored on its own utterances only")
+    return found
 
 
 def _study_lines(study: dict | None) -> list[str]:
@@ -52,10 +55,9 @@ def _study_lines(study: dict | None) -> list[str]:
     for gap in study["differences"]:
         if gap["part"] == "main" and gap["system"] == study["focus"] and gap["group"] in ("all", "voices"):
             whose = "" if gap["group"] == "all" else f", {gap['name']} speakers"
-            bounds = f"[{tables.points(gap['low'])}, {tables.points(gap['high'])}]"
             lines.append(
                 f"over {gap['seeds']} seeds: {gap['system']} against {gap['against']}{whose}: "
-                f"{tables.points(gap['difference'])} points {bounds}, {gap['reads']}"
+                f"{sentences.gap(gap)}, {gap['reads']}"
             )
     if study["changes"]:
         lines.append(f"{len(study['changes'])} variants: see report/table.md")

@@ -2,39 +2,40 @@
 
 import io
 import math
+import textwrap
 
 import numpy as np
 
-from moejax.score.tables import Table
+from moejax.report import roles, study_page
+from moejax.report.findings import Findings
+from moejax.score.tables import FEW, Table
 
-# One colour and one marker per system everywhere, distinguishable without colour; related systems share a hue.
-LOOKS = {
-    "base": ("#7a7f87", "o"),
-    "lora": ("#6fa8d6", "s"),
-    "lora_total": ("#1f5fa8", "D"),
-    "lora_merged": ("#3b8f9e", "<"),
-    "full": ("#4a4f57", "p"),
-    "own_cohort": ("#2f9e6e", "^"),
-    "own_speaker": ("#8abf3f", "v"),
-    "moe_frozen": ("#eda04f", "P"),
-    "moe": ("#c8324a", "o"),
-    "moe_oracle": ("#8c2f6b", "d"),
-    "moe_mean_gate": ("#5b3f8c", "h"),
-    "moe_random_gate": ("#b79cc6", "X"),
-    "hyper": ("#a6761d", "o"),
-    "hyper_AB": ("#a6761d", ">"),
-    "moe_hyper_AB": ("#d98e04", "H"),
-    "lora_AB": ("#6b7a3a", "s"),
-}
 BETTER, WORSE, NEUTRAL = "#2f9e6e", "#c8324a", "#9aa0a8"
 WIDTH = 6.4  # inches; narrow, so that a telephone need not shrink the letters below reading
+ROW = 0.24  # inches of a line of text
+NAME = 16  # letters of a cohort's name in one line, where there is room for several
 PLATE = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}  # behind numbers on lines
 CLIP = 110  # percent: a system that loops has 300 % and more, and would press all others against the axis
 
 
+def draw(found: Findings) -> dict[str, bytes]:
+    """{name: PNG} of the figures that there is something to draw for."""
+    drawn = {"wer_by_cohort": by_cohort(found.table, found.main)}
+    before = roles.start(found.main)
+    if found.table.names("speaker") and found.focus != before:
+        drawn["wer_by_speaker"] = by_speaker(found.table, before, found.focus, roles.between(found.main), found.heard)
+    if found.routing.get("load"):
+        drawn["load"] = load(found.routing)
+    if found.curves:
+        drawn["learning_curves"] = learning_curves(found.curves)
+    if found.study is not None:
+        drawn["differences"] = differences(study_page.forest(found.study))
+    return drawn
+
+
 def by_cohort(table: Table, systems: list[str]) -> bytes:
     """Dot plot: WER of every system over all utterances and in each cohort, with 95 % intervals."""
-    groups = [("all", "all"), *(("cohort", c) for c in table.names("cohort"))]
+    groups = table.groups
     step = 0.8 / len(systems)
     height = 1.1 + len(groups) * max(0.45, 0.125 * len(systems))
     figure, ((axes,),) = _panels(1, 1, height)
@@ -43,19 +44,10 @@ def by_cohort(table: Table, systems: list[str]) -> bytes:
             axes.axhspan(g - 0.5, g + 0.5, color="#f3f4f6", zorder=0)
         for i, system in enumerate(systems):
             row = table.row(system, *group)
-            if row is None or math.isnan(row["wer"]):
-                continue
-            y = g - 0.4 + (i + 0.5) * step
-            colour, marker = _look(system)
-            if not math.isnan(row["wer_low"]):
-                bounds = [min(100 * row["wer_low"], CLIP), min(100 * row["wer_high"], CLIP)]
-                axes.plot(bounds, [y, y], color=colour, lw=1.4, zorder=2)
-            if 100 * row["wer"] > CLIP:
-                _beyond(axes, y, 100 * row["wer"], colour)
-            else:
-                axes.plot(100 * row["wer"], y, marker, color=colour, ms=6.5, mec="white", mew=0.6, zorder=3)
+            if row is not None and not math.isnan(row["wer"]):
+                _interval(axes, g - 0.4 + (i + 0.5) * step, row, system)
     for system in systems:
-        colour, marker = _look(system)
+        colour, marker = roles.look(system)
         axes.plot([], [], marker, color=colour, ms=6, label=system)
     axes.set_yticks(range(len(groups)), [f"{name}\n({table.sizes[kind, name]})" for kind, name in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
@@ -72,45 +64,83 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     `between` is a third system, drawn as a tick; speakers not among `heard` (in training) get a star.
     """
     speakers = [s for s in table.names("speaker") if table.row(before, "speaker", s) and table.row(after, "speaker", s)]
-    figure, ((axes,),) = _panels(1, 1, 1.3 + 0.24 * len(speakers))
-    labels, last = [], None
+    new = {s for s in speakers if heard and s not in heard}
+    figure, ((axes,),) = _panels(1, 1, 1.3 + ROW * len(speakers))
     for y, speaker in enumerate(speakers):
-        start, end = (100 * table.row(s, "speaker", speaker)["wer"] for s in (before, after))
-        colour = BETTER if end < start else WORSE if end > start else NEUTRAL
-        axes.plot([min(start, CLIP), min(end, CLIP)], [y, y], color=colour, lw=2, alpha=0.55, zorder=2)
-        shown = [(start, before, {"marker": "o", "mfc": "white", "ms": 6, "mew": 1.5, "zorder": 3})]
-        shown.append((end, after, {"marker": "o", "ms": 6, "zorder": 4}))
-        if between and (row := table.row(between, "speaker", speaker)):
-            shown.append((100 * row["wer"], between, {"marker": "|", "ms": 12, "mew": 2, "zorder": 5}))
-        for value, system, look in shown:
-            if value <= CLIP:
-                axes.plot(value, y, color=_look(system)[0], **look)
-        if beyond := [(value, system) for value, system, _ in shown if value > CLIP]:
-            _beyond(axes, y, max(beyond)[0], _look(max(beyond)[1])[0])
-        new = " *" if heard and speaker not in heard else ""
-        labels.append(f"{speaker}{new} ({table.sizes['speaker', speaker]})")
-        cohort = table.cohort_of.get(speaker)
-        if cohort != last:
-            if y:
-                axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
-            axes.text(
-                1.03, y, cohort or "", transform=axes.get_yaxis_transform(), va="center", fontsize=9, color="#444"
-            )
-            last = cohort
-    axes.plot([], [], "o", mfc="white", mec=_look(before)[0], mew=1.5, label=before)
+        _change(axes, y, {s: table.row(s, "speaker", speaker) for s in (before, after, between) if s}, before, after)
+    _cohort_names(axes, [table.cohort_of.get(s) for s in speakers])
+    axes.plot([], [], "o", mfc="white", mec=roles.look(before)[0], mew=1.5, label=before)
     if between:
-        axes.plot([], [], "|", color=_look(between)[0], ms=10, mew=2, label=between)
-    axes.plot([], [], "o", color=_look(after)[0], label=after)
+        axes.plot([], [], "|", color=roles.look(between)[0], ms=10, mew=2, label=between)
+    axes.plot([], [], "o", color=roles.look(after)[0], label=after)
     axes.plot([], [], color=BETTER, lw=2, alpha=0.55, label="better")
     axes.plot([], [], color=WORSE, lw=2, alpha=0.55, label="worse")
+    labels = [f"{s}{' *' if s in new else ''} ({table.sizes['speaker', s]})" for s in speakers]
     axes.set_yticks(range(len(speakers)), labels)
     axes.set_ylim(len(speakers) - 0.4, -0.6)
     _wer_axis(axes)
-    star = "; * speaker not heard in training" if any(" *" in label for label in labels) else ""
-    axes.set_xlabel(f"WER in percent; in brackets: utterances{star}")
+    axes.set_xlabel(f"WER in percent; in brackets: utterances{'; * speaker not heard in training' if new else ''}")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
-    _legend_above(figure, axes, 5)
+    if many := len(speakers) > FEW:
+        _guide(axes, len(speakers))
+    _legend_above(figure, axes, 5, lift=ROW if many else 0.0)
     return _png(figure)
+
+
+def _interval(axes, y: float, row: dict, system: str) -> None:
+    """One system's rate as a marker on the line of its interval."""
+    colour, marker = roles.look(system)
+    if not math.isnan(row["wer_low"]):
+        bounds = [min(100 * row["wer_low"], CLIP), min(100 * row["wer_high"], CLIP)]
+        axes.plot(bounds, [y, y], color=colour, lw=1.4, zorder=2)
+    if 100 * row["wer"] > CLIP:
+        _beyond(axes, y, 100 * row["wer"], colour)
+    else:
+        axes.plot(100 * row["wer"], y, marker, color=colour, ms=6.5, mec="white", mew=0.6, zorder=3)
+
+
+def _change(axes, y: float, rows: dict[str, dict | None], before: str, after: str) -> None:
+    """One speaker: a ring before, a dot after, a line between them, and a tick for any other system."""
+    wer = {system: 100 * row["wer"] for system, row in rows.items() if row}
+    start, end = wer[before], wer[after]
+    colour = BETTER if end < start else WORSE if end > start else NEUTRAL
+    axes.plot([min(start, CLIP), min(end, CLIP)], [y, y], color=colour, lw=2, alpha=0.55, zorder=2)
+    looks = {
+        before: {"marker": "o", "mfc": "white", "ms": 6, "mew": 1.5, "zorder": 3},
+        after: {"marker": "o", "ms": 6, "zorder": 4},
+    }
+    for system, value in wer.items():
+        if value <= CLIP:
+            look = looks.get(system, {"marker": "|", "ms": 12, "mew": 2, "zorder": 5})
+            axes.plot(value, y, color=roles.look(system)[0], **look)
+    if beyond := [(value, system) for system, value in wer.items() if value > CLIP]:
+        _beyond(axes, y, max(beyond)[0], roles.look(max(beyond)[1])[0])
+
+
+def _cohort_names(axes, cohorts: list[str | None]) -> None:
+    """The name of every cohort on the right, at the first of its rows, and a line above it."""
+    for y, cohort in enumerate(cohorts):
+        if y and cohort == cohorts[y - 1]:
+            continue
+        if y:
+            axes.axhline(y - 0.5, color="#c4c8cd", lw=0.8)
+        text = textwrap.fill(cohort or "", NAME, break_long_words=False)
+        if text.count("\n") < _run(cohorts[y:]):  # else the next name would be written over
+            cohort = text
+        place = {"y": y - 0.35, "va": "top"} if "\n" in (cohort or "") else {"y": y, "va": "center"}
+        axes.text(1.03, s=cohort or "", transform=axes.get_yaxis_transform(), fontsize=9, color="#444", **place)
+
+
+def _run(values: list) -> int:
+    """How many times the first value stands in a row."""
+    return next((i for i, value in enumerate(values) if value != values[0]), len(values))
+
+
+def _guide(axes, rows: int) -> None:
+    """For many rows: every other one shaded, so that the eye finds its name, and the axis above them too."""
+    for y in range(0, rows, 2):
+        axes.axhspan(y - 0.5, y + 0.5, color="#f3f4f6", zorder=0)
+    axes.tick_params(axis="x", top=True, labeltop=True)
 
 
 def differences(blocks: list[tuple[str, list[dict]]]) -> bytes:
@@ -174,18 +204,6 @@ def load_unit(load_EC: np.ndarray) -> str:
     return "% of all routing weight" if np.isclose(load_EC.sum(), 1, atol=0.02) else "routed share, in %"
 
 
-def expert_load(load, cohorts: list[str], sizes: dict[str, int]) -> np.ndarray:
-    """Each expert's share of all routing weight [E] from the matrix [E, C] and the utterances of every cohort.
-
-    Shares within cohorts are weighted by the cohorts' sizes (a cohort without a size counts as one utterance); a matrix
-    of shares of the whole is just summed.
-    """
-    load_EC = np.atleast_2d(np.asarray(load, np.float64))
-    weight_C = np.array([sizes.get(c, 1) for c in cohorts], np.float64)
-    total_E = load_EC.sum(1) if np.isclose(load_EC.sum(), 1, atol=0.02) else load_EC @ weight_C
-    return total_E / max(total_E.sum(), 1e-12)
-
-
 def learning_curves(records: dict[str, list[dict]]) -> bytes:
     """Cross-entropy against steps, one small panel per trained stage; dev (`eval/`) with points.
 
@@ -245,14 +263,14 @@ def _number(value) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def _look(system: str) -> tuple[str, str]:
-    return LOOKS.get(system, ("#444444", "*"))
+def _legend_above(figure, axes, entries: int, lift: float = 0.0) -> None:
+    """`lift`: inches that it stays above the axes."""
+    from matplotlib.transforms import ScaledTranslation
 
-
-def _legend_above(figure, axes, entries: int) -> None:
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, lift, figure.dpi_scale_trans),
         ncols=min(entries, 4),
         frameon=False,
         fontsize=9,
@@ -263,7 +281,7 @@ def _legend_above(figure, axes, entries: int) -> None:
 
 
 def _panels(lines: int, columns: int, height: float, **grid):
-    """A figure without a display and its axes [lines, columns]; matplotlib is imported only here."""
+    """A figure without a display and its axes [lines, columns]; matplotlib is imported when it is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

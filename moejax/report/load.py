@@ -1,5 +1,8 @@
-"""What the report reads: the files that the other stages left, as plain values. Only `evaluate` must be there."""
+"""The scored test part: what the stage evaluate left, utterance by utterance, with the errors of each."""
 
+import functools
+import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,13 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from moejax.errors import BadValue, NotThere
+from moejax.report import roles
 from moejax.runtime.files import read_json, read_jsonl
 from moejax.score import wer
 from moejax.text import normalize
-from moejax.train import metrics
-
-OWN = {"cohort": "own_cohort", "speaker": "own_speaker"}  # each utterance scored by its own adapter of that kind
-TRAINED = ("base", "gate", "experts", "joint", "adapters/lora", "adapters/lora_total")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Evaluation:
     """The scored test part: `rows` as `score.tables` wants them, each with its normalised `reference` and `hypothesis`.
 
     `systems` maps names, in table order, to {"trainable", "total"}; `derived` names the systems put together here
-    (`OWN`), which no stage trained; `heard` are the speakers with utterances in the training part.
+    (`roles.OWN`), which no stage trained; `heard` are the speakers with utterances in the training part.
     """
 
     rows: list[dict]
@@ -32,7 +32,25 @@ class Evaluation:
     missing: list[str] = field(default_factory=list)
 
     def of(self, system: str) -> list[dict]:
-        return [r for r in self.rows if r["system"] == system]
+        return self._by_system.get(system, [])
+
+    @functools.cached_property
+    def _by_system(self) -> dict[str, list[dict]]:
+        found = {}
+        for row in self.rows:
+            found.setdefault(row["system"], []).append(row)
+        return found
+
+
+def normalizer(options) -> normalize.Normalizer:
+    """The text normaliser that the config's section `report` names, with its spelling table. Errors: no such file."""
+    spelling = None
+    if options.spelling:
+        if not os.path.exists(options.spelling):
+            raise NotThere(f"report.spelling names {options.spelling!r}, which does not exist")
+        with open(options.spelling, encoding="utf-8") as file:
+            spelling = json.load(file)
+    return normalize.get(options.normalizer, spelling)
 
 
 def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluation:
@@ -47,7 +65,7 @@ def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluati
         rows += _score(work.path("evaluate", f"{system}.jsonl"), system, known, normalizer)
     if not rows:
         raise BadValue(f"{listing} lists no system with an utterance: nothing to report")
-    own = [r for kind in OWN for r in _own(rows, kind)]
+    own = [r for kind in roles.OWN for r in _own(rows, kind)]
     return Evaluation(
         rows=rows + own,
         systems=systems,
@@ -77,19 +95,6 @@ def slug(name: str) -> str:
 def optional_json(path: Path):
     """The content of a JSON file, or None where there is none."""
     return read_json(path) if path.exists() else None
-
-
-def stage_seconds(work) -> dict[str, float]:
-    """{stage: seconds} of every finished stage, in the order in which they ended."""
-    done = sorted(work.path().glob("*/done.json"), key=lambda p: p.stat().st_mtime_ns)
-    return {p.parent.name: float(read_json(p)["seconds"]) for p in done}
-
-
-def curves(work) -> dict[str, list[dict]]:
-    """{stage: records of its metrics.jsonl} for the stages of `TRAINED` that left one."""
-    paths = {stage: work.path(*stage.split("/"), metrics.FILE) for stage in TRAINED}
-    found = {stage: metrics.read(path) for stage, path in paths.items() if path.exists()}
-    return {stage: records for stage, records in found.items() if records}
 
 
 def _score(path: Path, system: str, known: dict[str, dict], normalizer: normalize.Normalizer) -> list[dict]:
@@ -156,4 +161,8 @@ def _repeats(words: list[str], longest: int) -> int:
 
 def _own(rows: list[dict], kind: str) -> list[dict]:
     """Rows of the system in which every utterance is recognised by the adapter of its own cohort or speaker."""
-    return [r | {"system": OWN[kind]} for r in rows if r[kind] and slug(r["system"]) == f"lora_{slug(r[kind])}"]
+    return [
+        r | {"system": roles.OWN[kind]}
+        for r in rows
+        if r[kind] and slug(r["system"]) == roles.own_adapter(slug(r[kind]))
+    ]

@@ -1,7 +1,7 @@
 """What the report says over several runs (`job/study.py`): every figure is a mean over training seeds, every
 difference paired by seed, speaker and utterance and corrected for how many there are.
 
-Computed here as plain rows; `report_study_page` makes text of them, and they are report/seeds.csv,
+Computed here as plain rows; `study_page` makes text of them, and they are report/seeds.csv,
 report/seeds_differences.csv and the `study` of summary.json.
 """
 
@@ -10,6 +10,7 @@ import dataclasses
 import io
 import math
 
+from moejax.report import roles
 from moejax.report.load import Evaluation, evaluation, optional_json
 from moejax.score import seeds
 from moejax.work.folder import Work, digest
@@ -59,8 +60,21 @@ class Study:
         }
 
 
-def load(cfg, work, found: Evaluation, focus: str, normalizer) -> Study | None:
-    """The study of a workdir, None where it has none or one of another config (which is logged). `found` is the
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs of a study: `scored` has (seed, evaluation) of each by variant, `MAIN` among them; `heldout` names the
+    variants that hold a cohort out, `single` the adapters of one cohort or speaker each, no systems for everybody.
+    """
+
+    scored: dict[str, list[tuple[int, Evaluation]]]
+    heldout: list[str]
+    changes: dict
+    tune: dict
+    single: set[str]
+
+
+def read(cfg, work, found: Evaluation, normalizer) -> Runs | None:
+    """The runs of a workdir, None where it has none or those of another config (which is logged). `found` is the
     evaluation of the workdir itself, the first run.
     """
     listing = optional_json(work.path(FILE))
@@ -69,22 +83,27 @@ def load(cfg, work, found: Evaluation, focus: str, normalizer) -> Study | None:
     if listing["digest"] != digest(cfg.to_dict()):
         work.log("report: without seeds and ablations, which were run with another config; run them again with it")
         return None
-    runs: dict[str, list] = {}
+    scored: dict[str, list] = {}
     for run in listing["runs"]:
-        folder = work.path(run["folder"])
-        first = run["folder"] == "."
-        scored = found if first else evaluation(Work(folder, quiet=True), normalizer, cfg.report.typical)
-        rows = [r | {"seed": run["seed"]} for r in scored.rows]
-        runs.setdefault(run["variant"], []).append((rows, scored))
+        folder = Work(work.path(run["folder"]), quiet=True)
+        one = found if run["folder"] == "." else evaluation(folder, normalizer, cfg.report.typical)
+        scored.setdefault(run["variant"], []).append((run["seed"], one))
+    return Runs(scored, listing["heldout"], listing["changes"], listing["tune"], single_adapters(work))
+
+
+def compute(runs: Runs, found: Evaluation, focus: str, against: tuple[str, ...], *, draws: int, seed: int) -> Study:
+    """All rates and differences; `found` is the evaluation of the first run, `focus` the judged system."""
     fixed = [name for name, size in found.systems.items() if size.get("trainable") == 0]
-    scores = {v: seeds.collect([r for rows, _ in each for r in rows], fixed) for v, each in runs.items()}
-    made = _Maker(dict(draws=cfg.report.draws, seed=cfg.seed), focus, tuple(cfg.report.against))
-    made.main(scores[MAIN], found, single_adapters(work))
-    heldout = listing["heldout"]
-    made.ablations(scores[MAIN], {v: s for v, s in scores.items() if v not in (MAIN, *heldout)})
-    made.heldout({v: scores[v] for v in heldout})
-    number = len({run["seed"] for run in listing["runs"]})
-    return Study(number, focus, made.rates, made.gaps, listing["changes"], listing["tune"])
+    scores = {
+        variant: seeds.collect([r | {"seed": n} for n, one in each for r in one.rows], fixed)
+        for variant, each in runs.scored.items()
+    }
+    made = _Maker(dict(draws=draws, seed=seed), focus, against)
+    made.main(scores[MAIN], found, runs.single)
+    made.ablations(scores[MAIN], {v: s for v, s in scores.items() if v not in (MAIN, *runs.heldout)})
+    made.heldout({v: scores[v] for v in runs.heldout})
+    number = len({n for each in runs.scored.values() for n, _ in each})
+    return Study(number, focus, made.rates, made.gaps, runs.changes, runs.tune)
 
 
 def single_adapters(work) -> set[str]:
@@ -105,14 +124,8 @@ class _Maker:
         every = list(scores.words)
         systems = [s for s in scores.whole(every) if s not in single]
         of = {r["id"]: r for r in found.rows}
-        groups = {("all", "all"): every}
-        if found.heard:
-            voices = {
-                name: [i for i in every if (of[i]["speaker"] in found.heard) == (name == "seen")]
-                for name in ("seen", "unseen")
-            }
-            groups |= {("voices", name): ids for name, ids in voices.items() if ids and len(ids) < len(every)}
-        cohorts = {c: [i for i in every if of[i]["cohort"] == c] for c in found.cohorts}
+        cohorts = {c: [] for c in found.cohorts} | _grouped(every, lambda i: of[i]["cohort"])
+        groups = {("all", "all"): every} | _voices(every, of, found.heard)
         for (group, name), ids in (groups | {("cohort", c): ids for c, ids in cohorts.items()}).items():
             for system in systems:
                 self._rate("main", scores, system, group, name, ids)
@@ -124,10 +137,9 @@ class _Maker:
             if self.focus in systems:
                 family = [(c, (scores, self.focus), theirs, ids) for c, ids in cohorts.items()]
                 self._family("main", other, "cohort", family)
-        speakers = sorted({of[i]["speaker"] for i in every if of[i]["speaker"]})
-        for other in [o for o in ("base", *self.against[:1]) if o in systems and self.focus in systems]:
-            for speaker in speakers:
-                ids = [i for i in every if of[i]["speaker"] == speaker]
+        speakers = _grouped(every, lambda i: of[i]["speaker"])
+        for other in [o for o in (roles.BASE, *self.against[:1]) if o in systems and self.focus in systems]:
+            for speaker, ids in sorted(speakers.items()):
                 kind = "unseen speaker" if found.heard and speaker not in found.heard else "speaker"
                 self._family("main", other, kind, [(speaker, (scores, self.focus), (scores, other), ids)])
 
@@ -154,8 +166,8 @@ class _Maker:
             for system in scores.whole(ids):
                 self._rate("heldout", scores, system, "variant", variant, ids)
         systems = joined.whole(joined.words)
-        for other in [o for o in ("base", *self.against) if o in systems]:
-            for system in [s for s in systems if s not in (other, "base")]:
+        for other in [o for o in (roles.BASE, *self.against) if o in systems]:
+            for system in [s for s in systems if s not in (other, roles.BASE)]:
                 family = [(v, (s, system), (s, other), list(s.words)) for v, s in variants.items()]
                 self._family("heldout", other, "variant", family)
                 self._family(
@@ -175,6 +187,23 @@ class _Maker:
                 rows.append({"part": part, "system": ours[1], "against": against, "group": group, "name": name} | gap)
         rows = seeds.corrected(rows)
         self.gaps += [row | {"reads": seeds.verdict(row)} for row in rows]
+
+
+def _grouped(ids, key) -> dict[str, list[str]]:
+    """The utterances of every name that is not empty."""
+    found: dict[str, list[str]] = {}
+    for i in ids:
+        if name := key(i):
+            found.setdefault(name, []).append(i)
+    return found
+
+
+def _voices(every: list[str], of: dict[str, dict], heard: set[str]) -> dict[tuple[str, str], list[str]]:
+    """Utterances of speakers heard in training and of new ones; nothing where there is one kind only."""
+    if not heard:
+        return {}
+    found = {name: [i for i in every if (of[i]["speaker"] in heard) == (name == "seen")] for name in ("seen", "unseen")}
+    return {("voices", name): ids for name, ids in found.items()} if all(found.values()) else {}
 
 
 def _joined(parts) -> seeds.Scores:

@@ -1,5 +1,6 @@
 """The study as text: the Markdown that stands in table.md and in report.html, and the lines of the console."""
 
+from moejax.report import roles
 from moejax.report.study import HELDOUT, Study
 from moejax.score import seeds, tables
 
@@ -30,11 +31,11 @@ def worse_than_base(study: Study) -> list[str]:
     """One line for speakers new to training, one for the others: who is served worse than by the base."""
     lines = []
     for group, words in (("unseen speaker", "speakers not heard in training"), ("speaker", "speakers of training")):
-        gaps = [g for g in study.gaps if g["group"] == group and g["against"] == "base"]
+        gaps = [g for g in study.gaps if g["group"] == group and g["against"] == roles.BASE]
         if not gaps:
             continue
         worse = [g for g in gaps if g["low"] > 0]
-        text = f"worse than base by more than noise, of {len(gaps)} {words}: "
+        text = f"worse than {roles.BASE} by more than noise, of {len(gaps)} {words}: "
         lines.append(text + (", ".join(f"{g['name']} {seeds.difference_cell(g)}" for g in worse) or "none"))
     return lines
 
@@ -57,7 +58,8 @@ def forest(study: Study) -> list[tuple[str, list[dict]]]:
     if gaps:
         rows = [row(g, g["name"] if g["system"] == study.focus else f"{g['name']}: {g['system']}") for g in gaps]
         blocks.append((f"ablations, against {study.focus} as configured", rows))
-    gaps = [g for g in study.gaps if g["part"] == "heldout" and g["system"] == study.focus and g["against"] != "base"]
+    gaps = [g for g in _gaps(study, "heldout", "variant") if g["system"] == study.focus]
+    gaps = [g for g in gaps if g["against"] != roles.BASE]
     if gaps:
         title = f"{study.focus} against {gaps[0]['against']}, cohort held out"
         blocks.append((title, [row(g, g["name"]) for g in gaps if g["against"] == gaps[0]["against"]]))

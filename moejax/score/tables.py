@@ -4,6 +4,7 @@ In `rows`, CSV and `to_dict` rates are fractions (0.123); in Markdown, which peo
 """
 
 import csv
+import functools
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,13 @@ from moejax.errors import BadValue
 from moejax.score import bootstrap
 
 COLUMNS = ("system", "group", "name", "utterances", "words", "errors", "wer", "wer_low", "wer_high", "cer")
+COUNTS = ("utterances", "words", "errors")
 GROUPS = ("all", "cohort", "speaker", "etiology")
 AGAINST = ("lora_total", "lora")
 NEEDED = ("id", "system", "speaker", "cohort", "etiology", "errors", "words", "char_errors", "chars")
 MARK = "†"
+FEW = 12  # so many speakers can be columns of a table for people; more are rows of a table of their own
+MOST = 8  # systems beside each other in that table, where nobody says which
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,16 @@ class Table:
 
     def row(self, system: str, group: str = "all", name: str = "all") -> dict | None:
         """One row, or None where this system has no utterance of that group."""
-        found = (r for r in self.rows if (r["system"], r["group"], r["name"]) == (system, group, name))
-        return next(found, None)
+        return self._rows.get((system, group, name))
+
+    @functools.cached_property
+    def _rows(self) -> dict[tuple[str, str, str], dict]:
+        return {(r["system"], r["group"], r["name"]): r for r in self.rows}
+
+    @property
+    def groups(self) -> list[tuple[str, str]]:
+        """All utterances, and the cohorts: (group, name)."""
+        return [("all", "all"), *(("cohort", c) for c in self.names("cohort"))]
 
     def select(self, systems: Sequence[str]) -> "Table":
         """The same table with these systems only, in this order; names that it lacks are left out."""
@@ -76,11 +88,14 @@ class Table:
             writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
         return out.getvalue()
 
-    def to_markdown(self, *, speakers: bool = True) -> str:
-        """Systems down, groups across (all, cohorts, speakers by cohort), then the differences."""
-        columns = [("all", "all")] + [("cohort", c) for c in self.names("cohort")]
-        if speakers:
-            columns += [("speaker", s) for s in self.names("speaker")]
+    def to_markdown(self, main: Sequence[str] = ()) -> str:
+        """Systems down, groups across, then the differences.
+
+        Up to `FEW` speakers are columns after the cohorts. More are rows of a table of their own, with the systems
+        `main` as columns (default: the first that scored every utterance), and the etiologies are columns instead.
+        """
+        few = len(self.names("speaker")) <= FEW
+        columns = self.groups + ([("speaker", s) for s in self.names("speaker")] if few else self._etiologies())
         head = ["system", *(self._heading(*c) for c in columns)]
         lines = ["WER in percent (the CSV has fractions); in brackets in the header: utterances.", ""]
         lines += pipe(head, [[self._label(s), *(self._cell(s, *c) for c in columns)] for s in self.systems])
@@ -88,9 +103,20 @@ class Table:
         if self.partial:
             parts = ", ".join(f"{s} {n} of {total}" for s, (n, total) in self.partial.items())
             lines += ["", f"{MARK} scored on some of the utterances only, `all` counts these: {parts}."]
+        if not few:
+            lines += ["", "## Speakers", "", *self.speakers_markdown(main)]
         if self.differences:
             lines += ["", "## Differences", "", *self.differences_markdown()]
         return "\n".join(lines) + "\n"
+
+    def speakers_markdown(self, main: Sequence[str] = ()) -> list[str]:
+        """Lines of the table of speakers, cohort by cohort, with these systems as columns (see `to_markdown`)."""
+        main = list(main) or [s for s in self.systems if s not in self.partial][:MOST]
+        body = []
+        for s in self.names("speaker"):
+            cells = [self._cell(system, "speaker", s) for system in main]
+            body.append([s, self.cohort_of.get(s, ""), str(self.sizes["speaker", s]), *cells])
+        return pipe(["speaker", "cohort", "utterances", *main], body)
 
     def differences_markdown(self) -> list[str]:
         """The paired differences as a Markdown table, in points of WER; negative means better than the other system."""
@@ -107,9 +133,19 @@ class Table:
         ]
         return pipe(["system", "against", "utterances", "points of WER [95 %]", "p", "reads"], body)
 
+    def _etiologies(self) -> list[tuple[str, str]]:
+        """Those that are not just a cohort by another name, as far as words and errors tell."""
+
+        def counted(group: str, name: str) -> list[tuple]:
+            rows = ((s, self.row(s, group, name)) for s in self.systems)
+            return [(s, r["words"], r["errors"]) for s, r in rows if r]
+
+        known = [counted("cohort", c) for c in self.names("cohort")]
+        return [("etiology", e) for e in self.names("etiology") if counted("etiology", e) not in known]
+
     def _heading(self, group: str, name: str) -> str:
-        cohort = self.cohort_of.get(name) if group == "speaker" else None
-        return f"{cohort}: {name} ({self.sizes[group, name]})" if cohort else f"{name} ({self.sizes[group, name]})"
+        of = {"speaker": self.cohort_of.get(name), "etiology": "etiology"}.get(group)
+        return f"{of}: {name} ({self.sizes[group, name]})" if of else f"{name} ({self.sizes[group, name]})"
 
     def _label(self, system: str) -> str:
         return f"{system} {MARK}" if system in self.partial else system
@@ -148,10 +184,8 @@ def build(
     cohort_of = {r["speaker"]: r["cohort"] for r in every.values() if r["speaker"] and r["cohort"]}
     table_rows = []
     for system, scored in by_system.items():
-        for group, name in groups:
-            members = [r for r in scored.values() if group == "all" or r[group] == name]
-            if members:
-                table_rows.append(_row(system, group, name, members, draws, seed))
+        members = _members(scored.values())
+        table_rows += [_row(system, *g, members[g], draws, seed) for g in groups if g in members]
     speakers = {r["speaker"] for r in every.values()}
     return Table(
         rows=table_rows,
@@ -161,6 +195,21 @@ def build(
         cohort_of=cohort_of,
         unit=bootstrap.SPEAKERS if len(speakers) >= bootstrap.MIN_SPEAKERS else bootstrap.UTTERANCES,
     )
+
+
+def from_csv(text: str) -> Table:
+    """The table that `to_csv` wrote, without differences; sizes are those of the system with most utterances."""
+    rows = [
+        {k: int(v) if k in COUNTS else v if k in COLUMNS[:3] else float(v) for k, v in row.items()}
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+    sizes: dict[tuple[str, str], int] = {}
+    for r in rows:
+        group = r["group"], r["name"]
+        sizes[group] = max(sizes.get(group, 0), r["utterances"])
+    whole = sizes.get(("all", "all"), 0)
+    scored = {r["system"]: r["utterances"] for r in rows if r["group"] == "all"}
+    return Table(rows, partial={s: (n, whole) for s, n in scored.items() if n < whole}, sizes=sizes)
 
 
 def percent(rate: float) -> str:
@@ -214,11 +263,23 @@ def _groups(utterances: list[dict], cohorts: Sequence[str] | None) -> dict[tuple
     order += [c for c in seen("cohort") if c not in order]
     rank = {c: i for i, c in enumerate(order)}
     home = {r["speaker"]: rank.get(r["cohort"], len(rank)) for r in utterances}
-    names = [("cohort", c) for c in order]
+    names = [("all", "all")] if utterances else []
+    names += [("cohort", c) for c in order]
     names += [("speaker", s) for s in sorted(seen("speaker"), key=lambda s: (home[s], s))]
     names += [("etiology", e) for e in sorted(seen("etiology"))]
-    sizes = {("all", "all"): len(utterances)} if utterances else {}
-    return sizes | {(group, name): sum(r[group] == name for r in utterances) for group, name in names}
+    members = _members(utterances)
+    return {name: len(members[name]) for name in names}
+
+
+def _members(utterances: Iterable[dict]) -> dict[tuple[str, str], list[dict]]:
+    """The rows of every (group, name)."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in utterances:
+        found.setdefault(("all", "all"), []).append(row)
+        for group in GROUPS[1:]:
+            if row[group]:
+                found.setdefault((group, row[group]), []).append(row)
+    return found
 
 
 def _row(system: str, group: str, name: str, members: list[dict], draws: int, seed: int) -> dict:

@@ -3,136 +3,13 @@
 import csv
 import json
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from ml_collections import ConfigDict
+from scored_workdir import RATES, Folder, complete, evaluated, settings
 
-from moejax.report import figures, load
-from moejax.report import page as report_html
+from moejax.report import figures, load, markup, routing
 from moejax.report import stage as report
 from moejax.score import tables
-
-WORDS = "the quick brown fox jumps over a lazy dog while seven small birds sing in old trees".split()
-RATES = {"base": 0.5, "lora": 0.3, "lora_total": 0.25, "moe_frozen": 0.24, "moe": 0.2, "moe_random_gate": 0.4}
-COHORTS = {"typical": ("A1", "A2"), "slow speech": ("B1", "B2"), "tremor": ("C1", "C2")}
-
-
-@dataclass
-class Folder:
-    """A workdir in memory of paths and log lines: the two things a stage uses."""
-
-    root: Path
-    lines: list[str] = field(default_factory=list)
-
-    def path(self, *parts) -> Path:
-        return self.root.joinpath(*parts)
-
-    def log(self, message: str) -> None:
-        self.lines.append(message)
-
-    def put(self, name: str, content) -> None:
-        path = self.path(*name.split("/"))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif name.endswith(".jsonl"):
-            path.write_text("".join(json.dumps(line) + "\n" for line in content))
-        else:
-            path.write_text(content if isinstance(content, str) else json.dumps(content))
-
-
-def spoil(text: str, rate: float, rng) -> str:
-    """The text with words exchanged, dropped or doubled at the given rate."""
-    out = []
-    for word in text.split():
-        kind = rng.random()
-        if kind > rate:
-            out.append(word)
-        elif kind < rate / 2:
-            out.append(str(rng.choice(WORDS)))
-        elif kind < 0.7 * rate:
-            out += [word, word]
-    return " ".join(out)
-
-
-def evaluated(root: Path, cohorts=COHORTS, each: int = 8, rates=RATES, adapters: bool = True) -> Folder:
-    """A workdir with describe and evaluate done; C2, or the last speaker, was not heard in training."""
-    work, rng = Folder(root), np.random.default_rng(0)
-    rows = []
-    for cohort, speakers in cohorts.items():
-        for speaker in speakers:
-            for part in ("train", "test"):
-                for u in range(each if part == "test" else 1):
-                    text = " ".join(rng.choice(WORDS, rng.integers(3, 9)))
-                    row = {"id": f"{speaker}-{part}-{u}", "text": text, "speaker": speaker, "cohort": cohort}
-                    rows.append(row | {"etiology": "" if cohort == "typical" else "als", "split": part})
-    newest = list(cohorts.values())[-1][-1]
-    rows = [r for r in rows if not (r["speaker"] == newest and r["split"] == "train")]
-    work.path("describe").mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows), work.path("describe", "manifest.parquet"))
-    test = [r for r in rows if r["split"] == "test"]
-    plan = {system: (rate, test) for system, rate in rates.items()}
-    if adapters:
-        plan |= {f"lora_{load.slug(c)}": (0.25, test) for c in cohorts}
-        plan |= {f"lora_{s}": (0.22, [r for r in test if r["speaker"] == s]) for ss in cohorts.values() for s in ss}
-    for system, (rate, scored) in plan.items():
-        work.put(
-            f"evaluate/{system}.jsonl",
-            [
-                {
-                    "id": r["id"],
-                    "reference": r["text"],
-                    "hypothesis": spoil(r["text"], rate * (0.3 if r["cohort"] == "typical" else 1.2), rng),
-                    "route": [0.5, 0.5] if "moe" in system else None,
-                    "seconds": 0.01,
-                    "audio_seconds": 2.0,
-                }
-                for r in scored
-            ],
-        )
-    work.put("evaluate/systems.json", {s: {"trainable": 1000 * i, "total": 600_000} for i, s in enumerate(plan)})
-    return work
-
-
-def complete(work: Folder, cohorts=COHORTS, experts: int = 4) -> Folder:
-    """What the optional stages leave, added to an evaluated workdir."""
-    load_EC = np.random.default_rng(1).dirichlet(np.full(experts, 0.4), len(cohorts)).T
-    work.put(
-        "evaluate/routing.json",
-        {
-            "experts": experts,
-            "cohorts": list(cohorts),
-            "load": load_EC.tolist(),
-            "max_load": 0.41,
-            "entropy": 1.1,
-            "prior": np.random.default_rng(2).dirichlet(np.full(experts, 5.0)).tolist(),
-            "gate_accuracy": 0.9,
-            "majority": 0.33,
-            "nuisance": 0.41,
-        },
-    )
-    work.put("translate/summary.json", {"moe.offline": {"bleu": 41.25, "chrf": 60.5, "signature": "nrefs:1|v:2"}})
-    work.put("describe/summary.md", "# Context\n\n| cohort | hours |\n|---|---:|\n| a<b | 1.5 |\n")
-    work.put("describe/leakage.md", "No speaker in **two** parts.\n")
-    work.put("config.json", {"digest": "c0ffee"})
-    for stage, digest in (("describe", "da7a"), ("joint", "1234")):
-        work.put(f"{stage}/done.json", {"digest": digest, "seconds": 12.5})
-    for stage in ("base", "gate", "experts", "joint", "adapters/lora", "adapters/lora_total"):
-        curve = [{"step": s, "loss": 4 / s**0.3, "ce": 3.9 / s**0.3, "seconds": s} for s in range(1, 200, 5)]
-        for record in curve[::8]:
-            record["eval/ce"] = 1.1 * record["ce"]
-        work.put(f"{stage}/metrics.jsonl", curve)
-    return work
-
-
-def settings(**changes) -> ConfigDict:
-    options = ConfigDict(report.DEFAULTS["report"] | {"draws": 100} | changes)
-    return ConfigDict({"seed": 0, "name": "test", "report": options})
 
 
 @pytest.fixture(scope="module")
@@ -256,9 +133,9 @@ def test_console_shows_table_routing_and_place(work):
 
 def test_expert_load_weighs_cohorts_by_their_utterances(summary):
     within = [[1.0, 0.0], [0.0, 1.0]]  # each cohort has its own expert
-    assert figures.expert_load(within, ["a", "b"], {"a": 30, "b": 10}).tolist() == [0.75, 0.25]
+    assert routing.expert_load(within, ["a", "b"], {"a": 30, "b": 10}).tolist() == [0.75, 0.25]
     whole = [[0.3, 0.1], [0.2, 0.4]]
-    assert figures.expert_load(whole, ["a", "b"], {"a": 30, "b": 10}) == pytest.approx([0.4, 0.6])
+    assert routing.expert_load(whole, ["a", "b"], {"a": 30, "b": 10}) == pytest.approx([0.4, 0.6])
     assert sum(summary["routing"]["expert_load"]) == pytest.approx(1)
 
 
@@ -386,7 +263,7 @@ def test_missing_spelling_table_is_named(tmp_path):
 
 def test_markdown_becomes_html_without_letting_markup_through():
     text = "# T\n\nA `x<y` **b**\nmore\n\n- one\n- two\n\n| a | b |\n|---|---:|\n| p\\|q | <i> |\n"
-    made = report_html.markdown(text)
+    made = markup.markdown(text)
     assert "<h1>T</h1>" in made and "<p>A <code>x&lt;y</code> <b>b</b> more</p>" in made
     assert "<ul><li>one</li><li>two</li></ul>" in made
     assert "<td>p|q</td><td>&lt;i&gt;</td>" in made

@@ -99,6 +99,37 @@ def test_csv_has_fractions_and_markdown_percent(table):
     assert "WER in percent" in table.to_markdown()
 
 
+def test_csv_is_read_back(table):
+    found = tables.from_csv(table.to_csv())
+    assert (found.systems, found.groups, found.partial) == (table.systems, table.groups, table.partial)
+    assert found.sizes == table.sizes
+    for ours, theirs in zip(found.rows, table.rows, strict=True):
+        assert ours == {k: pytest.approx(v, rel=1e-5) if isinstance(v, float) else v for k, v in theirs.items()}
+
+
+def test_more_speakers_than_fit_across_are_rows_and_named_systems_their_columns():
+    speakers = [f"{cohort}{i:02d}" for i in range(5) for cohort in "CAB"]
+    rows = utterances("base", 0.5, speakers=speakers) + utterances("moe", 0.2, speakers=speakers)
+    rows += [r | {"system": "lora_B01"} for r in utterances("lora", 0.3, speakers=speakers) if r["speaker"] == "B01"]
+    built = tables.build(rows, cohorts=("typical", "slow", "tremor"), draws=10)
+    lines = built.to_markdown(["moe"]).splitlines()
+    # the etiology of the sample is that of two cohorts together: a group of its own
+    assert lines[2] == "| system | all (180) | typical (60) | slow (60) | tremor (60) | etiology: als (120) |"
+    start = lines.index("## Speakers") + 2
+    assert lines[start] == "| speaker | cohort | utterances | moe |"
+    assert [x.split(" | ")[0] for x in lines[start + 2 : start + 17]] == [
+        f"| {c}{i:02d}" for c in "ACB" for i in range(5)
+    ]
+    assert "| speaker | cohort | utterances | base | moe |" in built.to_markdown(), "systems that scored everything"
+    assert max(line.count("|") for line in lines) == 7
+
+
+def test_an_etiology_that_is_a_cohort_by_another_name_is_not_shown_twice():
+    speakers = [f"{cohort}{i:02d}" for i in range(7) for cohort in "AB"]
+    lines = tables.build(utterances("base", 0.5, speakers=speakers), draws=10).to_markdown().splitlines()
+    assert lines[2] == "| system | all (168) | typical (84) | tremor (84) |"
+
+
 def test_dict_is_json_even_where_a_figure_is_undefined():
     row = utterances("base", 0.5)[0] | {"words": 0, "chars": 0}
     built = tables.build([row], draws=10)
