@@ -132,7 +132,7 @@ def test_full_fine_tuning_trains_all_of_the_network_and_replaces_it(work):
     full, base = registry.open_system(context, "full"), registry.open_system(context, "base")
     moved = [
         np.abs(np.asarray(a) - np.asarray(b)).max()
-        for a, b in zip(_leaves(full.params["backbone"]), _leaves(base.params["backbone"]), strict=True)
+        for a, b in zip(_leaves(full.network.params["backbone"]), _leaves(base.network.params["backbone"]), strict=True)
     ]
     assert np.mean(np.array(moved) > 0) > 0.9
     sizes = read_json(work.path("evaluate", "systems.json"))
@@ -232,7 +232,7 @@ def test_tuning_chooses_on_dev_and_the_choice_is_trained_once(job, tmp_path, mon
     assert "## Tuning" in (copy / "T" / "report" / "table.md").read_text()
     for file in (copy / "T" / "variants" / "tune").rglob("evaluate/*.jsonl"):
         ids = {r["id"] for r in tiny_job.records(file)}
-        dev = open_context(copy / "T")
+        dev = open_context(copy / "T").corpus
         assert ids == set(dev.manifest.column("id")[dev.rows("dev")])
 
 
