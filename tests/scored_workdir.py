@@ -19,7 +19,7 @@ COHORTS = {"typical": ("A1", "A2"), "slow speech": ("B1", "B2"), "tremor": ("C1"
 
 @dataclass
 class Folder:
-    """A workdir in memory of paths and log lines: the two things a stage uses."""
+    """A workdir of paths and log lines, no stage of which has finished."""
 
     root: Path
     lines: list[str] = field(default_factory=list)
@@ -29,6 +29,9 @@ class Folder:
 
     def log(self, message: str) -> None:
         self.lines.append(message)
+
+    def finished(self, stage: str) -> None:
+        return None
 
     def put(self, name: str, content) -> None:
         path = self.path(*name.split("/"))
@@ -71,10 +74,12 @@ def evaluated(root: Path, cohorts=COHORTS, each: int = 8, rates=RATES, adapters:
     work.path("describe").mkdir(parents=True)
     pq.write_table(pa.Table.from_pylist(rows), work.path("describe", "manifest.parquet"))
     test = [r for r in rows if r["split"] == "test"]
-    plan = {system: (rate, test) for system, rate in rates.items()}
+    plan, groups = {system: (rate, test) for system, rate in rates.items()}, {}
     if adapters:
-        plan |= {f"lora_{load.slug(c)}": (0.25, test) for c in cohorts}
-        plan |= {f"lora_{s}": (0.22, [r for r in test if r["speaker"] == s]) for ss in cohorts.values() for s in ss}
+        groups = {f"lora_{load.slug(c)}": ("cohort", c) for c in cohorts}
+        groups |= {f"lora_{s}": ("speaker", s) for ss in cohorts.values() for s in ss}
+    for name, (kind, whose) in groups.items():
+        plan[name] = (0.25, test) if kind == "cohort" else (0.22, [r for r in test if r["speaker"] == whose])
     for system, (rate, scored) in plan.items():
         work.put(
             f"evaluate/{system}.jsonl",
@@ -90,7 +95,8 @@ def evaluated(root: Path, cohorts=COHORTS, each: int = 8, rates=RATES, adapters:
                 for r in scored
             ],
         )
-    work.put("evaluate/systems.json", {s: {"trainable": 1000 * i, "total": 600_000} for i, s in enumerate(plan)})
+    sizes = {s: {"trainable": 1000 * i, "total": 600_000, "group": groups.get(s)} for i, s in enumerate(plan)}
+    work.put("evaluate/systems.json", sizes)
     return work
 
 

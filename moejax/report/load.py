@@ -13,6 +13,7 @@ from moejax.errors import BadValue, NotThere
 from moejax.report import roles
 from moejax.runtime.files import read_json, read_jsonl
 from moejax.score import wer
+from moejax.systems import registry
 from moejax.text import normalize
 
 
@@ -65,7 +66,8 @@ def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluati
         rows += _score(work.path("evaluate", f"{system}.jsonl"), system, known, normalizer)
     if not rows:
         raise BadValue(f"{listing} lists no system with an utterance: nothing to report")
-    own = [r for kind in roles.OWN for r in _own(rows, kind)]
+    groups = _groups(work, systems)
+    own = [r for kind in roles.OWN for r in _own(rows, kind, groups)]
     return Evaluation(
         rows=rows + own,
         systems=systems,
@@ -159,10 +161,19 @@ def _repeats(words: list[str], longest: int) -> int:
     return most
 
 
-def _own(rows: list[dict], kind: str) -> list[dict]:
+def _groups(work, systems: dict) -> dict[str, tuple[str, str]]:
+    """{system: (cohort or speaker, whose)} of those that were trained for one; in workdirs whose evaluation did not
+    write it down, by the registry.
+    """
+    known = registry.known(work) if any("group" not in entry for entry in systems.values()) else {}
+    groups = {
+        name: entry["group"] if "group" in entry else known[name].group
+        for name, entry in systems.items()
+        if "group" in entry or name in known
+    }
+    return {name: tuple(group) for name, group in groups.items() if group}
+
+
+def _own(rows: list[dict], kind: str, groups: dict) -> list[dict]:
     """Rows of the system in which every utterance is recognised by the adapter of its own cohort or speaker."""
-    return [
-        r | {"system": roles.OWN[kind]}
-        for r in rows
-        if r[kind] and slug(r["system"]) == roles.own_adapter(slug(r[kind]))
-    ]
+    return [r | {"system": roles.OWN[kind]} for r in rows if r[kind] and groups.get(r["system"]) == (kind, r[kind])]

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 
-BASE = "base"
-MIXTURE = "moe"
+from moejax.systems import base
+from moejax.systems.mixture import FROZEN, JOINT
+
+BASE = base.KIND.names[0]
+MIXTURE = JOINT.name
 MEAN_GATE = "moe_mean_gate"  # the mixture with one route for everybody: what it lacks is what routing is worth
-JUDGED = (MIXTURE, "moe_frozen")  # the first of them that there is
+JUDGED = (MIXTURE, FROZEN.name)  # the first of them that there is
 SAME_SIZE = "lora_total"  # one LoRA with as many parameters as the whole mixture
 BEFORE = (BASE, "lora", SAME_SIZE)  # what the judged system is held against speaker by speaker, weakest first
 OWN = {"cohort": "own_cohort", "speaker": "own_speaker"}  # each utterance scored by its own adapter of that kind
@@ -60,11 +63,6 @@ def main_systems(systems: Sequence[str], wanted: Iterable[str], derived: Sequenc
         return list(systems[:MOST_MAIN])
     place = next((i for i, s in enumerate(chosen) if s.startswith(MIXTURE)), len(chosen))
     return [*chosen[:place], *derived, *chosen[place:]]
-
-
-def own_adapter(name: str) -> str:
-    """The adapter of one cohort or speaker, whose name is given as it may stand in a file name."""
-    return f"lora_{name}"
 
 
 def look(system: str) -> tuple[str, str]:

@@ -57,6 +57,8 @@ def run(cfg, work) -> dict:
             before[name] = made
             write_json(work.path("evaluate", DECODED), before)
         index[name] = {
+            "role": system.role,
+            "group": system.group,
             "trainable": system.trainable,
             "total": system.network.count("backbone") + (system.trainable if system.network.mixture else 0),
             "utterances": len(records),

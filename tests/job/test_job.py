@@ -311,7 +311,7 @@ def test_evaluate_of_a_config_uses_the_run_of_its_name(job, work, tmp_path, monk
 def test_evaluate_of_some_systems_on_another_split(work):
     table = moejax.evaluate(work.root, systems=["base", "moe"], split="dev")
     assert table.systems == ["base", "moe"]
-    assert table.row("base")["utterances"] == len(open_context(work.root).rows("dev"))
+    assert table.row("base")["utterances"] == len(open_context(work.root).corpus.rows("dev"))
     with pytest.raises(KeyError, match="'lora_all'.*lora_total"):
         moejax.evaluate(work.root, systems=["lora_all"])
     with pytest.raises(ValueError, match="holdout"):
@@ -352,7 +352,7 @@ def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, mo
     soundfile.write(file, -wave, rate, subtype="PCM_16")
     monkeypatch.chdir(copy)
     moejax.run(tiny_job.config(), "W", "describe", quiet=True)
-    rows = [open_context(folder / "W").manifest.digest(without=("audio",)) for folder in (job, copy)]
+    rows = [open_context(folder / "W").corpus.manifest.digest(without=("audio",)) for folder in (job, copy)]
     passes = [read_json(folder / "W" / "describe" / "done.json")["passes"] for folder in (job, copy)]
     assert rows[0] == rows[1] and passes[0] != passes[1]
     reasons = why(copy / "W", graph.configs.resolve(tiny_job.config()), ("describe",))

@@ -114,7 +114,7 @@ def test_what_was_taken_over_stays_when_the_donor_goes(job, tmp_path):
             if file.is_file():
                 file.unlink()
     run = open_context(copy / "W" / "variants" / "main" / "seed1")
-    assert len(run.manifest) and run.base[0].d_model == 32
+    assert len(run.corpus.manifest) and run.base.config.d_model == 32
 
 
 def test_every_run_is_a_workdir_of_its_own(work):
