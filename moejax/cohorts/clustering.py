@@ -21,11 +21,11 @@ from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
 from sklearn.metrics import silhouette_score
 
 from moejax.cohorts import em
+from moejax.cohorts.names import NOISE_POLICIES
 from moejax.cohorts.projection import checked, fit_discriminant
 from moejax.errors import BadValue
 
 NOISE = -1
-NOISE_POLICIES = ("drop", "soft", "uniform", "nearest")
 NEIGHBOUR = 7  # whose distance is the scale around a point in spectral clustering
 MOST_FOR_SILHOUETTE = 2000  # points; its distances are quadratic, and a random part says the same
 SMALL = 50  # below this many points a mixture's covariances are guesses: the fallback is agglomerative instead

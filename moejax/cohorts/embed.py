@@ -9,25 +9,71 @@ from moejax.cohorts import gradients
 from moejax.data.pipeline import eval_batches, loader
 from moejax.errors import BadValue
 from moejax.nn import functional
+from moejax.ops.pooling import POOLINGS
 from moejax.runtime import faults
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr
 from moejax.work.context import Context
+from moejax.work.fields import BATCH, SIZE, Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+
+def _each_once(key, layers):
+    names = layer_names(layers)
+    if len(set(names)) < len(names):
+        raise BadValue(f"config key {key!r} is {tuple(layers)}: a layer stands there twice")
+
+
+SECTIONS = {
     "embed": {
-        # Hidden states: 0 after the convolutions, 1 after the first block, ..., -1 the encoder's output
-        "layers": (-1,),
-        "pooling": "mean",  # mean or mean_std
-        "trim_silence": True,  # pool over frames with speech only; False pools over all frames of the utterance
-        "batch_size": 32,
-        # Further signals of the sample for cluster.signal: gradient (costs a training step of the sample)
-        "signals": (),
-        # Where the adapter sits that is differentiated: the encoder is where voices differ
-        "gradient": {"targets": ("encoder/layers/*/*",), "rank": 4, "dims": 256, "batch_size": 32},
+        "layers": Field(
+            (-1,),
+            "Encoder states that are pooled, side by side.\n"
+            "0 after the convolutions, 1 after the first block, ..., -1 the encoder's output.",
+            limits=(-1, 1000),
+            needed=True,
+            rule=_each_once,
+        ),
+        "pooling": Field(
+            "mean",
+            "How states become one vector.\nmean, or mean_std: mean and standard deviation.",
+            choices=tuple(POOLINGS),
+        ),
+        "trim_silence": Field(
+            True, "Whether only frames with speech are pooled; False pools all frames of the utterance."
+        ),
+        "batch_size": Field(32, "Utterances in a batch, over all devices.", limits=BATCH),
+        "signals": Field(
+            (),
+            "Further signals of the sample, for cluster.signal.\ngradient costs a training step of the sample.",
+            choices=("gradient",),
+        ),
+        "gradient": {
+            "targets": Field(
+                ("encoder/layers/*/*",),
+                "Layers on which the adapter sits that is differentiated, as patterns.\n"
+                "The encoder is where voices differ.",
+                needed=True,
+            ),
+            "rank": Field(4, "Rank of that adapter.", limits=SIZE),
+            "dims": Field(256, "Random directions that its gradient is projected onto.", limits=(1, 1_000_000)),
+            "batch_size": Field(32, "Utterances in a batch when gradients are computed.", limits=BATCH),
+        },
     },
 }
+
+
+def layer_names(layers) -> list[str]:
+    """By which names the layers of `embed.layers` are known to `cluster.layers`."""
+    return [f"h{layer}" if layer >= 0 else "output" for layer in layers]
+
+
+def check_layers(layers, depth: int) -> None:
+    """BadValue for the first of `embed.layers` that an encoder of this depth does not have."""
+    if wrong := [layer for layer in layers if layer > depth]:
+        raise BadValue(
+            f"config key 'embed.layers' has {wrong[0]}; this encoder has layers 0 to {depth}, -1 is its output"
+        )
 
 
 def options(cfg) -> asr.Embedding:
@@ -38,10 +84,7 @@ def run(cfg, work) -> dict:
     """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits."""
     context = Context(cfg, work)
     config, params = context.base.config, context.base.params
-    depth = config.encoder_layers
-    wrong = [layer for layer in cfg.embed.layers if not -1 <= layer <= depth]
-    if wrong:
-        raise BadValue(f"embed.layers has {wrong[0]}; this encoder has layers 0 to {depth}, and -1 for its output")
+    check_layers(cfg.embed.layers, config.encoder_layers)
     graphdef, _ = functional.abstract(asr.build(config))
     embed = asr.make_embed(graphdef, options(cfg))
     rows = np.arange(len(context.corpus.manifest))
@@ -64,8 +107,8 @@ def run(cfg, work) -> dict:
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
     path = work.path("embed", "embeddings.npz")
     temporary = path.with_name(".embeddings.tmp.npz")
-    names = [f"h{layer}" if layer >= 0 else "output" for layer in cfg.embed.layers]
-    np.savez(temporary, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=np.array(names))
+    names = np.array(layer_names(cfg.embed.layers))
+    np.savez(temporary, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
     faults.point("embed.partial")
     os.replace(temporary, path)
     more = gradients.write(context) if "gradient" in cfg.embed.signals else {}
@@ -88,4 +131,4 @@ class _Audio:
         return {"audio_BS": audio_BS, "samples_B": samples_B}
 
 
-STAGE = Stage("embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), sections=DEFAULTS)
+STAGE = Stage("embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), sections=SECTIONS)

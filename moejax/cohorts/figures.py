@@ -11,13 +11,13 @@ from matplotlib.figure import Figure
 
 from moejax.cohorts import projection
 from moejax.cohorts.agreement import codes
+from moejax.cohorts.names import PLANES
 from moejax.errors import BadValue
 
 # Okabe and Ito's palette, told apart with every common colour blindness; the marker changes after eight groups.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#000000")
 MARKERS = ("o", "^", "s", "D", "v", "P", "X", "*")
 NOISE_COLOUR = "#BBBBBB"
-PLANES = ("pca", "lda", "tsne")
 MOST_FOR_TSNE = 3000  # above this its minutes buy nothing that a plane does not show
 MOST_IN_LEGEND = 40
 

@@ -9,11 +9,7 @@ import numpy as np
 
 from moejax.cohorts import agreement, clustering, matching, points, projection
 from moejax.cohorts import choice as cluster_choice
-from moejax.cohorts.figures import PLANES
 from moejax.errors import BadValue
-
-ASSIGNMENTS = ("speaker", "sound")
-DISCRIMINANTS = ("speaker", "cluster", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +87,6 @@ def discover(sample: Sample, *, num_experts: int, seed: int, options: dict, log:
     speakers' names are used as its `level` and `assign` say. Utterances that were not fitted are assigned by the
     embedding as it is: of a new utterance nobody knows the words.
     """
-    check_options(options)
     if sample.fit_N.sum() < 4:
         raise BadValue(f"cluster: the sample has {int(sample.fit_N.sum())} utterance(s); at least 4 are needed")
     x_NU, speaker_N = sample.x_NU, sample.speaker_N
@@ -187,22 +182,6 @@ def _check_finite(x_NU) -> None:
             f"cluster: {int((~finite_N).sum())} of {len(x_NU)} embeddings hold NaN or infinity, the first is that of"
             f" utterance {int(np.argmin(finite_N))} of the manifest"
         )
-
-
-def check_options(options: dict) -> None:
-    """One line for the first choice that does not exist, before anything is computed."""
-    known = {
-        "level": points.LEVELS,
-        "method": ("auto", *clustering.METHODS),
-        "match": matching.POLICIES,
-        "noise": clustering.NOISE_POLICIES,
-        "assign": ASSIGNMENTS,
-        "discriminant": DISCRIMINANTS,
-        "map": PLANES,
-    }
-    for key, choices in known.items():
-        if options[key] not in choices:
-            raise BadValue(f"cluster.{key}={options[key]!r} is unknown; known: {', '.join(choices)}")
 
 
 def assign(x_NU, fit_N, index_M, matched, known_N, voice_N, voices_P, shrinkage):

@@ -8,9 +8,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from moejax.cohorts.clustering import checked, softmax, squared_distances, weighted_centroids
+from moejax.cohorts.names import MATCHES
 from moejax.errors import BadValue
-
-POLICIES = ("split", "shrink")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +100,8 @@ def match_experts(
     "split" halves the largest cluster (k-means with 2) until there are enough; when every cluster is a single point E
     shrinks after all. "shrink" lowers E to C. Noise stays noise. `.action` and `.note` say what was done.
     """
-    if policy not in POLICIES:
-        raise BadValue(f"unknown matching policy {policy!r}; known: {', '.join(POLICIES)}")
+    if policy not in MATCHES:
+        raise BadValue(f"unknown matching policy {policy!r}; known: {', '.join(MATCHES)}")
     found = np.shape(memberships_NC)[1]
     if num_experts < 1 or found < 1:
         raise BadValue(f"match_experts: {found} cluster(s) for {num_experts} expert(s): both must be at least 1")

@@ -10,7 +10,6 @@ import numpy as np
 from moejax.cohorts import clustering, nuisance, projection
 from moejax.errors import BadValue
 
-LEVELS = ("speaker", "voice", "utterance")
 FEWEST_SPEAKERS = 3  # two means are at most two points: nothing to discover
 VOICE_DIMS = 40  # components in which utterances are grouped into voices: more than cohorts need
 VOICE_NUMBERS = tuple(int(round(8 * 1.25**step)) for step in range(14))  # 8, 10, 12, ..., 146

@@ -15,60 +15,150 @@ from pathlib import Path
 
 import numpy as np
 
+from moejax.cohorts.names import LEVELS, MATCHES, METHODS, NOISE_POLICIES, PLANES
 from moejax.data.manifest import Manifest
 from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import write_json, write_text
+from moejax.work.fields import SHARE, SIZE, Field, above
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+
+def _cluster_size(key, size):
+    if size == 1:
+        raise BadValue(f"config key {key!r} is 1; it takes at least 2, or 0 for automatic")
+
+
+MAX_CLUSTERS = Field(12, "Most clusters that are tried.", limits=(2, 1000))
+SECTIONS = {
     "cluster": {
-        # What is a point: speaker (mean of its utterances; removes the text), voice (the same without knowing who
-        # spoke: utterances that sound like one person, grouped first) or utterance
-        "level": "speaker",
-        "signal": "embedding",  # embedding, or gradient (of an adapter; embed.signals must have it)
-        "remove": ("text", "seconds", "silence"),  # regressed out of what is clustered
-        "method": "auto",  # auto, hdbscan, kmeans, ward, spectral, or a mixture: gmm, student, laplace, vmf, dpgmm
-        "layers": ("auto",),  # cluster on these layers; () for all (the gate always sees all)
-        # auto: every layer alone and all together, these methods, 2 to max_clusters; the best silhouette times
-        # evenness of sizes, and where several are close, the most stable of them
-        "auto": {"methods": ("kmeans", "ward", "gmm"), "max_clusters": 12},
-        "dims": 8,  # principal components kept; HDBSCAN stalls above 50 to 100
-        "variance": 1.0,  # fewer components if they hold this share of the variance; 1.0 for no such limit
-        # 0 in min_cluster_size: 2 for speakers, 2 % of the utterances (at least 5); in min_samples: 1 /
-        # min_cluster_size.
-        "hdbscan": {"min_cluster_size": 0, "min_samples": 0, "epsilon": 0.0, "selection": "eom"},
-        # Of every mixture. num_clusters 0: by BIC from 2 to max_clusters (dpgmm: its own number up to that).
-        # covariance auto: spherical below 50 points, else diag.
-        "gmm": {"num_clusters": 0, "max_clusters": 12, "covariance": "auto", "inits": 3},
-        "kmeans": {"num_clusters": 0, "max_clusters": 12},  # and spectral; num_clusters 0: by silhouette
-        "ward": {"num_clusters": 0, "max_clusters": 12},
-        "match": "split",  # fewer clusters than gate.num_experts: split the largest, or shrink the number of experts
-        "noise": "soft",  # drop, soft, uniform or nearest: what becomes of points in no cluster
-        # level speaker, voice: train utterances get their speaker's cluster, or (sound) all the one they sound like.
-        # Utterances of dev, test and of speakers outside the sample are always assigned by their sound.
-        "assign": "speaker",
-        "discriminant": "speaker",  # fixed projection for the gate, fitted on: speaker, cluster or none
-        "discriminant_dims": 8,
-        "shrinkage": None,  # of the covariance within groups, in [0, 1]; None: Ledoit-Wolf
-        "refits": 4,  # refits on 90 % of the points for the stability figure; 0 for none
-        "map": "pca",  # the picture's plane: pca, lda (of the clusters), or tsne (sample below 3000 utterances)
+        "level": Field(
+            "speaker",
+            "What is a point.\n"
+            "speaker: the mean of a speaker's utterances, which removes the text; voice: the same without knowing who"
+            " spoke, utterances that sound like one person being grouped first; utterance: each by itself.",
+            choices=LEVELS,
+        ),
+        "signal": Field(
+            "embedding",
+            "What is clustered: the embedding, or the gradient of an adapter (embed.signals must have it).",
+            choices=("embedding", "gradient"),
+        ),
+        "remove": Field(
+            ("text", "seconds", "silence"),
+            "What is regressed out of what is clustered: words, duration in seconds, share of silence.",
+            choices=("text", "seconds", "silence"),
+        ),
+        "method": Field(
+            "auto",
+            "How points are clustered.\n"
+            "auto: the best of cluster.auto.methods; gmm, student, laplace, vmf and dpgmm are mixtures.",
+            choices=("auto", *METHODS),
+        ),
+        "layers": Field(
+            ("auto",),
+            "Layers of the embedding that are clustered; () for all. The gate always sees all.\n"
+            "auto: every layer alone and all together are tried; else names such as h0, h1, output.",
+        ),
+        "auto": {
+            "methods": Field(
+                ("kmeans", "ward", "gmm"),
+                "Methods that auto tries.\n"
+                "The best silhouette times evenness of sizes is taken, and where several are close, the most stable.",
+                choices=METHODS,
+                needed=True,
+            ),
+            "max_clusters": MAX_CLUSTERS,
+        },
+        "dims": Field(8, "Principal components that are kept; HDBSCAN stalls above 50 to 100.", limits=SIZE),
+        "variance": Field(
+            1.0,
+            "Share of the variance with which fewer components are enough; 1.0 for no such limit.",
+            limits=(above(0), 1.0),
+        ),
+        "hdbscan": {
+            "min_cluster_size": Field(
+                0,
+                "Fewest points of a cluster, at least 2; 0: 2 for speakers, 2 % of the utterances (at least 5).",
+                rule=_cluster_size,
+                takes="0, or a whole number at least 2",
+            ),
+            "min_samples": Field(
+                0,
+                "Points in the neighbourhood of a core point; 0: 1 for speakers, min_cluster_size for utterances.",
+            ),
+            "epsilon": Field(0.0, "Distance below which clusters are not split further; 0: no such limit."),
+            "selection": Field(
+                "eom",
+                "How clusters are taken from the tree.\neom: excess of mass; leaf: the smallest ones.",
+                choices=("eom", "leaf"),
+            ),
+        },
+        "gmm": {
+            "num_clusters": Field(
+                0,
+                "Components of every mixture; 0: by BIC from 2 to max_clusters (dpgmm: its own number up to that).",
+                limits=(0, 1000),
+            ),
+            "max_clusters": MAX_CLUSTERS,
+            "covariance": Field(
+                "auto",
+                "Form of a component's covariance; auto: spherical below 50 points, else diag.",
+                choices=("auto", "full", "diag", "spherical"),
+            ),
+            "inits": Field(3, "Starts of each mixture, of which the most likely result is kept.", limits=(1, 1000)),
+        },
+        "kmeans": {
+            "num_clusters": Field(
+                0, "Clusters of kmeans and spectral; 0: by silhouette from 2 to max_clusters.", limits=(0, 1000)
+            ),
+            "max_clusters": MAX_CLUSTERS,
+        },
+        "ward": {
+            "num_clusters": Field(0, "Clusters of ward; 0: by silhouette from 2 to max_clusters.", limits=(0, 1000)),
+            "max_clusters": MAX_CLUSTERS,
+        },
+        "match": Field(
+            "split",
+            "What is done where there are fewer clusters than gate.num_experts.\n"
+            "split: the largest are split; shrink: there are fewer experts.",
+            choices=MATCHES,
+        ),
+        "noise": Field(
+            "soft",
+            "What becomes of points in no cluster.\n"
+            "drop: they are left out; soft: they keep their memberships; uniform: they belong to all alike; nearest:"
+            " they join the nearest cluster.",
+            choices=NOISE_POLICIES,
+        ),
+        "assign": Field(
+            "speaker",
+            "How training utterances get a cluster, for level speaker and voice.\n"
+            "speaker: their speaker's; sound: all the one they sound like. Utterances of dev, test and of speakers"
+            " outside the sample are always assigned by their sound.",
+            choices=("speaker", "sound"),
+        ),
+        "discriminant": Field(
+            "speaker",
+            "What the gate's fixed projection tells apart: speakers, clusters, or none for no such projection.",
+            choices=("speaker", "cluster", "none"),
+        ),
+        "discriminant_dims": Field(8, "Dimensions of that projection.", limits=SIZE),
+        "shrinkage": Field(
+            None,
+            "Shrinkage of the covariance within groups, from 0 to 1; None: Ledoit-Wolf.",
+            kind=float,
+            limits=SHARE,
+        ),
+        "refits": Field(4, "Refits on 90 % of the points for the stability figure; 0 for none.", limits=(0, 1000)),
+        "map": Field(
+            "pca",
+            "Plane of the picture of the clusters.\n"
+            "pca; lda of the clusters; or tsne, for samples below 3000 utterances.",
+            choices=PLANES,
+        ),
     }
 }
 
-METHODS = ("hdbscan", "kmeans", "ward", "spectral", "gmm", "student", "laplace", "vmf", "dpgmm")
-# Values of the keys that take one of a few; here and not beside the code, which takes seconds to import.
-CHOICES = {
-    "level": ("speaker", "voice", "utterance"),
-    "signal": ("embedding", "gradient"),
-    "remove": ("text", "seconds", "silence"),
-    "method": ("auto", *METHODS),
-    "auto.methods": METHODS,
-    "match": ("split", "shrink"),
-    "noise": ("drop", "soft", "uniform", "nearest"),
-    "assign": ("speaker", "sound"),
-    "discriminant": ("speaker", "cluster", "none"),
-    "map": ("pca", "lda", "tsne"),
-}
 CLASSES = ("speaker", "cohort", "etiology", "accent", "gender", "text", "prompt")
 MEASURES = ("seconds", "silence")
 NUISANCES = ("seconds", "silence")
@@ -82,7 +172,7 @@ PARTS = {
 
 def run(config, work) -> dict:
     """Finds, assigns, writes and prints; returns the figures for done.json and the report."""
-    # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's DEFAULTS.
+    # Imported here: scikit-learn, hdbscan and matplotlib take seconds, and every command reads this module's SECTIONS.
     from sklearn.exceptions import ConvergenceWarning
 
     from moejax.cohorts import figures as cluster_figures
@@ -287,4 +377,4 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-STAGE = Stage("cluster", run, needs=("embed",), reads=("cluster", "gate.num_experts"), sections=DEFAULTS)
+STAGE = Stage("cluster", run, needs=("embed",), reads=("cluster", "gate.num_experts"), sections=SECTIONS)

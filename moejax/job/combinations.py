@@ -1,13 +1,12 @@
 """Keys that mean nothing together, or that the network, the table or one another rule out: read off the whole config at
-once, before any work.
+once, before any work and after each key alone (`work.fields`).
 """
 
 import dataclasses
-import os
 
 from moejax.audio.constants import SAMPLE_RATE, STRIDE
+from moejax.cohorts import embed
 from moejax.data import splits
-from moejax.data.manifest import COLUMNS
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
@@ -40,14 +39,10 @@ def check(config) -> None:
             f"config key 'translate.width' is {config.translate.width}, which does not divide by translate.heads ="
             f" {config.translate.heads}"
         )
-    if config.report.spelling and not os.path.isfile(os.path.expanduser(config.report.spelling)):
-        raise BadValue(f"config key 'report.spelling' is {config.report.spelling!r}: no such file")
 
 
 def _data(config) -> None:
     data = config.data
-    if data.language not in languages.NAMES:
-        raise BadValue(f"config key 'data.language' is {data.language!r}; known: {', '.join(languages.NAMES)}")
     if config.translate.backend != "deepl" and config.translate.target not in languages.NAMES:
         known = ", ".join(languages.NAMES)
         raise BadValue(f"config key 'translate.target' is {config.translate.target!r}; known: {known}")
@@ -57,13 +52,6 @@ def _data(config) -> None:
             f" {data.max_seconds:g}"
         )
     splits.check(data.split, tuple(data.split_fractions), data.split_options.to_dict(), "config section 'data': ")
-    for name, wanted in config.base.select.items():
-        texts = [column for column, kind in COLUMNS.items() if str(kind) == "string"]
-        if name not in texts:
-            raise BadValue(f"config key 'base.select' names the column {name!r}; known: {', '.join(texts)}")
-        values = [wanted] if isinstance(wanted, str) else wanted
-        if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) for value in values):
-            raise BadValue(f"config key 'base.select.{name}' is {wanted!r}; it takes a list of text")
 
 
 def _vocabularies(config) -> None:
@@ -82,7 +70,6 @@ def _vocabularies(config) -> None:
 
 def _network(config) -> None:
     """What a base from scratch would be; of a pretrained one, its folder decides."""
-    own = _targets(config)
     if base.pretrained(config):
         if config.model.vocabulary:
             raise BadValue("model.vocabulary is for a base from scratch; model.pretrained brings its own")
@@ -101,43 +88,18 @@ def _network(config) -> None:
             f"config key 'model.buckets' ends at {max(config.model.buckets):g} s; the network of model.size ="
             f" {config.model.size!r} and model.sizes hears {heard:g} s"
         )
-    depth, wrong = network.encoder_layers, [n for n in config.embed.layers if n > network.encoder_layers]
-    if wrong:
-        raise BadValue(
-            f"config key 'embed.layers' has {wrong[0]}; this encoder has layers 0 to {depth}, -1 is its output"
-        )
+    embed.check_layers(config.embed.layers, network.encoder_layers)
     if config.base.pack.seconds:
         packed.check(config, network)
     layers = inject.layer_paths(network)
     for path, patterns in (
-        ("mixture.targets", own),
+        ("mixture.targets", [t if isinstance(t, str) else t[0] for t in config.mixture.targets]),
         ("embed.gradient.targets", gradient_targets(config)),
     ):
         try:
             inject.matching(layers, patterns)
         except ValueError as error:
             raise BadValue(f"config key {path!r}: {error}") from None
-
-
-def _targets(config) -> list[str]:
-    """The patterns of mixture.targets."""
-    targets = config.mixture.targets
-    if not isinstance(targets, tuple | list) or not targets:
-        raise BadValue(f"config key 'mixture.targets' is {targets!r}; it takes a tuple of at least one pattern")
-    for target in targets:
-        own = target if isinstance(target, tuple | list) else (target, 1, 1.0)
-        if not (
-            len(own) == 3
-            and isinstance(own[0], str)
-            and type(own[1]) is int
-            and type(own[2]) in (int, float)
-            and 0 < own[1] <= 4096
-            and 0 < own[2] < 1e6
-        ):
-            raise BadValue(
-                f"config key 'mixture.targets' has {target!r}; each is a pattern, or (pattern, rank, alpha) above 0"
-            )
-    return [target if isinstance(target, str) else target[0] for target in targets]
 
 
 def gradient_targets(config) -> tuple[str, ...]:
@@ -152,26 +114,16 @@ def _base(config) -> None:
             f"config key 'base.word_strings' is {section.word_strings}, of base.readings = {section.readings}: strings"
             " are a part of the readings, so at most as many"
         )
-    words = tuple(section.string_words)
-    if words and (len(words) != 2 or words[0] > words[1]):
-        raise BadValue(
-            f"config key 'base.string_words' is {words}; it takes (fewest, most), or () for as many as texts"
-        )
     if section.ctc and base.pretrained(config):
         raise BadValue("config key 'base.ctc' is for a base from scratch; with model.pretrained it must be 0")
     if section.timestamps and not section.pack.seconds:
         raise BadValue("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")
-    for name in ("lead", "gap", "noise_level"):
-        if section.pack[name][0] > section.pack[name][1]:
-            raise BadValue(f"config key 'base.pack.{name}' is {tuple(section.pack[name])}; it takes (lowest, highest)")
     if section.pack.seconds:
         packed.phases(section)
 
 
 def _cluster(config) -> None:
-    names = [f"h{layer}" if layer >= 0 else "output" for layer in config.embed.layers]
-    if len(set(names)) < len(names):
-        raise BadValue(f"config key 'embed.layers' is {tuple(config.embed.layers)}: a layer stands there twice")
+    names = embed.layer_names(config.embed.layers)
     unknown = [name for name in config.cluster.layers if name not in (*names, "auto")]
     if unknown:
         known = ", ".join((*names, "auto"))
@@ -180,9 +132,6 @@ def _cluster(config) -> None:
         raise BadValue("config key 'cluster.layers' has 'auto' beside others; it stands alone")
     if config.cluster.signal not in ("embedding", *config.embed.signals):
         raise BadValue(f"cluster.signal={config.cluster.signal!r} needs embed.signals=({config.cluster.signal!r},)")
-    size = config.cluster.hdbscan.min_cluster_size
-    if size == 1:
-        raise BadValue("config key 'cluster.hdbscan.min_cluster_size' is 1; it takes at least 2, or 0 for automatic")
 
 
 def _gate(config) -> None:

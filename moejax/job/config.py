@@ -1,7 +1,8 @@
-"""The configuration: one default for every key, and errors that name the key that does not exist.
+"""The configuration: what a config file says laid over the defaults, and errors that name the key that does not exist.
 
-Each stage module declares its own sections (`DEFAULTS`) beside the code that reads them. A config file lists only what
-differs; `resolve` lays it over the defaults, locks the result, and refuses what no stage would read.
+Every key is declared once (`work.fields`) beside the code that reads it. A config file lists only what differs;
+`resolve` lays it over the defaults, locks the result, and refuses what no stage would read. `python -m
+moejax.job.config > docs/config.md` writes the page that lists all keys.
 """
 
 import ast
@@ -15,29 +16,18 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import RequiredValueError
 
 from moejax.errors import BadType, BadValue, NotThere, UnknownName
-from moejax.job import choices, combinations, limits
-from moejax.job.stages import SECTIONS
+from moejax.job import combinations
+from moejax.job.stages import FIELDS, SECTIONS, STAGES
+from moejax.work import fields
+from moejax.work.fields import Field
 
 # Sections whose keys are the user's own (column maps, loader options): anything goes below them.
-OPEN = {
-    "data.columns",
-    "data.options",
-    "data.split_options",
-    "base.select",
-    "model.sizes",
-    "describe.columns",
-    "variants",
-    "tune",
-}
+OPEN = {key for key, field in FIELDS.items() if field.open}
 
 
 def defaults() -> ConfigDict:
     """Every section with every key."""
-    config = ConfigDict({"seed": 0, "train_seed": 0, "name": "experiment"})
-    for declared in SECTIONS:
-        for section, values in declared.items():
-            config[section] = ConfigDict(values)
-    return config
+    return ConfigDict(fields.defaults(SECTIONS))
 
 
 def resolve(user: ConfigDict) -> ConfigDict:
@@ -56,8 +46,7 @@ def resolve(user: ConfigDict) -> ConfigDict:
 
 def check(config: ConfigDict) -> None:
     """ValueError for the first key, or the first keys together, that cannot be run."""
-    limits.check(config.to_dict(), defaults().to_dict(), skip=OPEN)
-    choices.check(config)
+    fields.check(SECTIONS, config.to_dict())
     combinations.check(config)
 
 
@@ -118,9 +107,7 @@ def _lay_over(config: ConfigDict, user, prefix: str) -> None:
         key = str(key)
         path = f"{prefix}{key}"
         if key not in config and prefix.rstrip(".") not in OPEN:
-            near = difflib.get_close_matches(key, list(config.keys()), n=1)
-            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
-            raise UnknownName(f"config has no key {path!r}{hint} (valid here: {', '.join(sorted(config.keys()))})")
+            raise UnknownName(_unknown(path, prefix, key, config.keys()))
         if prefix.rstrip(".") in OPEN:
             with config.unlocked():
                 config[key] = value
@@ -176,9 +163,78 @@ def explain(error: str, argv, config) -> str:
         node, walked = config, ""
         for part in path.split("."):
             if not isinstance(node, ConfigDict) or part not in node:
-                known = sorted(node.keys()) if isinstance(node, ConfigDict) else []
-                near = difflib.get_close_matches(part, known, n=1)
-                hint = f"; did you mean {walked}{near[0]}?" if near else ""
-                return f"config has no key {path!r}{hint} (valid here: {', '.join(known)})"
+                return _unknown(path, walked, part, node.keys() if isinstance(node, ConfigDict) else ())
             node, walked = node[part], f"{walked}{part}."
     return " ".join(error.split())
+
+
+def _unknown(path: str, prefix: str, part: str, known) -> str:
+    """One line for a key that does not exist: the nearest of the `known` ones below `prefix`, and all of them."""
+    near = difflib.get_close_matches(part, known, n=1)
+    hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+    return f"config has no key {path!r}{hint} (valid here: {', '.join(sorted(known))})"
+
+
+def help_text(key: str | None = None) -> str:
+    """What `moejax config --help [KEY]` prints: every key with its default and its meaning in a line, or all about one
+    key, or those of one section. Errors: UnknownName for a key that does not exist, with the nearest.
+    """
+    if key is None:
+        found = [(path, field, field.doc.partition("\n")[0]) for path, field in FIELDS.items()]
+        return "".join(f"{path} = {field.default!r}\n    {line}\n" for path, field, line in found)
+    node, walked = SECTIONS, ""
+    for part in key.split("."):
+        if isinstance(node, Field) and node.open:  # one of the user's own keys
+            key = walked.rstrip(".")
+            break
+        if isinstance(node, Field) or part not in node:
+            raise UnknownName(_unknown(key, walked, part, () if isinstance(node, Field) else node))
+        node, walked = node[part], f"{walked}{part}."
+    found = {key: node} if isinstance(node, Field) else fields.flat(node, walked)
+    return "\n".join(_about(path, field) for path, field in found.items())
+
+
+def _about(path: str, field: Field) -> str:
+    lines = [*field.doc.split("\n"), f"takes {field.allowed()}"]
+    lines += ["changes no result"] if field.no_result is True else []
+    return f"{path} = {field.default!r}\n" + "".join(f"    {line}\n" for line in lines)
+
+
+PAGE = """# Config keys
+
+Every key of a config with its default, what it takes and what it means. `moejax config --help KEY` prints the same; any
+key can be set in a config file or by `--config.SECTION.KEY=VALUE` on the command line. A change makes the stages run
+again that read the section, and those that need them.
+
+This page is written by `python -m moejax.job.config > docs/config.md`.
+"""
+
+
+def markdown() -> str:
+    """docs/config.md."""
+    alone = {name: node for name, node in SECTIONS.items() if isinstance(node, Field)}
+    parts = [PAGE, "## Outside all sections\n", _table(alone)]
+    for section, node in SECTIONS.items():
+        if section not in alone:
+            readers = [n for n, stage in STAGES.items() if section in {read.split(".")[0] for read in stage.reads}]
+            said = f"Read by {', '.join(readers)}." if readers else "No stage runs again because of it."
+            parts += [f"## {section}\n", f"{said}\n", _table(fields.flat(node))]
+    return "\n".join(parts)
+
+
+def _table(rows: dict[str, Field]) -> str:
+    lines = ["| key | default | takes | meaning |", "|---|---|---|---|"]
+    for key, field in rows.items():
+        doc = field.doc + "\nChanges no result." * (field.no_result is True)
+        cells = (f"`{key}`", f"`{field.default!r}`", _plain(field.allowed()), _plain(doc))
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text in a cell of a table."""
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", "<br>")
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

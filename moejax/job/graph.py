@@ -4,7 +4,6 @@ What a stage depends on (`stage_inputs`): the seed (of training too, where it tr
 reads from outside the workdir, and what the stages before it pass on; `work.stage.Stage` says what refines this.
 """
 
-import fnmatch
 import functools
 import importlib.metadata
 import subprocess
@@ -13,11 +12,15 @@ from pathlib import Path
 
 from moejax.errors import BadValue
 from moejax.job import config as configs
-from moejax.job.stages import STAGES
+from moejax.job.stages import FIELDS, STAGES
 from moejax.runtime import allocator, processes, watchdog
 from moejax.runtime.files import sweep, write_json
 from moejax.work.folder import Work, digest, flatten
-from moejax.work.sections import NOT_RESULTS
+
+# Keys that change no result (of open sections, those of the user's own), and inputs that say where something lies and
+# when it was written.
+IDLE = {idle for key, field in FIELDS.items() for idle in field.idle(key)}
+LOCATIONS = {key for key, field in FIELDS.items() if field.location} | {"input"}
 
 
 def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
@@ -135,9 +138,7 @@ def stage_inputs(name: str, config, passed: dict) -> dict:
     if _idle(name, config):
         return {STAGES[name].switch: ()}
     inputs = flatten(sections_of(name, config))
-    ignored = [*NOT_RESULTS, *(pattern for stage in STAGES.values() for pattern in stage.not_results)]
-    ignored += STAGES[name].without
-    inputs = {key: value for key, value in inputs.items() if not any(fnmatch.fnmatch(key, p) for p in ignored)}
+    inputs = {key: value for key, value in inputs.items() if key not in IDLE and key not in STAGES[name].without}
     inputs.update({f"stage {need}": passed[need] for need in STAGES[name].needs if not _idle(need, config)})
     return inputs
 
@@ -149,10 +150,12 @@ def _idle(name: str, config) -> bool:
 
 
 def passing(name: str, inputs: dict, summary: dict) -> str:
-    """The digest by which later stages know this one: of its inputs, with its content in place of its locations."""
+    """The digest by which later stages know this one: of its inputs, with its content in place of its locations, so
+    that a corpus that was copied or touched is described once more and nothing is trained anew.
+    """
     if "content" not in summary:
         return digest(inputs)
-    kept = {key: value for key, value in inputs.items() if key not in STAGES[name].locations}
+    kept = {key: value for key, value in inputs.items() if key not in LOCATIONS}
     return digest({**kept, "content": summary["content"]})
 
 

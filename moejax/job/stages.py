@@ -1,23 +1,31 @@
-"""All stages in the order in which they run, and all config sections."""
+"""All stages in the order in which they run, and all config sections with every key."""
 
 from moejax.cohorts import embed
 from moejax.cohorts import stage as cluster
 from moejax.report import stage as report
 from moejax.systems import evaluate, translate
 from moejax.training import adapters, base, describe, hyper, mixture
-from moejax.work import sections
+from moejax.work import fields, sections
+from moejax.work.fields import Field
 from moejax.work.stage import Stage
 
 STUDY = {
     "study": {
-        "kinds": ("lora", "lora_total", "full"),  # kinds of adapters.kinds that every seed trains, not the first alone
-        "systems": ("moe",),  # what a variant trains and decodes, unless it says so itself
-        "heldout_systems": ("base", "lora_total", "moe"),  # the same where a cohort is held out
+        "kinds": Field(
+            ("lora", "lora_total", "full"),
+            "Kinds of adapters.kinds that every training seed trains, not the first alone.",
+            choices=tuple(adapters.KINDS),
+        ),
+        "systems": Field(("moe",), "Systems that a variant trains and decodes, unless it says so itself."),
+        "heldout_systems": Field(
+            ("base", "lora_total", "moe"), "Systems that are trained and decoded where a cohort is held out."
+        ),
     },
-    # {name: {section: {key: value}}}: what `--variants` changes, one run each
-    "variants": {},
-    # {system: {section: {key: (values, ...)}}}: every combination is tried, dev WER chooses; before all else
-    "tune": {},
+    "variants": Field({}, "{name: {section: {key: value}}}: what --variants changes, one run each."),
+    "tune": Field(
+        {},
+        "{system: {section: {key: (values, ...)}}}: every combination is tried before all else, dev WER chooses.",
+    ),
 }
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -26,4 +34,6 @@ STAGES: dict[str, Stage] = {
         *(adapters.STAGE, hyper.STAGE, evaluate.STAGE, translate.STAGE, report.STAGE),
     )
 }
-SECTIONS = [*(stage.sections for stage in STAGES.values()), sections.SECTIONS, STUDY]
+DECLARED = (sections.RUN, *(stage.sections for stage in STAGES.values()), sections.SECTIONS, STUDY)
+SECTIONS = {name: section for declared in DECLARED for name, section in declared.items()}
+FIELDS = fields.flat(SECTIONS)

@@ -5,31 +5,56 @@ table.csv, table.md, errors.md, summary.json, report.html, figures/*.png, and of
 seeds_differences.csv.
 """
 
+import os
 import time
 
+from moejax.errors import BadValue
 from moejax.report import errors_page, figures, findings, inputs, page, study, summary, table_page
 from moejax.report.console import console_summary
 from moejax.runtime.files import write_bytes, write_json, write_text
+from moejax.text.normalize import NORMALIZERS
+from moejax.work.fields import Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+
+def _file_that_is_there(key, file):
+    if file and not os.path.isfile(os.path.expanduser(file)):
+        raise BadValue(f"config key {key!r} is {file!r}: no such file")
+
+
+SECTIONS = {
     "report": {
-        "normalizer": "lower",  # none, lower, basic, english: what reference and hypothesis may differ in
-        "spelling": "",  # JSON file of British to American words, for english
-        "draws": 1000,  # bootstrap samples behind every interval
-        "typical": "typical",  # name of the cohort that is not atypical; "" for none (no atypical rate is given then)
-        # Systems in figures and on top
-        "main": (
-            *("base", "full", "lora", "lora_total", "lora_merged", "moe_frozen", "moe"),
-            *("moe_oracle", "moe_mean_gate", "moe_random_gate"),
-            *("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB"),
+        "normalizer": Field(
+            "lower",
+            "What reference and hypothesis may differ in without it counting as an error.\n"
+            "none: white space; lower: case and punctuation too; basic and english: Whisper's rules.",
+            choices=tuple(NORMALIZERS),
         ),
-        "against": ("lora_total", "lora"),  # every system is compared with these, with intervals
-        "worst": 15,  # utterances listed in the error analysis
-        "figures": True,
+        "spelling": Field(
+            "",
+            'JSON file of British to American words, for the normalizer english; "" for none.',
+            rule=_file_that_is_there,
+            takes='a file, or ""',
+        ),
+        "draws": Field(1000, "Bootstrap samples behind every interval.", limits=(1, 10_000_000)),
+        "typical": Field(
+            "typical",
+            'Name of the cohort that is not atypical; "" for none (no atypical rate is given then).',
+        ),
+        "main": Field(
+            (
+                *("base", "full", "lora", "lora_total", "lora_merged", "moe_frozen", "moe"),
+                *("moe_oracle", "moe_mean_gate", "moe_random_gate"),
+                *("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB"),
+            ),
+            "Systems in figures and on top, of those that there are.",
+        ),
+        "against": Field(("lora_total", "lora"), "Systems that every system is compared with, with intervals."),
+        "worst": Field(15, "Utterances that the error analysis lists."),
+        "figures": Field(True, "Whether figures are drawn."),
     }
 }
-__all__ = ["DEFAULTS", "console_summary", "run"]
+__all__ = ["SECTIONS", "console_summary", "run"]
 
 
 def run(cfg, work) -> dict:
@@ -61,4 +86,4 @@ def texts(found: findings.Findings, drawn: dict[str, bytes]) -> dict[str, str]:
     return made
 
 
-STAGE = Stage("report", run, needs=("evaluate", "translate"), reads=("report",), sections=DEFAULTS)
+STAGE = Stage("report", run, needs=("evaluate", "translate"), reads=("report",), sections=SECTIONS)

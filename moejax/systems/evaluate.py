@@ -6,7 +6,9 @@ import time
 
 import numpy as np
 
+from moejax.data.manifest import SPLITS
 from moejax.data.pipeline import eval_batches, loader
+from moejax.nn import quantize
 from moejax.runtime import faults
 from moejax.runtime.files import read_json, read_jsonl, write_json, write_text
 from moejax.runtime.sharding import shard_batch
@@ -16,15 +18,22 @@ from moejax.tasks import asr
 from moejax.train.checkpoint import digest_of
 from moejax.training import gate_inputs
 from moejax.work.context import Context
+from moejax.work.fields import BATCH, Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+SECTIONS = {
     "evaluate": {
-        "split": "test",
-        "batch_size": 32,
-        "systems": (),  # names or kinds to decode; () for all that were trained
-        "weights": "",  # format of the backbone in decoding: float32, bfloat16 or int8; "" is model.weights
-        "speaker_scope": "own",  # own: lora_<speaker> decodes its own speaker's utterances; all: everybody's
+        "split": Field("test", "Part that is decoded and scored.", choices=tuple(SPLITS)),
+        "batch_size": Field(32, "Utterances in a batch, over all devices.", limits=BATCH),
+        "systems": Field((), "Names of the systems that are decoded; () for all that were trained."),
+        "weights": Field(
+            "", 'Number format of the backbone in decoding; "" is model.weights.', choices=("", *quantize.KINDS)
+        ),
+        "speaker_scope": Field(
+            "own",
+            "Which utterances lora_<speaker> decodes.\nown: those of its own speaker; all: everybody's.",
+            choices=("own", "all"),
+        ),
     },
 }
 
@@ -153,4 +162,4 @@ def _record(context, row, hypothesis, route, seconds) -> dict:
     }
 
 
-STAGE = Stage("evaluate", run, needs=("joint", "adapters", "hyper"), reads=("evaluate",), sections=DEFAULTS)
+STAGE = Stage("evaluate", run, needs=("joint", "adapters", "hyper"), reads=("evaluate",), sections=SECTIONS)

@@ -19,30 +19,10 @@ from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import save_params
 from moejax.training import fitting
+from moejax.work import fields
 from moejax.work.context import Context
+from moejax.work.fields import Field
 from moejax.work.stage import Stage
-
-DEFAULTS = {
-    "translate": {
-        **fitting.PLAIN,
-        "backend": "auto",  # auto: offline where the corpus has translations, else none; offline, deepl, none
-        "target": "de",
-        "systems": ("base", "lora", "lora_total", "moe_frozen", "moe"),
-        "reference_text": True,  # also translate the true transcripts: what perfect recognition would score
-        # The offline translator.
-        "steps": 600,
-        "batch_size": 64,
-        "width": 128,
-        "layers": 2,
-        "heads": 4,
-        "vocab_size": 1000,
-        # Builtin corpus only: more sentences of its grammar, none of them of another part than train
-        "extra_pairs": 6000,
-        # DeepL. The key is read from the environment variable DEEPL_AUTH_KEY.
-        "deepl_server": "",
-        "deepl_cache": "~/.cache/moejax/deepl",
-    },
-}
 
 
 def run(cfg, work) -> dict:
@@ -51,8 +31,6 @@ def run(cfg, work) -> dict:
     rows = context.corpus.rows(cfg.evaluate.split)
     references = context.corpus.manifest.column("translation")[rows]
     backend = cfg.translate.backend
-    if backend not in BACKENDS:
-        raise BadValue(f"unknown translate.backend {backend!r}; known: {', '.join(BACKENDS)}")
     if backend == "auto":
         backend = "offline" if any(references) else "none"
     if backend == "none":
@@ -184,6 +162,37 @@ def _pairs(context) -> list[tuple[str, str]]:
 
 
 BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl}
-
-
-STAGE = Stage("translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=DEFAULTS)
+SECTIONS = {
+    "translate": {
+        **fields.but(fitting.PLAIN, steps=600, batch_size=64),  # of the offline translator
+        "backend": Field(
+            "auto",
+            "Translator of the hypotheses.\n"
+            "auto: offline where the corpus has translations, else none; offline: trained here on the corpus' parallel"
+            " text; deepl: the service, whose key is read from the environment variable DEEPL_AUTH_KEY.",
+            choices=tuple(BACKENDS),
+        ),
+        "target": Field("de", "Language that is translated into, by its code.", needed=True),
+        "systems": Field(
+            ("base", "lora", "lora_total", "moe_frozen", "moe"),
+            "Systems whose hypotheses are translated, where they were evaluated.",
+        ),
+        "reference_text": Field(
+            True, "Whether the true transcripts are translated too: what perfect recognition would score."
+        ),
+        "width": Field(
+            128, "Width of the offline translator's layers; it divides by translate.heads.", limits=(1, 65536)
+        ),
+        "layers": Field(2, "Layers of the offline translator, in encoder and decoder each.", limits=(1, 1000)),
+        "heads": Field(4, "Attention heads of the offline translator.", limits=(1, 1000)),
+        "vocab_size": Field(1000, "Most entries of the offline translator's vocabulary.", limits=(256, 1_000_000)),
+        "extra_pairs": Field(
+            6000,
+            "Sentence pairs of its grammar that the builtin corpus adds to the offline translator's training.\n"
+            "None of them is of another part than train.",
+        ),
+        "deepl_server": Field("", 'Address of the DeepL server; "" for the usual one.'),
+        "deepl_cache": Field("~/.cache/moejax/deepl", "Folder in which what DeepL answered is kept."),
+    },
+}
+STAGE = Stage("translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=SECTIONS)

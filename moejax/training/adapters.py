@@ -20,18 +20,9 @@ from moejax.tasks import asr
 from moejax.train.checkpoint import save_params
 from moejax.training import encoder_states, fitting, gate_inputs, network
 from moejax.work.context import Context
+from moejax.work.fields import STEPS, Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
-    "adapters": {
-        **fitting.TRAIN,
-        **fitting.DEV,  # for the kinds that are one system
-        "steps": 0,  # 0: as many as experts and joint together
-        "kinds": ("lora", "lora_total", "cohort", "speaker"),  # and full; cohort brings lora_merged too
-        "total_learning_rate": 0.0,  # of lora_total; 0: the same as learning_rate
-        "full_learning_rate": 0.0,  # of full; 0: a tenth of learning_rate
-    },
-}
 MANY = ("cohort", "speaker")  # kinds of several systems; the others have the name of their one
 FULL, MERGED = "full", "lora_merged"
 
@@ -42,9 +33,6 @@ def run(cfg, work) -> dict:
     """
     context = Context(cfg, work)
     rows = gate_inputs.training_rows(context)
-    unknown = [kind for kind in cfg.adapters.kinds if kind not in KINDS]
-    if unknown:
-        raise BadValue(f"unknown adapter kind {unknown[0]!r}; known: {', '.join(KINDS)}")
     planned = {kind: KINDS[kind](context, rows) for kind in cfg.adapters.kinds if kind != FULL}
     names = [name for found, _, _ in planned.values() for name in found]
     names += [MERGED] if "cohort" in planned else []
@@ -181,15 +169,32 @@ def _by(column):
 
 # How each kind of LoRA is laid out; the whole network is none.
 KINDS = {"lora": _one, "lora_total": _total, "cohort": _by("cohort"), "speaker": _by("speaker"), FULL: None}
-
-
 SINGLE = tuple(kind for kind in KINDS if kind not in MANY)
+
+SECTIONS = {
+    "adapters": {
+        **fitting.TRAIN,
+        **fitting.DEV,  # for the kinds that are one system
+        "steps": Field(0, "Optimizer steps of each kind; 0: as many as experts and joint together.", limits=STEPS),
+        "kinds": Field(
+            ("lora", "lora_total", "cohort", "speaker"),
+            "Baselines that are trained.\n"
+            "lora: one LoRA of an expert's rank; lora_total: one as large as the mixture; cohort: one for each cohort,"
+            " and lora_merged, their mean; speaker: one for each speaker; full: the whole network.",
+            choices=tuple(KINDS),
+        ),
+        "total_learning_rate": Field(0.0, "Learning rate of lora_total; 0: adapters.learning_rate.", limits=(0.0, 1.0)),
+        "full_learning_rate": Field(
+            0.0, "Learning rate of full; 0: a tenth of adapters.learning_rate.", limits=(0.0, 1.0)
+        ),
+    },
+}
 STAGE = Stage(
     "adapters",
     run,
     needs=("describe", "base", "gate"),
     together=True,
     reseeded=True,
-    sections=DEFAULTS,
+    sections=SECTIONS,
     reads=("model.weights", "mixture", "gate", "adapters", *fitting.BUDGET),
 )

@@ -14,10 +14,11 @@ from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import hf_whisper
 from moejax.data.collate import Collator, Utterances
+from moejax.data.manifest import COLUMNS
 from moejax.data.pipeline import BatchPlan
 from moejax.decode import alignment_heads
 from moejax.errors import BadValue, NotThere
-from moejax.nn import functional, whisper
+from moejax.nn import functional, quantize, whisper
 from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.speech import synthetic
@@ -25,43 +26,105 @@ from moejax.tasks import asr
 from moejax.text.tokenizer import Tokenizer
 from moejax.training import fitting, packed
 from moejax.work.context import Context, bucket_samples
+from moejax.work.fields import STEPS, Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+
+def _string_words(key, words):
+    if words and (len(words) != 2 or words[0] > words[1]):
+        raise BadValue(f"config key {key!r} is {tuple(words)}; it takes (fewest, most), or () for as many as texts")
+
+
+def _select(key, columns):
+    """Names of text columns of the manifest, and lists of values in them."""
+    for name, wanted in columns.items():
+        texts = [column for column, kind in COLUMNS.items() if str(kind) == "string"]
+        if name not in texts:
+            raise BadValue(f"config key {key!r} names the column {name!r}; known: {', '.join(texts)}")
+        values = [wanted] if isinstance(wanted, str) else wanted
+        if not isinstance(values, list | tuple) or not values or not all(isinstance(value, str) for value in values):
+            raise BadValue(f"config key '{key}.{name}' is {wanted!r}; it takes a list of text")
+
+
+SECTIONS = {
     "model": {
-        "pretrained": "",  # Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch
-        "size": "micro",  # a key of moejax.nn.whisper.SIZES, used without `pretrained`
-        "sizes": {},  # what to change in that size, such as {"encoder_layers": 4, "hop": 160}
-        "vocabulary": "",  # folder of a published vocabulary (multilingual.tiktoken); "" learns one from the corpus
-        "vocab_size": 600,  # upper limit of the vocabulary learnt from the corpus
-        "dtype": "float32",  # activations of the backbone; bfloat16 on accelerators
-        # How the frozen backbone is kept from `embed` on: float32, bfloat16 or int8; "" is dtype. The base stage itself
-        # trains and writes float32.
-        "weights": "",
-        "buckets": (2.0, 4.0, 6.0),  # audio lengths in seconds: one compilation each. Pretrained: (30.0,)
+        "pretrained": Field(
+            "",
+            'Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch.\n'
+            "A relative path is relative to where the command runs.",
+            location=True,
+        ),
+        "size": Field(
+            "micro", "Size of the network, used where model.pretrained is empty.", choices=tuple(whisper.SIZES)
+        ),
+        "sizes": Field(
+            {},
+            "What to change in that size, such as {'encoder_layers': 4, 'hop': 160}.\n"
+            "The keys are the fields of moejax.nn.whisper.WhisperConfig.",
+        ),
+        "vocabulary": Field(
+            "", 'Folder of a published vocabulary (multilingual.tiktoken); "" learns one from the corpus.'
+        ),
+        "vocab_size": Field(
+            600, "Most entries of the vocabulary that is learnt from the corpus.", limits=(256, 1_000_000)
+        ),
+        "dtype": Field(
+            "float32",
+            "Number format of the backbone's activations; bfloat16 suits accelerators.",
+            choices=("float32", "bfloat16", "float16"),
+        ),
+        "weights": Field(
+            "",
+            'Number format in which the frozen backbone is kept from the stage embed on; "" is model.dtype.\n'
+            "The base stage itself trains and writes float32.",
+            choices=("", *quantize.KINDS),
+        ),
+        "buckets": Field(
+            (2.0, 4.0, 6.0),
+            "Audio lengths in seconds to which utterances are padded: one compilation each.\n"
+            "A pretrained Whisper takes (30.0,).",
+            limits=(0.01, 30.0),
+            needed=True,
+        ),
     },
     "base": {
         **fitting.TRAIN,
-        # Manifest columns that the base is trained on, such as {"cohort": ["typical"]}; {} for all of train
-        "select": {},
-        "ctc": 0.0,  # weight of an auxiliary CTC loss on the encoder, from scratch only
-        "readings": 0,  # synthesised readings of the training texts mixed in (needs the quickstart extra)
-        "word_strings": 0,  # of these readings, how many read random strings of training words instead
-        # Words in such a string, fewest and most; () as many as the training texts have. Attention finds its way
-        # through short strings first
-        "string_words": (),
-        "repeat": 1,  # how often the real part stands in an epoch beside the readings
-        # Steps before all others on what fits the smallest bucket: sounds are learnt there before attention has to find
-        # them, in cheap steps
-        "short_steps": 0,
-        "finetune_steps": 0,  # steps on the real part alone, after `steps` on the mix, at a tenth of the learning rate
-        "timestamps": False,  # targets with times; needs windows (pack.seconds)
-        "pack": packed.DEFAULTS,  # utterances joined into windows as published models hear them
+        "select": Field(
+            {},
+            "Values of manifest columns that the base is trained on, such as {'cohort': ['typical']}; {} for all of"
+            " train.",
+            rule=_select,
+        ),
+        "ctc": Field(0.0, "Weight of an auxiliary CTC loss on the encoder, from scratch only.", limits=(0.0, 1000.0)),
+        "readings": Field(
+            0, "Synthesised readings of the training texts that are mixed in (needs the quickstart extra)."
+        ),
+        "word_strings": Field(0, "Of these readings, how many read random strings of training words instead."),
+        "string_words": Field(
+            (),
+            "Fewest and most words of such a string; () as many as the training texts have.\n"
+            "Attention finds its way through short strings first.",
+            kind=int,
+            limits=(1, 1000),
+            rule=_string_words,
+            takes="(fewest, most): two whole numbers at least 1 and at most 1000, or ()",
+        ),
+        "repeat": Field(1, "How often the real part stands in an epoch beside the readings.", limits=(1, 1_000_000)),
+        "short_steps": Field(
+            0,
+            "Steps before all others, on what fits the smallest bucket.\n"
+            "Sounds are learnt there before attention has to find them, in cheap steps.",
+            limits=STEPS,
+        ),
+        "finetune_steps": Field(
+            0,
+            "Steps on the real part alone, after base.steps on the mix, at a tenth of the learning rate.",
+            limits=STEPS,
+        ),
+        "timestamps": Field(False, "Whether targets have times; needs windows (base.pack.seconds)."),
+        "pack": packed.SECTION,
     },
 }
-
-
-LOCATIONS = ("model.pretrained", "input")
 
 
 def pretrained(cfg) -> str:
@@ -150,9 +213,7 @@ def generation(folder, config) -> dict:
 
 
 def from_scratch(cfg) -> whisper.WhisperConfig:
-    """The network of `model.size` and `model.sizes`. Errors: an unknown size or field, naming the known ones."""
-    if cfg.model.size not in whisper.SIZES:
-        raise BadValue(f"unknown model.size {cfg.model.size!r}; known: {', '.join(whisper.SIZES)}")
+    """The network of `model.size` and `model.sizes`. Errors: a field that cannot have such a value."""
     return dataclasses.replace(whisper.SIZES[cfg.model.size], **cfg.model.sizes.to_dict())
 
 
@@ -286,6 +347,5 @@ STAGE = Stage(
     without=("model.weights",),
     together=True,
     outside=inputs,
-    locations=LOCATIONS,
-    sections=DEFAULTS,
+    sections=SECTIONS,
 )

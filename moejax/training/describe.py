@@ -23,37 +23,91 @@ from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
 from moejax.errors import BadValue
 from moejax.runtime.files import write_json, write_text
+from moejax.text import languages
+from moejax.work.fields import COUNT, SEED, SHARE, Field, above, below
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+SECTIONS = {
     "data": {
-        "source": "builtin",  # builtin, folder, hf, digits
-        "root": "",  # the folder of the corpus; for hf a folder or a dataset id
-        "columns": {},  # {field of the manifest: column of the corpus}, for folder and hf
-        "options": {},  # further arguments of the source's load()
-        "language": "en",  # of the transcripts: the language token of the decoder's prefix
-        "cache_dir": "",  # where the builtin source keeps what it synthesised; "" for its own choice
-        "seed": 0,  # of splits, sample and what a source draws; apart from the training seed, which never moves a split
-        "split": "per_speaker",  # per_speaker, speaker_disjoint, prompt_disjoint, cohort_heldout, official
-        "split_fractions": (0.8, 0.1, 0.1),  # train, dev, test
-        "split_options": {},  # prompts / stratify, test_speakers, dev_speakers / test_cohorts / dev_by
-        # Speakers of whom only test utterances stay, so that test holds known and new voices side by side: names, or a
-        # share of every cohort's speakers (rounded up)
-        "unseen_speakers": (),
-        "unseen_share": 0.0,
-        "sample_share": 0.2,  # of train, for embeddings, clusters and expert pretraining
-        "min_seconds": 0.1,
-        "max_seconds": 30.0,  # Whisper's window; longer recordings are skipped, not cut: their text would not fit
-        "silence_db": -60.0,  # below this level throughout, a recording is silent
-        "max_skipped_share": 0.05,  # more than this share skipped stops the run
+        "source": Field("builtin", "Kind of corpus: which loader reads it.", choices=tuple(SOURCES)),
+        "root": Field(
+            "", "Folder of the corpus; for hf a folder or the id of a dataset. builtin needs none.", location=True
+        ),
+        "columns": Field({}, "{field of the manifest: column of the corpus}, for the sources folder and hf."),
+        "options": Field(
+            {},
+            "Further arguments of the source's load(), by their names.\n"
+            "Such as speakers_per_cohort of builtin, metadata of folder, split of hf.",
+            no_result=("workers",),
+        ),
+        "language": Field(
+            "en",
+            "Language of the transcripts, by its code: the language token of the decoder's prefix.",
+            choices=tuple(languages.NAMES),
+            needed=True,
+        ),
+        "cache_dir": Field(
+            "", 'Folder where the builtin source keeps what it synthesised; "" for its own choice.', location=True
+        ),
+        "seed": Field(
+            0,
+            "Seed of splits, of the sample and of what a source draws.\n"
+            "Apart from the training seed, which never moves a split.",
+            limits=SEED,
+        ),
+        "split": Field(
+            "per_speaker",
+            "Rule by which utterances become train, dev and test.\n"
+            "per_speaker: every speaker is in all parts; speaker_disjoint: no speaker is in two; prompt_disjoint: no"
+            " sentence is in two; cohort_heldout: whole cohorts are test; official: as the corpus says.",
+            choices=tuple(splits.SCHEMES),
+        ),
+        "split_fractions": Field(
+            (0.8, 0.1, 0.1), "Shares of train, dev and test, which add up to 1.", limits=SHARE, length=3
+        ),
+        "split_options": Field(
+            {},
+            "Options of the rule in data.split.\n"
+            "per_speaker: prompts; speaker_disjoint: stratify, test_speakers, dev_speakers; cohort_heldout:"
+            " test_cohorts; official: dev_by.",
+        ),
+        "unseen_speakers": Field(
+            (),
+            "Names of speakers of whom only test utterances stay.\n"
+            "So that test holds known and new voices side by side.",
+        ),
+        "unseen_share": Field(
+            0.0,
+            "Share of every cohort's speakers (rounded up) who are unseen beside data.unseen_speakers.",
+            limits=(0.0, below(1)),
+        ),
+        "sample_share": Field(
+            0.2,
+            "Share of the training utterances that is the sample.\n"
+            "Embeddings of the sample are clustered, and the experts are pretrained on it.",
+            limits=(above(0), 1.0),  # without a sample there is nothing to cluster
+        ),
+        "min_seconds": Field(0.1, "Seconds below which a recording is skipped.", limits=(0.0, 30.0)),
+        "max_seconds": Field(
+            30.0,
+            "Seconds above which a recording is skipped; 30 is Whisper's window.\n"
+            "Longer ones are not cut, because their text would not fit.",
+            limits=(above(0), 30.0),
+        ),
+        "silence_db": Field(
+            -60.0, "Decibels of full scale: a recording below them throughout is silent.", limits=(-200.0, 0.0)
+        ),
+        "max_skipped_share": Field(
+            0.05, "Share of the utterances: more than this skipped stops the run.", limits=SHARE
+        ),
     },
     "describe": {
-        "threads": 2,  # that read and resample
-        "shown_groups": 40,  # lines of a table that are printed; the files have all
+        "threads": Field(2, "Threads that read and resample recordings.", limits=(1, 1024), no_result=True),
+        "shown_groups": Field(
+            40, "Lines of a table that are printed; the files have all.", limits=COUNT, no_result=True
+        ),
     },
 }
-NOT_RESULTS = ("describe.*", "data.options.workers")
-LOCATIONS = ("data.root", "data.cache_dir", "input")
 _FIELDS = (
     "translation",
     "translation_source",
@@ -110,10 +164,8 @@ def content(manifest: Manifest, recordings: list[str]) -> str:
 
 
 def load(cfg) -> list[Utterance]:
-    """The utterances of the corpus that `cfg.data` names; one-line errors for an unknown source or option, or none."""
+    """The utterances of the corpus that `cfg.data` names; one-line errors for an unknown option, or none."""
     source = cfg.data.source
-    if source not in SOURCES:
-        raise BadValue(f"data.source: unknown {source!r}; known: {', '.join(SOURCES)}")
     function, options = SOURCES[source], _plain(cfg.data.options)
     parameters = inspect.signature(function).parameters
     offered = {
@@ -372,7 +424,5 @@ STAGE = Stage(
     run,
     reads=("data", "describe"),
     outside=inputs,
-    locations=LOCATIONS,
-    not_results=NOT_RESULTS,
-    sections=DEFAULTS,
+    sections=SECTIONS,
 )

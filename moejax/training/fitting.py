@@ -17,44 +17,64 @@ from moejax.tasks import asr
 from moejax.text import normalize
 from moejax.train import loop, optim
 from moejax.train.checkpoint import digest_of, whole_array
+from moejax.train.optim import SCHEDULES
 from moejax.train.state import init_state, make_step, place
 from moejax.training import gate_inputs
 from moejax.work.context import Context, key_of
+from moejax.work.fields import BATCH, COUNT, STEPS, Field, above, below
 
 # Adapters and hypernetworks train as long as experts and joint together unless their own steps say otherwise.
 BUDGET = ("experts.steps", "joint.steps")
 # Keys that every training section has.
 PLAIN = {
-    "steps": 0,
-    "batch_size": 32,
-    "learning_rate": 3e-3,
-    "warmup": 20,
-    "schedule": "cosine",
-    "weight_decay": 0.0,
-    "clip": 1.0,
-    "b2": 0.98,  # of Adam; 0.999 remembers longer than these runs last
-    "checkpoint_every": 100,
-    "log_every": 10,
+    "steps": Field(0, "Optimizer steps.", limits=STEPS),
+    "batch_size": Field(32, "Utterances in a batch, over all devices.", limits=BATCH),
+    "learning_rate": Field(3e-3, "Learning rate at its highest, after the warmup.", limits=(above(0), 1.0)),
+    "warmup": Field(
+        20, "Steps in which the learning rate rises to its highest; at most all steps count.", limits=STEPS
+    ),
+    "schedule": Field(
+        "cosine",
+        "Course of the learning rate after the warmup.\ncosine and linear end at 0 with the last step, constant stays.",
+        choices=SCHEDULES,
+    ),
+    "weight_decay": Field(
+        0.0, "Decoupled weight decay (AdamW) of arrays with two or more axes; 0: none.", limits=(0.0, 100.0)
+    ),
+    "clip": Field(1.0, "Greatest norm of a step's gradient, which is scaled down to it; 0: no limit."),
+    "b2": Field(
+        0.98,
+        "Adam's share of the old in its mean of squared gradients.\n0.999 remembers longer than these runs last.",
+        limits=(0.0, below(1)),
+    ),
+    "checkpoint_every": Field(100, "Steps between two saved checkpoints.", limits=COUNT, no_result=True),
+    "log_every": Field(10, "Steps between two lines of metrics.", limits=COUNT, no_result=True),
 }
 # Those of sections that train on speech: noise in training (0 turns each off).
 NOISES = {
-    "dropout": 0.0,
-    "smoothing": 0.0,
-    "spec": False,  # SpecAugment
-    "time_masks": 2,
-    "time_width": 10,
-    "freq_masks": 2,
-    "freq_width": 12,
-    "warp_time": 0.0,  # tempo within 1 +- this
-    "warp_freq": 0.0,  # vocal-tract length within 1 +- this
-    "level": 0.0,  # gain and spectral slope in log-mel units
+    "dropout": Field(0.0, "Share of activations that are dropped in training.", limits=(0.0, below(1))),
+    "smoothing": Field(
+        0.0, "Label smoothing: share of a target's probability that all other tokens get.", limits=(0.0, below(1))
+    ),
+    "spec": Field(False, "SpecAugment: whether bands of time and frequency are masked in training."),
+    "time_masks": Field(2, "Masked stretches of time in an utterance, with spec.", limits=(0, 1000)),
+    "time_width": Field(10, "Longest masked stretch, in mel frames; at most a fifth of the utterance."),
+    "freq_masks": Field(2, "Masked bands of frequency in an utterance, with spec.", limits=(0, 1000)),
+    "freq_width": Field(12, "Widest masked band, in mel bins."),
+    "warp_time": Field(0.0, "Tempo is changed by a random factor within 1 +- this.", limits=(0.0, 0.9)),
+    "warp_freq": Field(0.0, "Vocal-tract length is changed by a random factor within 1 +- this.", limits=(0.0, 0.9)),
+    "level": Field(0.0, "Greatest random gain and spectral slope, in log-mel units.", limits=(0.0, 100.0)),
 }
 TRAIN = {**PLAIN, **NOISES}
 DEV = {
-    "evals": 4,  # how often in a stage one batch of dev is scored and logged; 0: never
-    # By which score a checkpoint is kept as the best: loss, its cross-entropy, or wer, for which the batch is decoded
-    # too (greedily; one compilation more)
-    "best": "loss",
+    "evals": Field(4, "How often in a stage one batch of dev is scored and logged; 0: never.", limits=(0, 10_000)),
+    "best": Field(
+        "loss",
+        "Score by which a checkpoint is kept as the best.\n"
+        "loss: the cross-entropy of the batch of dev; wer: its word error rate, for which it is decoded too (greedily;"
+        " one compilation more).",
+        choices=("loss", "wer"),
+    ),
 }
 
 

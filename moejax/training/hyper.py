@@ -18,31 +18,50 @@ import numpy as np
 from moejax.cohorts import projection
 from moejax.errors import BadValue
 from moejax.nn import functional
+from moejax.nn.hypernet import FORMS
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
 from moejax.train.checkpoint import save_params
 from moejax.training import fitting, gate_inputs, network
 from moejax.work.context import Context
+from moejax.work.fields import SHARE, SIZE, STEPS, Field
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+SYSTEMS = ("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB")
+SECTIONS = {
     "hyper": {
         **fitting.TRAIN,
-        "systems": (),  # of SYSTEMS; their views come by themselves
-        "cohorts": (),  # training cohorts of the systems called _AB
-        "form": "bank",  # bank: coefficients over low-rank atoms; trunk: whole factors from one shared trunk
-        "atoms": 8,  # of a bank, each of mixture.rank; a trunk makes one update of rank atoms x mixture.rank
-        "routed": 4,  # of the atoms, so many are experts that a softmax routes in moe_hyper_AB
-        "code": 8,  # width of what the layers are told of the condition
-        "hidden": 32,
-        "dims": 16,  # of the discriminant of the training speakers, which the condition is seen through
-        "steps": 0,  # 0: as many as experts and joint together
-        "cohort_share": 0.3,  # share of the steps in which the condition is the cohort's mean
-        "enroll": 5,  # utterances that a new speaker is known by
+        "steps": Field(0, "Optimizer steps of each system; 0: as many as experts and joint together.", limits=STEPS),
+        "systems": Field(
+            (),
+            "Hypernetworks and controls that are trained; () for none. Their views come by themselves.",
+            choices=SYSTEMS,
+        ),
+        "cohorts": Field((), "Training cohorts of the systems whose names end in _AB."),
+        "form": Field(
+            "bank",
+            "How updates are made.\n"
+            "bank: coefficients over low-rank atoms; trunk: whole factors from one shared trunk.",
+            choices=FORMS,
+        ),
+        "atoms": Field(
+            8,
+            "Atoms of a bank, each of mixture.rank.\nA trunk makes one update of rank hyper.atoms x mixture.rank.",
+            limits=SIZE,
+        ),
+        "routed": Field(4, "Of the atoms, so many are experts that a softmax routes in moe_hyper_AB.", limits=SIZE),
+        "code": Field(8, "Width of what the layers are told of the condition.", limits=SIZE),
+        "hidden": Field(32, "Width of the hidden layer between the condition and the code.", limits=SIZE),
+        "dims": Field(
+            16,
+            "Dimensions of the discriminant of the training speakers, which the condition is seen through.",
+            limits=SIZE,
+        ),
+        "cohort_share": Field(0.3, "Share of the steps in which the condition is the cohort's mean.", limits=SHARE),
+        "enroll": Field(5, "Utterances that a new speaker is known by.", limits=SIZE),
     },
 }
-SYSTEMS = ("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB")
 INDEX = ("hyper", "index.json")
 
 
@@ -222,5 +241,5 @@ STAGE = Stage(
     reseeded=True,
     switch="hyper.systems",
     reads=("model.weights", "mixture", "hyper", *fitting.BUDGET),
-    sections=DEFAULTS,
+    sections=SECTIONS,
 )

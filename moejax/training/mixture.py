@@ -13,59 +13,102 @@ import numpy as np
 from moejax.cohorts import projection
 from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
+from moejax.nn import gates
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.checkpoint import save_params
 from moejax.training import encoder_states, fitting, gate_inputs, network, probe
+from moejax.work import fields
 from moejax.work.context import Context
+from moejax.work.fields import SHARE, SIZE, STEPS, Field, above, below
 from moejax.work.stage import Stage
 
-DEFAULTS = {
+SECTIONS = {
     "gate": {
-        **fitting.PLAIN,
-        "steps": 300,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-3,
-        # utterance: logits of the whole utterance; layer: of each layer with experts; rank: of each rank of an expert;
-        # token: of each token in each decoder layer; label: the known cluster where there is one (recordings that are
-        # new have none); mixed: both; constant: the same for everybody, the control
-        "kind": "utterance",
-        "known_share": 0.5,  # of kind mixed: share of the weight that the known cluster's expert gets
-        "input": "auto",  # raw (standardised), pca, discriminant (of cluster.discriminant); auto: that, or raw
-        "input_dims": 16,  # of pca
-        "num_experts": 8,
-        "hidden": 512,  # 0: one linear layer
-        "targets": "soft",  # soft: cluster memberships; hard: cluster labels
-        "class_weights": True,  # clusters count the same whatever their size
-        "temperature": 1.0,  # logits are divided by this after pretraining; above 1 the mixture starts softer
-        # Zero last layer: only useful with steps = 0, when the joint stage is to teach the gate alone
-        "zero_start": False,
-        # Share of the training utterances that lie within the radius around their own speaker's mean (0.95); beyond it
-        # a voice is unlike any in training and gets the even route. 0: whoever is nearest lends its route
-        "fallback": 0.0,
+        **fields.but(fitting.PLAIN, steps=300, batch_size=64, learning_rate=1e-3, weight_decay=1e-3),
+        "kind": Field(
+            "utterance",
+            "What the gate makes logits of.\n"
+            "utterance: the whole utterance; layer: each layer with experts; rank: each rank of an expert; token: each"
+            " token in each decoder layer; label: the known cluster where there is one (recordings that are new have"
+            " none); mixed: utterance and label both; constant: the same for everybody, the control.",
+            choices=tuple(gates.KINDS),
+        ),
+        "known_share": Field(
+            0.5, "Share of the weight that the known cluster's expert gets, for kind mixed.", limits=SHARE
+        ),
+        "input": Field(
+            "auto",
+            "Fixed projection of the embedding that the gate sees.\n"
+            "raw: standardised; pca: principal components; discriminant: that of cluster.discriminant; auto: that where"
+            " there is one, else raw.",
+            choices=("auto", "raw", "pca", "discriminant"),
+        ),
+        "input_dims": Field(16, "Principal components that the gate sees, for input pca.", limits=SIZE),
+        "num_experts": Field(8, "Number of experts; the clusters are matched to it by cluster.match.", limits=SIZE),
+        "hidden": Field(512, "Width of the gate's hidden layer; 0: one linear layer without a hidden one."),
+        "targets": Field(
+            "soft",
+            "What the gate is pretrained on.\nsoft: cluster memberships; hard: cluster labels.",
+            choices=("soft", "hard"),
+        ),
+        "class_weights": Field(True, "Whether clusters count the same in pretraining whatever their size."),
+        "temperature": Field(
+            1.0,
+            "Divisor of the logits after pretraining; above 1 the mixture starts softer.",
+            limits=(above(0), 1e6),
+        ),
+        "zero_start": Field(
+            False,
+            "Whether the gate's last layer starts at zero, so that all experts begin equally likely.\n"
+            "Only useful with gate.steps = 0, when the joint stage is to teach the gate alone.",
+        ),
+        "fallback": Field(
+            0.0,
+            "Share of the training utterances within the radius around their own speaker's mean (such as 0.95); 0:"
+            " none.\n"
+            "Beyond it a voice is unlike any in training and gets the even route. With 0 whoever is nearest lends its"
+            " route.",
+            limits=(0.0, below(1)),
+        ),
     },
     "experts": {
-        **fitting.TRAIN,
+        **fields.but(fitting.TRAIN, steps=200),
         **fitting.DEV,
-        "steps": 200,
-        # gate: the frozen gate's route; label: each utterance trains its own cluster's expert; uniform: all experts at
-        # once, which with dense routing is one LoRA of their total rank, for the joint stage to start from
-        "route": "gate",
-        "part": "sample",  # sample: the 20 % of train that was clustered; train: all of it
+        "route": Field(
+            "gate",
+            "Which experts an utterance trains.\n"
+            "gate: by the frozen gate; label: its own cluster's expert; uniform: all at once, which with dense routing"
+            " is one LoRA of their total rank, for the joint stage to start from.",
+            choices=("gate", "label", "uniform"),
+        ),
+        "part": Field(
+            "sample",
+            "Part that the experts are trained on.\nsample: the share of train that was clustered; train: all of it.",
+            choices=("sample", "train"),
+        ),
     },
     "joint": {
-        **fitting.TRAIN,
+        **fields.but(fitting.TRAIN, steps=200),
         **fitting.DEV,
-        "steps": 200,
-        "balance": 0.01,
-        "z": 1e-3,
-        "gate_scale": 0.1,  # the gate's learning rate as a multiple of learning_rate
-        # Logits are divided by this at first and by 1 after so many steps (0: all steps), geometrically between
-        "temperature": 1.0,
-        "temperature_steps": 0,
-        "gate_dropout": 0.0,  # share of utterances that train with the even route: what gate.fallback falls back to
-        "voice_mix": False,  # the gate trains on random mixtures of an utterance's embedding and its speaker's mean
+        "balance": Field(0.01, "Weight of the loss that keeps the experts' load near their clusters' shares."),
+        "z": Field(1e-3, "Weight of the z-loss, which keeps the gate's logits small."),
+        "gate_scale": Field(0.1, "Learning rate of the gate, as a multiple of joint.learning_rate."),
+        "temperature": Field(
+            1.0,
+            "Divisor of the gate's logits at first; it falls to 1 geometrically.",
+            limits=(above(0), 1e6),
+        ),
+        "temperature_steps": Field(0, "Steps after which that divisor is 1; 0: all of joint.steps.", limits=STEPS),
+        "gate_dropout": Field(
+            0.0,
+            "Share of utterances that train with the even route: what gate.fallback falls back to.",
+            limits=(0.0, below(1)),
+        ),
+        "voice_mix": Field(
+            False,
+            "Whether the gate trains on random mixtures of an utterance's embedding and its speaker's mean.",
+        ),
     },
 }
 
@@ -304,8 +347,6 @@ def _voices(context, mean_U, matrix_UK, share) -> dict:
     """
     rows = context.corpus.rows("train")
     speaker_N = context.corpus.manifest.column("speaker")[rows]
-    if not 0 < share < 1:
-        raise BadValue(f"gate.fallback is {share}; it is a share between 0 and 1, such as 0.95")
     if not (speaker_N != "").any():
         raise BadValue("gate.fallback measures distances to training speakers; the corpus names none: set it to 0")
     named = rows[speaker_N != ""]
@@ -336,7 +377,7 @@ GATE = Stage(
     reads=("gate",),
     together=True,
     reseeded=True,
-    sections={"gate": DEFAULTS["gate"]},
+    sections={"gate": SECTIONS["gate"]},
 )
 EXPERTS = Stage(
     "experts",
@@ -345,7 +386,7 @@ EXPERTS = Stage(
     reads=("mixture", "experts"),
     together=True,
     reseeded=True,
-    sections={"experts": DEFAULTS["experts"]},
+    sections={"experts": SECTIONS["experts"]},
 )
 JOINT = Stage(
     "joint",
@@ -354,5 +395,5 @@ JOINT = Stage(
     reads=("joint",),
     together=True,
     reseeded=True,
-    sections={"joint": DEFAULTS["joint"]},
+    sections={"joint": SECTIONS["joint"]},
 )

@@ -10,20 +10,112 @@ from moejax.errors import BadValue
 from moejax.tasks import asr, windows
 from moejax.training import fitting
 from moejax.work.context import bucket_samples
+from moejax.work.fields import BATCH, SHARE, STEPS, Field, above, below
 
 _RECIPE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "prompt_tokens")
-DEFAULTS = {
-    # Window lengths in seconds, one training phase for each, shortest first; the last is what the model will hear
-    # (30.0 for published ones). (): every utterance alone, no times
-    "seconds": (),
-    # One for each phase, or () for base.steps, base.batch_size, base.learning_rate in all
-    "steps": (),
-    "batch_sizes": (),
-    "learning_rates": (),
-    "prompt_tokens": (),  # longest previous text in each phase, 0 for none; () is 223 in all
-    # Weight of the penalty on attention away from where the times say that a token is heard (tasks.windows.guided)
-    "guide": 0.0,
-    **{field.name: field.default for field in dataclasses.fields(Recipe) if field.name in _RECIPE},
+
+
+def _lowest_highest(key, value):
+    if value[0] > value[1]:
+        raise BadValue(f"config key {key!r} is {tuple(value)}; it takes (lowest, highest)")
+
+
+# Utterances joined into windows as published models hear them; what windows are made of is `data.pack.Recipe`.
+SECTION = {
+    "seconds": Field(
+        (),
+        "Window lengths in seconds, one training phase for each, shortest first; (): every utterance alone, no times.\n"
+        "The last is what the model will hear (30.0 for published ones).",
+        kind=float,
+        limits=(0.1, 30.0),
+    ),
+    "steps": Field((), "Optimizer steps of each phase; () for base.steps in all.", kind=int, limits=STEPS),
+    "batch_sizes": Field(
+        (), "Windows in a batch of each phase; () for base.batch_size in all.", kind=int, limits=BATCH
+    ),
+    "learning_rates": Field(
+        (),
+        "Learning rate of each phase; () for base.learning_rate in all.",
+        kind=float,
+        limits=(above(0), 1.0),
+    ),
+    "prompt_tokens": Field(
+        (),
+        "Longest previous text in each phase, in tokens, 0 for none; () is 223 in all.",
+        kind=int,
+        limits=(0, 1000),
+    ),
+    "guide": Field(
+        0.0,
+        "Weight of the penalty on attention away from where the times say that a token is heard.\n"
+        "Guided attention (moejax.tasks.windows.guided); 0: none.",
+        limits=(0.0, 1000.0),
+    ),
+    "one_speaker": Field(
+        Recipe.one_speaker, "Whether all utterances of a window are of one speaker; False: of anybody."
+    ),
+    "plain": Field(
+        Recipe.plain, "Share of windows without times (<|notimestamps|>); 1 for none with times.", limits=SHARE
+    ),
+    "prompt": Field(
+        Recipe.prompt, "Share of windows with the end of a previous text before the start token.", limits=SHARE
+    ),
+    "nospeech": Field(
+        Recipe.nospeech,
+        "Share of windows of silence, noise or tones, whose target after the start token is <|nospeech|>.",
+        limits=SHARE,
+    ),
+    "empty": Field(
+        Recipe.empty,
+        "Share of these that are taught to write nothing after language and task are given.",
+        limits=SHARE,
+    ),
+    "most": Field(
+        Recipe.most,
+        "Utterances that are written at most of a window with times, then the time of the next; 0 for all.\n"
+        "Decoders go on from there: a small model need not know 30 s by heart.",
+    ),
+    "full": Field(
+        Recipe.full,
+        "Share of windows filled to the end; the others end anywhere, with silence behind.",
+        limits=SHARE,
+    ),
+    "cut": Field(
+        Recipe.cut, "Share of the full windows with a last utterance that the window's end cuts.", limits=SHARE
+    ),
+    "abrupt": Field(
+        Recipe.abrupt,
+        "Share of windows whose speech begins at once; elsewhere base.pack.lead comes first.",
+        limits=SHARE,
+    ),
+    "lead": Field(
+        Recipe.lead,
+        "Lowest and highest seconds before the first utterance.",
+        limits=(0.0, 30.0),
+        length=2,
+        rule=_lowest_highest,
+    ),
+    "gap": Field(
+        Recipe.gap,
+        "Lowest and highest seconds between two utterances.",
+        limits=(0.0, 30.0),
+        length=2,
+        rule=_lowest_highest,
+    ),
+    "speed": Field(
+        Recipe.speed,
+        "A window is played within 1 +- this of its speed; pitch changes along.",
+        limits=(0.0, below(0.5)),
+    ),
+    "gain": Field(Recipe.gain, "Most decibels by which an utterance is made louder or softer.", limits=(0.0, 100.0)),
+    "noise": Field(Recipe.noise, "Share of windows with speech that have a noise under all of it.", limits=SHARE),
+    "noise_level": Field(
+        Recipe.noise_level,
+        "Lowest and highest root mean square of that noise, drawn on a logarithmic scale; full scale is 1.",
+        limits=(above(0), 1.0),
+        length=2,
+        rule=_lowest_highest,
+    ),
 }
 
 

@@ -37,11 +37,6 @@ class Stage:
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
     # Digest of what it reads from outside the workdir. Errors: what is not there, before any stage has run
     outside: Callable | None = None
-    # Inputs that say where something lies and when it was written. They make the stage itself run again; to the stages
-    # after it the `content` in its summary stands for them, so that a corpus that was copied or touched is described
-    # once more and nothing is trained anew
-    locations: tuple[str, ...] = ()
-    not_results: tuple[str, ...] = ()  # patterns of config keys that change no result (threads, how often is logged)
     sections: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # the config sections that it declares
 
     @property
