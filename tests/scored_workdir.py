@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from moejax.report import load
 from moejax.report import stage as report
+from moejax.work import fields
 
 WORDS = "the quick brown fox jumps over a lazy dog while seven small birds sing in old trees".split()
 RATES = {"base": 0.5, "lora": 0.3, "lora_total": 0.25, "moe_frozen": 0.24, "moe": 0.2, "moe_random_gate": 0.4}
@@ -132,5 +133,5 @@ def complete(work: Folder, cohorts=COHORTS, experts: int = 4) -> Folder:
 
 
 def settings(**changes) -> ConfigDict:
-    options = ConfigDict(report.DEFAULTS["report"] | {"draws": 100} | changes)
+    options = ConfigDict(fields.defaults(report.SECTIONS["report"]) | {"draws": 100} | changes)
     return ConfigDict({"seed": 0, "name": "test", "report": options})

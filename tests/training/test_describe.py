@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from moejax.data.manifest import Manifest
 from moejax.training import describe
+from moejax.work import fields
 
 RATE = 16000
 
@@ -30,7 +31,7 @@ class Folder:
 
 
 def config(root, **data):
-    cfg = ConfigDict(describe.DEFAULTS)
+    cfg = ConfigDict(fields.defaults(describe.SECTIONS))
     with cfg.unlocked():
         cfg.data.update(ConfigDict({"source": "folder", "root": str(root), **data}))
     return cfg
@@ -192,7 +193,6 @@ def test_the_input_digest_of_a_missing_folder_raises_at_once(tmp_path):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"source": "folders"}, "data.source: unknown 'folders'; known: builtin, folder, hf, digits"),
         ({"options": {"txt": "lower"}}, "source folder has no option 'txt'; it has metadata, text"),
         ({"columns": {"text": "words"}}, "no column 'words' .*; it has file_name, text, speaker, cohort"),
         ({"columns": {"id": "text"}}, "has the id 'say 0', as has"),

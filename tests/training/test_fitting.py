@@ -9,15 +9,15 @@ from ml_collections import ConfigDict
 
 from moejax.data.pipeline import BatchPlan
 from moejax.training import fitting
-from moejax.work import sections
+from moejax.work import fields, sections
 from moejax.work.folder import Work
 
 
 @pytest.mark.parametrize("part", [0, 1])
 def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypatch, part):
     graphdef, params = tiny.model()
-    section = {**fitting.TRAIN, "steps": 1, "warmup": 0}
-    cfg = ConfigDict({"seed": 0, "runtime": sections.DEFAULTS["runtime"], "s": section})
+    section = {**fields.defaults(fitting.TRAIN), "steps": 1, "warmup": 0}
+    cfg = ConfigDict({"seed": 0, "runtime": fields.defaults(sections.RUNTIME), "s": section})
     corpus = types.SimpleNamespace(cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single())
     plan = BatchPlan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
     seen = []

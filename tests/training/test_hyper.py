@@ -5,7 +5,7 @@ import pytest
 import tiny_job
 
 import moejax
-from moejax.job import choices, graph
+from moejax.job import graph
 from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.runtime.files import read_json
@@ -174,7 +174,7 @@ def test_refusals_are_one_line_and_name_what_would_do(work, context):
         ({"hyper__form": "tree"}, "'hyper.form'.*bank, trunk"),
     ):
         with pytest.raises(ValueError, match=words):
-            choices.check(graph.configs.resolve(tiny_job.config(**changes)))
+            graph.configs.resolve(tiny_job.config(**changes))
     for cohorts, words in (((), "empty; there are breathy, clear"), (("A",), "'A'; the training part has breathy")):
         other = graph.configs.changed(context.cfg, {"hyper": {"cohorts": cohorts}})
         with pytest.raises(ValueError, match=words):

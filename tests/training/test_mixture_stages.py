@@ -11,19 +11,20 @@ from moejax.nn import functional
 from moejax.train import metrics
 from moejax.training import fitting
 from moejax.training import mixture as training
+from moejax.work import fields
 from moejax.work import sections as shared
 from moejax.work.folder import Work
 
-SECTION = {**fitting.TRAIN, **fitting.DEV, "steps": 2, "batch_size": 8, "warmup": 0, "log_every": 1}
+SECTION = {**fields.defaults(fitting.TRAIN | fitting.DEV), "steps": 2, "batch_size": 8, "warmup": 0, "log_every": 1}
 
 
 @pytest.fixture
 def context(tmp_path):
     """What `fitting.train` asks of a corpus, with sixteen utterances in memory."""
     made = tiny.collator(16)
-    runtime = {**shared.DEFAULTS["runtime"], "encoder_cache_bytes": 0}
-    sections = {name: {**training.DEFAULTS[name], **SECTION} for name in ("experts", "joint")}
-    cfg = ConfigDict({"seed": 0, "runtime": runtime, "mixture": shared.DEFAULTS["mixture"], **sections})
+    runtime = {**fields.defaults(shared.RUNTIME), "encoder_cache_bytes": 0}
+    sections = {name: {**fields.defaults(training.SECTIONS[name]), **SECTION} for name in ("experts", "joint")}
+    cfg = ConfigDict({"seed": 0, "runtime": runtime, "mixture": fields.defaults(shared.MIXTURE), **sections})
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
     manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
     return types.SimpleNamespace(
