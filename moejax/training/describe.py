@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
 from moejax.audio import read
@@ -24,6 +23,7 @@ from moejax.data.sources import SOURCES
 from moejax.errors import BadValue
 from moejax.runtime.files import write_json, write_text
 from moejax.text import languages
+from moejax.training import inventory
 from moejax.work.fields import COUNT, SEED, SHARE, Field, above, below
 from moejax.work.stage import Stage
 
@@ -144,13 +144,17 @@ def run(cfg, work) -> dict:
     if fresh.exists():
         os.replace(fresh, final)
     recordings = [entry["recording"] for entry in kept]
-    summary = summarise(manifest, skipped, fixes, recordings)
+    summary = inventory.summarise(manifest, skipped, fixes, recordings)
     write_text(work.path("describe", "skipped.csv"), _csv(skipped))
     write_json(work.path("describe", "summary.json"), summary)
-    write_text(work.path("describe", "summary.md"), "\n".join(markdown(summary)) + "\n")
-    write_text(work.path("describe", "leakage.md"), "\n".join(leakage_markdown(summary["leakage"])) + "\n")
+    write_text(work.path("describe", "summary.md"), "\n".join(inventory.markdown(summary)) + "\n")
+    write_text(work.path("describe", "leakage.md"), "\n".join(inventory.leakage_markdown(summary["leakage"])) + "\n")
     manifest.save(work.path("describe", "manifest.parquet"))
-    for line in [*markdown(summary, cfg.describe.shown_groups), "", *leakage_markdown(summary["leakage"])]:
+    for line in [
+        *inventory.markdown(summary, cfg.describe.shown_groups),
+        "",
+        *inventory.leakage_markdown(summary["leakage"]),
+    ]:
         work.log(line)
     counts = {name: summary[name] for name in ("utterances", "hours", "skipped", "fixes")}
     return {**counts, "digest": manifest.digest(), "content": content(manifest, recordings)}
@@ -336,87 +340,6 @@ def _csv(skipped: list[dict]) -> str:
     writer.writeheader()
     writer.writerows(skipped)
     return stream.getvalue()
-
-
-def summarise(manifest: Manifest, skipped: list[dict], fixes: dict, recordings: list[str]) -> dict:
-    """Everything that is reported: counts, one row per split, cohort and speaker, and the leakage table."""
-    columns = {name: manifest.column(name) for name in ("id", "text", "speaker", "cohort", "prompt", "split")}
-    return {
-        **{"utterances": len(manifest), "hours": _hours(manifest.column("seconds"))},
-        "silence": _silence(manifest, slice(None)),
-        "sample": int(manifest.column("sample").sum()),
-        "skipped": dict(collections.Counter(entry["reason"] for entry in skipped)),
-        "fixes": dict(fixes),
-        "split": _group_rows(manifest, ("split",)),
-        "cohort": _group_rows(manifest, ("cohort",)),
-        "speaker": _group_rows(manifest, ("cohort", "speaker")),
-        "leakage": splits.leakage({name: list(values) for name, values in columns.items()}, recordings),
-    }
-
-
-def _hours(seconds: np.ndarray) -> float:
-    return round(float(seconds.sum()) / 3600, 4)
-
-
-def _silence(manifest: Manifest, rows) -> float:
-    """Share of the time, so weighted by length."""
-    seconds = manifest.column("seconds")[rows]
-    return round(float((manifest.column("silence")[rows] * seconds).sum() / max(seconds.sum(), 1e-9)), 4)
-
-
-def _group_rows(manifest: Manifest, by: tuple[str, ...]) -> list[dict]:
-    groups: dict = {}
-    for row, key in enumerate(zip(*(manifest.column(name) for name in by), strict=True)):
-        groups.setdefault(key, []).append(row)
-    order = {name: f"{position}" for position, name in enumerate(SPLITS)}
-    split, table = manifest.column("split"), []
-    for key, rows in sorted(groups.items(), key=lambda item: [order.get(name, name) for name in item[0]]):
-        entry = dict(zip(by, key, strict=True)) | {"utterances": len(rows)}
-        entry |= {part: int((split[rows] == part).sum()) for part in SPLITS} if "split" not in by else {}
-        entry["hours"] = _hours(manifest.column("seconds")[rows])
-        table.append(entry | {"silence": _silence(manifest, rows)})
-    return table
-
-
-def markdown(summary: dict, limit: int | None = None) -> list[str]:
-    """The summary as lines of markdown; tables longer than `limit` end in a line that says so."""
-    counts = ", ".join(f"{name} {count}" for name, count in sorted(summary["skipped"].items())) or "none"
-    fixes = ", ".join(f"{name} {count}" for name, count in sorted(summary["fixes"].items())) or "none"
-    lines = [
-        f"{summary['utterances']} utterances, {summary['hours']:.3f} h, {100 * summary['silence']:.1f} % silence, "
-        f"{summary['sample']} in the sample",
-        f"skipped: {counts}",
-        f"repaired: {fixes}",
-    ]
-    for title in ("split", "cohort", "speaker"):
-        rows = summary[title]
-        if title != "split" and not any(row[title] for row in rows):
-            lines += ["", f"The corpus names no {title}."]
-            continue
-        lines += ["", *_table([_shown(row) for row in rows[:limit]])]
-        if limit is not None and len(rows) > limit:
-            lines.append(f"and {len(rows) - limit} more in describe/summary.md")
-    return lines
-
-
-def _shown(row: dict) -> dict:
-    shown = {name: value or "(none)" if isinstance(value, str) else value for name, value in row.items()}
-    return shown | {"hours": f"{row['hours']:.3f}", "silence": f"{100 * row['silence']:.1f} %"}
-
-
-def leakage_markdown(table: list[dict]) -> list[str]:
-    """The leakage table as markdown: what part of test and dev was also heard elsewhere."""
-    return _table([row | {"share": f"{100 * row['share']:.1f} %"} for row in table])
-
-
-def _table(rows: list[dict]) -> list[str]:
-    cells = [list(rows[0])] + [[str(value).replace("|", "/") for value in row.values()] for row in rows]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)) + " |"
-        for line in cells
-    ]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
 STAGE = Stage(
