@@ -35,7 +35,7 @@ class Help(argparse.Action):
         if key is None:
             parser.print_help()
             print()
-        print(config.help_text(key))
+        print(config.help_text(key), end="")
         parser.exit()
 
 

@@ -101,23 +101,26 @@ def listening(command: str, config):
 
 
 def told(name: str) -> str:
-    """What stage `name` reads and writes, and its config keys with their values where a config says nothing."""
+    """What stage `name` reads and writes, and the keys of the config sections that it is the first to read."""
     from moejax.job.config import defaults  # here: these import JAX
     from moejax.job.graph import closure
     from moejax.job.stages import STAGES
     from moejax.work.folder import flatten
 
-    stage = STAGES[name]
-    before = [f"W/{other}: {ABOUT[other]}" for other in closure(stage.needs)]
-    keys = flatten({section: defaults()[section].to_dict() for section in stage.sections})
-    others = [section for section in stage.reads if section not in stage.sections]
+    before = list(STAGES)[: list(STAGES).index(name)]
+    others = {read for stage in before for read in STAGES[stage].reads}
+    own = [read for read in STAGES[name].reads if read not in others and "." not in read]
+    keys = flatten({section: defaults()[section].to_dict() for section in own})
     parts = {
-        "reads": [*([OUTSIDE[name]] if name in OUTSIDE else []), *before],
-        f"writes in W/{name}": [f"{file:<24} {what}" for file, what in (WRITES[name] | EVERY).items()],
+        "reads": [
+            *([OUTSIDE[name]] if name in OUTSIDE else []),
+            *(f"W/{stage}: {ABOUT[stage]}" for stage in closure(STAGES[name].needs)),
+        ],
+        f"writes in W/{name}": [f"{file:<29} {what}" for file, what in (WRITES[name] | EVERY).items()],
         "config keys, as they are where a config says nothing (moejax config --help KEY explains one)": [
             textwrap.shorten(f"{key}={value!r}", 100) for key, value in keys.items()
         ],
-        "what it reads of other sections": others,
+        "it also reads of the config": [read for read in STAGES[name].reads if read not in own],
     }
     lines = [f"{title}:\n" + "\n".join(f"  {line}" for line in found) for title, found in parts.items() if found]
     return "\n\n".join(lines) + "\n"
