@@ -46,7 +46,7 @@ def add(commands) -> None:
             name,
             one_stage,
             usage=config_file.usage(name),
-            description=f"Stage {name}: {about}. Stages that it needs run before it, unless they are finished.",
+            description=f"Stage {name}: {about}.\nStages that it needs run before it, unless they are finished.",
             epilog=f"example:\n  moejax {name} --config configs/quickstart.py:fast --workdir runs/q",
             more=functools.partial(told, name),
         )

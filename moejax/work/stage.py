@@ -64,12 +64,12 @@ WRITES = {
     "joint": _TRAINED,
     "adapters": {
         "index.json": "the systems of the table that were trained here",
-        "<kind>/": "params.safetensors, metrics.jsonl, checkpoints/ of each of adapters.kinds; of full a model/",
+        "<kind>/": "of each of adapters.kinds: params.safetensors, metrics.jsonl, checkpoints/",
         "merged/": "the mean of the adapters of all cohorts",
     },
     "hyper": {
         "index.json": "the systems of the table that were trained here",
-        "<system>/": "params.safetensors, metrics.jsonl, checkpoints/ of each of hyper.systems",
+        "<system>/": "of each of hyper.systems: params.safetensors, metrics.jsonl, checkpoints/",
     },
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
