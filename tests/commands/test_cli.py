@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from moejax import __main__ as cli
 from moejax import __version__
 from moejax.job import config as configs
 from moejax.job import graph
+from moejax.runtime import stopping
 from moejax.runtime.files import read_json
 from moejax.speech import espeak
 from moejax.training import describe
@@ -293,6 +295,7 @@ def test_sigterm_outside_training_asks_to_be_run_again(capsys, corpus, monkeypat
     config = tiny_job.write_config(corpus.parent / "tiny.py")
     signalled = dataclasses.replace(describe.STAGE, run=lambda cfg, work: os.kill(os.getpid(), signal.SIGTERM))
     monkeypatch.setitem(graph.STAGES, "describe", signalled)
+    monkeypatch.setattr(stopping, "asked", threading.Event())  # the tests after this one were not asked to stop
     before = signal.getsignal(signal.SIGTERM)
     patient = "--config.runtime.stop_within=0"  # or the time limit ends the tests
     code, _, _ = call(capsys, "describe", "--config", config, "--workdir", "W", patient)
