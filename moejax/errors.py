@@ -39,6 +39,10 @@ class NotAFolder(Refused, NotADirectoryError):
     """A file where a folder has to be."""
 
 
+class NotWritten(Refused, OSError):
+    """Something that the file system did not take."""
+
+
 class NotInstalled(Refused, ModuleNotFoundError):
     """An extra that has to be installed first; the message says by which command."""
 

@@ -42,8 +42,7 @@ MAY["recognizer"] = (*MAY["job"], "job")
 MAY["bench"] = (*MAY["recognizer"], "recognizer")
 MAY["commands"] = (*MAY["bench"], "bench", "export", "__init__")
 MAY["__init__"] = ("recognizer", "job", "text")
-MAY["__main__"] = ("runtime", "commands", "__init__")
-MAY["__main__"] = (*MAY["commands"], "commands")  # until the commands stand by themselves
+MAY["__main__"] = ("commands",)
 # Libraries that move have one home each; None stands for nowhere.
 HOMES = {
     "flax": ("nn",),
@@ -53,7 +52,7 @@ HOMES = {
     "peft": ("bench.peers",),
     "whisper": ("bench.peers",),
     "faster_whisper": ("bench.peers",),
-    "ml_collections": ("work", "job", "__main__"),
+    "ml_collections": ("work", "job"),
     "tensorflow": (),
 }
 

@@ -1,6 +1,5 @@
 """`moejax bench`: measures the rows asked for, prints one table, keeps everything in a JSON file."""
 
-import argparse
 import dataclasses
 import sys
 import tempfile
@@ -16,92 +15,46 @@ PREPARE = 900.0  # seconds that building and compiling a job may take
 
 @dataclasses.dataclass
 class Settings:
-    """What the command line says; `peers` and `json` aside it is also what every job gets as options."""
+    """What is asked for; `groups`, `peers` and `json` aside it is also what every job gets as options."""
 
-    groups: tuple[str, ...]
-    peers: bool
-    json: str | None
-    size: str
-    batch: int
-    seconds: float
-    tokens: int
-    dtype: str
-    weights: str
-    devices: int
-    calls: int
-    row_limit: float
-    limit: float
-    check: bool
+    groups: tuple[str, ...] = ()  # of `rows.GROUPS`; none means all
+    peers: bool = False
+    json: str | None = None
+    size: str = "tiny"
+    batch: int = 8
+    seconds: float = 30.0
+    tokens: int = 64
+    dtype: str = "float32"
+    weights: str = ""
+    devices: int = 1
+    calls: int = measure.CALLS
+    row_limit: float = 120.0
+    limit: float = 3600.0
+    check: bool = False
 
-
-def parse(argv) -> Settings:
-    """Settings of a command line. Errors: ValueError in one line."""
-    parser = _Parser(prog="moejax bench", add_help=False, exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("groups", nargs="*")
-    parser.add_argument("--peers", action="store_true")
-    parser.add_argument("--json")
-    parser.add_argument("--size", default="tiny")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--seconds", type=float, default=30.0)
-    parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-    parser.add_argument("--weights", default="", choices=("", "float32", "bfloat16", "int8"))
-    parser.add_argument("--devices", type=int, default=1)
-    parser.add_argument("--calls", type=int, default=measure.CALLS)
-    parser.add_argument("--row_limit", type=float, default=120.0)
-    parser.add_argument("--limit", type=float, default=3600.0)
-    parser.add_argument("--check", action="store_true")
-    try:
-        found = Settings(**vars(parser.parse_args(argv)))
-    except argparse.ArgumentError as error:
-        raise BadValue(f"{error}; `moejax bench --help` lists the options") from error
-    found.groups = tuple(found.groups) or rows.GROUPS
-    unknown = [group for group in found.groups if group not in rows.GROUPS]
-    if unknown:
-        raise BadValue(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}")
-    for name in ("batch", "tokens", "devices", "seconds", "row_limit", "limit"):
-        if getattr(found, name) <= 0:
-            raise BadValue(f"--{name} must be positive, got {getattr(found, name)}")
-    if found.calls < measure.CALLS:
-        raise BadValue(f"--calls must be at least {measure.CALLS}: a median of fewer says nothing")
-    if found.batch % found.devices:
-        raise BadValue(f"--batch {found.batch} does not divide by --devices {found.devices}")
-    return found
+    def checked(self) -> "Settings":
+        """The same with its groups named. Errors: a group that there is not, numbers that measure nothing."""
+        groups = tuple(self.groups) or rows.GROUPS
+        if unknown := [group for group in groups if group not in rows.GROUPS]:
+            raise BadValue(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}")
+        for name in ("batch", "tokens", "devices", "seconds", "row_limit", "limit"):
+            if getattr(self, name) <= 0:
+                raise BadValue(f"--{name} must be positive, got {getattr(self, name)}")
+        if self.calls < measure.CALLS:
+            raise BadValue(f"--calls must be at least {measure.CALLS}: a median of fewer says nothing")
+        if self.batch % self.devices:
+            raise BadValue(f"--batch {self.batch} does not divide by --devices {self.devices}")
+        return dataclasses.replace(self, groups=groups)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise BadValue(f"{message}; `moejax bench --help` lists the options")
-
-
-HELP = """moejax bench [mel] [encode] [train] [decode] [options]        all four without a name
-
-  --peers            also openai-whisper, transformers, PEFT, CTranslate2 (pip install "moejax[peers]")
-  --json FILE        everything that was measured, every call with its load
-  --check            compare results only, once each; no times (valid on a busy machine)
-  --size tiny        a Whisper size with the published vocabulary, or nano; random weights
-  --batch 8  --seconds 30  --tokens 64
-  --dtype float32    or bfloat16: activations and peers; --weights int8 keeps our backbone in int8
-  --devices 1        XLA devices of the training steps (2 uses two cores better outside of matrix products)
-  --calls 3          clean calls that a median needs; --row_limit 120, --limit 3600 seconds for a row and for all
-
-A call counts only when other processes used less than 0.15 of a core during it; a row without enough such calls says
-"not measured". Run it on a machine that does nothing else.
-"""
-
-
-def main(argv) -> int:
-    """Runs the command; exit code 0 when it could measure or compare what was asked, 1 when nothing could be."""
-    if "-h" in argv or "--help" in argv:
-        print(HELP)
-        return 0
-    settings = parse(argv)
+def report(settings: Settings) -> int:
+    """Prints the table and writes the JSON file; 0 when anything could be measured or compared, else 1."""
     with tempfile.TemporaryDirectory(prefix="moejax-bench-") as folder:
-        report = Bench(settings, Path(folder)).run()
-    print(table.text(report))
+        found = Bench(settings, Path(folder)).run()
+    print(table.text(found))
     if settings.json:
-        table.write(Path(settings.json), report)
-    return 0 if any(row["status"] == "measured" for row in (*report["rows"], *report["differences"])) else 1
+        table.write(Path(settings.json), found)
+    return 0 if any(row["status"] == "measured" for row in (*found["rows"], *found["differences"])) else 1
 
 
 class Bench:

@@ -10,10 +10,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from moejax.errors import Failed
+
 ROOT = Path(__file__).parents[2]  # where `import moejax` finds this very copy
 
 
-class SideError(Exception):
+class SideError(Failed):
     """A side did not answer, died, or said that a job failed. The message is one line."""
 
 

@@ -24,8 +24,6 @@ from typing import Any
 
 import numpy as np
 
-from moejax.errors import BadValue
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -74,7 +72,7 @@ class _Worker:
             return self.hello()
         if do == "prepare":
             if job not in self.jobs:
-                raise BadValue(f"no job {job!r}; known: {', '.join(sorted(self.jobs))}")
+                raise ValueError(f"no job {job!r}; known: {', '.join(sorted(self.jobs))}")
             self.ready[name] = self.jobs[job](options or {})
             if not self.ready[name].single:
                 self.call(name)
@@ -92,7 +90,7 @@ class _Worker:
             self.last.pop(name, None)
             gc.collect()
             return {}
-        raise BadValue(f"unknown command {do!r}; known: hello, prepare, call, save, value, drop")
+        raise ValueError(f"unknown command {do!r}; known: hello, prepare, call, save, value, drop")
 
     def call(self, name) -> float:
         self.last[name] = None  # so that two results never stand in memory at once

@@ -8,8 +8,6 @@ import numpy as np
 from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, mutual_info_score
 from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
-from moejax.errors import BadValue
-
 
 def codes(values_N: np.ndarray) -> np.ndarray:
     """Any column as small integers, equal values alike."""
@@ -123,7 +121,7 @@ def stability(
     deterministic and would always agree with itself. Compared on the points that two refits share and both cluster.
     """
     if refits < 2 or not 0 < share <= 1:
-        raise BadValue(f"stability: refits={refits} must be at least 2 and share={share} in (0, 1]")
+        raise ValueError(f"stability: refits={refits} must be at least 2 and share={share} in (0, 1]")
     random = np.random.default_rng(seed)
     size = max(2, int(round(share * num_points)))
     runs = []

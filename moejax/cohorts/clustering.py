@@ -390,7 +390,7 @@ def apply_noise(
         targets_NC[noise_N] = 1.0 / clusters
     elif policy == "nearest":
         if x_NU is None or centroids_CU is None:
-            raise BadValue("noise policy 'nearest' needs x_NU and centroids_CU")
+            raise ValueError("noise policy 'nearest' needs x_NU and centroids_CU")
         labels_N[noise_N] = squared_distances(np.asarray(x_NU, np.float64)[noise_N], centroids_CU).argmin(axis=1)
         targets_NC[noise_N] = np.eye(clusters)[labels_N[noise_N]]
     return labels_N, targets_NC, ~noise_N if policy == "drop" else np.ones(len(labels_N), bool)

@@ -9,7 +9,6 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.model_selection import KFold
 
 from moejax.cohorts.projection import checked
-from moejax.errors import BadValue
 
 FEWEST = 5  # utterances that must hold a word for it to have a column
 MOST_WORDS = 1000
@@ -56,7 +55,7 @@ def freed(x_NU: np.ndarray, nuisance_NV: np.ndarray, group_N: np.ndarray | None 
     x_NU = checked(x_NU)
     nuisance_NV = np.asarray(nuisance_NV, np.float64)
     if len(nuisance_NV) != len(x_NU):
-        raise BadValue(f"freed: {len(nuisance_NV)} rows of nuisances for {len(x_NU)} embeddings")
+        raise ValueError(f"freed: {len(nuisance_NV)} rows of nuisances for {len(x_NU)} embeddings")
     nuisance_NV = nuisance_NV - nuisance_NV.mean(axis=0)
     if len(x_NU) < 2 * FOLDS or not nuisance_NV.any():
         return x_NU

@@ -78,7 +78,7 @@ def fit_pca(
     the dimensions in which speakers do not differ.
     """
     if dims is None and variance is None:
-        raise BadValue("fit_pca: give dims (a number of components) or variance (a share in (0, 1])")
+        raise ValueError("fit_pca: give dims (a number of components) or variance (a share in (0, 1])")
     if (dims is not None and dims < 1) or (variance is not None and not 0 < variance <= 1):
         raise BadValue(f"fit_pca: dims={dims} must be >= 1 and variance={variance} in (0, 1]")
     x_NU = checked(x_NU)
@@ -106,7 +106,7 @@ def fit_discriminant(
     """
     x_NU, group_N = checked(x_NU), np.asarray(group_N)
     if group_N.shape != (len(x_NU),):
-        raise BadValue(f"fit_discriminant: {group_N.shape} groups for {len(x_NU)} embeddings")
+        raise ValueError(f"fit_discriminant: {group_N.shape} groups for {len(x_NU)} embeddings")
     if dims < 1 or (shrinkage is not None and not 0 <= shrinkage <= 1):
         raise BadValue(f"fit_discriminant: dims={dims} must be >= 1 and shrinkage={shrinkage} None or in [0, 1]")
     if np.issubdtype(group_N.dtype, np.integer):

@@ -1,28 +1,64 @@
 """`moejax export`: a system of a workdir for another library."""
 
-import argparse
-
+from moejax.commands import parser
 from moejax.errors import BadValue
-from moejax.export import write
+
+NEEDED = ("workdir", "to", "output")
+DESCRIPTION = """A trained system for other libraries, with a model card.
+
+formats:
+  hf           Hugging Face folder: transformers, and moejax transcribe --model D
+  openai       D/model.pt: whisper.load_model("D/model.pt")
+  ctranslate2  faster_whisper.WhisperModel("D"); needs pip install 'moejax[ctranslate2]'
+  peft         LoRA folders for PEFT; without --system every adapter and expert of the workdir
+
+These formats hold one network, so a mixture is merged on one route (not with peft, unless --route is given):
+  --route average          mean of the gate's weights over the training part (the default)
+  --route cohort:B         mean over one cohort, or speaker:F03 over one speaker
+  --route expert:2         one expert alone
+  --route 0.5,0.5,0        weights of your own, one for each expert
+"""
+EPILOG = """examples:
+  moejax export --workdir runs/q --to peft --output exports/loras
+  moejax export --workdir runs/q --to hf --output exports/cohort_B --system moe --route cohort:B
+  moejax export --workdir runs/q --to ctranslate2 --output exports/lora_A1 --system lora_A1 --quantization int8
+
+Models with a 20 ms hop or masked padding (the micro family) exist in hf and peft only, where the card says so.
+The licence in the card is the config's export.license.
+"""
 
 
-def main(argv: list[str]) -> int:
+def add(commands) -> None:
+    ours = parser.add(
+        commands,
+        "export",
+        run,
+        usage="moejax export --workdir W --to hf|openai|ctranslate2|peft --output D [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    add = ours.add_argument
+    add("--workdir", metavar="W", help="of a finished run")
+    add("--to", metavar="FORMAT", help="one of the formats above")
+    add("--output", metavar="D", help="a folder that is not there, is empty, or holds an earlier export")
+    add("--system", metavar="NAME", help="a row of the workdir's table; default: moe or the best that there is")
+    add("--route", metavar="ROUTE", help="of a mixture, see above")
+    add("--dtype", metavar="TYPE", help="of the weights: float32 (default), float16, bfloat16")
+    add("--quantization", metavar="KIND", help="ctranslate2 only: int8, int8_float16 ...")
+
+
+def run(options, left: list[str]) -> int:
     """Writes the folders and prints them; exit code."""
-    if not argv or "-h" in argv or "--help" in argv:
-        print(write.HELP)
-        return 0 if argv else 2
-    parser = argparse.ArgumentParser(prog="moejax export", add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("workdir", "to", "output", "system", "route", "dtype", "quantization"):
-        parser.add_argument(f"--{name}")
-    try:
-        options, unknown = parser.parse_known_args(argv)
-    except argparse.ArgumentError as error:
-        raise BadValue(f"export: {error}") from error
-    if unknown:
-        raise BadValue(f"export has no option {unknown[0]!r}; moejax export --help lists them")
-    given = {name: value for name, value in vars(options).items() if value is not None}
-    if missing := [name for name in ("workdir", "to", "output") if name not in given]:
+    options.parser.refuse(left)
+    names = (*NEEDED, "system", "route", "dtype", "quantization")
+    given = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if not given:
+        options.parser.print_help()
+        return 2
+    if missing := [name for name in NEEDED if name not in given]:
         raise BadValue(f"--{missing[0]} is missing; moejax export --help says what it wants")
+    from moejax.export import write  # here: help and refusals do not wait for JAX
+
     for folder in write.run(**given):
         print(folder)
     return 0

@@ -5,17 +5,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from moejax.commands import inputs
-from moejax.commands.transcribe_options import Request, parse
+from moejax.commands import inputs, transcribe_options
 from moejax.errors import BadValue
 from moejax.text import writers
 
 INTERRUPTED = 130
 
 
-def main(argv: list[str]) -> int:
+def add(commands) -> None:
+    transcribe_options.add(commands, run)
+
+
+def run(options, left: list[str]) -> int:
     """Exit code of the command. Whatever can be known before the first recording is opened is refused before it."""
-    asked = parse(argv)
+    asked = transcribe_options.asked(options, left)
     sources, missing = inputs.find(asked.files)
     voices = _voices(asked.enroll)
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
@@ -60,7 +63,7 @@ def _check_writable(folder: Path):
 class Job:
     """The work of one command line: reads, recognises, writes, and remembers what went wrong."""
 
-    def __init__(self, asked: Request, sources, missing: dict[str, str], recognizer, translate):
+    def __init__(self, asked: transcribe_options.Asked, sources, missing: dict[str, str], recognizer, translate):
         self.asked, self.sources, self.recognizer, self.translate = asked, sources, recognizer, translate
         self.failed = dict(missing)  # {name: reason}
         self.read: list[int] = []  # the source of each recording that could be read, in the order of reading

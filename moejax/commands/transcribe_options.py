@@ -2,8 +2,9 @@
 
 import argparse
 import dataclasses
-import difflib
+from collections.abc import Callable
 
+from moejax.commands import parser
 from moejax.decode.options import LADDER
 from moejax.errors import BadValue
 from moejax.text.writers import FORMATS, Layout
@@ -24,10 +25,11 @@ temperature ladder where a window fails). Models of moejax that were trained on 
 EPILOG = """one bad file does not stop the rest: it is named at the end with its reason, and the exit code is 1.
 exit codes: 0 all done, 1 refused or some files failed (stderr says which and why), 130 interrupted.
 """
+_COMMON = ("command", "run", "parser", "traceback", "files")  # of every command; `files` stand between options too
 
 
 @dataclasses.dataclass(frozen=True)
-class Request:
+class Asked:
     """What the command line asks for; `options` are those of `Recognizer.transcribe` that were given."""
 
     files: list[str]
@@ -46,28 +48,18 @@ class Request:
     options: dict
 
 
-class _Parser(argparse.ArgumentParser):
-    """Argparse that answers in one line and with the house's exit code."""
-
-    def error(self, message):
-        raise BadValue(message)
-
-
-def parse(argv: list[str]) -> Request:
-    """Errors: ValueError in one line. `--help` prints and exits with 0."""
-    parser = build()
-    values, unknown = parser.parse_known_intermixed_args(_plain(argv, parser))
-    if unknown:
-        raise BadValue(_unknown(unknown[0], parser))
-    values = vars(values)
-    values.pop("traceback", None)  # every command's: whoever called looked for it
-    files, model = values.pop("files"), values.pop("model")
+def asked(options: argparse.Namespace, left: list[str]) -> Asked:
+    """What a parsed command line asks for; files may stand between options. Errors: BadValue in one line."""
+    files = [*options.files, *(argument for argument in left if argument == "-" or not argument.startswith("-"))]
+    options.parser.refuse([argument for argument in left if argument not in files])
+    values = {name: value for name, value in vars(options).items() if name not in _COMMON}
+    model = values.pop("model")
     if not files or model is None:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     taken = {name: values.pop(name) for name in ("system", "weights", "route", "output_dir", "rate", "translate_to")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
-    request = Request(
+    found = Asked(
         files=files,
         model=model,
         formats=tuple(FORMATS) if name == "all" else (name,),
@@ -78,8 +70,8 @@ def parse(argv: list[str]) -> Request:
         options=_options(values),
         **taken,
     )
-    _check(request, name)
-    return request
+    _check(found, name)
+    return found
 
 
 def _options(values: dict) -> dict:
@@ -100,9 +92,9 @@ def _ladder(given: tuple, step: float | None) -> tuple:
     return rungs or given
 
 
-def _check(request: Request, format: str):
+def _check(asked: Asked, format: str):
     """Combinations that cannot be meant."""
-    layout, words = request.layout, request.options.get("word_timestamps")
+    layout, words = asked.layout, asked.options.get("word_timestamps")
     arranged = [field.name for field in dataclasses.fields(Layout) if getattr(layout, field.name)]
     if arranged and not words:
         raise BadValue(f"--{arranged[0]} needs --word_timestamps")
@@ -110,22 +102,15 @@ def _check(request: Request, format: str):
         raise BadValue("--max_line_count has no effect without --max_line_width")
     if layout.max_words_per_line and layout.max_line_width:
         raise BadValue("--max_words_per_line has no effect with --max_line_width")
-    if request.rate is not None and "-" not in request.files:
+    if asked.rate is not None and "-" not in asked.files:
         raise BadValue("--rate is the sampling rate of raw samples on standard input, written -")
-    if format == "all" and request.output_dir is None:
+    if format == "all" and asked.output_dir is None:
         raise BadValue("--format all writes several files: give --output_dir FOLDER")
-    if request.translator is not None and request.translate_to is None:
+    if asked.translator is not None and asked.translate_to is None:
         raise BadValue("--translator needs --translate_to LANGUAGE")
 
 
-def _unknown(argument: str, parser) -> str:
-    known = sorted(name for name in parser._option_string_actions if name.startswith("--"))
-    name = argument.partition("=")[0]
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"transcribe has no option {name!r}; " + (f"did you mean {close[0]}?" if close else "--help lists them")
-
-
-def _plain(argv, parser):
+def _plain(parser, argv):
     """Dashes in option names become underscores, and a flag takes its True or False from the next word, if it is one:
     both spellings of openai-whisper's users work, and `--word_timestamps talk.wav` does not swallow the file.
     """
@@ -142,21 +127,21 @@ def _plain(argv, parser):
     return plain
 
 
-def build() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="moejax transcribe",
+def add(commands, run: Callable) -> None:
+    ours = parser.add(
+        commands,
+        "transcribe",
+        run,
         usage="moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
+        argument_default=argparse.SUPPRESS,  # what was not asked for does not reach the model
+        spelled=_plain,
     )
-    _files(parser)
-    _search(parser)
-    _long(parser)
-    _words(parser)
-    return parser
+    _files(ours)
+    _search(ours)
+    _long(ours)
+    _words(ours)
 
 
 def _files(parser):
@@ -192,7 +177,6 @@ def _files(parser):
     )
     add("--rate", default=None, type=_count, metavar="HZ", help="standard input is raw 16-bit mono at this rate")
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
-    add("--traceback", action="store_true", default=argparse.SUPPRESS, help="show where an error arose")
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from moejax import mt
-from moejax.commands.transcribe_options import Request
+from moejax.commands.transcribe_options import Asked
 from moejax.errors import BadValue
 from moejax.text.languages import code_of
 from moejax.text.transcript import Transcript
@@ -14,7 +14,7 @@ CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
 
 
-def translator(asked: Request, language: str | None):
+def translator(asked: Asked, language: str | None):
     """A function from a Transcript to its translation into `asked.translate_to`, segment by segment.
 
     Words, tokens and expert weights belong to the original and are left out. Errors, before any work: ValueError when

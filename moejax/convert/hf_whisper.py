@@ -147,15 +147,15 @@ def to_hf(config, params) -> dict:
     known = {path for path, _ in places.values()}
     unknown, missing = sorted(flat.keys() - known), sorted(known - flat.keys())
     if unknown:
-        raise BadValue(f"no place in a Hugging Face Whisper for {_some(unknown)}")
+        raise ValueError(f"no place in a Hugging Face Whisper for {_some(unknown)}")
     if missing:
-        raise BadValue(f"params lack {_some(missing)}")
+        raise ValueError(f"params lack {_some(missing)}")
     tensors = {key: np.ascontiguousarray(turn(path, np.asarray(flat[path]))) for key, (path, _) in places.items()}
     wrong = [
         f"{key} {tensors[key].shape}, want {shape}" for key, (_, shape) in places.items() if tensors[key].shape != shape
     ]
     if wrong:
-        raise BadValue(f"wrong shapes for this config: {_some(wrong)}")
+        raise ValueError(f"wrong shapes for this config: {_some(wrong)}")
     return tensors
 
 

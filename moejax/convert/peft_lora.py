@@ -55,7 +55,7 @@ def save(folder, config, adapter: dict[str, LowRank], *, base="", stabilised=Fal
     names, folder = modules(config), pathlib.Path(folder)
     unknown = sorted(adapter.keys() - names.keys())
     if unknown or not adapter:
-        raise BadValue(f"no module in Whisper for {unknown[0]}" if unknown else "an adapter without layers")
+        raise ValueError(f"no module in Whisper for {unknown[0]}" if unknown else "an adapter without layers")
     adapter = {names[layer]: update for layer, update in sorted(adapter.items())}
     tensors = {}
     for module, update in adapter.items():
@@ -130,7 +130,7 @@ def load_experts(folders, config) -> tuple[dict, dict]:
     zeros, alpha / r is folded in where it differs.
     """
     if not folders:
-        raise BadValue("load_experts wants at least one PEFT folder")
+        raise ValueError("load_experts wants at least one PEFT folder")
     adapters = [load(folder, config) for folder in folders]
     expert, rank, scale = stacked(adapters)
     targets = tuple(sorted({layer for adapter in adapters for layer in adapter}))

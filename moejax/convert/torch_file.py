@@ -19,7 +19,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 
-from moejax.errors import BadType, BadValue
+from moejax.errors import BadValue
 
 ALIGNMENT = 64  # torch maps the file and reads storages where they lie
 _STORAGES = {
@@ -214,7 +214,7 @@ class _Program:
 
     def _tensor(self, array):
         if array.dtype not in _NAME_OF:
-            raise BadType(f"no torch storage for arrays of {array.dtype}; known: {', '.join(map(str, _NAME_OF))}")
+            raise TypeError(f"no torch storage for arrays of {array.dtype}; known: {', '.join(map(str, _NAME_OF))}")
         key, steps = len(self.storages), [1]
         self.storages.append(array)
         for size in array.shape[:0:-1]:
@@ -239,4 +239,4 @@ def _scalar(value) -> bytes:
         return b"J" + struct.pack("<i", value)
     if isinstance(value, int) and -(2**63) <= value < 2**63:
         return b"\x8a\x08" + struct.pack("<q", value)
-    raise BadType(f"{type(value).__name__} has no place in a torch file written here")
+    raise TypeError(f"{type(value).__name__} has no place in a torch file written here")

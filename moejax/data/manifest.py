@@ -67,7 +67,7 @@ class Manifest:
         """A checked manifest from {column: values}; raises ValueError like `load`."""
         missing = [name for name in COLUMNS if name not in columns]
         if missing:
-            raise BadValue(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
+            raise ValueError(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
         table = pa.table({name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items()})
         _check(table, "manifest")
         return cls(table, root)

@@ -66,7 +66,7 @@ class BatchPlan:
         if len(self.lengths) == 0:
             raise BadValue("no utterances to plan batches of")
         if (self.batch_size > 0) == (self.samples > 0):
-            raise BadValue(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
+            raise ValueError(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
         where = bucket_of(self.lengths, self.buckets, self.names)
         members = [np.flatnonzero(where == b) for b in range(len(self.buckets))]
         object.__setattr__(self, "_members", members)

@@ -17,7 +17,6 @@ from moejax.decode.longform import Reading, mean_route
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, run_together
 from moejax.decode.words import add_words, text_tokens
-from moejax.errors import BadValue
 from moejax.text.transcript import Transcript
 
 Cutter = Callable[[np.ndarray, float], list[tuple[int, int]]]  # (audio [S], most seconds) -> (start, stop) in samples
@@ -47,7 +46,7 @@ def transcribe_chunked(
     follow on one another within the recording (`segments.append_in_order`), whatever times the network claims.
     `language` None is detected for each piece; the transcript has that of most pieces. A recording is read when pieces
     of it are needed. `initial_prompt` is the prompt of every piece; of the other options only the word options and
-    `guards` apply. Errors: BadValue for pieces beyond the window.
+    `guards` apply. Errors: ValueError for pieces beyond the window.
     """
     window = reading.frames * reading.config.hop / SAMPLE_RATE
 
@@ -76,7 +75,7 @@ def _pieces(place, audio_S, cut, window):
     for start, stop in spans:
         if stop - start > int(window * SAMPLE_RATE):
             long = (stop - start) / SAMPLE_RATE
-            raise BadValue(f"a piece of {long:.2f} s; the window holds {window:.2f} s")
+            raise ValueError(f"a piece of {long:.2f} s; the window holds {window:.2f} s")
     return [_Piece(place, i, len(spans), start, stop, len(audio_S)) for i, (start, stop) in enumerate(spans)]
 
 

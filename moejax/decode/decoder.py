@@ -150,7 +150,7 @@ class Decoder:
         """Samples of the smallest window length that holds this window."""
         if isinstance(window, Window):
             if window.mel_NM.shape[1] != self.config.num_mel_bins:
-                raise BadValue(f"mel [N, M] of shape {window.mel_NM.shape}: M must be {self.config.num_mel_bins}")
+                raise ValueError(f"mel [N, M] of shape {window.mel_NM.shape}: M must be {self.config.num_mel_bins}")
             size = len(window.mel_NM) * self.config.hop
         else:
             size = len(window)

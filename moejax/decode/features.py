@@ -11,7 +11,6 @@ import functools
 import jax
 import numpy as np
 
-from moejax.errors import BadValue
 from moejax.ops import audio
 
 
@@ -22,7 +21,7 @@ class Features:
         """`block`: frames computed at once, in one compiled shape; longer slices are put together."""
         self.audio_S = np.asarray(audio_S, np.float32)
         if self.audio_S.ndim != 1:
-            raise BadValue(f"Features: audio of shape {self.audio_S.shape}, must be one channel [S]")
+            raise ValueError(f"Features: audio of shape {self.audio_S.shape}, must be one channel [S]")
         self.n_mels, self.hop, self.block = n_mels, hop, block
         self.frames = len(self.audio_S) // hop
 

@@ -34,9 +34,9 @@ def greedy(
 
 def _check(prefix, max_tokens, room):
     if not prefix:
-        raise BadValue("greedy: the prefix is empty; it needs at least the start-of-transcript token")
+        raise ValueError("greedy: the prefix is empty; it needs at least the start-of-transcript token")
     if max_tokens < 1:
-        raise BadValue(f"greedy: max_tokens is {max_tokens}, must be at least 1")
+        raise ValueError(f"greedy: max_tokens is {max_tokens}, must be at least 1")
     if prefix - 1 + max_tokens > room:
         raise BadValue(
             f"greedy: max_tokens {max_tokens} after {prefix} prefix tokens; the model has room for {room - prefix + 1}"

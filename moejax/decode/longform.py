@@ -77,7 +77,7 @@ class Reading:
       align: `alignment.Aligner`, needed for word times.
       progress: told after every window.
 
-    Errors: BadValue for word times without `align`, and for a silence threshold without word times.
+    Errors: ValueError for word times without `align`, BadValue for a silence threshold without word times.
     """
 
     model: Model
@@ -91,7 +91,7 @@ class Reading:
 
     def __post_init__(self):
         if self.options.word_timestamps and self.align is None:
-            raise BadValue("word_timestamps needs `align`, an alignment.Aligner of the same model")
+            raise ValueError("word_timestamps needs `align`, an alignment.Aligner of the same model")
         if self.options.hallucination_silence_threshold is not None and not self.options.word_timestamps:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
 
@@ -114,7 +114,7 @@ def transcribe_sequential(recordings: Iterable[np.ndarray], reading: Reading) ->
     """(place, Transcript) of each recording, in the order in which they are finished.
 
     `recordings`: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
-    files keeps at most `model.batch_size` of them in memory. Errors: BadValue for several channels.
+    files keeps at most `model.batch_size` of them in memory. Errors: ValueError for several channels.
     """
 
     def listenings():

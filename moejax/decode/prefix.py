@@ -38,7 +38,7 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -
         own = own[-(context // 2 - room) :]  # with the default room that is all of it, as in the reference
     said = [_ids(tokenizer, options.prompt)] * len(languages) if prompts is None else prompts
     if len(said) != len(languages):
-        raise BadValue(f"{len(said)} prompts for {len(languages)} windows")
+        raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
     said = [list(ids or ())[-(context // 2 - 1) :] for ids in said]
     heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) + own for code in languages]
     full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]

@@ -27,31 +27,6 @@ from moejax.systems import registry
 from moejax.training import base
 
 MANIFEST = "export.json"
-HELP = """moejax export: a trained system for other libraries, with a model card.
-
-usage:
-  moejax export --workdir W --to hf|openai|ctranslate2|peft --output D [--system NAME] [--route ROUTE]
-                [--dtype float32|float16|bfloat16] [--quantization int8|int8_float16|...]
-
-  hf           Hugging Face folder: transformers, and moejax transcribe --model D
-  openai       D/model.pt: whisper.load_model("D/model.pt")
-  ctranslate2  faster_whisper.WhisperModel("D"); needs pip install 'moejax[ctranslate2]'
-  peft         LoRA folders for PEFT; without --system every adapter and expert of the workdir
-
-These formats hold one network, so a mixture is merged on one route (not with peft, unless --route is given):
-  --route average          mean of the gate's weights over the training part (the default)
-  --route cohort:B         mean over one cohort, or speaker:F03 over one speaker
-  --route expert:2         one expert alone
-  --route 0.5,0.5,0        weights of your own, one for each expert
-
-examples:
-  moejax export --workdir runs/q --to peft --output exports/loras
-  moejax export --workdir runs/q --to hf --output exports/cohort_B --system moe --route cohort:B
-  moejax export --workdir runs/q --to ctranslate2 --output exports/lora_A1 --system lora_A1 --quantization int8
-
-Models with a 20 ms hop or masked padding (the micro family) exist in hf and peft only, where the card says so.
-The licence in the card is the config's export.license.
-"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +46,7 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
       to: a key of `FORMATS`.
       output: folder; it must not exist, be empty, or hold an earlier export and nothing else.
       system: name in the workdir's table; None is its best (`moe`, ...), with peft every LoRA.
-      route: of a mixture, see HELP.
+      route: of a mixture, see `moejax export --help`.
       dtype: of the weights (peft: float32 only).
       quantization: ctranslate2 only, see its documentation.
     Errors: one line, before any work, for what the format cannot express or the workdir does not have.

@@ -54,7 +54,7 @@ def sizes(path, targets, rank, alpha) -> tuple[int, float]:
         pattern, *own = (target,) if isinstance(target, str) else target
         if fnmatch.fnmatch(path, pattern):
             return tuple(own) or (rank, alpha)
-    raise BadValue(f"no target matches {path}")
+    raise ValueError(f"no target matches {path}")
 
 
 def add_experts(

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.errors import BadValue
-
 MEDIAN_WIDTH = 7  # encoder frames
 
 
@@ -48,7 +46,7 @@ def median_filter(x, width: int, length=None):
     `length` (may be traced) is where the real part of the axis ends and is mirrored; what follows it means nothing.
     """
     if width < 1 or width % 2 == 0:
-        raise BadValue(f"median_filter: width is {width}, must be odd and positive")
+        raise ValueError(f"median_filter: width is {width}, must be odd and positive")
     T, half = x.shape[-1], width // 2
     length = T if length is None else length
     at = jnp.abs(jnp.arange(-half, T + half))
@@ -73,7 +71,7 @@ def dtw(cost_LT) -> tuple[np.ndarray, np.ndarray]:
     cost_LT = np.asarray(cost_LT, np.float64)
     L, T = cost_LT.shape
     if not cost_LT.size:
-        raise BadValue(f"dtw: the cost matrix is empty, {L} x {T}")
+        raise ValueError(f"dtw: the cost matrix is empty, {L} x {T}")
     flat = cost_LT.ravel()
     # Rows are counted from 1 and `total[i]` lies at column `diagonal - i`; row 0 and column 0 are the border.
     before, last = np.full(L + 1, np.inf), np.full(L + 1, np.inf)

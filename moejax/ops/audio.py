@@ -111,7 +111,7 @@ def mel_filters(n_mels):
     The matrix equals the one published with Whisper to the last float32 digit or two (librosa's `filters.mel`).
     """
     if n_mels < 1:
-        raise BadValue(f"mel_filters: n_mels is {n_mels}, must be at least 1")
+        raise ValueError(f"mel_filters: n_mels is {n_mels}, must be at least 1")
     bin_hz = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
     edge_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
     width_hz = np.diff(edge_hz)

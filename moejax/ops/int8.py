@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.errors import BadType
-
 LEVELS = 127  # -128 is left out, so that the range is symmetric
 
 
@@ -35,7 +33,7 @@ class Int8Matrix:
 
     def __getitem__(self, index):
         if index is not Ellipsis:
-            raise BadType("an Int8Matrix is not cut; take astype(dtype) first")
+            raise TypeError("an Int8Matrix is not cut; take astype(dtype) first")
         return self
 
     def astype(self, dtype):

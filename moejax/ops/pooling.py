@@ -40,7 +40,7 @@ def speech_frames(
     (all zeros) falls back to its valid frames, so that no mask of a non-empty utterance is empty.
     """
     if db >= 0:
-        raise BadValue(f"speech_frames: db={db} must be negative: decibels below the utterance's loud level")
+        raise ValueError(f"speech_frames: db={db} must be negative: decibels below the utterance's loud level")
     samples_B = jnp.asarray(samples_B)
     step = hop * stride
     audio_BS = jnp.asarray(audio_BS, jnp.float32)[:, : T * step]
@@ -83,5 +83,5 @@ def pool(states_BTD: jax.Array, mask_BT: jax.Array, how: str = "mean") -> jax.Ar
     if how not in POOLINGS:
         raise BadValue(f"unknown pooling {how!r}; known: {', '.join(sorted(POOLINGS))}")
     if np.shape(mask_BT) != np.shape(states_BTD)[:2]:
-        raise BadValue(f"pool: mask {np.shape(mask_BT)} does not fit states {np.shape(states_BTD)}")
+        raise ValueError(f"pool: mask {np.shape(mask_BT)} does not fit states {np.shape(states_BTD)}")
     return POOLINGS[how](jnp.asarray(states_BTD), jnp.asarray(mask_BT, bool))

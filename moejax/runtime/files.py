@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moejax.errors import BadType, BadValue
+from moejax.errors import BadValue
 from moejax.runtime import faults, processes
 
 TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial", ".*.new", ".*.old")  # how files are called until they are whole
@@ -56,7 +56,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Arrays as .npz, as `write_text`. Errors: an array of Python objects, which would need pickle to be read."""
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
     if objects:
-        raise BadType(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
+        raise TypeError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
     if processes.first():
         with replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)

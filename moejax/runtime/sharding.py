@@ -47,7 +47,7 @@ def pretend_mesh(shape, count):
 def mesh_sizes(shape, count):
     """{axis: devices along it} of all four axes. Raises ValueError when they do not multiply to `count`."""
     if unknown := sorted(set(shape) - set(AXES)):
-        raise BadValue(f"unknown mesh axis {unknown[0]!r}; known: {', '.join(AXES)}")
+        raise ValueError(f"unknown mesh axis {unknown[0]!r}; known: {', '.join(AXES)}")
     sizes = {axis: int(shape.get(axis, 1)) for axis in AXES}
     free = [axis for axis, size in sizes.items() if size == -1]
     fixed = math.prod(size for size in sizes.values() if size != -1)

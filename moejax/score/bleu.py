@@ -22,7 +22,7 @@ def score(
 
     hypotheses, references = list(hypotheses), list(references)
     if len(hypotheses) != len(references):
-        raise BadValue(f"{len(references)} references for {len(hypotheses)} translations: there must be one each")
+        raise ValueError(f"{len(references)} references for {len(hypotheses)} translations: there must be one each")
     if not hypotheses:
         raise BadValue("nothing to score: no translation has a reference")
     if empty := sum(not r.strip() for r in references):
@@ -46,9 +46,9 @@ def made_by(source: str | None) -> str:
 
 def _refuse_own_references(system: str | None, sources: list[str | None], references: int) -> None:
     if len(sources) != references:
-        raise BadValue(f"{len(sources)} translation sources for {references} references: there must be one each")
+        raise ValueError(f"{len(sources)} translation sources for {references} references: there must be one each")
     if system is None:
-        raise BadValue("translation_sources given without the system that is scored: name the translator")
+        raise ValueError("translation_sources given without the system that is scored: name the translator")
     if own := sum(made_by(s) == made_by(system) for s in sources):
         raise BadValue(
             f"{own} of {references} references were made by {system!r}, the system that is scored: "

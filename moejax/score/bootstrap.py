@@ -68,9 +68,9 @@ def gaps(errors_a, errors_b, words) -> np.ndarray:
     a_SU, b_SU = (np.atleast_2d(np.asarray(x, np.float64)) for x in (errors_a, errors_b))
     size, seeds = len(words), sorted({len(a_SU), len(b_SU)} - {1})
     if not a_SU.shape[1] == b_SU.shape[1] == size:
-        raise BadValue(f"paired systems need the same utterances: got {a_SU.shape[1]}, {b_SU.shape[1]}, words {size}")
+        raise ValueError(f"paired systems need the same utterances: got {a_SU.shape[1]}, {b_SU.shape[1]}, words {size}")
     if len(seeds) > 1:
-        raise BadValue(f"paired systems need the same seeds: got {len(a_SU)} and {len(b_SU)}")
+        raise ValueError(f"paired systems need the same seeds: got {len(a_SU)} and {len(b_SU)}")
     return a_SU - b_SU
 
 
@@ -105,7 +105,7 @@ def resample(values_QU: np.ndarray, speakers: Sequence[str], *, draws=1000, seed
     """Sums of Q per-utterance quantities over bootstrap samples, all on the same draws: (sums_DQ, what was drawn)."""
     values_QU = np.asarray(values_QU, np.float64)
     if values_QU.ndim != 2 or values_QU.shape[1] != len(speakers):
-        raise BadValue(f"{len(speakers)} speakers for values of shape {values_QU.shape}: the last axis must match")
+        raise ValueError(f"{len(speakers)} speakers for values of shape {values_QU.shape}: the last axis must match")
     if draws < 1:
         raise BadValue(f"draws must be at least 1, not {draws}")
     rng = np.random.default_rng(seed)
@@ -137,7 +137,7 @@ def _add_speaker(sums_DQ: np.ndarray, values_QU: np.ndarray, times_D: np.ndarray
 def _interval(values_SU, words, speakers, draws, seed, level) -> Interval:
     """Of the mean over rows of sum(values_SU[s]) / sum(words)."""
     if not 0 < level < 1:
-        raise BadValue(f"level must lie between 0 and 1, not {level}")
+        raise ValueError(f"level must lie between 0 and 1, not {level}")
     words_U = np.asarray(words, np.float64)
     value = _ratio(values_SU.sum(1).mean(), words_U.sum())
     sums_DQ, unit = resample(np.concatenate([values_SU, words_U[None]]), speakers, draws=draws, seed=seed)

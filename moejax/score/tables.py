@@ -309,7 +309,7 @@ def compare(ours: Sequence[dict], theirs: Sequence[dict], *, draws: int = 1000, 
     Keys: utterances, difference, low, high (95 %), p (approximate randomisation; NaN for one utterance), unit.
     """
     if [r["id"] for r in ours] != [r["id"] for r in theirs]:
-        raise BadValue("paired rows must be of the same utterances in the same order")
+        raise ValueError("paired rows must be of the same utterances in the same order")
     a, b = [r["errors"] for r in ours], [r["errors"] for r in theirs]
     words, speakers = [r["words"] for r in ours], [r["speaker"] or "" for r in ours]
     gap = bootstrap.difference(a, b, words, speakers, draws=draws, seed=seed)

@@ -60,7 +60,7 @@ def clipped(references: Sequence[str | Sequence[str]], hypotheses: Sequence[str]
     """
     choices = [[r] if isinstance(r, str) else list(r) for r in references]
     if len(choices) != len(hypotheses):
-        raise BadValue(f"{len(choices)} references for {len(hypotheses)} hypotheses: one (or one tuple) each")
+        raise ValueError(f"{len(choices)} references for {len(hypotheses)} hypotheses: one (or one tuple) each")
     if not all(choices):
         raise BadValue(f"utterance {choices.index([])} has no reference at all")
     flat = count([r for rs in choices for r in rs], [h for rs, h in zip(choices, hypotheses, strict=True) for _ in rs])
@@ -103,7 +103,7 @@ def rate(counts: Sequence[Counts]) -> float:
 def _count(process, transform, references, hypotheses) -> list[Counts]:
     references, hypotheses = list(references), list(hypotheses)
     if len(references) != len(hypotheses):
-        raise BadValue(f"{len(references)} references for {len(hypotheses)} hypotheses: there must be one each")
+        raise ValueError(f"{len(references)} references for {len(hypotheses)} hypotheses: there must be one each")
     if not references:
         return []
     out = process(references, hypotheses, transform, transform)

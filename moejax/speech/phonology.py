@@ -8,8 +8,6 @@ pathology (stopping, fronting, backing, gliding, cluster reduction, final conson
 
 from __future__ import annotations
 
-from moejax.errors import BadValue
-
 Word = list[str]
 
 _CONSONANTS = set("p t k b d g f v T D s z S Z tS dZ h m n N l r w j t# r-".split())
@@ -262,7 +260,7 @@ def apply(words: list[Word], processes: tuple[str, ...]) -> list[Word]:
         elif process in ACCENTS:
             words = [accent(word, process) for word in words]
         else:
-            raise BadValue(f"unknown speech process {process!r}; known: {', '.join([*PROCESSES, *ACCENTS])}")
+            raise ValueError(f"unknown speech process {process!r}; known: {', '.join([*PROCESSES, *ACCENTS])}")
     return words
 
 

@@ -27,7 +27,7 @@ import soundfile
 import soxr
 
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.errors import BadValue, Failed, NotInstalled
+from moejax.errors import BadValue, Failed, NotInstalled, Refused
 from moejax.speech import atypical, espeak, phonology
 
 RECIPE = 1  # part of every digest: raise it when the same item would sound different
@@ -227,7 +227,7 @@ def main() -> None:
     try:
         for path in perform(jobs):
             print(json.dumps(path), flush=True)
-    except (ValueError, RuntimeError, OSError) as error:
+    except (Refused, OSError) as error:  # a bug leaves its traceback on stderr
         kind = next((kind.__name__ for kind in (ValueError, OSError) if isinstance(error, kind)), "")
         print(json.dumps({"kind": kind, "error": str(error)}), flush=True)
         sys.exit(1)

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from moejax.errors import BadValue, Failed, NotInstalled
+from moejax.errors import BadValue, Failed, NotInstalled, NotWritten
 from moejax.speech import espeak, speakers
 from moejax.speech.render import SpeechItem, digest, environment, perform
 
@@ -63,7 +63,7 @@ def _dealt(shares: Sequence[Sequence[tuple[SpeechItem, str]]]) -> Iterator[str]:
             if isinstance(answer, str):
                 yield answer
             elif isinstance(answer, dict):
-                kind = {"ValueError": BadValue, "OSError": OSError}.get(answer["kind"], Failed)
+                kind = {"ValueError": BadValue, "OSError": NotWritten}.get(answer["kind"], Failed)
                 raise kind(answer["error"])
             elif answer != 0:
                 raise Failed(f"a speech synthesis worker ended with status {answer}; its message stands above")

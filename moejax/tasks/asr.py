@@ -142,7 +142,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     falls, which is 1 without it.
     """
     if row.route not in ROUTES:
-        raise BadValue(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
+        raise ValueError(f"unknown route {row.route!r}; known: {', '.join(ROUTES)}")
 
     def loss_fn(params, batch: Batch, key, step=None):
         model = functional.merge(graphdef, params)
@@ -347,7 +347,7 @@ def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
 
 def _encoder(graphdef, route, mixture, embedding):
     if route not in ("none", "label", "gate", "uniform"):
-        raise BadValue(f"unknown route {route!r}; known: none, label, gate, uniform")
+        raise ValueError(f"unknown route {route!r}; known: none, label, gate, uniform")
 
     def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None):
         model = functional.merge(graphdef, params)
@@ -467,7 +467,7 @@ def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0
             embedding_BU, heard_B1 = embed(model, mel_BNM, None, samples_B, untrimmed)[0], jnp.ones((B, 1))
             chosen = mixture.whole_route(model.gate(embedding_BU), model.gate, embedding_BU, heard_B1)
         elif route != "none":
-            raise BadValue(f"logits are defined for the routes none, label and gate, not {route!r}")
+            raise ValueError(f"logits are defined for the routes none, label and gate, not {route!r}")
         return model.decode(tokens_BL, model.encode(mel_BNM, route=chosen), route=chosen)
 
     return run

@@ -76,7 +76,7 @@ def as_dict(transcript: Transcript) -> dict:
 def timestamp(seconds: float, *, hours: bool, point: str) -> str:
     """[HH:]MM:SS.mmm, with hours always or only from the first hour on. Errors: ValueError for negative times."""
     if seconds < 0:
-        raise BadValue(f"a time of {seconds} s; times are not negative")
+        raise ValueError(f"a time of {seconds} s; times are not negative")
     rest, milliseconds = divmod(round(seconds * 1000), 1000)
     rest, second = divmod(rest, 60)
     hour, minute = divmod(rest, 60)

@@ -31,7 +31,7 @@ import safetensors
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
-from moejax.errors import BadValue, NotThere
+from moejax.errors import BadValue, NotThere, NotWritten
 from moejax.runtime import faults
 from moejax.runtime.sharding import path_string
 
@@ -55,7 +55,7 @@ def flat_state(tree):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {path_string(path): jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in leaves}
     if len(flat) != len(leaves):
-        raise BadValue("two leaves of the state have the same path")
+        raise ValueError("two leaves of the state have the same path")
     return {path: leaf for path, leaf in flat.items() if leaf.size}
 
 
@@ -66,7 +66,7 @@ class Checkpointer:
 
     def __init__(self, directory, keep=2):
         if keep < 2:
-            raise BadValue(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
+            raise ValueError(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
         self.directory, self.keep = Path(directory).resolve(), keep
         self._finishing, self._error = None, None  # the thread that ends the save in flight; what a save failed with
         _hush_late_writes()
@@ -239,7 +239,7 @@ class Checkpointer:
         os.replace(self.directory / str(step), place)
 
 
-class SaveError(OSError):
+class SaveError(NotWritten):
     """A checkpoint could not be written."""
 
 
@@ -369,7 +369,7 @@ def save_params(path, params, meta=None):
     flat = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         if bad := [key.key for key in keys if not isinstance(key.key, str) or "/" in key.key]:
-            raise BadValue(f"parameter name {bad[0]!r} must be a string without '/'")
+            raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
         flat[path_string(keys)] = np.ascontiguousarray(whole_array(leaf)).reshape(np.shape(leaf))
     if jax.process_index() == 0:
         path = Path(path)

@@ -30,7 +30,7 @@ def exact(value):
     if array.dtype.kind == "f" or array.dtype.name == "bfloat16":
         number = array.astype(np.float32) if array.dtype.itemsize < 4 else array
         return float(str(number)) if math.isfinite(number) else str(float(number))
-    raise BadValue(f"a metric of dtype {array.dtype} cannot be logged")
+    raise ValueError(f"a metric of dtype {array.dtype} cannot be logged")
 
 
 def read(path):
@@ -77,7 +77,7 @@ class MetricLog:
     def write(self, step, metrics, seconds):
         """One record {"step", metrics.., "seconds"}. Scalars go to TensorBoard too; arrays stand in the file only."""
         if reserved := {"step", "seconds"} & set(metrics):
-            raise BadValue(f"a metric may not be named {sorted(reserved)[0]!r}")
+            raise ValueError(f"a metric may not be named {sorted(reserved)[0]!r}")
         values = {name: exact(value) for name, value in metrics.items()}
         record = {"step": int(step), **values, "seconds": round(seconds, 3)}
         with self._named():

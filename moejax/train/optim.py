@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from moejax.errors import BadValue, UnknownName
+from moejax.errors import BadValue
 
 SCHEDULES = ("cosine", "constant", "linear")
 OPTIMIZERS = ("adamw", "adam", "sgd")
@@ -34,7 +34,7 @@ def scale_by_group(scales):
     def update(updates, params=None):
         del params
         if unknown := sorted(set(scales) - set(updates)):
-            raise UnknownName(f"group_scale names {unknown[0]!r}; known: {', '.join(sorted(updates))}")
+            raise KeyError(f"group_scale names {unknown[0]!r}; known: {', '.join(sorted(updates))}")
         return {group: optax.tree.scale(scales.get(group, 1.0), tree) for group, tree in updates.items()}
 
     return optax.stateless(update)

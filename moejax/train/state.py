@@ -48,9 +48,9 @@ def init_state(params, trainable, optimizer, key):
 
 def _groups(params, trainable):
     if isinstance(trainable, str):
-        raise BadValue(f"trainable is a tuple of group names, not the string {trainable!r}")
+        raise ValueError(f"trainable is a tuple of group names, not the string {trainable!r}")
     if unknown := [group for group in trainable if group not in params]:
-        raise BadValue(f"no parameter group {unknown[0]!r} to train; there are: {', '.join(sorted(params))}")
+        raise ValueError(f"no parameter group {unknown[0]!r} to train; there are: {', '.join(sorted(params))}")
     return {group: params[group] for group in trainable}
 
 
@@ -117,7 +117,7 @@ def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
     if schedule is not None:
         own["learning_rate"] = schedule(state.step)
     if clash := sorted(set(own) & set(extra)):
-        raise BadValue(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
+        raise ValueError(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in {**own, **extra}.items()}
     return new, metrics
 

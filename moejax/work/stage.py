@@ -21,6 +21,76 @@ ABOUT = {
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
 }
+# What they read that is not in the workdir.
+OUTSIDE = {
+    "describe": "the corpus: data.source and data.root",
+    "base": "the pretrained folder, where model.pretrained names one",
+    "translate": "DeepL's answers, where translate.backend asks it",
+}
+_LOGGED = {
+    "metrics.jsonl, events.*": "one object per logged step, exact; the same for TensorBoard",
+    "checkpoints/": "states from which training goes on",
+}
+_TRAINED = {"params.safetensors": "the trained arrays", **_LOGGED}
+# The files of W/<stage>; <name> stands for one of several.
+WRITES = {
+    "describe": {
+        "manifest.parquet": "every utterance: its audio, text, speaker, cohort, part of the split",
+        "audio/": "recordings that had to be converted to 16 kHz mono",
+        "skipped.csv": "recordings that the audio gate refused, and why",
+        "summary.md, summary.json": "hours by cohort, split and speaker",
+        "leakage.md": "what the parts of the split share",
+    },
+    "base": {
+        "model.json": "where the base is: model/ beside it, or the pretrained folder",
+        "model/": "the trained base, as a Hugging Face folder",
+        **_LOGGED,
+    },
+    "embed": {
+        "embeddings.npz": "pooled encoder states of every utterance, layer by layer",
+        "gradients.npz": "the direction in which each pulls an adapter, where embed.signals has gradient",
+    },
+    "cluster": {
+        "clusters.npz": "cluster and memberships of every utterance",
+        "agreement.md, agreement.json": "how clusters were chosen, and how they agree with cohorts and speakers",
+        "map.png, overlap.png": "the clusters in a plane, and speakers against clusters",
+    },
+    "gate": {
+        "gate.safetensors": "the gate, and the statistics of its input",
+        "scores.json": "how well it finds the clusters of utterances that it was not trained on",
+        **_LOGGED,
+    },
+    "experts": _TRAINED,
+    "joint": _TRAINED,
+    "adapters": {
+        "index.json": "the systems of the table that were trained here",
+        "<kind>/": "of each of adapters.kinds: params.safetensors, metrics.jsonl, checkpoints/",
+        "merged/": "the mean of the adapters of all cohorts",
+    },
+    "hyper": {
+        "index.json": "the systems of the table that were trained here",
+        "<system>/": "of each of hyper.systems: params.safetensors, metrics.jsonl, checkpoints/",
+    },
+    "evaluate": {
+        "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
+        "systems.json": "the systems, and what they are",
+        "decoded.json": "what each file was decoded from: a run that was stopped goes on after it",
+        "routing.json": "how the gate spreads cohorts over experts",
+    },
+    "translate": {
+        "<system>.<backend>.jsonl": "one object per utterance: source, reference, translation",
+        "summary.json": "BLEU and chrF",
+        "model/": "the offline translator: params.safetensors, tokenizer/, metrics.jsonl",
+    },
+    "report": {
+        "report.html": "everything on one page",
+        "table.csv, table.md": "error rates of all systems by cohort, with intervals",
+        "errors.md": "which words go wrong, and the worst utterances",
+        "figures/": "the figures as PNG",
+        "summary.json": "the same for programs",
+        "seeds*.csv": "rates and differences over many runs, after --seeds, --variants, --leave_one_out",
+    },
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,13 @@ from conftest import CACHE
 from moejax.__main__ import guarded
 from moejax.bench import rows, run, table, weights
 from moejax.bench.side import SideError
+from moejax.commands import tree
+from moejax.commands.bench import settings
+
+
+def parse(argv):
+    return settings(*tree.parsed(["bench", *argv]))
+
 
 NANO = ["--size", "nano", "--batch", "2", "--seconds", "1", "--tokens", "4"]
 
@@ -26,7 +33,7 @@ NANO = ["--size", "nano", "--batch", "2", "--seconds", "1", "--tokens", "4"]
 )
 def test_a_wrong_command_is_refused_in_one_line(argv, message):
     with pytest.raises(ValueError, match=message) as refused:
-        run.parse(argv)
+        parse(argv)
     assert "\n" not in str(refused.value)
 
 
@@ -53,7 +60,7 @@ def test_a_run_of_ours_alone(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(run.measure, "TARGET", 0.01)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(CACHE))
     file = tmp_path / "bench.json"
-    assert run.main(["decode", *NANO, "--json", str(file)]) == 0
+    assert guarded(["bench", "decode", *NANO, "--json", str(file)]) == 0
     report = json.loads(file.read_text())
     assert [row["name"] for row in report["rows"]] == ["greedy 4", "greedy, routes E=10 k=2 over none"]
     for row in report["rows"]:
@@ -66,7 +73,7 @@ def test_a_run_of_ours_alone(tmp_path, capsys, monkeypatch):
 
 
 def test_a_peer_that_is_not_installed_is_a_row_that_says_so(monkeypatch):
-    bench = run.Bench(run.parse(["mel", "--peers"]), None, say=lambda message: None)
+    bench = run.Bench(parse(["mel", "--peers"]), None, say=lambda message: None)
 
     class Missing:
         def __init__(self, module, environment):

@@ -1,5 +1,6 @@
 """The command line: help that lists what there is, and one line on stderr for everything that a user can get wrong."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from moejax import __main__ as cli
 from moejax import __version__
 from moejax.job import config as configs
 from moejax.job import graph
+from moejax.runtime import stopping
 from moejax.runtime.files import read_json
 from moejax.speech import espeak
 from moejax.training import describe
@@ -66,9 +69,10 @@ def test_help_lists_every_stage_and_command(capsys):
     for argv in (["--help"], ["all", "--help"]):
         code, out, err = call(capsys, *argv)
         assert code == 0 and not err
-        assert all(f"\n  {name} " in out for name in graph.STAGES)
-        assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe", "export", "bench"))
-        assert "--system NAME" in out and "--traceback" in out
+        assert all(f"\n  {name} " in out for name in graph.STAGES) and "--traceback" in out
+    out = call(capsys, "help")[1]
+    assert all(f"moejax {name}" in out for name in ("all", "plan", "config", "transcribe", "export", "bench"))
+    assert "--system NAME" in out and "exit codes: " in out
     assert call(capsys, "--version")[1].strip() == __version__
     assert call(capsys)[0] == 2
 
@@ -289,7 +293,9 @@ def test_a_reader_that_goes_away_ends_the_command_quietly():
 def test_sigterm_outside_training_asks_to_be_run_again(capsys, corpus, monkeypatch):
     """As in training: code 75, which launch/slurm.sh answers by queueing the job again; nothing is marked as begun."""
     config = tiny_job.write_config(corpus.parent / "tiny.py")
-    monkeypatch.setattr(describe, "run", lambda cfg, work: os.kill(os.getpid(), signal.SIGTERM))
+    signalled = dataclasses.replace(describe.STAGE, run=lambda cfg, work: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setitem(graph.STAGES, "describe", signalled)
+    monkeypatch.setattr(stopping, "asked", threading.Event())  # the tests after this one were not asked to stop
     before = signal.getsignal(signal.SIGTERM)
     patient = "--config.runtime.stop_within=0"  # or the time limit ends the tests
     code, _, _ = call(capsys, "describe", "--config", config, "--workdir", "W", patient)

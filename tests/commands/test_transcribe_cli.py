@@ -17,7 +17,7 @@ from tiny_model import record, sound
 
 import moejax.recognizer
 from moejax import __main__ as cli
-from moejax.commands import inputs, progress, transcribe_options
+from moejax.commands import inputs, progress, transcribe_options, tree
 from moejax.job import opening
 from moejax.text import writers
 
@@ -227,9 +227,12 @@ def test_an_unknown_model_is_refused_in_one_line(call):
     assert code == 1 and not out and re.fullmatch(r"moejax transcribe: nowhere is neither a moejax workdir .*\n", err)
 
 
+def parse(argv):
+    return transcribe_options.asked(*tree.parsed(["transcribe", *argv]))
+
+
 def test_options_are_those_that_were_given():
     """Defaults belong to the model: nothing that was not asked for reaches it."""
-    parse = transcribe_options.parse
     assert parse(["a.wav", "--model", "M"]).options == {}
     asked = parse("a.wav --word-timestamps b.wav --model M --condition_on_previous_text False --beam-size 5".split())
     assert asked.files == ["a.wav", "b.wav"]
@@ -253,8 +256,8 @@ def test_options_are_those_that_were_given():
 
 def test_every_option_reaches_the_recogniser(model):
     """Names that the command line and `Recognizer.transcribe` have in common are meant for it, all of them."""
-    parser = transcribe_options.build()
-    flags = {action.dest for action in parser._actions}
+    options, _ = tree.parsed(["transcribe"])
+    flags = {action.dest for action in options.parser._actions}
     recognizer = load(str(model), system=None, weights="", adapters=(), route=None)
     own = {"help", "files", "model", "system", "weights", "format", "output_dir", "rate", "traceback", "translate_to"}
     own |= {"adapter", "route"} | {

@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from moejax.bench import rows, run
+from moejax.__main__ import guarded
+from moejax.bench import rows
 
 NANO = ["--size", "nano", "--batch", "2", "--seconds", "2", "--tokens", "8"]
 
@@ -15,7 +16,7 @@ NANO = ["--size", "nano", "--batch", "2", "--seconds", "2", "--tokens", "8"]
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     file = tmp_path_factory.mktemp("bench") / "check.json"
-    assert run.main(["--peers", "--check", *NANO, "--json", str(file)]) == 0
+    assert guarded(["bench", "--peers", "--check", *NANO, "--json", str(file)]) == 0
     return json.loads(file.read_text())
 
 
