@@ -9,7 +9,6 @@ No speaker's cohort is used anywhere but in the agreement and the picture.
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import numpy as np
 from moejax.cohorts.names import LEVELS, MATCHES, METHODS, NOISE_POLICIES, PLANES
 from moejax.data.manifest import Manifest
 from moejax.errors import BadValue, NotThere
-from moejax.runtime.files import write_json, write_text
+from moejax.runtime.files import write_json, write_npz, write_text
 from moejax.work.fields import SHARE, SIZE, Field, above
 from moejax.work.stage import Stage
 
@@ -362,19 +361,6 @@ def summary(report: dict, alarms: list[str]) -> dict:
         "explained": {part: {name: row["explained"] for name, row in rows.items()} for part, rows in parts},
         "warnings": alarms,
     }
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Arrays as .npz, whole or not at all; no object arrays, so that it loads without pickle."""
-    objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
-    if objects:
-        raise BadValue(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
-    os.replace(temporary, path)
 
 
 STAGE = Stage("cluster", run, needs=("embed",), reads=("cluster", "gate.num_experts"), sections=SECTIONS)
