@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -373,7 +374,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **cast("dict[str, Any]", arrays))  # the stubs take one for `allow_pickle`
     os.replace(temporary, path)
 
 

@@ -90,7 +90,7 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
             work.log(f"[{name}] {STAGES[name].about} ({reason})")
             work.begin(name, inputs, force=config.runtime.force)
     if processes.agree(reason) is None:
-        passed[name] = processes.agree(processes.first() and passed_on(work.finished(name)))
+        passed[name] = processes.agree(processes.first() and passed_on(work.finished(name) or {}))
         return
     watchdog.beat(f"stage {name}")
     start = time.perf_counter()
@@ -177,7 +177,7 @@ def set_up_jax(config, work) -> None:
             work.log(f"JAX runs already: runtime.cpu_devices={config.runtime.cpu_devices} is ignored")
     processes.start(config.runtime.heartbeat)
     folder = Path(config.runtime.compilation_cache).expanduser() if config.runtime.compilation_cache else None
-    if folder is not None and jax.config.jax_compilation_cache_dir is None:
+    if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
