@@ -377,7 +377,7 @@ def _check_replaceable(folder):
 def read_json(path: str | pathlib.Path) -> dict:
     """The object in a JSON file. Errors: ValueError naming a file that holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise BadValue(f"{path}: not valid JSON ({_first_line(error)})") from error
     if not isinstance(found, dict):

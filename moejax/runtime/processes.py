@@ -79,7 +79,7 @@ def _numbers() -> dict:
     return {key: int(os.environ[name]) for key, name in names.items()}
 
 
-def agree(value=None):
+def agree(value: Any = None) -> Any:
     """What the first process gives (JSON), in all of them; each calls this as often as the others."""
     return value if _group is None else _group.agree(value)
 
