@@ -3,6 +3,15 @@
 The public surface is lazy: importing this package starts no JAX backend and costs milliseconds.
 """
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from moejax.job.graph import run
+    from moejax.job.study import study
+    from moejax.job.table import evaluate
+    from moejax.recognizer import Recognizer, load
+    from moejax.text.transcript import Transcript
+
 __version__ = "0.1.0"
 
 _LAZY = {
@@ -14,10 +23,10 @@ _LAZY = {
     "study": "moejax.job.study",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = ["Recognizer", "Transcript", "__version__", "evaluate", "load", "run", "study"]
 
 
-def __getattr__(name):
+def __getattr__(name: str):
     if name not in _LAZY:
         raise AttributeError(f"module 'moejax' has no attribute {name!r}; it has {', '.join(__all__)}")
     import importlib
@@ -25,5 +34,5 @@ def __getattr__(name):
     return getattr(importlib.import_module(_LAZY[name]), name)
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

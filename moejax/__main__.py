@@ -26,8 +26,8 @@ def main(argv=None) -> None:
     sys.exit(code)
 
 
-def guarded(argv: list[str]) -> int:
-    """Exit code of a command line; bad input becomes one line on stderr, a bug keeps its traceback."""
+def guarded(argv: list[str]) -> int | str:
+    """What `sys.exit` is given after a command line; bad input becomes one line on stderr, a bug keeps its traceback."""
     try:
         return tree.run(argv)
     except SystemExit as stop:  # after --help; a signal

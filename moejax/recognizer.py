@@ -4,8 +4,9 @@ import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -16,21 +17,31 @@ from moejax.convert import hf_whisper, openai_whisper, peft_lora
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
+from moejax.decode.decoder import Decoder
 from moejax.decode.longform import Progress, Reading, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
 from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
+from moejax.nn.whisper import WhisperConfig
 from moejax.runtime import allocator
-from moejax.systems.system import Network, System
-from moejax.tasks import asr
+from moejax.systems.system import Network, Opened, System
+from moejax.tasks import asr, recognition
 from moejax.text import languages
 from moejax.text.tokenizer import Tokenizer
 from moejax.text.transcript import Transcript
+from moejax.types import Array
 
 
-def load(path, system: str | None = None, weights: str = "", vocabulary=None, adapters=(), route=None) -> "Recognizer":
+def load(
+    path: str | Path,
+    system: str | None = None,
+    weights: str = "",
+    vocabulary: str | Path | None = None,
+    adapters: str | Path | Sequence[str | Path] = (),
+    route: Sequence[float] | None = None,
+) -> "Recognizer":
     """Recognizer from a moejax workdir, a Hugging Face Whisper folder or cached id, or an OpenAI checkpoint (.pt).
 
     Args:
@@ -106,7 +117,7 @@ def _published(config, params, tokenizer, weights, *, heads=None, writes_times=T
     shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
     timed = writes_times and _has_times(config, tokenizer) and longest == WINDOW_SECONDS and not config.mask_padding
     return Recognizer(
-        System("base", "base", "base", Network(graphdef, params, config)),
+        System("base", "base", "base").opened(Network(graphdef, params, config), 0),
         tokenizer,
         seconds=(*shorter, longest),
         language=None if timed else "en",
@@ -133,13 +144,13 @@ class Recognizer:
 
     def __init__(
         self,
-        system: System,
-        tokenizer,
+        system: Opened,
+        tokenizer: Tokenizer,
         *,
-        seconds,
+        seconds: Sequence[float],
         language: str | None = "en",
         timestamps: bool = False,
-        heads=None,
+        heads: Sequence[Sequence[int]] | None = None,
         batch_size: int = 8,
         seed: int = 0,
     ):
@@ -158,8 +169,8 @@ class Recognizer:
         return self.system.network
 
     @property
-    def config(self):
-        """`nn.whisper.WhisperConfig` of the network."""
+    def config(self) -> WhisperConfig:
+        """Sizes of the network."""
         return self.network.config
 
     @property
@@ -167,7 +178,22 @@ class Recognizer:
         """Its parameters."""
         return self.network.params
 
-    def transcribe(self, audio, *, rate: int = SAMPLE_RATE, progress: Progress | None = None, **options):
+    @overload
+    def transcribe(
+        self, audio: list | tuple, *, rate: int = ..., progress: Progress | None = ..., **options: Any
+    ) -> list[Transcript]: ...
+    @overload
+    def transcribe(
+        self, audio: str | Path | np.ndarray, *, rate: int = ..., progress: Progress | None = ..., **options: Any
+    ) -> Transcript: ...
+    def transcribe(
+        self,
+        audio: str | Path | np.ndarray | list | tuple,
+        *,
+        rate: int = SAMPLE_RATE,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Transcript | list[Transcript]:
         """Transcript of a path or an array [S] or [S, channels] at `rate` Hz, or a list of Transcripts of a list.
 
         Integer arrays are scaled by their type. Audio in which nothing can be heard gives empty text. `progress` is
@@ -181,18 +207,17 @@ class Recognizer:
         Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale, unknown language); TypeError for an
         unknown option; FileNotFoundError.
         """
-        single = not isinstance(audio, list | tuple)
-        items = [audio] if single else audio
+        items = audio if isinstance(audio, list | tuple) else [audio]
         self.check(**options)
         waves = (self.read(item, rate) for item in items)
         if any(not isinstance(item, str | Path) for item in items):
             waves = iter(list(waves))  # a wrong array is a bug of the caller's: found before work starts
-        found: list[Transcript] = [None] * len(items)
+        found: dict[int, Transcript] = {}
         for place, transcript in self.stream(waves, progress=progress, **options):
             found[place] = transcript
-        return found[0] if single else found
+        return [found[place] for place in range(len(items))] if items is audio else found[0]
 
-    def enroll(self, audio, *, rate: int = SAMPLE_RATE) -> "Recognizer":
+    def enroll(self, audio: str | Path | np.ndarray | list | tuple, *, rate: int = SAMPLE_RATE) -> "Recognizer":
         """A Recognizer for the speaker of these recordings (paths or arrays, as `transcribe` takes them; a few
         utterances are enough, and nobody need know what is said): the gate, or the hypernetwork, hears their mean
         embedding in place of each window's own, which also holds the text.
@@ -208,6 +233,7 @@ class Recognizer:
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
             raise BadValue(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
+        assert network.embedding is not None  # what every gate hears
         embed, found = asr.make_embed(network.graphdef, network.embedding), []
         for piece in pieces:
             window = next(samples for samples in self.samples if samples >= len(piece))
@@ -221,7 +247,7 @@ class Recognizer:
         return other
 
     def stream(
-        self, waves: Iterable[np.ndarray], *, progress: Progress | None = None, **options
+        self, waves: Iterable[np.ndarray], *, progress: Progress | None = None, **options: Any
     ) -> Iterator[tuple[int, Transcript]]:
         """(place, Transcript) of each wave as it is finished; waves are what `read` gives, options those of
         `transcribe`.
@@ -246,7 +272,7 @@ class Recognizer:
             return transcribe_sequential(waves, reading)
         return (transcribe_chunked if asked.algorithm == "chunked" else transcribe_pieces)(waves, reading, _cut)
 
-    def check(self, **options) -> Request:
+    def check(self, **options: Any) -> Request:
         """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""
         if options.get("language"):
             options["language"] = languages.code_of(options["language"])
@@ -264,7 +290,7 @@ class Recognizer:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
         return asked
 
-    def read(self, item, rate: int = SAMPLE_RATE) -> np.ndarray:
+    def read(self, item: Any, rate: int = SAMPLE_RATE) -> np.ndarray:
         """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none
         where it is silent. Files are read block by block, so memory holds what is returned and no more.
 
@@ -272,7 +298,7 @@ class Recognizer:
         """
         if isinstance(item, str | Path) and not Path(item).is_file():
             raise NotThere(f"no audio file {item}")
-        limits = {"min_seconds": 0.0, "max_seconds": float("inf")}
+        limits: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": float("inf")}
         try:
             if isinstance(item, str | Path | bytes) or hasattr(item, "read"):
                 return audio_io.load(item, **limits).samples
@@ -282,12 +308,12 @@ class Recognizer:
                 return np.zeros(0, np.float32)
             raise
 
-    def encode(self, mel_BMN) -> np.ndarray:
+    def encode(self, mel_BMN: Array) -> np.ndarray:
         """Encoder states [B, T, D] of the *base* for log-mel features [B, M, N] (Hugging Face's layout), float32."""
         mel_BNM = np.asarray(mel_BMN, np.float32).transpose(0, 2, 1)
         return np.asarray(self._encode(self.params, mel_BNM), np.float32)
 
-    def logits(self, mel_BMN, tokens_BL) -> np.ndarray:
+    def logits(self, mel_BMN: Array, tokens_BL: Array) -> np.ndarray:
         """Next-token logits [B, L, V] for features and decoder inputs, teacher forced, float32; a mixture routes by its
         gate.
         """
@@ -295,7 +321,7 @@ class Recognizer:
         return np.asarray(self._logits(self.params, mel_BNM, np.asarray(tokens_BL, np.int32)), np.float32)
 
     @property
-    def samples(self):
+    def samples(self) -> tuple[int, ...]:
         """Window lengths in samples, whole encoder frames."""
         step = 2 * self.config.hop
         return tuple(-(-round(s * SAMPLE_RATE) // step) * step for s in self.seconds)
@@ -305,9 +331,9 @@ class Recognizer:
         return None if self.network.logits_NE is None else self.network.logits_NE[0]
 
     @functools.cached_property
-    def decoder(self):
+    def decoder(self) -> Decoder:
         """The `decode.decoder.Decoder` of this system, for windows of audio or of features."""
-        return asr.make_decoder(
+        return recognition.make_decoder(
             self.network.graphdef,
             self.params,
             self.config,
@@ -332,7 +358,7 @@ class Recognizer:
 
     @functools.cached_property
     def _logits(self):
-        return asr.make_logits(
+        return recognition.make_logits(
             self.network.graphdef,
             route=self.network.route,
             mixture=self.network.mixture,

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 
 Array = Any  # numpy or jax
+Config = Any  # ml_collections.ConfigDict, whose keys no type checker knows
+Params = dict[str, Any]  # {group: nested dicts of arrays}, groups as in `nn.variables.GROUPS`
 
 
 @jax.tree_util.register_dataclass

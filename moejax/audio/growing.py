@@ -25,7 +25,7 @@ class Growing:
         needed = self._map.tell() + block_S.nbytes
         if needed > len(self._map):
             self._resize(2 * needed)
-        self._map.write(block_S)
+        self._map.write(block_S.data)
 
     def finished(self) -> np.ndarray:
         """What was appended, [S] float32, without a copy; nothing can be appended any more."""

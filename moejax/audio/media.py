@@ -43,6 +43,7 @@ def opened(stream: BinaryIO, container: str) -> Iterator[tuple[int, Iterator[np.
     """(rate, blocks [S, channels] float32) of the first audio track. Errors: `Undecodable`, the blocks' too."""
     try:
         import av
+        from av.error import FFmpegError
     except ModuleNotFoundError as error:
         detail = f"{container} audio is read by PyAV, which is not installed; pip install 'moejax[media]'"
         raise Undecodable("unreadable", detail) from error
@@ -56,7 +57,7 @@ def opened(stream: BinaryIO, container: str) -> Iterator[tuple[int, Iterator[np.
                 raise Undecodable("unreadable", f"{container} file whose audio track names no rate or no channels")
             promised = float(file.duration or 0) / av.time_base
             yield track.rate, _whole(_frames(av, file, track), track.rate, promised, container)
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise Undecodable("unreadable", f"{container} file: {error.strerror or error}") from error
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soxr
@@ -186,13 +186,17 @@ class _Intake:
         """`channel` is heard alone; None mixes all of them."""
         self.channel, self.fixes = channel, set()
         self.frames = self.values = self.not_finite = 0
-        self.peak, self.sums, self.squares = 0.0, 0.0, 0.0
+        self.peak = 0.0
+        self.sums: Any = 0.0  # [channels, and their mean] from the first block on, as the squares
+        self.squares: Any = 0.0
         self.resampled = Growing()
         with opened() as (rate, blocks):
             if not isinstance(rate, int | np.integer) or not _RATES[0] <= rate <= _RATES[1]:
                 raise Rejected("unreadable", f"sampling rate {rate!r}; known: {_RATES[0]} to {_RATES[1]} Hz")
             self.rate, self.levels = rate, _Levels(rate)
-            resampler = None if rate == target_rate else soxr.ResampleStream(rate, target_rate, 1, dtype="float32")
+            resampler = None
+            if rate != target_rate:
+                resampler = soxr.ResampleStream(float(rate), target_rate, 1, dtype="float32")
             for block in blocks:
                 self._take(block, max_seconds, resampler)
         if resampler is not None:

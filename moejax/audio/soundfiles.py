@@ -7,7 +7,7 @@ import contextlib
 import io
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -28,7 +28,7 @@ def opened(stream: BinaryIO) -> Iterator[tuple[int, Iterator[np.ndarray]]]:
         raise Undecodable("truncated", detail)
     stream.seek(0)
     try:
-        file = soundfile.SoundFile(_Calm(stream))
+        file = soundfile.SoundFile(cast(BinaryIO, _Calm(stream)))  # soundfile calls what _Calm has, no more
     except soundfile.SoundFileError as error:
         raise Undecodable("unreadable", _first_line(error)) from error
     with file:

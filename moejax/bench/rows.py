@@ -1,6 +1,7 @@
 """The rows of the table: which job against which, and the bars that the ratio is held against."""
 
 import dataclasses
+from typing import Any
 
 from moejax.bench import floor
 
@@ -81,13 +82,14 @@ def rows(config, batch: int, seconds: float, tokens: int, prefix: int, item: int
 
 
 def _training(config, batch, seconds, tokens, encoder, item):
-    def task(side=OURS, states=True, seconds=seconds, **experts):
+    def task(side: str = OURS, states: bool = True, seconds: float = seconds, **experts: Any) -> Task:
         return Task(side, "train", {**EXPERTS, **experts, "states": states, "seconds": seconds})
 
     def step(seconds=seconds, chosen=EXPERTS["top_k"]):
         return floor.decoder_step(config, batch, seconds, tokens, RANK, chosen, item)
 
-    one, many = {"experts": 1, "top_k": 1}, {"experts": 64}
+    one: dict[str, Any] = {"experts": 1, "top_k": 1}
+    many: dict[str, Any] = {"experts": 64}
     six, four = (_context(seconds, share) for share in (6 / 30, 4 / 30))
     whole = task(states=False)
     shorter = [

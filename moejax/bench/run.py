@@ -157,7 +157,7 @@ class Bench:
         contestants = [self._ready(rows.Task(rows.OURS, job)) for job in jobs]
         self._alternate(contestants, "peaks")
         medians = {job: c.median() for job, c in zip(jobs, contestants, strict=True)}
-        products = [medians[job] for job in jobs if job != "peak_copy" and medians[job]]
+        products = [median for job, median in medians.items() if job != "peak_copy" and median]
         if products:
             found["flops_per_s"] = 2.0 * 2048**3 / min(products)
         if medians["peak_copy"]:

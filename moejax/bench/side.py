@@ -40,6 +40,8 @@ class Side:
             env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
         )
         os.close(write)
+        assert self.process.stdin is not None  # a pipe, as asked for above
+        self.commands = self.process.stdin
         self.answers = read
         self.unread = b""
 
@@ -58,8 +60,8 @@ class Side:
         process is gone, or when it answers with an error.
         """
         try:
-            self.process.stdin.write(json.dumps(command) + "\n")
-            self.process.stdin.flush()
+            self.commands.write(json.dumps(command) + "\n")
+            self.commands.flush()
         except (BrokenPipeError, ValueError) as error:
             raise SideError(f"{self.module} is gone: {self.last_words()}") from error
         answer = json.loads(self._line(time.monotonic() + seconds, seconds, command))
@@ -92,7 +94,7 @@ class Side:
     def close(self) -> None:
         """Ends the process: first by closing its input, after two seconds by force."""
         with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
+            self.commands.close()
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:

@@ -64,8 +64,8 @@ def prepared(options):
     mesh = sharding.make_mesh({"data": -1}, jax.devices()[: options.get("devices", 1)])
     optimizer, schedule = optim.make_optimizer(learning_rate=RATE, steps=10**6, schedule="constant", clip=CLIP)
     now, frozen = state.init_state(params, ("expert",), optimizer, jax.random.key(0))
-    now, frozen, *shardings = state.place(now, frozen, optimizer, mesh)
-    step = state.make_step(make_loss(graphdef), optimizer, mesh, *shardings, schedule=schedule)
+    now, frozen, live, still = state.place(now, frozen, optimizer, mesh)  # and how both lie on the devices
+    step = state.make_step(make_loss(graphdef), optimizer, mesh, live, still, schedule=schedule)
     return step, now, frozen, sharding.shard_batch(batch, mesh)
 
 

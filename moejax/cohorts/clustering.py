@@ -13,6 +13,7 @@ import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import hdbscan
 import numpy as np
@@ -154,7 +155,7 @@ def fit_hdbscan(
         clusterer.fit(x_NU)
         if clusterer.labels_.max() < 0:
             return none
-        weight_NC = hdbscan.all_points_membership_vectors(clusterer)
+        weight_NC = cast(np.ndarray, hdbscan.all_points_membership_vectors(clusterer))  # guessed to have one axis
     labels_N = clusterer.labels_.astype(np.int64)
 
     def assign(new_NU: np.ndarray) -> Assignment:
@@ -162,7 +163,7 @@ def fit_hdbscan(
         if len(new_NU) == 0:
             return np.zeros(0, np.int64), np.zeros((0, weight_NC.shape[1]))
         with _equal_points():
-            found_N, _ = hdbscan.approximate_predict(clusterer, new_NU)
+            found_N = hdbscan.approximate_predict(clusterer, new_NU)[0]
             found_NC = hdbscan.membership_vector(clusterer, new_NU)
         return found_N.astype(np.int64), normalised(found_NC, found_N)
 
@@ -186,8 +187,14 @@ def _spectral(x_NU: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     return SpectralClustering(clusters, affinity="precomputed", random_state=seed).fit_predict(near_NN)
 
 
+def kmeans(x_NU: np.ndarray, clusters: int, seed: int) -> KMeans:
+    """k-means from ten starts."""
+    means = KMeans(clusters, n_init=10, random_state=seed)  # pyright: ignore[reportArgumentType] - guessed from "auto"
+    return means.fit(x_NU)
+
+
 PARTITIONS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
-    "kmeans": lambda x_NU, clusters, seed: KMeans(clusters, n_init=10, random_state=seed).fit_predict(x_NU),
+    "kmeans": lambda x_NU, clusters, seed: cast(np.ndarray, kmeans(x_NU, clusters, seed).labels_),
     "ward": lambda x_NU, clusters, seed: AgglomerativeClustering(clusters, linkage="ward").fit_predict(x_NU),
     "spectral": _spectral,
 }
@@ -279,8 +286,13 @@ def _fit_best(
     if len(models) == 1:
         return models[0]
     if method in FAMILIES:
-        return min(models, key=lambda model: model.bic)
+        return min(models, key=_bic)
     return max(models, key=lambda model: silhouette(x_NU, model.labels_N, seed))
+
+
+def _bic(model: ClusterModel) -> float:
+    assert model.bic is not None  # every mixture has it
+    return model.bic
 
 
 METHODS: dict[str, Callable[..., ClusterModel]] = {

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,7 @@ def run(cfg, work) -> dict:
             out = np.zeros((len(rows), pooled_BU.shape[1]), np.float32)
         out[index[index >= 0]] = pooled_BU[index >= 0]
         faults.point("embed.batch")
+    assert out is not None  # no corpus is empty
     if not np.isfinite(out).all():
         bad = context.corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
@@ -119,7 +121,7 @@ def run(cfg, work) -> dict:
 class _Audio:
     """Audio and lengths only; row -1 is filler of one sample."""
 
-    cache: object
+    cache: Any  # [row] -> samples [S]
 
     def __call__(self, bucket, rows):
         audio_BS = np.zeros((len(rows), bucket), np.float32)

@@ -38,7 +38,7 @@ def write_map(
     across = max(len(row) for row in rows)
     figure = Figure(figsize=(5.4 * across, 6.2 * len(rows)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    parts = np.atleast_1d(figure.subfigures(len(rows), 1))
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
     grids = [part.subplots(1, len(row), squeeze=False) for part, row in zip(parts, rows, strict=True)]
     panels = [axes for grid in grids for axes in grid[0]]
     for axes, title in zip(panels, [title for row in rows for title in row], strict=True):

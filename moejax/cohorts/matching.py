@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
-from sklearn.cluster import KMeans
 
-from moejax.cohorts.clustering import checked, softmax, squared_distances, weighted_centroids
+from moejax.cohorts.clustering import checked, kmeans, softmax, squared_distances, weighted_centroids
 from moejax.cohorts.names import MATCHES
 from moejax.errors import BadValue
 
@@ -72,8 +72,9 @@ def _split_largest(labels_N: np.ndarray, clusters: int, x_NU: np.ndarray, seed: 
         points_NU = x_NU[labels_N == cluster]
         if len(points_NU) < 2 or np.ptp(points_NU, axis=0).max() <= 1e-9:
             continue
-        halves = KMeans(2, n_init=10, random_state=seed).fit(points_NU)
-        variance = max(halves.inertia_ / points_NU.size, 1e-3 * float(points_NU.var(axis=0).mean()), 1e-12)
+        halves = kmeans(points_NU, 2, seed)
+        inertia = cast(float, halves.inertia_)  # set by fit
+        variance = max(inertia / points_NU.size, 1e-3 * float(points_NU.var(axis=0).mean()), 1e-12)
         return Split(cluster=int(cluster), centres_2U=halves.cluster_centers_.astype(np.float64), variance=variance)
     return None
 

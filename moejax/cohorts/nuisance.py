@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import cast
 
 import numpy as np
 from sklearn.linear_model import Ridge, RidgeCV
@@ -62,7 +63,7 @@ def freed(x_NU: np.ndarray, nuisance_NV: np.ndarray, group_N: np.ndarray | None 
     inside_NV, inside_NU = nuisance_NV, x_NU - x_NU.mean(axis=0)
     if group_N is not None:
         inside_NV, inside_NU = within(nuisance_NV, group_N), within(x_NU, group_N)
-    penalty = RidgeCV(PENALTIES, fit_intercept=False).fit(inside_NV, inside_NU).alpha_
+    penalty = cast(float, RidgeCV(PENALTIES, fit_intercept=False).fit(inside_NV, inside_NU).alpha_)  # set by fit
     out_NU = x_NU.copy()
     for fit_M, rest_M in KFold(FOLDS, shuffle=True, random_state=seed).split(x_NU):
         ridge = Ridge(penalty, fit_intercept=False).fit(inside_NV[fit_M], inside_NU[fit_M])

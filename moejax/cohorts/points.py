@@ -88,6 +88,7 @@ def find_voices(x_MU: np.ndarray, layer_names: list[str], columns: dict, names: 
         score = clustering.silhouette(points_MK, voice_M, seed)
         if score > best_score:
             best, best_score = (voice_M, name), score
+    assert best is not None  # there is a layer, and a silhouette is a number
     if (best[0] == best[0][0]).all():
         raise BadValue(
             f"cluster: all {len(x_MU)} utterances of the sample sound alike, one voice in every layer: there is nothing"

@@ -8,6 +8,7 @@ from pathlib import Path
 from moejax.commands import inputs, transcribe_options
 from moejax.errors import BadValue
 from moejax.text import writers
+from moejax.text.transcript import Transcript
 
 INTERRUPTED = 130
 
@@ -48,7 +49,7 @@ def _voices(arguments) -> list[Path]:
     missing |= {inputs.STDIN: "standard input is for what is transcribed"} if None in [s.path for s in found] else {}
     if missing:
         raise BadValue("; ".join(f"--enroll {name}: {reason}" for name, reason in missing.items()))
-    return [source.path for source in found]
+    return [source.path for source in found if source.path is not None]
 
 
 def _check_writable(folder: Path):
@@ -120,7 +121,7 @@ class Job:
         self.progress.heard(self.read[place], seconds)
 
     def _finish(self, number, transcript):
-        results = [(None, transcript)]
+        results: list[tuple[str | None, Transcript]] = [(None, transcript)]
         try:
             if self.translate is not None:
                 results.append((self.asked.translate_to, self.translate(transcript)))
@@ -128,14 +129,14 @@ class Job:
             self.failed[self.sources[number].name] = _one_line(error)
         if self.asked.output_dir is not None:
             try:
-                self._write(self.sources[number], results)
+                self._write(Path(self.asked.output_dir), self.sources[number], results)
             except OSError as error:
                 self.failed[self.sources[number].name] = _one_line(error)
         self._show(number, results)
 
-    def _write(self, source, results):
+    def _write(self, folder, source, results):
         for language, transcript in results:
-            stem = Path(self.asked.output_dir) / (f"{source.stem}.{language}" if language else source.stem)
+            stem = folder / (f"{source.stem}.{language}" if language else source.stem)
             writers.write(transcript, stem, self.asked.formats, self.asked.layout)
 
     def _fail(self, number, error):

@@ -84,11 +84,12 @@ def _options(values: dict) -> dict:
     return values
 
 
-def _ladder(given: tuple, step: float | None) -> tuple:
+def _ladder(given: tuple[float, ...], step: float | None) -> tuple[float, ...]:
     """Several temperatures are a ladder already; one climbs to 1 by `step`, None for no fallback."""
-    if len(given) > 1 or not step:
+    first, *more = given
+    if more or not step:
         return given
-    rungs = tuple(round(given[0] + i * step, 6) for i in range(int((1.0 - given[0]) / step + 1e-6) + 1))
+    rungs = tuple(round(first + i * step, 6) for i in range(int((1.0 - first) / step + 1e-6) + 1))
     return rungs or given
 
 

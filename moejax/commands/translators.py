@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
 from moejax import mt
 from moejax.commands.transcribe_options import Asked
@@ -20,6 +21,7 @@ def translator(asked: Asked, language: str | None):
     Words, tokens and expert weights belong to the original and are left out. Errors, before any work: ValueError when
     there is no DeepL key, when the workdir has no translator, or one for other languages.
     """
+    assert asked.translate_to is not None  # who asks for no translation makes none
     target = code_of(asked.translate_to).lower()
     offline = Path(asked.model) / "translate" / "model"
     chosen = asked.translator or ("offline" if _is_trained(offline) else "deepl")
@@ -54,7 +56,7 @@ def _is_trained(folder: Path) -> bool:
     return (folder / "params.safetensors").is_file()
 
 
-def _offline(model, folder: Path, target: str):
+def _offline(model: str, folder: Path, target: str) -> Any:
     if not _is_trained(folder):
         raise BadValue(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
     from moejax.job.opening import open_translator

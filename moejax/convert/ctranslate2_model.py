@@ -3,15 +3,17 @@
 import importlib
 import importlib.util
 import pathlib
+from typing import Any
 
 from moejax.audio.constants import HOP
 from moejax.errors import BadValue
+from moejax.nn.whisper import WhisperConfig
 
 QUANTIZATIONS = ("float32", "float16", "bfloat16", "int16", "int8", "int8_float32", "int8_float16", "int8_bfloat16")
 COPIED = ("tokenizer.json", "preprocessor_config.json")  # what faster-whisper looks for beside the model
 
 
-def check(config):
+def check(config: WhisperConfig) -> None:
     """Raises a one-line ValueError for a model that CTranslate2's Whisper would run differently."""
     wrong = []
     if config.mask_padding:
@@ -22,7 +24,7 @@ def check(config):
         raise BadValue(f"CTranslate2 cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
 
 
-def converters():
+def converters() -> Any:
     """CTranslate2's converters. Errors: one line that says which extra is missing."""
     # The converters swallow a missing torch and fail on its name later.
     missing = [name for name in ("ctranslate2", "torch") if importlib.util.find_spec(name) is None]
@@ -31,7 +33,7 @@ def converters():
     return importlib.import_module("ctranslate2.converters")
 
 
-def convert(hf_folder, output, *, quantization=None):
+def convert(hf_folder: str | pathlib.Path, output: str | pathlib.Path, *, quantization: str | None = None) -> None:
     """Writes the CTranslate2 model of a Hugging Face folder into `output`, with the files that faster-whisper wants.
 
     `quantization` is one of `QUANTIZATIONS`; None keeps the folder's type.

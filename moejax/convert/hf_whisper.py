@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives numpy the name "bfloat16")
 import numpy as np
@@ -24,6 +25,7 @@ from moejax.audio.constants import HOP, N_FFT, SAMPLE_RATE, STRIDE
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.nn.functional import nest, paths
 from moejax.nn.whisper import WhisperConfig
+from moejax.types import Array, Params
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("float32", "float16", "bfloat16")
@@ -45,7 +47,7 @@ _TIED, _EMBED = "proj_out.weight", "model.decoder.embed_tokens.weight"
 _PUBLISHED_EOT = {51864: 50256, 51865: 50257, 51866: 50257}
 
 
-def load(folder, *, dtype="float32"):
+def load(folder: str | pathlib.Path, *, dtype: str = "float32") -> tuple[WhisperConfig, Params]:
     """`(WhisperConfig, params)` of a folder, params = {"backbone": ..., "buffer": ...} of numpy arrays.
 
     Reads float32, float16 and bfloat16 files and casts to `dtype`. Raises FileNotFoundError or a one-line ValueError
@@ -67,7 +69,7 @@ def load(folder, *, dtype="float32"):
     return config, nest(flat)
 
 
-def load_config(folder) -> WhisperConfig:
+def load_config(folder: str | pathlib.Path) -> WhisperConfig:
     """WhisperConfig of a folder: config.json, and the hop of preprocessor_config.json."""
     folder = pathlib.Path(folder)
     raw = read_json(folder / "config.json")
@@ -86,18 +88,18 @@ def load_config(folder) -> WhisperConfig:
         raise BadValue(f"{folder / 'config.json'}: {error}") from None
 
 
-def settings(folder) -> dict:
+def settings(folder: str | pathlib.Path) -> dict:
     """The "moejax" entries of a folder's config.json, empty for published checkpoints."""
     file = pathlib.Path(folder) / "config.json"
     return _entry(file, read_json(file), "moejax")
 
 
-def alignment_heads(folder) -> list | None:
+def alignment_heads(folder: str | pathlib.Path) -> list | None:
     """(layer, head) pairs whose attention follows the audio, where generation_config.json names them."""
     return generation(folder).get("alignment_heads")
 
 
-def generation(folder) -> dict:
+def generation(folder: str | pathlib.Path) -> dict:
     """What a folder's generation_config.json says and a model made from it should say too; {} without that file."""
     file = pathlib.Path(folder) / "generation_config.json"
     known = read_json(file) if file.is_file() else {}
@@ -106,7 +108,16 @@ def generation(folder) -> dict:
     return {name: value for name, value in known.items() if name not in left and not name.startswith("_")}
 
 
-def save(folder, config, params, tokenizer=None, extra=None, *, dtype=None, generation=None):
+def save(
+    folder: str | pathlib.Path,
+    config: WhisperConfig,
+    params: Params,
+    tokenizer: Any = None,
+    extra: dict | None = None,
+    *,
+    dtype: str | None = None,
+    generation: dict | None = None,
+) -> None:
     """Writes a folder that transformers and `load` read, whole or not at all.
 
     Args:
@@ -141,7 +152,7 @@ def save(folder, config, params, tokenizer=None, extra=None, *, dtype=None, gene
         shutil.rmtree(old, ignore_errors=True)
 
 
-def to_hf(config, params) -> dict:
+def to_hf(config: WhisperConfig, params: Params) -> dict[str, np.ndarray]:
     """{Hugging Face key: numpy array} of `params`; exhaustive like `load`."""
     flat, places = paths(params), key_map(config)
     known = {path for path, _ in places.values()}
@@ -159,7 +170,7 @@ def to_hf(config, params) -> dict:
     return tensors
 
 
-def narrowed(name, array, dtype):
+def narrowed(name: str, array: Array, dtype: str) -> np.ndarray:
     """The array in float32, float16 or bfloat16. Errors: a ValueError naming it, where a number becomes infinite."""
     if str(dtype) not in DTYPES:
         raise BadValue(f"unknown weight type {dtype!r}; known: {', '.join(DTYPES)}")
@@ -170,7 +181,7 @@ def narrowed(name, array, dtype):
     return narrow
 
 
-def key_map(config) -> dict:
+def key_map(config: WhisperConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     """{Hugging Face key: (path in params, shape in the file)} of every array of the network."""
     c = config
     places = {
@@ -212,7 +223,7 @@ def _norm(theirs, ours, width):
     return {f"model.{theirs}.{their}": (f"backbone/{ours}/{mine}", (width,)) for their, mine in pairs}
 
 
-def turn(path, array):
+def turn(path: str, array: Array) -> Array:
     """An array in the other layout: kernels are [..., in, out] here and [out, in, ...] there, so reversing the axes
     goes both ways.
     """
@@ -251,7 +262,7 @@ def _tensor(folder, reader, name):
         raise BadValue(f"{folder}: {name} cannot be read ({_first_line(error)})") from error
 
 
-def numbers(where, key, array) -> np.ndarray:
+def numbers(where: str | pathlib.Path, key: str, array: Array) -> np.ndarray:
     """The array, if it holds floating-point numbers that are all finite. Errors: ValueError naming it."""
     if str(array.dtype) not in (*DTYPES, "float64"):
         raise BadValue(f"{where}: {key} holds {array.dtype}; weights are {', '.join(DTYPES)}")
@@ -260,7 +271,7 @@ def numbers(where, key, array) -> np.ndarray:
     return array
 
 
-def check_keys(folder, shapes, places):
+def check_keys(folder: str | pathlib.Path, shapes: dict[str, tuple], places: dict[str, tuple]) -> None:
     """Raises a one-line ValueError unless the {key: shape} of a file are exactly those of `places` (see `key_map`)."""
     unknown = sorted(shapes.keys() - places.keys() - {_TIED})
     missing = sorted(places.keys() - shapes.keys())
@@ -323,10 +334,10 @@ def _generation_json(config, tokenizer):
     return known
 
 
-def _token_ids(config, tokenizer):
+def _token_ids(config, tokenizer) -> dict[str, int | None]:
     """Control-token ids, from the tokenizer or else from the size of a published vocabulary; null where unknown."""
     eot = _PUBLISHED_EOT.get(config.vocab_size) if tokenizer is None else tokenizer.eot
-    ids = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), eot)
+    ids: dict[str, int | None] = {f"{name}_token_id": eot for name in ("bos", "eos", "pad")}
     if eot is None:
         return ids
     return {**ids, "decoder_start_token_id": eot + 1 if tokenizer is None else tokenizer.sot}
@@ -363,10 +374,10 @@ def _check_replaceable(folder):
         raise AlreadyThere(f"{folder}: holds {_some(foreign)}, not only a model; choose another folder")
 
 
-def read_json(path) -> dict:
+def read_json(path: str | pathlib.Path) -> dict:
     """The object in a JSON file. Errors: ValueError naming a file that holds none."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # also bytes that are no UTF-8
         raise BadValue(f"{path}: not valid JSON ({_first_line(error)})") from error
     if not isinstance(found, dict):

@@ -5,12 +5,15 @@ is again one low-rank update: sum_e g_e s A_e B_e = s [A_1 ... A_E] [g_1 B_1; ..
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from moejax.errors import BadValue
 from moejax.nn.functional import nest, paths
+from moejax.types import Params
 
+Scale = float | dict[str, float]  # one for all layers, or {layer path: its own}
 _PARTS = ("A", "B", "shared_A", "shared_B")
 
 
@@ -56,12 +59,12 @@ def has_shared(expert: dict) -> bool:
     return any("shared_A" in parts for parts in layers(expert).values())
 
 
-def of_layer(scale, layer: str) -> float:
+def of_layer(scale: Scale, layer: str) -> float:
     """The scale of one layer: the common one, or its own from {layer path: scale}."""
     return scale[layer] if isinstance(scale, dict) else scale
 
 
-def one_expert(expert: dict, index: int, scale) -> dict[str, LowRank]:
+def one_expert(expert: dict, index: int, scale: Scale) -> dict[str, LowRank]:
     """Expert `index` alone, without the shared one. Errors: an index that does not exist."""
     count = num_experts(expert)
     if not 0 <= index < count:
@@ -72,7 +75,7 @@ def one_expert(expert: dict, index: int, scale) -> dict[str, LowRank]:
     }
 
 
-def shared_expert(expert: dict, scale) -> dict[str, LowRank]:
+def shared_expert(expert: dict, scale: Scale) -> dict[str, LowRank]:
     """The expert that is always on. It has the scale of the routed ones, whatever its rank."""
     if not has_shared(expert):
         raise BadValue("this model has no shared expert")
@@ -83,7 +86,7 @@ def shared_expert(expert: dict, scale) -> dict[str, LowRank]:
     }
 
 
-def one_route(expert: dict, weight_E, scale) -> dict[str, LowRank]:
+def one_route(expert: dict, weight_E: Sequence[float] | np.ndarray, scale: Scale) -> dict[str, LowRank]:
     """Everything that a fixed route adds, the shared expert included: experts side by side, of weight 0 left out."""
     weight_E = np.asarray(weight_E, np.float32)
     if weight_E.shape != (num_experts(expert),) or not np.isfinite(weight_E).all():
@@ -100,7 +103,7 @@ def one_route(expert: dict, weight_E, scale) -> dict[str, LowRank]:
     return found
 
 
-def merged(params: dict, adapter: dict[str, LowRank]) -> dict:
+def merged(params: Params, adapter: dict[str, LowRank]) -> Params:
     """{"backbone", "buffer"} with every update added to its layer's kernel, in float32.
 
     Errors: an adapter on a layer that the model lacks, or of another width.

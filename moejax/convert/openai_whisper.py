@@ -8,6 +8,7 @@ model would load and run as something else, so it is refused.
 import dataclasses
 import importlib.util
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from moejax.convert import hf_whisper, torch_file
 from moejax.errors import BadValue, NotThere
 from moejax.nn.functional import nest
 from moejax.nn.whisper import WhisperConfig
+from moejax.types import Params
 
 _DIMS = {  # theirs: ours
     "n_mels": "num_mel_bins",
@@ -49,7 +51,7 @@ _VOCABULARIES = {51864: (False, 99), 51865: (True, 99), 51866: (True, 100)}  # s
 _FILES = {True: "multilingual.tiktoken", False: "gpt2.tiktoken"}
 
 
-def load(path, *, dtype="float32"):
+def load(path: str | pathlib.Path, *, dtype: str = "float32") -> tuple[WhisperConfig, Params]:
     """`(WhisperConfig, params)` of a `.pt` file, params = {"backbone": ..., "buffer": ...} of numpy arrays.
 
     Reads float32, float16 and bfloat16 tensors and casts to `dtype`; each array is copied once, out of the mapped file.
@@ -73,7 +75,7 @@ def load(path, *, dtype="float32"):
     return config, nest(flat)
 
 
-def config_of(dims, path="dims") -> WhisperConfig:
+def config_of(dims: Any, path: str | pathlib.Path = "dims") -> WhisperConfig:
     """WhisperConfig of a checkpoint's `dims`."""
     if not isinstance(dims, dict) or dims.keys() != _DIMS.keys():
         raise BadValue(f"{path}: dims must be a dict of {', '.join(_DIMS)}")
@@ -86,7 +88,7 @@ def config_of(dims, path="dims") -> WhisperConfig:
         raise BadValue(f"{path}: {error}") from None
 
 
-def check(config, tokenizer=None):
+def check(config: WhisperConfig, tokenizer: Any = None) -> None:
     """Raises a one-line ValueError for a model that OpenAI's package would run differently, or not at all."""
     c, wrong = config, []
     wrong += [f"a mel hop of {c.hop} samples (it has {HOP})"] if c.hop != HOP else []
@@ -98,7 +100,9 @@ def check(config, tokenizer=None):
         raise BadValue(f"OpenAI's Whisper cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
 
 
-def save(path, config, params, *, tokenizer=None, dtype="float16"):
+def save(
+    path: str | pathlib.Path, config: WhisperConfig, params: Params, *, tokenizer: Any = None, dtype: str = "float16"
+) -> None:
     """Writes a `.pt` file that `whisper.load_model(path)` and `load` read, whole or not at all.
 
     Args:
@@ -119,12 +123,12 @@ def save(path, config, params, *, tokenizer=None, dtype="float16"):
     torch_file.write(path, {"dims": dims, "model_state_dict": state})
 
 
-def key_map(config) -> dict:
+def key_map(config: WhisperConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     """{OpenAI key: (path in params, shape in the file)} of every array of the network."""
     return {_key(place): (place, shape) for place, shape in hf_whisper.key_map(config).values()}
 
 
-def _key(place):
+def _key(place: str) -> str:
     _, side, *rest = place.split("/")
     if rest[0] == "norm":
         return f"{side}.{'ln_post' if side == 'encoder' else 'ln'}.{_WORDS.get(rest[1], rest[1])}"
@@ -139,7 +143,7 @@ class Vocabulary:
     multilingual: bool
     num_languages: int
 
-    def open(self, tokenizer_class):
+    def open(self, tokenizer_class: Any) -> Any:
         """The tokenizer, by `data.tokenizer.Tokenizer` (passed in: this room may not import that one)."""
         if self.path.is_dir():
             return tokenizer_class.from_hf_folder(self.path)
@@ -147,7 +151,7 @@ class Vocabulary:
         return tokenizer_class.from_tiktoken(self.path, **options)
 
 
-def vocabulary(path, config, given=None) -> Vocabulary:
+def vocabulary(path: str | pathlib.Path, config: WhisperConfig, given: str | pathlib.Path | None = None) -> Vocabulary:
     """The vocabulary that belongs to the checkpoint at `path`; which one follows from its size alone.
 
     Looked for: `given` (a tiktoken file, or a folder with one or with tokenizer.json); beside the checkpoint; in the

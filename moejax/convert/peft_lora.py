@@ -12,6 +12,8 @@ import json
 import math
 import pathlib
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -20,6 +22,8 @@ import safetensors.numpy
 from moejax.convert import hf_whisper, low_rank, torch_file
 from moejax.convert.low_rank import LowRank, stacked
 from moejax.errors import BadValue, NotThere
+from moejax.nn.whisper import WhisperConfig
+from moejax.types import Params
 
 CONFIG, WEIGHTS, OLD_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
@@ -33,7 +37,7 @@ _OTHER = (
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # the others change the base's weights too
 
 
-def modules(config) -> dict[str, str]:
+def modules(config: WhisperConfig) -> dict[str, str]:
     """{layer path: module name in WhisperForConditionalGeneration} of every linear layer of encoder and decoder."""
     return {
         path.removeprefix("backbone/").removesuffix("/kernel"): key.removesuffix(".weight")
@@ -42,7 +46,14 @@ def modules(config) -> dict[str, str]:
     }
 
 
-def save(folder, config, adapter: dict[str, LowRank], *, base="", stabilised=False):
+def save(
+    folder: str | pathlib.Path,
+    config: WhisperConfig,
+    adapter: dict[str, LowRank],
+    *,
+    base: str = "",
+    stabilised: bool = False,
+) -> None:
     """Writes one adapter into an existing folder.
 
     Args:
@@ -88,7 +99,7 @@ def save(folder, config, adapter: dict[str, LowRank], *, base="", stabilised=Fal
     (folder / CONFIG).write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
 
 
-def load(folder, config) -> dict[str, LowRank]:
+def load(folder: str | pathlib.Path, config: WhisperConfig) -> dict[str, LowRank]:
     """{layer path: LowRank} of a PEFT LoRA of this Whisper, of the whole model or of the bare WhisperModel.
 
     Raises FileNotFoundError, or a one-line ValueError naming the setting, key or shape that does not fit.
@@ -118,11 +129,12 @@ def load(folder, config) -> dict[str, LowRank]:
         alpha = settings.get("alpha_pattern", {}) or {}
         alpha = alpha.get(_pattern(alpha, name), settings["lora_alpha"])
         scale = alpha / _divisor(rank, settings.get("use_rslora", False))
-        adapter[layer] = LowRank(*(np.ascontiguousarray(pair[f].T, np.float32) for f in "AB"), scale)
+        A_DR, B_RO = (np.ascontiguousarray(pair[factor].T, np.float32) for factor in "AB")
+        adapter[layer] = LowRank(A_DR, B_RO, scale)
     return adapter
 
 
-def load_experts(folders, config) -> tuple[dict, dict]:
+def load_experts(folders: Sequence[str | pathlib.Path], config: WhisperConfig) -> tuple[dict[str, Any], Params]:
     """`(options, params)`: PEFT folders side by side as the experts of one mixture.
 
     `options` are keyword arguments of `tasks.asr.Mixture` (targets, num_experts, rank, alpha), `params` =
@@ -138,7 +150,9 @@ def load_experts(folders, config) -> tuple[dict, dict]:
     return options, {"expert": expert}
 
 
-def merged(params, config, folders, route=None) -> dict:
+def merged(
+    params: Params, config: WhisperConfig, folders: Sequence[str | pathlib.Path], route: Sequence[float] | None = None
+) -> Params:
     """{"backbone", "buffer"} with PEFT folders added to the weights, each times its weight in `route`.
 
     A constant route through experts is one low-rank update, so nothing of it is left to compute when the model runs.

@@ -15,6 +15,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -56,7 +57,7 @@ class _StorageType:
     dtype: np.dtype
 
 
-def read(path):
+def read(path: str | pathlib.Path) -> Any:
     """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
 
     Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors:
@@ -123,7 +124,7 @@ class _Reader(pickle.Unpickler):
         super().__init__(file, encoding="utf-8")
         self._path, self._storage, self._open = path, storage, {}
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
             return collections.OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -135,7 +136,7 @@ class _Reader(pickle.Unpickler):
             "are read"
         )
 
-    def persistent_load(self, pid):
+    def persistent_load(self, pid: Any) -> np.ndarray:
         if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage" or not isinstance(pid[1], _StorageType):
             raise NotATorchFile(f"{self._path}: its pickle refers to {pid!r:.80}, not to a storage")
         _, kind, key, _, count = pid
@@ -155,7 +156,7 @@ class _Reader(pickle.Unpickler):
         return np.lib.stride_tricks.as_strided(storage[offset:], shape, steps, writeable=False)
 
 
-def write(path, value):
+def write(path: str | pathlib.Path, value: Any) -> None:
     """Writes dicts, tuples, numbers, strings, None, booleans and numpy arrays (as contiguous tensors) for torch.load.
 
     Also `torch.load(weights_only=True)` reads it. Whole or not at all. Errors: TypeError naming a value that has no
@@ -195,7 +196,7 @@ class _Program:
     def __init__(self):
         self.codes, self.storages = [], []
 
-    def put(self, value):
+    def put(self, value: Any) -> None:
         if isinstance(value, np.ndarray):
             self._tensor(value)
         elif isinstance(value, dict):

@@ -43,7 +43,7 @@ class Collator:
         lengths = {}
         low = 0
         for high in buckets:
-            rows = np.flatnonzero((self.of.samples > low) & (self.of.samples <= high))
+            rows = np.flatnonzero((self.of.samples > low) & (self.of.samples <= high)).tolist()
             longest = max((len(self.of.tokens[r]) - 1 for r in rows), default=1)
             lengths[high] = -(-longest // 8) * 8
             low = high
@@ -72,6 +72,7 @@ class Collator:
         )
 
     def _states(self, bucket, rows):
+        assert self.of.states is not None  # asked where states were kept
         found = [None if row < 0 else self.of.states(row) for row in rows]
         one = next(states for states in found if states is not None)
         states_BTD = np.zeros((len(rows), -(-bucket // self.of.stride), one.shape[1]), one.dtype)

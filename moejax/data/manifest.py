@@ -5,10 +5,11 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from moejax.errors import BadValue, NotThere, UnknownName
@@ -17,6 +18,7 @@ _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
     *("etiology", "severity", "accent", "gender", "prompt"),
 )
+pc: Any = pyarrow.compute  # makes its functions when it is imported, where no checker sees them
 COLUMNS: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXT_COLUMNS},
     "seconds": pa.float64(),
@@ -137,7 +139,7 @@ class Manifest:
             mask &= np.isin(self.column(name), np.array(list(wanted), dtype=self.column(name).dtype))
         return np.flatnonzero(mask)
 
-    def take(self, indices: Sequence[int]) -> "Manifest":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Manifest":
         """The rows of `indices`, in that order."""
         return Manifest(self.table.take(pa.array(np.asarray(indices, np.int64))), self.root)
 

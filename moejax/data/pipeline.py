@@ -13,8 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 from absl import flags
@@ -61,6 +61,8 @@ class BatchPlan:
     samples: int = 0
     multiple: int = 1
     names: Any = None
+    _members: list[np.ndarray] = dataclasses.field(init=False, repr=False)  # rows of each bucket
+    _order: Callable[[int], list] = dataclasses.field(init=False, repr=False)  # epoch -> its batches
 
     def __post_init__(self):
         if len(self.lengths) == 0:
@@ -106,7 +108,7 @@ class BatchPlan:
         return [batches[i] for i in random.permutation(len(batches))]
 
     def __getstate__(self):  # for worker processes; the cache holds a bound method and is rebuilt
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
 
     def __setstate__(self, fields):
         for name, value in fields.items():
@@ -180,7 +182,7 @@ class Loader:
         threads = 1 if self._workers else max(1, self._threads)
         # grain's thread buffer must be filled by at least as many slots as threads
         ahead = ReadOptions(num_threads=threads, prefetch_buffer_size=max(threads, self._prefetch))
-        stream = MapDataset.source(batches).to_iter_dataset(ahead)
+        stream = MapDataset.source(cast(Sequence, batches)).to_iter_dataset(ahead)  # it has what grain asks for
         if self._workers:
             if not flags.FLAGS.is_parsed():  # grain hands them to workers; without absl's app nobody did
                 flags.FLAGS.mark_as_parsed()

@@ -51,12 +51,12 @@ class Aligner:
 
     def __call__(self, encoded, asked: Sequence[Asked | None]) -> list[list[Timing]]:
         """Words of each row of a `decoder.Encoded` batch. Errors: ValueError for text longer than the context."""
-        real = [row for row, one in enumerate(asked) if one is not None and one.tokens]
+        real = {row: one for row, one in enumerate(asked) if one is not None and one.tokens}
         if not real:
             return [[] for _ in asked]
-        prefixes = {row: self.tokenizer.prefix(asked[row].language, self.task) for row in real}
-        start = len(prefixes[real[0]]) - 1  # the no-timestamps token is the first whose place counts
-        full = {row: [*prefixes[row], *asked[row].tokens, self.tokenizer.eot] for row in real}
+        prefixes = {row: self.tokenizer.prefix(one.language, self.task) for row, one in real.items()}
+        start = len(next(iter(prefixes.values()))) - 1  # the no-timestamps token is the first whose place counts
+        full = {row: [*prefixes[row], *one.tokens, self.tokenizer.eot] for row, one in real.items()}
         longest = max(map(len, full.values()))
         context = self.config.max_target_positions
         if longest > context:
@@ -67,18 +67,18 @@ class Aligner:
         count_B, frames_B = np.ones(batch, np.int32), np.ones(batch, np.int32)
         for row, ids in full.items():
             tokens_BL[row, : len(ids)] = ids
-            count_B[row], frames_B[row] = len(ids), max(1, asked[row].frames // STRIDE)
+            count_B[row], frames_B[row] = len(ids), max(1, real[row].frames // STRIDE)
         found = self._run(self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, tokens_BL, count_B, frames_B)
         weight_BLT, prob_BL = (np.asarray(part) for part in found)
         results = [[] for _ in asked]
-        for row in real:
+        for row, one in real.items():
             stop = int(count_B[row]) - 1
             results[row] = timings(
                 weight_BLT[row, start:stop, : frames_B[row]],
                 prob_BL[row, start + 1 : stop],
-                asked[row].tokens,
+                one.tokens,
                 self.tokenizer,
-                asked[row].language,
+                one.language,
                 seconds_per_frame=STRIDE * self.config.hop / SAMPLE_RATE,
             )
         return results

@@ -110,7 +110,8 @@ def beam_search(
     )
     now = choose(jnp.broadcast_to(prefixed.x_BD[:, None], (B, W, prefixed.x_BD.shape[-1])), now)
     now, _ = jax.lax.while_loop(going, step, (now, prefixed.cache))
-    return Decoded(*_best(now, plan), prefixed.no_speech_B)
+    tokens_BL, lengths_B, sum_B = _best(now, plan)
+    return Decoded(tokens_BL, lengths_B, sum_B, prefixed.no_speech_B)
 
 
 def _finish_openai(now, tokens_BKL, sum_BK, ends_BK, full_B, plan):

@@ -2,7 +2,7 @@
 
 The one entry to decoding for long audio, the recognizer and word times:
 
-    decoder = tasks.asr.make_decoder(graphdef, params, config, tokenizer, route=..., mixture=..., embedding=...)
+    decoder = tasks.recognition.make_decoder(graphdef, params, config, tokenizer, route=..., mixture=..., embedding=...)
     decodings = decoder.decode(windows, prompts, DecodingOptions(language="en", beam_size=5))
 
 and in two steps, where the encoder's states are wanted afterwards (word alignment) or before (language):
@@ -58,7 +58,7 @@ class Encoded:
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """Compiled parts of one model, made by `tasks.asr.make_decoder`; shapes and `plan` are static."""
+    """Compiled parts of one model, made by `tasks.recognition.make_decoder`; shapes and `plan` are static."""
 
     encode: Callable  # (params, audio_BS, samples_B, label_B, mel_BNM=None) -> states, mask, route, weight
     search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=SearchPlan) -> Decoded
@@ -88,12 +88,12 @@ class Decoder:
 
         Errors: ValueError for a window that is too long, an unknown language, a task the vocabulary cannot do.
         """
-        results: list[Decoding] = [None] * len(windows)
+        results: dict[int, Decoding] = {}
         for encoded in self.encode(windows):
             mine = None if prompts is None else [prompts[i] for i in encoded.rows]
             for i, found in zip(encoded.rows, self.search(encoded, mine, options), strict=True):
                 results[i] = found
-        return results
+        return [results[i] for i in range(len(windows))]
 
     def encode(self, windows) -> Iterator[Encoded]:
         """Batches of `batch_size` rows (one row if there is one window), each made when asked for."""
@@ -144,7 +144,7 @@ class Decoder:
     def _languages(self, encoded, options):
         if options.language is not None or not self.tokenizer.is_multilingual:
             return [options.language or "en"] * len(encoded.rows)
-        return [max(found, key=found.get) for found in self.detect(encoded)]
+        return [max(found, key=found.__getitem__) for found in self.detect(encoded)]
 
     def _length(self, window):
         """Samples of the smallest window length that holds this window."""
@@ -168,15 +168,16 @@ class Decoder:
         samples_B, content_B = np.ones(rows, np.int32), np.zeros(rows, np.uint32)
         for b, window in enumerate(windows):
             audio_S, mel_NM = (window.audio_S, window.mel_NM) if kind else (window, None)
-            if kind:
+            if mel_BNM is not None and mel_NM is not None:
                 mel_BNM[b, : len(mel_NM)], samples_B[b] = mel_NM, max(len(mel_NM) * hop, 1)
-            if audio_S is not None:
+            if audio_BS is not None and audio_S is not None:
                 audio_BS[b, : len(audio_S)] = audio_S[:length]
                 samples_B[b] = max(len(audio_S), 1)
-            content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32))
+            content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32).data)
         label_B = np.full(rows, self.label, np.int32)
         encoded = self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
-        return Encoded(index, *encoded, _row_keys(jax.random.key(self.seed), content_B))
+        states_BTD, mask_BT, route, weight_BE = encoded
+        return Encoded(index, states_BTD, mask_BT, route, weight_BE, _row_keys(jax.random.key(self.seed), content_B))
 
     def _search(self, encoded, start: Start, options, temperature, wanted):
         """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""
@@ -197,16 +198,16 @@ class Decoder:
         return jax.tree.map(np.asarray, found)
 
     def _plan(self, options, temperature, start):
-        beam = options.beam_size is not None and temperature == 0
-        width = options.beam_size if beam else (options.best_of or 1) if temperature > 0 else 1
+        beam = options.beam_size if temperature == 0 else None
+        several = (options.best_of or 1) if temperature > 0 else 1
         room = self.config.max_target_positions
         return SearchPlan(
             eot=self.tokenizer.eot,
             no_speech=self.tokenizer.no_speech,
-            beam=beam,
-            width=width,
+            beam=beam is not None,
+            width=several if beam is None else beam,
             max_tokens=min(options.sample_len or room // 2, room),
-            patience=options.patience if beam else None,
+            patience=None if beam is None else options.patience,
             length_penalty=options.length_penalty,
             ranking=options.ranking,
             early_stopping=options.early_stopping,

@@ -32,7 +32,7 @@ def climb(decode, rows: int, options: DecodingOptions) -> list[Decoding]:
     fixed shape, and gives a list with their `Decoding`s at their places. A row that fails on every rung keeps the last
     rung's result, as in the reference.
     """
-    results: list[Decoding] = [None] * rows
+    results: dict[int, Decoding] = {}
     wanted = [True] * rows
     for temperature in options.temperatures:
         tried = decode(temperature, wanted)
@@ -42,4 +42,4 @@ def climb(decode, rows: int, options: DecodingOptions) -> list[Decoding]:
                 wanted[row] = failed(tried[row], options)
         if not any(wanted):
             break
-    return results
+    return [results[row] for row in range(rows)]

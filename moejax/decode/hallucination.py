@@ -44,7 +44,7 @@ def _oddness(word):
 def leading_gap(drafts: list[Draft], stretch: Stretch, threshold: float) -> float | None:
     """Seconds of silence to skip before the window's first words if these look invented; None to go on."""
     first = next((draft for draft in drafts if draft.words), None)
-    if not is_anomalous(first):
+    if first is None or not is_anomalous(first):
         return None
     gap = first.start - stretch.start
     return gap if gap > threshold else None
@@ -61,7 +61,7 @@ def drop_surrounded(drafts: list[Draft], stretch: Stretch, threshold: float) -> 
             continue
         if is_anomalous(draft):
             after = next((other for other in drafts[i + 1 :] if other.words), None)
-            after_start = after.words[0].start if after is not None else stretch.start + stretch.seconds
+            after_start = after.words[0].start if after and after.words else stretch.start + stretch.seconds
             silence_before = (
                 draft.start - before_end > threshold or draft.start < threshold or draft.start - stretch.start < 2.0
             )

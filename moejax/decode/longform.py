@@ -165,6 +165,7 @@ class _Sequential:
                 if self.progress is not None:
                     done = min(self.seek, self.features.frames)
                     self.progress(self.place, self.seconds(done), self.seconds(self.features.frames))
+        assert self.language is not None  # found before the first window, or in it
         return Transcript(
             text=self.tokenizer.decode(self.said[len(self.initial) :], strip=False),
             segments=[draft.finished(id, self.hop) for id, draft in enumerate(self.drafts)],
@@ -233,6 +234,7 @@ class _Sequential:
         """Words of a window's segments, and where to go on from; False if the window is to be heard again later."""
         options, offset, drafts = self.options, self.seconds(seek), cut.drafts
         tokens = [token for part in text_tokens(drafts, self.tokenizer.eot) for token in part]
+        assert self.language is not None  # that of the window whose words they are
         words = (yield Asked(tokens, self.language, size)) if tokens else []
         add_words(
             drafts,

@@ -73,10 +73,11 @@ class DecodingOptions:
             raise BadValue(f"beam_size is {self.beam_size}, must be at least 1")
         if self.best_of is not None and self.best_of < 1:
             raise BadValue(f"best_of is {self.best_of}, must be at least 1")
-        if self.patience is not None and self.beam_size is None:
-            raise BadValue("patience requires beam_size")
-        if self.patience is not None and round(self.beam_size * self.patience) < 1:
-            raise BadValue(f"patience {self.patience} of beam_size {self.beam_size} leaves no hypothesis")
+        if self.patience is not None:
+            if self.beam_size is None:
+                raise BadValue("patience requires beam_size")
+            if round(self.beam_size * self.patience) < 1:
+                raise BadValue(f"patience {self.patience} of beam_size {self.beam_size} leaves no hypothesis")
         if self.ranking == "openai" and self.length_penalty is not None and not 0 <= self.length_penalty <= 1:
             raise BadValue(f"length_penalty is {self.length_penalty}, must be between 0 and 1")
         if self.early_stopping not in (True, False, "never"):

@@ -41,6 +41,7 @@ def transcribe_pieces(
     joined by blanks.
     """
     hear = _Hearing(reading)
+    assert reading.window_seconds is not None  # a model that hears short windows says how short
     waiting, pieces = [], []
     for place, audio_S in enumerate(recordings):
         waiting.append((place, len(audio_S)))
@@ -96,6 +97,7 @@ class _Hearing:
         piece.draft = cut.drafts[0]
 
     def _add_words(self, encoded, pieces):
+        assert self.align is not None  # as `Reading` has made sure
         asked = [self._asked(piece) for piece in pieces]
         for piece, question, words in zip(pieces, asked, self.align(encoded, asked), strict=True):
             if piece.draft is not None:
@@ -111,7 +113,9 @@ class _Hearing:
                 )
 
     def _asked(self, piece) -> Asked | None:
-        tokens = [] if piece.draft is None else sum(text_tokens([piece.draft], self.tokenizer.eot), [])
+        if piece.draft is None:
+            return None
+        tokens = sum(text_tokens([piece.draft], self.tokenizer.eot), [])
         return Asked(tokens, piece.language, -(-len(piece.audio_S) // self.config.hop)) if tokens else None
 
     def _join(self, pieces):

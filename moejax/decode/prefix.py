@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.errors import BadValue
+from moejax.types import Array
 
 PROMPT_LENGTHS = (16, 64)  # static lengths of prompts before the longest, so that short ones do not pay for it
 
@@ -13,10 +14,10 @@ PROMPT_LENGTHS = (16, 64)  # static lengths of prompts before the longest, so th
 class Start(NamedTuple):
     """Where each row begins; prefixes are padded on the left, so that all rows generate at the same column."""
 
-    tokens_BP: np.ndarray  # int32
-    pad_B: np.ndarray  # int32, columns before the row's first token
-    sot_B: np.ndarray  # int32, column of the start-of-transcript token
-    limit_B: np.ndarray  # int32, tokens to generate at most; 0 for rows that are not wanted
+    tokens_BP: Array  # int32
+    pad_B: Array  # int32, columns before the row's first token
+    sot_B: Array  # int32, column of the start-of-transcript token
+    limit_B: Array  # int32, tokens to generate at most; 0 for rows that are not wanted
 
 
 def shared(prefix, batch: int, limit: int, sot: int = 0) -> Start:
@@ -24,7 +25,8 @@ def shared(prefix, batch: int, limit: int, sot: int = 0) -> Start:
     tokens_BP = jnp.asarray(prefix, jnp.int32)
     if tokens_BP.ndim == 1:
         tokens_BP = jnp.broadcast_to(tokens_BP[None], (batch, tokens_BP.shape[0]))
-    return Start(tokens_BP, *(np.full(batch, value, np.int32) for value in (0, sot, limit)))
+    pad_B, sot_B, limit_B = (np.full(batch, value, np.int32) for value in (0, sot, limit))
+    return Start(tokens_BP, pad_B, sot_B, limit_B)
 
 
 def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -> Start:

@@ -69,7 +69,7 @@ def _algorithm(asked, timed, can_time):
     return "sequential" if asked == "sequential" else "pieces"
 
 
-def _defaults(algorithm, context):
+def _defaults(algorithm: str, context: int) -> dict[str, Any]:
     if algorithm != "pieces":
         return {"temperature": LADDER}
     # A decoder of few positions was trained to fill them; a published one may use half, the rest is for prompts.

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.errors import BadValue
+from moejax.types import Array
 
 TIMESTAMP_STEP = 0.02  # seconds between timestamp tokens
 
@@ -33,10 +34,10 @@ class Rules:
       max_initial: index of the last timestamp that may come first, static; None: any.
     """
 
-    banned_V: jax.Array | None = None
-    banned_first_V: jax.Array | None = None
-    hotwords_NL: jax.Array | None = None
-    hotword_bias: jax.Array | None = None
+    banned_V: Array | None = None
+    banned_first_V: Array | None = None
+    hotwords_NL: Array | None = None
+    hotword_bias: Array | None = None
     eot: int = 0
     timestamps: int | None = None
     max_initial: int | None = None

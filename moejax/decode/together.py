@@ -37,14 +37,17 @@ class Model(Protocol):
 
     batch_size: int
 
-    def encode(self, windows: list[Window]) -> Iterable[Any]:
-        """Batches with `rows`, the windows' places."""
+    def encode(self, windows: list[Any]) -> Iterable[Any]:
+        """Batches with `rows`, the places of the windows (`Window`, or samples)."""
+        ...
 
-    def search(self, encoded, prompts: list[list[int]], options: DecodingOptions) -> list[Decoding]:
+    def search(self, encoded, prompts: list[list[int]] | None, options: DecodingOptions) -> list[Decoding]:
         """Decodings in the order of `encoded.rows`."""
+        ...
 
     def detect(self, encoded) -> list[dict[str, float]]:
         """Languages' probabilities in the order of `encoded.rows`."""
+        ...
 
 
 def run_together(

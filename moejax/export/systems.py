@@ -10,7 +10,7 @@ from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.ops import routing
 from moejax.systems import registry
-from moejax.systems.system import Network, System
+from moejax.systems.system import Network, Opened, System
 from moejax.tasks import asr
 from moejax.training import gate_inputs
 from moejax.work.context import Context
@@ -72,14 +72,14 @@ def one_model(context: Context, name: str, route: str | None) -> Part:
         return _on_route(system, weights, meaning, exact=False)
     if role == "control":
         return _on_route(system, _fixed_route(system.network), system.meaning, exact=True)
-    stack, mixture = system.network.params["expert"], system.network.mixture
+    stack, mixture = system.network.params["expert"], system.network.experts
     adapter = low_rank.one_expert(stack, system.network.label, scale_of(mixture, stack))
     return Part(name, name, adapter, system.meaning, True, None, mixture.stabilised)
 
 
-def _on_route(system: System, weights, meaning: str, *, exact: bool) -> Part:
+def _on_route(system: Opened, weights, meaning: str, *, exact: bool) -> Part:
     """A mixture's experts, folded by these weights."""
-    expert, mixture = system.network.params["expert"], system.network.mixture
+    expert, mixture = system.network.params["expert"], system.network.experts
     adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
     return Part(system.name, system.name, adapter, meaning, exact, weights, mixture.stabilised)
 
@@ -100,7 +100,7 @@ def every_lora(context: Context) -> list[Part]:
 def experts(context: Context, name: str) -> list[Part]:
     """Each expert of a mixture, and its shared expert, alone."""
     network = registry.open_system(context, name).network
-    expert, mixture = network.params["expert"], network.mixture
+    expert, mixture = network.params["expert"], network.experts
     scale, count = scale_of(mixture, expert), mixture.num_experts
     shared = low_rank.has_shared(expert)
     parts = []
@@ -117,10 +117,10 @@ def experts(context: Context, name: str) -> list[Part]:
     return parts
 
 
-def weights_of(context: Context, system: System, route: str) -> tuple[list[float], str]:
+def weights_of(context: Context, system: Opened, route: str) -> tuple[list[float], str]:
     """`(weights, what they mean)` of `average`, `cohort:NAME`, `speaker:NAME`, `expert:NUMBER` or `w0,w1,...`."""
     kind, _, name = route.partition(":")
-    count = system.network.mixture.num_experts
+    count = system.network.experts.num_experts
     if kind == "expert" and name.isdecimal() and int(name) < count:
         return np.eye(count)[int(name)].tolist(), f"expert {name} alone"
     if kind == "average" or (kind in ("cohort", "speaker") and name):
@@ -148,7 +148,7 @@ def _gate_average(context, network: Network, group):
     rows = heard if len(heard) else context.corpus.rows(None, select)
     embedding_NU = gate_inputs.embeddings_of(context, rows).astype(np.float32)
     logits_BE = asr.make_gate(network.graphdef)(network.params, embedding_NU)
-    weight_BE = routing.dense_weights(network.mixture.route(logits_BE), network.mixture.num_experts)
+    weight_BE = routing.dense_weights(network.experts.route(logits_BE), network.experts.num_experts)
     whose = "all training utterances" if group is None else f"the {len(rows)} utterances of {group[0]} {group[1]}"
     if group is not None:
         whose += " in the training part" if len(heard) else " (of which none is in the training part)"
@@ -158,7 +158,7 @@ def _gate_average(context, network: Network, group):
 
 def _fixed_route(network: Network) -> list[float]:
     """The weights that the evaluation gave to every utterance of a control that is one network."""
-    mixture, logits_NE = network.mixture, network.logits_NE
+    mixture, logits_NE = network.experts, network.logits_NE
     route = mixture.uniform(1) if logits_NE is None else mixture.route(logits_NE[:1])
     return np.asarray(routing.dense_weights(route, mixture.num_experts), np.float64)[0].tolist()
 

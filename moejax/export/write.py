@@ -149,7 +149,7 @@ def _peft(context, part, order, folder):
     config = hf_whisper.load_config(context.base.folder)
     base = context.cfg.model.pretrained if Path(context.base.folder) == Path(context.cfg.model.pretrained) else ""
     peft_lora.save(
-        folder, config, part.adapter, base=base or Path(context.base.folder).resolve(), stabilised=part.stabilised
+        folder, config, part.adapter, base=base or str(Path(context.base.folder).resolve()), stabilised=part.stabilised
     )
 
 

@@ -18,6 +18,7 @@ from ml_collections.config_dict import RequiredValueError
 from moejax.errors import BadType, BadValue, NotThere, UnknownName
 from moejax.job import combinations
 from moejax.job.stages import FIELDS, SECTIONS, STAGES
+from moejax.types import Config
 from moejax.work import fields
 from moejax.work.fields import Field
 
@@ -25,12 +26,12 @@ from moejax.work.fields import Field
 OPEN = {key for key, field in FIELDS.items() if field.open}
 
 
-def defaults() -> ConfigDict:
+def defaults() -> Config:
     """Every section with every key."""
     return ConfigDict(fields.defaults(SECTIONS))
 
 
-def resolve(user: ConfigDict) -> ConfigDict:
+def resolve(user: Config) -> Config:
     """Defaults with the user's values on top, locked.
 
     Errors, in one line that names the key: an unknown key, a value that it cannot have, keys that rule each other out.
@@ -44,25 +45,28 @@ def resolve(user: ConfigDict) -> ConfigDict:
     return config.lock()
 
 
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """ValueError for the first key, or the first keys together, that cannot be run."""
     fields.check(SECTIONS, config.to_dict())
     combinations.check(config)
 
 
-def changed(config: ConfigDict, values: dict) -> ConfigDict:
+def changed(config: Config, values: dict) -> Config:
     """The config with some sections or keys replaced by those of a nested dict, locked. Errors as `resolve`."""
     config = ConfigDict(config.to_dict())
     _lay_over(config, ConfigDict(values), "")
     return config.lock()
 
 
-def load(path: str) -> ConfigDict:
+def load(path: str | Path) -> Config:
     """Runs `get_config(variant)` of `FILE.py[:variant]` and resolves it."""
+    path = str(path)
     file, _, variant = path.partition(":")
     if not Path(file).is_file():
         raise NotThere(f"config file {file!r} does not exist; the shipped ones are in configs/")
     spec = importlib.util.spec_from_file_location("moejax_config", file)
+    if spec is None or spec.loader is None:
+        raise BadValue(f"config file {file!r} is no Python file: its name has to end in .py")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -102,7 +106,7 @@ def text(config: ConfigDict) -> str:
     return yaml.dump(config.to_dict(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _lay_over(config: ConfigDict, user, prefix: str) -> None:
+def _lay_over(config: Config, user: Config, prefix: str) -> None:
     for key, value in user.items():
         key = str(key)
         path = f"{prefix}{key}"
@@ -215,7 +219,7 @@ def markdown() -> str:
     alone = {name: node for name, node in SECTIONS.items() if isinstance(node, Field)}
     parts = [PAGE, "## Outside all sections\n", _table(alone)]
     for section, node in SECTIONS.items():
-        if section not in alone:
+        if not isinstance(node, Field):
             readers = [n for n, stage in STAGES.items() if section in {read.split(".")[0] for read in stage.reads}]
             said = f"Read by {', '.join(readers)}." if readers else "No stage runs again because of it."
             parts += [f"## {section}\n", f"{said}\n", _table(fields.flat(node))]

@@ -8,6 +8,7 @@ import functools
 import importlib.metadata
 import subprocess
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from moejax.errors import BadValue
@@ -15,6 +16,7 @@ from moejax.job import config as configs
 from moejax.job.stages import FIELDS, STAGES
 from moejax.runtime import allocator, processes, watchdog
 from moejax.runtime.files import sweep, write_json
+from moejax.types import Config
 from moejax.work.folder import Work, digest, flatten
 
 # Keys that change no result (of open sections, those of the user's own), and inputs that say where something lies and
@@ -23,7 +25,13 @@ IDLE = {idle for key, field in FIELDS.items() for idle in field.idle(key)}
 LOCATIONS = {key for key, field in FIELDS.items() if field.location} | {"input"}
 
 
-def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
+def run(
+    config: str | Path | Config,
+    workdir: str | Path,
+    stages: str | Iterable[str] | None = None,
+    quiet: bool = False,
+    donors: Iterable[str | Path] = (),
+) -> Work:
     """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
@@ -54,7 +62,7 @@ def run(config, workdir, stages=None, quiet: bool = False, donors=()) -> Work:
     return work
 
 
-def closure(wanted) -> list[str]:
+def closure(wanted: Iterable[str]) -> list[str]:
     """The wanted stages and all that they need, in order."""
     keep, queue = set(), list(wanted)
     while queue:
@@ -65,13 +73,15 @@ def closure(wanted) -> list[str]:
     return [name for name in STAGES if name in keep]
 
 
-def outside_inputs(name: str, config) -> dict:
+def outside_inputs(name: str, config: Config) -> dict:
     """{"input": digest} of what the stage reads from outside the workdir; {} for nothing."""
     outside = STAGES[name].outside
     return {} if outside is None else {"input": outside(config)}
 
 
-def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors=()) -> None:
+def run_stage(
+    name: str, config: Config, work: Work, passed: dict[str, str], outside: dict, donors: Sequence[Work] = ()
+) -> None:
     """Runs one stage unless it is finished for exactly these inputs, here or in a donor; records in `passed` what it
     passes on.
     """
@@ -90,7 +100,7 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
             work.log(f"[{name}] {STAGES[name].about} ({reason})")
             work.begin(name, inputs, force=config.runtime.force)
     if processes.agree(reason) is None:
-        passed[name] = processes.agree(processes.first() and passed_on(work.finished(name)))
+        passed[name] = processes.agree(processes.first() and passed_on(work.finished(name) or {}))
         return
     watchdog.beat(f"stage {name}")
     start = time.perf_counter()
@@ -111,14 +121,14 @@ def run_stage(name: str, config, work: Work, passed: dict, outside: dict, donors
     passed[name] = processes.agree(passed.get(name))
 
 
-def seeded(name: str, config):
+def seeded(name: str, config: Config) -> Config:
     """The config as the stage sees it: one that trains draws by seed + train_seed."""
     if not (STAGES[name].reseeded and config.train_seed):
         return config
     return configs.changed(config, {"seed": config.seed + config.train_seed})
 
 
-def sections_of(name: str, config) -> dict:
+def sections_of(name: str, config: Config) -> dict:
     """The part of the config that the stage reads, nested as the config is."""
     found: dict = {"seed": config.seed}
     if STAGES[name].reseeded and config.train_seed:  # 0 is as if there were no such key
@@ -133,7 +143,7 @@ def sections_of(name: str, config) -> dict:
     return found
 
 
-def stage_inputs(name: str, config, passed: dict) -> dict:
+def stage_inputs(name: str, config: Config, passed: dict[str, str]) -> dict:
     """What the stage depends on, flat, so that a change can be named; without what it reads from outside."""
     if _idle(name, config):
         return {STAGES[name].switch: ()}
@@ -143,7 +153,7 @@ def stage_inputs(name: str, config, passed: dict) -> dict:
     return inputs
 
 
-def _idle(name: str, config) -> bool:
+def _idle(name: str, config: Config) -> bool:
     """Whether the stage has nothing to do: workdirs of the time before it stay finished."""
     switch = STAGES[name].switch
     return bool(switch) and not functools.reduce(lambda node, key: node[key], switch.split("."), config)
@@ -164,7 +174,7 @@ def passed_on(done: dict) -> str:
     return done.get("passes", done["digest"])
 
 
-def set_up_jax(config, work) -> None:
+def set_up_jax(config: Config, work: Work) -> None:
     """Freed memory is kept; persistent compilation cache on: a second start then costs a tenth of the first."""
     allocator.keep_pages()
     import jax
@@ -177,13 +187,13 @@ def set_up_jax(config, work) -> None:
             work.log(f"JAX runs already: runtime.cpu_devices={config.runtime.cpu_devices} is ignored")
     processes.start(config.runtime.heartbeat)
     folder = Path(config.runtime.compilation_cache).expanduser() if config.runtime.compilation_cache else None
-    if folder is not None and jax.config.jax_compilation_cache_dir is None:
+    if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
         folder.mkdir(parents=True, exist_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
-def write_config(config, work: Work) -> None:
+def write_config(config: Config, work: Work) -> None:
     """W/config.json: resolved config, its digest, versions, commit."""
     values = config.to_dict()
     write_json(
@@ -192,7 +202,7 @@ def write_config(config, work: Work) -> None:
     )
 
 
-def versions() -> dict:
+def versions() -> dict[str, str]:
     names = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy", "hdbscan")
     return {name: importlib.metadata.version(name) for name in names}
 

@@ -5,9 +5,10 @@ from ml_collections import config_flags
 
 from moejax.errors import BadValue
 from moejax.job import config as configs
+from moejax.types import Config
 
 
-def overridden(path: str, argv: list[str]):
+def overridden(path: str, argv: list[str]) -> tuple[Config, list[str]]:
     """(the config of `FILE.py[:variant]` with its overrides, typed as ml_collections types them; arguments that are no
     overrides).
 
@@ -21,6 +22,6 @@ def overridden(path: str, argv: list[str]):
         left = values(argv, known_only=True)[1:]
     except (flags.Error, AttributeError, KeyError) as error:
         raise BadValue(configs.explain(str(error), argv, config)) from error
-    config = values["config"].value
+    config: Config = values["config"].value
     configs.check(config)
     return config, left

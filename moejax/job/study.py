@@ -14,9 +14,8 @@ import dataclasses
 import itertools
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
-
-from ml_collections import ConfigDict
 
 from moejax.errors import BadValue
 from moejax.job import config as configs
@@ -27,6 +26,7 @@ from moejax.runtime.files import read_json, write_json
 from moejax.systems import controls, mixture, registry
 from moejax.systems.system import System
 from moejax.training import adapters
+from moejax.types import Config
 from moejax.work.folder import Work, digest, flatten, nest
 
 
@@ -36,7 +36,7 @@ class Run:
 
     variant: str
     seed: int
-    config: ConfigDict
+    config: Config
     folder: Path
 
     @property
@@ -44,7 +44,15 @@ class Run:
         return f"{self.variant}, seed {self.seed}"
 
 
-def study(config, workdir, *, seeds: int = 1, variants=(), heldout: bool = False, quiet: bool = False) -> Work:
+def study(
+    config: str | Path | Config,
+    workdir: str | Path,
+    *,
+    seeds: int = 1,
+    variants: str | Iterable[str] = (),
+    heldout: bool = False,
+    quiet: bool = False,
+) -> Work:
     """What `moejax all` does: the config with so many training seeds, its `variants` (names, or "all"), and with
     `heldout` each cohort held out in turn; then the report over all of them.
 
@@ -73,7 +81,7 @@ def study(config, workdir, *, seeds: int = 1, variants=(), heldout: bool = False
     perform(runs, work, quiet)
     changes = {name: _changes(config, changed) for name, changed in names}
     listing = [{"variant": r.variant, "seed": r.seed, "folder": str(r.folder.relative_to(work.root))} for r in runs]
-    made = {"digest": digest(config.to_dict()), "runs": listing, "heldout": [name for name, _ in folds]}
+    made = {"digest": digest(runs[0].config.to_dict()), "runs": listing, "heldout": [name for name, _ in folds]}
     write_json(work.path(FILE), made | {"changes": changes, "tune": tried})
     work.path("report", "done.json").unlink(missing_ok=True)  # it now has more to say
     graph.run(config, workdir, "report", quiet=quiet)
@@ -92,7 +100,7 @@ def perform(runs: list[Run], work: Work, quiet: bool) -> None:
         donors.append(one.folder)
 
 
-def chosen_variants(config, asked) -> list[str]:
+def chosen_variants(config: Config, asked: str | Iterable[str]) -> list[str]:
     """Names of config.variants: all, a comma list or a sequence. Errors: one that is not there."""
     known = list(config.variants.keys())
     names = asked.split(",") if isinstance(asked, str) else list(asked)
@@ -106,7 +114,7 @@ def chosen_variants(config, asked) -> list[str]:
     return names
 
 
-def varied(config, name: str):
+def varied(config: Config, name: str) -> Config:
     """The config of a variant. Errors: a key that does not exist, a name that is no folder's or is taken."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name) or name in (MAIN, "tune"):
         raise BadValue(f"variant {name!r}: a name is letters, digits, _ . -, and none of {MAIN}, tune")
@@ -168,7 +176,7 @@ def _holding_out(config, work: Work) -> list[tuple]:
     return found
 
 
-def tuned(config, work: Work):
+def tuned(config: Config, work: Work) -> tuple[Config, dict]:
     """`(config with what dev chose, {system: {"tried", "chosen"}})`; the config itself and {} without a section tune.
 
     Systems of the mixture come first, so that the runs of the others need not train a mixture of their own.
@@ -205,7 +213,7 @@ def tuned(config, work: Work):
 
 
 def _trained_again(system: System, kinds) -> bool:
-    return system.stage != "adapters" or system.asked[1] in kinds
+    return system.stage != "adapters" or (system.asked is not None and system.asked[1] in kinds)
 
 
 def _of_mixture(system: str) -> bool:

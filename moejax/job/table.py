@@ -1,5 +1,6 @@
 """`moejax.evaluate`: decode a workdir's systems and score them, the table of the report without the report."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from moejax.errors import BadValue, NotThere
@@ -9,9 +10,12 @@ from moejax.report import load
 from moejax.score import tables
 from moejax.systems import evaluate as evaluation
 from moejax.systems import registry
+from moejax.types import Config
 
 
-def evaluate(workdir_or_config, systems=None, split: str = "test") -> tables.Table:
+def evaluate(
+    workdir_or_config: str | Path | Config, systems: str | Iterable[str] | None = None, split: str = "test"
+) -> tables.Table:
     """Word error rates of a workdir's systems on one split: `.rows`, `.to_markdown()`, `.to_csv()`, `.to_dict()`.
 
     A config (a path such as `configs/quickstart.py:fast`, or a ConfigDict) is first run up to its adapters in

@@ -4,13 +4,15 @@
 """
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 from moejax.errors import BadValue
 
 TRANSLATORS: dict[str, str] = {"deepl": "moejax.mt.deepl_client:DeepL"}
 
 
-def get(name: str) -> type:
+def get(name: str) -> Callable[..., Any]:
     """The translator class of this name. An unknown name raises and lists the known ones."""
     if name not in TRANSLATORS:
         raise BadValue(f"unknown translator {name!r}; known: {', '.join(TRANSLATORS)}")

@@ -10,22 +10,23 @@ every kind begins as the utterance gate, and is learnt in the joint stage.
     constant    and hears nothing: the control
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from moejax.nn.variables import Buffer, Gate
+from moejax.nn.variables import Buffer, Gate, Init
 from moejax.ops.routing import dense_weights
-from moejax.types import Route
+from moejax.types import Array, Route
 
 
 class Details(NamedTuple):
     """What a gate adds to an utterance's logits."""
 
-    layer_BNE: Any = None  # to the logits of each layer
-    rank_BER: Any = None  # logits of each rank within its expert
+    layer_BNE: Array | None = None  # to the logits of each layer
+    rank_BER: Array | None = None  # logits of each rank within its expert
 
 
 class MLPGate(nnx.Module):
@@ -41,17 +42,17 @@ class MLPGate(nnx.Module):
 
     def __init__(
         self,
-        mean_U,
-        matrix_UK,
+        mean_U: Array,
+        matrix_UK: Array,
         *,
-        num_experts,
-        hidden,
-        zero_start=False,
-        voices_PK=None,
-        radius=0.0,
-        layers=0,
-        rank=0,
-        init,
+        num_experts: int,
+        hidden: int,
+        zero_start: bool = False,
+        voices_PK: Array | None = None,
+        radius: Array | float = 0.0,
+        layers: int = 0,
+        rank: int = 0,
+        init: Init,
     ):
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
@@ -67,30 +68,31 @@ class MLPGate(nnx.Module):
         self.kernel = Gate(init.uniform(last, num_experts, bound=0.0 if zero_start else last**-0.5))
         self.bias = Gate(init.constant(num_experts))
 
-    def __call__(self, embedding_BU):
+    def __call__(self, embedding_BU: Array) -> Array:
         """Logits [B, E]."""
         h_BF, z_BK = self._hidden(embedding_BU)
         logits_BE = h_BF @ self.kernel[...] + self.bias[...][None]
         return logits_BE if self.voices is None else logits_BE * self._likeness(z_BK)
 
-    def details(self, embedding_BU) -> Details:
+    def details(self, embedding_BU: Array) -> Details:
         del embedding_BU
         return Details()
 
     def _hidden(self, embedding_BU):
         """(what the last layer reads, the projected embedding)"""
         h = z_BK = (embedding_BU.astype(jnp.float32) - self.mean[...][None]) @ self.matrix[...]
-        if self.hidden_kernel is not None:
+        if self.hidden_kernel is not None and self.hidden_bias is not None:
             h = jax.nn.relu(h @ self.hidden_kernel[...] + self.hidden_bias[...][None])
         return h, z_BK
 
     def _likeness(self, z_BK):
+        assert self.voices is not None and self.radius is not None  # asked where they are
         return likeness(z_BK, self.voices[...], self.radius[...])[:, None]
 
-    def _more(self, embedding_BU):
-        """What the extra kernel [F, groups, width] makes of an utterance: [B, groups, width]."""
+    def _more(self, extra, embedding_BU):
+        """What an extra kernel [F, groups, width] makes of an utterance: [B, groups, width]."""
         h_BF, z_BK = self._hidden(embedding_BU)
-        more = jnp.einsum("BF,FGE->BGE", h_BF, self.extra[...])
+        more = jnp.einsum("BF,FGE->BGE", h_BF, extra[...])
         return more if self.voices is None else more * self._likeness(z_BK)[..., None]
 
 
@@ -101,8 +103,8 @@ class LayerGate(MLPGate):
         super().__init__(*arguments, num_experts=num_experts, init=init, **options)
         self.extra = Gate(init.constant(self.kernel.shape[0], layers, num_experts))
 
-    def details(self, embedding_BU) -> Details:
-        return Details(layer_BNE=self._more(embedding_BU))
+    def details(self, embedding_BU: Array) -> Details:
+        return Details(layer_BNE=self._more(self.extra, embedding_BU))
 
 
 class RankGate(MLPGate):
@@ -112,23 +114,23 @@ class RankGate(MLPGate):
         super().__init__(*arguments, num_experts=num_experts, init=init, **options)
         self.extra = Gate(init.constant(self.kernel.shape[0], num_experts, rank))
 
-    def details(self, embedding_BU) -> Details:
-        return Details(rank_BER=self._more(embedding_BU))
+    def details(self, embedding_BU: Array) -> Details:
+        return Details(rank_BER=self._more(self.extra, embedding_BU))
 
 
 class ConstantGate(nnx.Module):
     """The same logits for everybody: what the mixture is worth without hearing who speaks."""
 
-    def __init__(self, mean_U, matrix_UK, *, num_experts, init, **unused):
+    def __init__(self, mean_U: Array, matrix_UK: Array, *, num_experts: int, init: Init, **unused):
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
         self.bias = Gate(init.constant(num_experts))
 
-    def __call__(self, embedding_BU):
+    def __call__(self, embedding_BU: Array) -> Array:
         """Logits [B, E]."""
         return jnp.broadcast_to(self.bias[...][None], (embedding_BU.shape[0], self.bias.shape[0]))
 
-    def details(self, embedding_BU) -> Details:
+    def details(self, embedding_BU: Array) -> Details:
         del embedding_BU
         return Details()
 
@@ -136,12 +138,13 @@ class ConstantGate(nnx.Module):
 class TokenGate(nnx.Module):
     """In a decoder layer: the utterance's logits and what the layer's normed input at a token adds, from zero on."""
 
-    def __init__(self, width, *, num_experts, route, init):
+    def __init__(self, width: int, *, num_experts: int, route: Callable[[Array], Route], init: Init):
         self.route = route
         self.kernel = Gate(init.constant(width, num_experts))
 
-    def __call__(self, x_BTD, route: Route) -> Route:
+    def __call__(self, x_BTD: Array, route: Route) -> Route:
         own_BTE = x_BTD.astype(jnp.float32) @ self.kernel[...]
+        assert route.logits_BE is not None and route.heard_B1 is not None  # of a gate that leaves tokens to this one
         logits_BTE = route.logits_BE[:, None] + route.heard_B1[..., None] * own_BTE
         return Route(dense_weights(self.route(logits_BTE), self.kernel.shape[1]))
 
@@ -157,12 +160,12 @@ KINDS = {
 }
 
 
-def nearest(z_BK, voices_PK):
+def nearest(z_BK: Array, voices_PK: Array) -> Array:
     """Distance [B] to the nearest voice."""
     square_BPK = (z_BK[:, None] - voices_PK[None]) ** 2
     return jnp.sqrt(square_BPK.sum(-1).min(-1))
 
 
-def likeness(z_BK, voices_PK, radius):
+def likeness(z_BK: Array, voices_PK: Array, radius: Array | float) -> Array:
     """From 1 (a known voice) over one half (at the radius) to 0, all of it within a quarter of the radius or so."""
     return jax.nn.sigmoid(8.0 * (1.0 - nearest(z_BK, voices_PK) / radius))

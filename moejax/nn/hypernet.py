@@ -14,6 +14,9 @@ adapted layer makes its own update of the code, in one of two forms:
 The second factor starts at zero: a fresh hypernetwork changes nothing, bit for bit. float32 throughout.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -21,9 +24,10 @@ from flax import nnx
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.experts import LayerUpdate
-from moejax.nn.variables import Buffer, Expert, Gate
+from moejax.nn.variables import Buffer, Expert, Gate, Init
+from moejax.nn.whisper import Whisper
 from moejax.ops import mixture
-from moejax.types import Route
+from moejax.types import Array, Route
 
 PLACE = 16  # width of the trunk's codes of layers and modules
 
@@ -33,7 +37,7 @@ class Condition(nnx.Module):
     update beyond what was seen), then `routed` * softmax over the routed experts, even at the start.
     """
 
-    def __init__(self, mean_U, matrix_UK, *, code, hidden, routed=0, init):
+    def __init__(self, mean_U: Array, matrix_UK: Array, *, code: int, hidden: int, routed: int = 0, init: Init):
         self.mean = Buffer(jnp.asarray(mean_U, jnp.float32))
         self.matrix = Buffer(jnp.asarray(matrix_UK, jnp.float32))
         width = self.matrix.shape[1]
@@ -44,11 +48,11 @@ class Condition(nnx.Module):
         self.routed_kernel = Gate(init.constant(hidden, routed)) if routed else None
         self.routed_bias = Gate(init.constant(routed)) if routed else None
 
-    def __call__(self, condition_BU):
+    def __call__(self, condition_BU: Array) -> Array:
         p_BK = (condition_BU.astype(jnp.float32) - self.mean[...][None]) @ self.matrix[...]
         h = jax.nn.gelu(p_BK @ self.hidden_kernel[...] + self.hidden_bias[...][None])
         z = jnp.tanh(h @ self.kernel[...] + self.bias[...][None])
-        if self.routed_kernel is None:
+        if self.routed_kernel is None or self.routed_bias is None:
             return z
         logits_BE = h @ self.routed_kernel[...] + self.routed_bias[...][None]
         return jnp.concatenate([z, logits_BE.shape[-1] * jax.nn.softmax(logits_BE, axis=-1)], axis=-1)
@@ -59,7 +63,9 @@ class Bank(LayerUpdate):
     stacked as A [K + E, D, R] and B [K + E, R, O]. At code 0 it is one LoRA of rank K R.
     """
 
-    def __init__(self, d_in, d_out, *, atoms, routed, code, rank, scale, init):
+    def __init__(
+        self, d_in: int, d_out: int, *, atoms: int, routed: int, code: int, rank: int, scale: float, init: Init
+    ):
         self.code, self.scale = code, scale
         self.A = Expert(init.uniform(atoms + routed, d_in, rank, bound=d_in**-0.5))
         self.B = Expert(init.constant(atoms + routed, rank, d_out))
@@ -70,7 +76,7 @@ class Bank(LayerUpdate):
         coefficient_BK = 1.0 + weight_BQ[:, : self.code] @ self.mix[...]
         return Route(jnp.concatenate([coefficient_BK, weight_BQ[:, self.code :]], axis=-1))
 
-    def __call__(self, x_BTD, route: Route):
+    def __call__(self, x_BTD: Array, route: Route) -> Array:
         return mixture.apply(x_BTD, self.A[...], self.B[...], self._weights(route), self.scale)
 
     def fold(self, route: Route) -> mixture.Folded:
@@ -81,7 +87,17 @@ class Bank(LayerUpdate):
 class Trunk(nnx.Module):
     """What all generated layers share: the MLP, the codes of modules, and the heads by width."""
 
-    def __init__(self, modules, widths_in, widths_out, *, code, hidden, rank, init):
+    def __init__(
+        self,
+        modules: Iterable[str],
+        widths_in: Iterable[int],
+        widths_out: Iterable[int],
+        *,
+        code: int,
+        hidden: int,
+        rank: int,
+        init: Init,
+    ):
         self.rank = rank
         self.code_kernel = Expert(init.normal(code, hidden, std=code**-0.5))
         self.place_kernel = Expert(init.normal(PLACE, hidden, std=PLACE**-0.5))
@@ -93,7 +109,7 @@ class Trunk(nnx.Module):
         for d in sorted(widths_out):
             setattr(self, f"out_{d}", Expert(init.constant(hidden, rank * d)))
 
-    def factors(self, z_BQ, module: str, layer_P, d_in: int, d_out: int):
+    def factors(self, z_BQ: Array, module: str, layer_P: Array, d_in: int, d_out: int) -> tuple[Array, Array]:
         """A [B, D, R] and B [B, R, O] of one layer."""
         place_P = layer_P + getattr(self, f"module_{module}")[...]
         u = z_BQ @ self.code_kernel[...] + (place_P @ self.place_kernel[...] + self.bias[...])[None]
@@ -105,12 +121,12 @@ class Trunk(nnx.Module):
 class Generated(LayerUpdate):
     """Update of one layer, both factors made by the shared trunk; its own is the code of its place."""
 
-    def __init__(self, d_in, d_out, trunk: Trunk, module: str, *, scale, init):
+    def __init__(self, d_in: int, d_out: int, trunk: Trunk, module: str, *, scale: float, init: Init):
         self.d_in, self.d_out, self.module, self.scale = d_in, d_out, module, scale
         self.trunk = trunk
         self.layer = Expert(init.normal(PLACE, std=0.5**0.5))
 
-    def __call__(self, x_BTD, route: Route):
+    def __call__(self, x_BTD: Array, route: Route) -> Array:
         return mixture.apply_folded(x_BTD, self.fold(route))
 
     def fold(self, route: Route) -> mixture.Folded:
@@ -119,7 +135,21 @@ class Generated(LayerUpdate):
         return mixture.Folded(factors[0], factors[1] * self.scale, None)
 
 
-def add_hypernet(model, patterns, mean_U, matrix_UK, *, form, atoms, routed, rank, alpha, code, hidden, init):
+def add_hypernet(
+    model: Whisper,
+    patterns: Iterable[str],
+    mean_U: Array,
+    matrix_UK: Array,
+    *,
+    form: str,
+    atoms: int,
+    routed: int,
+    rank: int,
+    alpha: float,
+    code: int,
+    hidden: int,
+    init: Init,
+) -> list[str]:
     """Hangs a fresh hypernetwork (which changes nothing yet) on the matching layers and puts `Condition` where the gate
     is; returns the layers' paths. Errors: an unknown form; routed experts without a bank to stand in.
     """
@@ -130,17 +160,17 @@ def add_hypernet(model, patterns, mean_U, matrix_UK, *, form, atoms, routed, ran
     layers = inject.linear_layers(model)
     chosen = inject.matching(layers, patterns)
     shapes = {path: tuple(layers[path].kernel.get_value().shape) for path in chosen}
-    common = {"scale": alpha / rank, "init": init}
+    common: dict[str, Any] = {"scale": alpha / rank, "init": init}
     trunk = None
     if form == "trunk":
         widths = ({d for d, _ in shapes.values()}, {o for _, o in shapes.values()})
         modules = {_module(path) for path in chosen}
         trunk = Trunk(modules, *widths, code=code, hidden=hidden, rank=rank, init=init)
-    for path in chosen:
+    for path, (d_in, d_out) in shapes.items():
         if trunk is not None:
-            layers[path].experts = Generated(*shapes[path], trunk, _module(path), **common)
+            layers[path].experts = Generated(d_in, d_out, trunk, _module(path), **common)
         else:
-            layers[path].experts = Bank(*shapes[path], atoms=atoms, routed=routed, code=code, rank=rank, **common)
+            layers[path].experts = Bank(d_in, d_out, atoms=atoms, routed=routed, code=code, rank=rank, **common)
     model.gate = Condition(mean_U, matrix_UK, code=code, hidden=hidden, routed=routed, init=init)
     return chosen
 

@@ -14,8 +14,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from moejax.nn.layers import Linear
+from moejax.nn.whisper import Whisper
 from moejax.ops import mixture
 from moejax.ops.attention import attend_few
+from moejax.types import Array, Route
 
 
 class Fused(NamedTuple):
@@ -52,27 +55,27 @@ class Layer(NamedTuple):
     cross_out: Fused
     fc1: Fused
     fc2: Fused
-    cross: Any  # keys [B, H, K, T] and values [B, H, T, K] of the encoder states
+    cross: tuple[Any, Any]  # keys [B, H, K, T] and values [B, H, T, K] of the encoder states
 
 
 class Reader:
     """One search's decoder: made inside the trace from a merged model, the encoder's states and the route."""
 
-    def __init__(self, model, states_BTD, mask_BT=None, route=None):
+    def __init__(self, model: Whisper, states_BTD: Array, mask_BT: Array | None = None, route: Route | None = None):
         self.decoder, self.config = model.decoder, model.config
         self.batch, self.route = states_BTD.shape[0], route
         self.seen_BT = mask_BT if self.config.mask_padding else None
         self.layers = [self._layer(block, states_BTD, route) for block in self.decoder.layers]
         self.embed_DV = self.decoder.embed[...].astype(self.config.dtype).T
 
-    def cache(self, length: int):
+    def cache(self, length: int) -> list[tuple[Array, Array]]:
         """Zeros: per layer keys [B, H, K, length] and values [B, H, length, K]."""
         c = self.config
         width = c.d_model // c.decoder_heads
-        shapes = (self.batch, c.decoder_heads, width, length), (self.batch, c.decoder_heads, length, width)
-        return [tuple(jnp.zeros(shape, c.dtype) for shape in shapes) for _ in self.layers]
+        keys, values = (self.batch, c.decoder_heads, width, length), (self.batch, c.decoder_heads, length, width)
+        return [(jnp.zeros(keys, c.dtype), jnp.zeros(values, c.dtype)) for _ in self.layers]
 
-    def grow(self, cache, columns: int):
+    def grow(self, cache: list[tuple[Array, Array]], columns: int) -> list[tuple[Array, Array]]:
         """The cache with room for more columns."""
         none = (0, 0)
         return [
@@ -80,7 +83,14 @@ class Reader:
             for k_BHKS, v_BHSK in cache
         ]
 
-    def read(self, tokens_BT, position_BT, cache, column, visible_BTS):
+    def read(
+        self,
+        tokens_BT: Array,
+        position_BT: Array,
+        cache: list[tuple[Array, Array]],
+        column: Array | int,
+        visible_BTS: Array,
+    ) -> tuple[Array, list[tuple[Array, Array]]]:
         """Hidden states [B, T, D] after T more tokens, and the cache with their keys at `column` and after.
 
         `position_BT` are places in the row's own sequence, `visible_BTS` says which columns of the cache each token
@@ -94,7 +104,7 @@ class Reader:
             new.append(layer_cache)
         return x, new
 
-    def logits(self, x_BTD):
+    def logits(self, x_BTD: Array) -> Array:
         """float32 logits [B, T, V] of hidden states."""
         return jnp.matmul(self.decoder.norm(x_BTD), self.embed_DV, preferred_element_type=jnp.float32)
 
@@ -107,7 +117,9 @@ class Reader:
         x = x + layer.out(self._flat(attend_few(q, *cache, visible_BTS)), weight_BTE)
         q = layer.cross_q(block.cross_attn_norm(x), weight_BTE)
         seen = None if self.seen_BT is None else self.seen_BT[:, None]
-        x = x + layer.cross_out(self._flat(attend_few(self._heads(q), *layer.cross, seen)), weight_BTE)
+        keys_BHKT, values_BHTK = layer.cross
+        heard_BHTK = attend_few(self._heads(q), keys_BHKT, values_BHTK, seen)
+        x = x + layer.cross_out(self._flat(heard_BHTK), weight_BTE)
         h_BTF = layer.fc1(block.mlp_norm(x), weight_BTE)
         return x + layer.fc2(jax.nn.gelu(h_BTF, approximate=False), weight_BTE), cache
 
@@ -147,17 +159,17 @@ def _long(linear, x_BTD, route):
     return y_BTO if linear.bias is None else y_BTO + linear.bias[...].astype(x_BTD.dtype)[None, None]
 
 
-def _fuse(dtype, route, by_token, *layers):
+def _fuse(dtype, route: Route | None, by_token: bool, *layers: tuple[Linear, float]) -> Fused:
     """`Fused` of (linear layer, scale of its output); `by_token`: their gate weighs every token."""
     kernels, biases, experts, factors = [], [], [], []
     for linear, scale in layers:
         kernel = linear.kernel[...].astype(dtype)
         bias = jnp.zeros(kernel.shape[1:], dtype) if linear.bias is None else linear.bias[...].astype(dtype)
-        routed = linear.experts is not None and route is not None
-        folded = None
-        if routed:
-            folded = linear.experts.fold_tokens() if by_token else linear.experts.fold(route)
-        factors.append(linear.experts.factor(linear.kernel[...], route) if routed else None)
+        own, folded, factor_BO = None if route is None else linear.experts, None, None
+        if own is not None:
+            folded = own.fold_tokens() if by_token else own.fold(route)
+            factor_BO = own.factor(linear.kernel[...], route)
+        factors.append(factor_BO)
         if scale != 1:
             kernel, bias = kernel * scale, bias * scale
             folded = None if folded is None else folded._replace(B=folded.B * scale)
@@ -167,6 +179,7 @@ def _fuse(dtype, route, by_token, *layers):
     kernel_DO, bias_O = jnp.concatenate(kernels, axis=1), jnp.concatenate(biases)
     folded = mixture.side_by_side(experts, [kernel.shape[1] for kernel in kernels])
     if any(factor_BO is not None for factor_BO in factors):
+        assert route is not None  # else there were no factors
         rows = route.weight_BX.shape[0]
         whole = [
             jnp.ones((rows, kernel.shape[1])) if factor_BO is None else factor_BO

@@ -6,6 +6,7 @@ nothing is an error that lists the layers.
 """
 
 import fnmatch
+from collections.abc import Callable, Iterable, Sequence
 
 from flax import nnx
 
@@ -13,9 +14,14 @@ from moejax.errors import BadValue
 from moejax.nn import experts
 from moejax.nn.gates import TokenGate
 from moejax.nn.layers import Linear
+from moejax.nn.variables import Init
+from moejax.nn.whisper import Whisper, WhisperConfig
+from moejax.types import Array, Route
+
+Target = str | tuple[str, int, float]  # a pattern, or with its own rank and alpha
 
 
-def linear_layers(model) -> dict[str, Linear]:
+def linear_layers(model: nnx.Module) -> dict[str, Linear]:
     """{path: layer} of every linear layer of encoder and decoder."""
     found = {}
     for path, module in nnx.iter_modules(model):
@@ -24,7 +30,7 @@ def linear_layers(model) -> dict[str, Linear]:
     return dict(sorted(found.items()))
 
 
-def layer_paths(config) -> list[str]:
+def layer_paths(config: WhisperConfig) -> list[str]:
     """The paths that `linear_layers` finds in a Whisper of this `WhisperConfig`, without building it."""
     attention = ("k", "out", "q", "v")
     inside = {"encoder": ("self_attn",), "decoder": ("cross_attn", "self_attn")}
@@ -36,7 +42,7 @@ def layer_paths(config) -> list[str]:
     )
 
 
-def matching(paths, patterns) -> list[str]:
+def matching(paths: Iterable[str], patterns: Iterable[str]) -> list[str]:
     """Paths that match any pattern, in the order of `paths`. Errors: a pattern without a match."""
     paths = list(paths)
     for pattern in patterns:
@@ -46,19 +52,28 @@ def matching(paths, patterns) -> list[str]:
     return [p for p in paths if any(fnmatch.fnmatch(p, pattern) for pattern in patterns)]
 
 
-def sizes(path, targets, rank, alpha) -> tuple[int, float]:
+def sizes(path: str, targets: Iterable[Target], rank: int, alpha: float) -> tuple[int, float]:
     """(rank, alpha) of the experts on a layer, by the first target that matches it: a pattern, which leaves them as
     they are, or (pattern, rank, alpha).
     """
     for target in targets:
-        pattern, *own = (target,) if isinstance(target, str) else target
+        pattern, own_rank, own_alpha = (target, rank, alpha) if isinstance(target, str) else target
         if fnmatch.fnmatch(path, pattern):
-            return tuple(own) or (rank, alpha)
+            return own_rank, own_alpha
     raise ValueError(f"no target matches {path}")
 
 
 def add_experts(
-    model, targets, *, num_experts, rank, alpha, shared_rank=0, stabilised=False, kind="lora", init
+    model: nnx.Module,
+    targets: Sequence[Target],
+    *,
+    num_experts: int,
+    rank: int,
+    alpha: float,
+    shared_rank: int = 0,
+    stabilised: bool = False,
+    kind: str = "lora",
+    init: Init,
 ) -> list[str]:
     """Adds fresh experts (which change nothing yet) to the layers that a target matches; returns their paths."""
     if kind not in experts.KINDS:
@@ -82,7 +97,7 @@ def add_experts(
     return chosen
 
 
-def add_routers(model, *, num_experts, route, init) -> list[str]:
+def add_routers(model: Whisper, *, num_experts: int, route: Callable[[Array], Route], init: Init) -> list[str]:
     """A gate for every token in the decoder's layers that have experts; `route`: logits to `Route`. Their paths."""
     paths = []
     for number, block in enumerate(model.decoder.layers):

@@ -1,22 +1,25 @@
 """Building blocks of the network: linear with optional experts, norm, convolution, attention, transformer block."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from moejax.errors import BadValue
-from moejax.nn.variables import Backbone
+from moejax.nn.variables import Backbone, Init
 from moejax.ops import int8
 from moejax.ops.attention import attend
+from moejax.types import Array, Route
 
 
 class Noise:
     """Dropout of one forward pass: a key of its own for every use, in program order. None means no dropout."""
 
-    def __init__(self, key, rate: float, expert_rate: float = 0.0):
+    def __init__(self, key: Array, rate: float, expert_rate: float = 0.0):
         self.key, self.rate, self.expert_rate, self.uses = key, rate, expert_rate, 0
 
-    def drop(self, x, rate=None):
+    def drop(self, x: Array, rate: float | None = None) -> Array:
         rate = self.rate if rate is None else rate
         if not rate:
             return x
@@ -26,7 +29,7 @@ class Noise:
         return jnp.where(keep, x / (1.0 - rate), 0.0)
 
 
-def drop(noise: Noise | None, x):
+def drop(noise: Noise | None, x: Array) -> Array:
     return x if noise is None else noise.drop(x)
 
 
@@ -37,20 +40,20 @@ class Linear(nnx.Module):
     the layer is the frozen one.
     """
 
-    def __init__(self, d_in, d_out, *, bias=True, init, group=Backbone):
+    def __init__(self, d_in: int, d_out: int, *, bias: bool = True, init: Init, group: type[nnx.Param] = Backbone):
         self.kernel = group(init.normal(d_in, d_out, std=d_in**-0.5))
         self.bias = group(init.constant(d_out)) if bias else None
-        self.experts = nnx.data(None)
+        self.experts: Any = nnx.data(None)  # LayerUpdate of nn.experts
 
-    def __call__(self, x_BTD, route=None, noise=None):
-        routed = self.experts is not None and route is not None
-        factor_BO = self.experts.factor(self.kernel[...], route) if routed else None
+    def __call__(self, x_BTD: Array, route: Route | None = None, noise: Noise | None = None) -> Array:
+        experts = None if route is None else self.experts
+        factor_BO = None if experts is None else experts.factor(self.kernel[...], route)
         y_BTO = int8.matmul(x_BTD, self.kernel[...])
         if factor_BO is None:
             y_BTO = self._biased(y_BTO)
-        if routed:
+        if experts is not None:
             x_in = x_BTD if noise is None else noise.drop(x_BTD, noise.expert_rate)
-            y_BTO = y_BTO + self.experts(x_in, route).astype(x_BTD.dtype)
+            y_BTO = y_BTO + experts(x_in, route).astype(x_BTD.dtype)
         if factor_BO is not None:
             y_BTO = self._biased(y_BTO * factor_BO[:, None].astype(x_BTD.dtype))
         return y_BTO
@@ -62,11 +65,11 @@ class Linear(nnx.Module):
 class LayerNorm(nnx.Module):
     """Layer norm over the last axis in float32, epsilon 1e-5 as in Whisper."""
 
-    def __init__(self, width, *, init):
+    def __init__(self, width: int, *, init: Init):
         self.scale = Backbone(init.constant(width, value=1.0))
         self.bias = Backbone(init.constant(width))
 
-    def __call__(self, x_BTD):
+    def __call__(self, x_BTD: Array) -> Array:
         x = x_BTD.astype(jnp.float32)
         mean = x.mean(-1, keepdims=True)
         var = jnp.square(x - mean).mean(-1, keepdims=True)
@@ -79,12 +82,12 @@ class Conv(nnx.Module):
     slow).
     """
 
-    def __init__(self, d_in, d_out, *, stride, init):
+    def __init__(self, d_in: int, d_out: int, *, stride: int, init: Init):
         self.stride = stride
         self.kernel = Backbone(init.normal(3, d_in, d_out, std=(3 * d_in) ** -0.5))
         self.bias = Backbone(init.constant(d_out))
 
-    def __call__(self, x_BNM):
+    def __call__(self, x_BNM: Array) -> Array:
         N, out = x_BNM.shape[1], -(-x_BNM.shape[1] // self.stride)
         padded = jnp.pad(x_BNM, ((0, 0), (1, 1 + out * self.stride - N), (0, 0)))
         shifts = [padded[:, s : s + out * self.stride : self.stride] for s in range(3)]
@@ -95,7 +98,7 @@ class Conv(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with Whisper's biases (none on the keys)."""
 
-    def __init__(self, width, heads, *, init):
+    def __init__(self, width: int, heads: int, *, init: Init):
         if width % heads:
             raise BadValue(f"width {width} is not divisible by {heads} heads")
         self.heads = heads
@@ -104,14 +107,23 @@ class Attention(nnx.Module):
         self.v = Linear(width, width, init=init)
         self.out = Linear(width, width, init=init)
 
-    def split_heads(self, x_BTD):
+    def split_heads(self, x_BTD: Array) -> Array:
         return x_BTD.reshape(*x_BTD.shape[:-1], self.heads, -1)
 
-    def keys_values(self, x_BSD, route=None, noise=None):
+    def keys_values(self, x_BSD: Array, route: Route | None = None, noise: Noise | None = None) -> tuple[Array, Array]:
         """Keys and values [B, S, H, K] of a sequence, for a cache or for this call."""
         return self.split_heads(self.k(x_BSD, route, noise)), self.split_heads(self.v(x_BSD, route, noise))
 
-    def __call__(self, x_BTD, keys_values, *, key_mask_BS=None, causal=False, route=None, noise=None):
+    def __call__(
+        self,
+        x_BTD: Array,
+        keys_values: tuple[Array, Array],
+        *,
+        key_mask_BS: Array | None = None,
+        causal: bool = False,
+        route: Route | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
         q_BTHK = self.split_heads(self.q(x_BTD, route, noise))
         out_BTHK = attend(q_BTHK, *keys_values, key_mask_BS=key_mask_BS, causal=causal)
         return self.out(out_BTHK.reshape(x_BTD.shape), route, noise)
@@ -120,7 +132,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """Pre-norm transformer block; with `cross` also attention to the encoder."""
 
-    def __init__(self, width, heads, ffn, *, cross, init):
+    def __init__(self, width: int, heads: int, ffn: int, *, cross: bool, init: Init):
         self.self_attn = Attention(width, heads, init=init)
         self.self_attn_norm = LayerNorm(width, init=init)
         self.cross_attn = Attention(width, heads, init=init) if cross else None
@@ -128,9 +140,9 @@ class Block(nnx.Module):
         self.fc1 = Linear(width, ffn, init=init)
         self.fc2 = Linear(ffn, width, init=init)
         self.mlp_norm = LayerNorm(width, init=init)
-        self.router = nnx.data(None)  # nn.gates.TokenGate, set by `nn.inject`
+        self.router: Any = nnx.data(None)  # nn.gates.TokenGate, set by `nn.inject`
 
-    def own_route(self, x_BTD, route):
+    def own_route(self, x_BTD: Array, route: Route | None) -> Route | None:
         """The route of these tokens in this layer: `route`, unless the layer has a gate of its own and the route asks
         for it.
         """
@@ -138,18 +150,34 @@ class Block(nnx.Module):
             return route
         return self.router(self.self_attn_norm(x_BTD), route)
 
-    def mlp(self, x_BTD, route=None, noise=None):
+    def mlp(self, x_BTD: Array, route: Route | None = None, noise: Noise | None = None) -> Array:
         h_BTF = jax.nn.gelu(self.fc1(self.mlp_norm(x_BTD), route, noise), approximate=False)
         return x_BTD + drop(noise, self.fc2(drop(noise, h_BTF), route, noise))
 
-    def cross(self, x_BTD, keys_values, key_mask_BS=None, route=None, noise=None):
+    def cross(
+        self,
+        x_BTD: Array,
+        keys_values: tuple[Array, Array],
+        key_mask_BS: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
+        assert self.cross_attn is not None and self.cross_attn_norm is not None  # a block with `cross`
         h = self.cross_attn_norm(x_BTD)
         h = self.cross_attn(h, keys_values, key_mask_BS=key_mask_BS, route=route, noise=noise)
         return x_BTD + drop(noise, h)
 
     def __call__(
-        self, x_BTD, states_BSD=None, *, mask_BT=None, states_mask_BS=None, causal=False, route=None, noise=None
-    ):
+        self,
+        x_BTD: Array,
+        states_BSD: Array | None = None,
+        *,
+        mask_BT: Array | None = None,
+        states_mask_BS: Array | None = None,
+        causal: bool = False,
+        route: Route | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
         own = self.own_route(x_BTD, route)
         h = self.self_attn_norm(x_BTD)
         kv = self.self_attn.keys_values(h, own, noise)

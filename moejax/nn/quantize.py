@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from moejax.errors import BadValue
 from moejax.nn.functional import nest, paths
 from moejax.ops.int8 import Int8Matrix, quantize_matrix
+from moejax.types import Array, Params
 
 KINDS = ("float32", "bfloat16", "int8")
 
 
-def quantize(params, kind: str, *, others: str = "float32"):
+def quantize(params: Params, kind: str, *, others: str = "float32") -> Params:
     """`params` with the backbone kept as `kind`; "" changes nothing. The other groups are handed on as they are.
 
     bfloat16 takes matrices (kernels, embedding, positions). int8 takes the kernels of linear layers; the convolutions
@@ -39,6 +40,6 @@ def _kept(path, leaf, kind, others):
     return leaf.astype(jnp.dtype(kind))
 
 
-def linear(path: str, leaf) -> bool:
+def linear(path: str, leaf: Array) -> bool:
     """Whether this is the kernel of a linear layer (a convolution's has three axes)."""
     return path.endswith("/kernel") and leaf.ndim == 2

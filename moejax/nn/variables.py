@@ -27,11 +27,11 @@ class Draw:
     dtype: np.dtype = np.dtype(np.float32)
 
     @property
-    def size(self):
+    def size(self) -> int:
         return int(np.prod(self.shape))
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         return len(self.shape)
 
     def make(self) -> np.ndarray:
@@ -49,17 +49,17 @@ class Init:
     def __init__(self, seed: int):
         self.seed, self.count = seed, 0
 
-    def _draw(self, shape, kind, scale):
+    def _draw(self, shape: tuple[int, ...], kind: str, scale: float) -> Draw:
         self.count += 1
         return Draw(tuple(shape), kind, float(scale), (self.seed, self.count))
 
-    def normal(self, *shape, std):
+    def normal(self, *shape: int, std: float) -> Draw:
         return self._draw(shape, "normal", std)
 
-    def uniform(self, *shape, bound):
+    def uniform(self, *shape: int, bound: float) -> Draw:
         return self._draw(shape, "uniform", bound)
 
-    def constant(self, *shape, value=0.0):
+    def constant(self, *shape: int, value: float = 0.0) -> Draw:
         return self._draw(shape, "constant", value)
 
 

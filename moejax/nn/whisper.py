@@ -9,6 +9,7 @@ layer can carry experts by its path. The price is compile time on 32 layers, whi
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,8 @@ from flax import nnx
 
 from moejax.errors import BadValue
 from moejax.nn.layers import Block, Conv, LayerNorm, Linear, Noise, drop
-from moejax.nn.variables import Backbone, Buffer, Head
+from moejax.nn.variables import Backbone, Buffer, Head, Init
+from moejax.types import Array, Route
 
 _SIZES = {  # lowest and highest, where "at least 1" does not say enough
     "encoder_layers": (1, 1000),
@@ -67,7 +69,7 @@ class WhisperConfig:
 class Encoder(nnx.Module):
     """mel [B, N, M] -> states [B, T, D], T = ceil(N / 2)."""
 
-    def __init__(self, config: WhisperConfig, *, init):
+    def __init__(self, config: WhisperConfig, *, init: Init):
         c = config
         self.mask_padding = c.mask_padding
         self.dtype = c.dtype
@@ -79,7 +81,14 @@ class Encoder(nnx.Module):
         )
         self.norm = LayerNorm(c.d_model, init=init)
 
-    def __call__(self, mel_BNM, mask_BT=None, route=None, noise: Noise | None = None, layers: bool = False):
+    def __call__(
+        self,
+        mel_BNM: Array,
+        mask_BT: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+        layers: bool = False,
+    ) -> Any:
         x = jax.nn.gelu(self.conv1(mel_BNM.astype(self.dtype)), approximate=False)
         x = jax.nn.gelu(self.conv2(x), approximate=False)
         T, limit = x.shape[1], self.positions.shape[0]
@@ -97,7 +106,7 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
     """tokens [B, L] and encoder states -> logits [B, L, V]; the output matrix is the embedding, as in the reference."""
 
-    def __init__(self, config: WhisperConfig, *, init):
+    def __init__(self, config: WhisperConfig, *, init: Init):
         c = config
         self.mask_padding = c.mask_padding
         self.dtype = c.dtype
@@ -108,19 +117,27 @@ class Decoder(nnx.Module):
         )
         self.norm = LayerNorm(c.d_model, init=init)
 
-    def logits(self, x_BLD):
+    def logits(self, x_BLD: Array) -> Array:
         return jnp.einsum(
             "BLD,VD->BLV", self.norm(x_BLD), self.embed[...].astype(x_BLD.dtype), preferred_element_type=jnp.float32
         )
 
-    def inputs(self, tokens_BL, start=0):
+    def inputs(self, tokens_BL: Array, start: Array | int = 0) -> Array:
         length = tokens_BL.shape[1]
         if length > self.positions.shape[0]:
             raise BadValue(f"{length} tokens exceed the model's {self.positions.shape[0]}")
         at_LD = jax.lax.dynamic_slice_in_dim(self.positions[...], start, length)
         return (jnp.take(self.embed[...], tokens_BL, axis=0, mode="clip") + at_LD[None]).astype(self.dtype)
 
-    def __call__(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise: Noise | None = None, at_BK=None):
+    def __call__(
+        self,
+        tokens_BL: Array,
+        states_BTD: Array,
+        mask_BT: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+        at_BK: Array | None = None,
+    ) -> Array:
         """With `at_BK` the logits [B, K, V] of these positions only: a large vocabulary costs more than the layers."""
         x = drop(noise, self.inputs(tokens_BL))
         seen = mask_BT if self.mask_padding else None
@@ -134,32 +151,46 @@ class Decoder(nnx.Module):
 class Whisper(nnx.Module):
     """Encoder, decoder, and what moejax may hang on them: `gate` (nn.gates), `ctc` (Linear to vocabulary + blank)."""
 
-    def __init__(self, config: WhisperConfig, *, init):
+    def __init__(self, config: WhisperConfig, *, init: Init):
         self.config = config
         self.encoder = Encoder(config, init=init)
         self.decoder = Decoder(config, init=init)
-        self.gate = nnx.data(None)
-        self.ctc = nnx.data(None)
+        self.gate: Any = nnx.data(None)
+        self.ctc: Any = nnx.data(None)
 
-    def encode(self, mel_BNM, mask_BT=None, route=None, noise=None, layers=False):
+    def encode(
+        self,
+        mel_BNM: Array,
+        mask_BT: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+        layers: bool = False,
+    ) -> Any:
         """States [B, T, D]; with `layers` also the list of hidden states h0 (after the convolutions) to h_n (before the
         norm).
         """
         return self.encoder(mel_BNM, mask_BT, route, noise, layers)
 
-    def decode(self, tokens_BL, states_BTD, mask_BT=None, route=None, noise=None):
+    def decode(
+        self,
+        tokens_BL: Array,
+        states_BTD: Array,
+        mask_BT: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
         """Logits [B, L, V] in float32 of every next token (teacher forcing)."""
         return self.decoder(tokens_BL, states_BTD, mask_BT, route, noise)
 
 
-def sinusoids(length, channels, max_timescale=10000.0):
+def sinusoids(length: int, channels: int, max_timescale: float = 10000.0) -> np.ndarray:
     """Whisper's sinusoidal positions: sines in the first half of the channels, cosines in the second."""
     step = math.log(max_timescale) / (channels // 2 - 1)
     angle = np.arange(length)[:, None] * np.exp(-step * np.arange(channels // 2))[None]
     return np.concatenate([np.sin(angle), np.cos(angle)], axis=1).astype(np.float32)
 
 
-def add_ctc(model: Whisper, init):
+def add_ctc(model: Whisper, init: Init) -> None:
     """A CTC output layer on the encoder: vocabulary + 1 (the last is the blank)."""
     model.ctc = Linear(model.config.d_model, model.config.vocab_size + 1, init=init, group=Head)
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.types import Array
+
 LEVELS = 127  # -128 is left out, so that the range is symmetric
 
 
@@ -20,8 +22,8 @@ LEVELS = 127  # -128 is left out, so that the range is symmetric
 class Int8Matrix:
     """A matrix [D, O] that stands where an array stood: it has its shape, and `astype` gives it in floating point."""
 
-    values: jax.Array  # int8 [D, O]
-    scale: jax.Array  # float32 [O]
+    values: Array  # int8 [D, O]
+    scale: Array  # float32 [O]
 
     @property
     def shape(self):

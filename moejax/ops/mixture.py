@@ -68,6 +68,7 @@ def fold(A_EDR, B_ERO, route: Route, scale, *, gather: bool | None = None) -> Fo
         if route.rank_BER is not None:
             weight_BQ = weight_BQ * route.rank_BER.reshape(weight_BQ.shape)
         return Folded(A_EDR.transpose(1, 0, 2).reshape(D, E * R), B_ERO.reshape(E * R, -1), weight_BQ)
+    assert route.index_BX is not None  # what is gathered was chosen
     B, X = route.index_BX.shape
     A_BXDR = jnp.take(A_EDR, route.index_BX, axis=0, mode="clip")
     B_BXRO = jnp.take(B_ERO, route.index_BX, axis=0, mode="clip") * _columns(route, scale)[..., None]

@@ -157,7 +157,7 @@ def _change(ours: list[dict], theirs: dict[str, dict], options: dict) -> Change 
 
 
 def _balance(other: str, served: list[Served]) -> Balance:
-    changed = [(s.changes[other].difference, s.label) for s in served if s.changes[other]]
+    changed = [(change.difference, s.label) for s in served if (change := s.changes[other])]
     better = sum(c < 0 for c, _ in changed)
     worse = sorted(((c, label) for c, label in changed if c > 0), reverse=True)
     return Balance(other, better, len(changed) - better - len(worse), worse)

@@ -122,6 +122,7 @@ def versions() -> dict[str, str]:
 
 def _headline(table: tables.Table, focus: str) -> Headline:
     row, base = table.row(focus), table.row(roles.BASE)
+    assert row is not None  # the focus is a system of the table
     differences = [d for d in table.differences if d["system"] == focus]
     return Headline(focus, row["wer"], row["utterances"], base["wer"] if base else None, differences)
 

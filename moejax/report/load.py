@@ -171,7 +171,7 @@ def _groups(work, systems: dict) -> dict[str, tuple[str, str]]:
         for name, entry in systems.items()
         if "group" in entry or name in known
     }
-    return {name: tuple(group) for name, group in groups.items() if group}
+    return {name: (group[0], group[1]) for name, group in groups.items() if group}
 
 
 def _own(rows: list[dict], kind: str, groups: dict) -> list[dict]:

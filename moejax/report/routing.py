@@ -1,6 +1,7 @@
 """Where the gate sends whom, and what that is worth: the figures of summary.json."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ def find(routing: dict | None, found: Evaluation, table: tables.Table, *, draws:
     """`KEYS`, each expert's share of all utterances as `expert_load`, and `gate_worth`; empty without routing.json."""
     if not routing:
         return {}
-    made = {key: routing.get(key) for key in KEYS}
+    made: dict[str, Any] = {key: routing.get(key) for key in KEYS}
     if made["load"]:
         sizes = {name: table.sizes["cohort", name] for name in table.names("cohort")}
         total_E = expert_load(made["load"], made["cohorts"], sizes)

@@ -70,17 +70,23 @@ def p_value(p: float) -> str:
     return "-" if p != p else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _main(study: Study, system: str, group: str, name: str) -> dict:
+    found = study.rate("main", system, group, name)
+    assert found is not None  # all systems of the main part are scored on the same utterances
+    return found
+
+
 def _systems(study: Study) -> list[str]:
     columns = [("all", "all"), *(("voices", n) for n in study.names("main", "voices"))]
     columns += [("cohort", n) for n in study.names("main", "cohort")]
-    sizes = {c: study.rate("main", study.systems("main")[0], *c)["utterances"] for c in columns}
+    sizes = {c: _main(study, study.systems("main")[0], *c)["utterances"] for c in columns}
     head = ["system", "seeds", *(_title(*c, sizes[c]) for c in columns)]
     body = []
     for system in study.systems("main"):
-        found = [study.rate("main", system, *c) for c in columns]
+        found = [_main(study, system, *c) for c in columns]
         cells = [seeds.rate_cell(f, interval=c[0] != "cohort") for f, c in zip(found, columns, strict=True)]
         body.append([system, str(found[0]["seeds"]) if found[0]["seeds"] else "any", *cells])
-    unit = study.rate("main", study.systems("main")[0], "all", "all")["unit"]
+    unit = _main(study, study.systems("main")[0], "all", "all")["unit"]
     return [
         f"## Over {study.seeds} training seeds",
         "",
@@ -148,9 +154,10 @@ def _speakers(study: Study) -> list[str]:
     body = []
     for name in dict.fromkeys(g["name"] for g in gaps):
         found = [by.get((name, other)) for other in others]
-        new = "no" if found[0]["group"] == "unseen speaker" else "yes"
+        first = next(g for g in found if g)
+        new = "no" if first["group"] == "unseen speaker" else "yes"
         cells = [seeds.difference_cell(g) if g else "-" for g in found]
-        body.append([name, new, str(found[0]["utterances"]), *cells])
+        body.append([name, new, str(first["utterances"]), *cells])
     head = ["speaker", "in training", "utterances", *(f"{study.focus} - {other} [95 %]" for other in others)]
     lines = [f"- {line}." for line in worse_than_base(study)]
     return ["", "## Whom it serves, over seeds", "", *lines, "", f"({NOISE}.)", "", *tables.pipe(head, body)]

@@ -41,7 +41,7 @@ POINTS = {
 }
 KINDS = ("kill", "term", "raise", "delay")
 
-_armed = None  # {point: (pass, kind, seconds)}
+_armed: dict[str, tuple[int, str, float]] | None = None  # {point: (pass, kind, seconds)}
 _passes = collections.Counter()
 
 
@@ -73,7 +73,7 @@ def _pass(name):
     if name not in POINTS:
         raise AssertionError(f"{name!r} is not in moejax.runtime.faults.POINTS")
     _passes[name] += 1
-    number, kind, seconds = _armed.get(name, (0, "", 0.0))
+    number, kind, seconds = (_armed or {}).get(name, (0, "", 0.0))
     if _passes[name] != number:
         return
     if kind == "raise":

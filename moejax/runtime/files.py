@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
         raise TypeError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
     if processes.first():
         with replacing(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+            np.savez(file, **cast("dict[str, Any]", arrays))  # the stubs take one for `allow_pickle`
 
 
 def read_json(path: Path):

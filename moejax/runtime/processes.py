@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from typing import Any
 
 from moejax.errors import BadValue, Refused
 from moejax.runtime import stopping, watchdog
@@ -23,7 +24,7 @@ from moejax.runtime import stopping, watchdog
 PREFIX = "moejax/state/"
 GOODBYE = 1.0  # seconds between the last goodbye and the end of the store
 
-_group = None
+_group: "Group | None" = None
 _together = False
 
 
@@ -63,7 +64,7 @@ def start(heartbeat: float) -> None:
         return
     import jax
 
-    found = {} if address == "auto" else {"coordinator_address": address} | _numbers()
+    found: dict[str, Any] = {} if address == "auto" else {"coordinator_address": address, **_numbers()}
     jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_enable_async_dispatch", False)  # else two processes on CPUs hang in gloo
     jax.distributed.initialize(**found, heartbeat_timeout_seconds=max(2, round(2 * heartbeat)))
@@ -78,7 +79,7 @@ def _numbers() -> dict:
     return {key: int(os.environ[name]) for key, name in names.items()}
 
 
-def agree(value=None):
+def agree(value: Any = None) -> Any:
     """What the first process gives (JSON), in all of them; each calls this as often as the others."""
     return value if _group is None else _group.agree(value)
 
@@ -140,9 +141,12 @@ class Group:
         from jax._src import distributed  # the store has no public name; multihost_utils uses it like this
 
         self.index, self.count, self.heartbeat = index, count, heartbeat
+        assert distributed.global_state.client is not None  # `start` has joined the others
         self.client = distributed.global_state.client
         self.agreements = self.trainings = 0
-        self._steps, self._stopping, self._failure, self._over = None, False, None, threading.Event()
+        self._steps: Steps | None = None
+        self._failure: str | None = None
+        self._stopping, self._over = False, threading.Event()
         now = time.monotonic()
         self._answered, self._seen = now, {other: ("", now) for other in range(count) if other != index}
         self.has_failed = False
@@ -213,15 +217,15 @@ class Group:
         self.trainings += 1
         self._steps = steps
         if self._stopping:
-            self._settle()
+            self._settle(steps)
 
     def leave(self) -> None:
         steps, self._steps = self._steps, None
-        if self._stopping and steps.target is None:
+        if self._stopping and steps is not None and steps.target is None:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    def _settle(self):
-        threading.Thread(target=self._steps.settle, args=(self,), name="settle", daemon=True).start()
+    def _settle(self, steps: Steps):
+        threading.Thread(target=steps.settle, args=(self,), name="settle", daemon=True).start()
 
     def _talk(self):
         beats = 0
@@ -245,7 +249,7 @@ class Group:
             self._stopping, asked_here = True, stopping.asked.is_set()
             stopping.wake()
             if self._steps is not None:
-                self._settle()
+                self._settle(self._steps)
             elif not asked_here:  # else a second signal would meet a process that is on its way out
                 os.kill(os.getpid(), signal.SIGTERM)
 
@@ -259,8 +263,9 @@ class Group:
             if silent:
                 self._end(silent[0])
             failed_at = failed_at or (now if self._failure and not self.has_failed else None)
-            if failed_at and now - failed_at > 5:  # the main thread is inside a collective, and cannot say it itself
-                watchdog.leave(self._failure, 1)  # to run it again would not help
+            if self._failure and failed_at and now - failed_at > 5:
+                # The main thread is inside a collective and cannot say it itself; to run it again would not help
+                watchdog.leave(self._failure, 1)
 
     def _end(self, lost):
         if self._over.is_set():

@@ -131,7 +131,7 @@ def process_shard(mesh):
     """
     cuts = mesh.shape[DATA] * mesh.shape[FSDP]
     held = batch_sharding(mesh).addressable_devices_indices_map((cuts,)).values()
-    rows = sorted({row for (part,) in held for row in range(*part.indices(cuts))})
+    rows = sorted({row for index in held if index for row in range(*index[0].indices(cuts))})
     count, left = divmod(cuts, len(rows))
     if left or rows[0] % len(rows) or rows != list(range(rows[0], rows[0] + len(rows))):
         raise BadValue(f"process {jax.process_index()} holds rows {rows} of {cuts}: not one of several equal runs")

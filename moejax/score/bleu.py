@@ -18,7 +18,8 @@ def score(
     that came from the same translator would score it against itself: that is refused, never averaged away. A source may
     carry a detail after a colon ("deepl:2026-01"), which does not matter here.
     """
-    import sacrebleu
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     hypotheses, references = list(hypotheses), list(references)
     if len(hypotheses) != len(references):
@@ -29,7 +30,7 @@ def score(
         raise BadValue(f"{empty} of {len(references)} reference translations are empty: leave those utterances out")
     if translation_sources is not None:
         _refuse_own_references(system, list(translation_sources), len(references))
-    bleu, chrf = sacrebleu.metrics.BLEU(), sacrebleu.metrics.CHRF()
+    bleu, chrf = BLEU(), CHRF()
     return {
         "bleu": float(bleu.corpus_score(hypotheses, [references]).score),
         "chrf": float(chrf.corpus_score(hypotheses, [references]).score),

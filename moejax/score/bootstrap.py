@@ -17,6 +17,7 @@ import numpy as np
 
 from moejax.errors import BadValue
 
+Counts = Sequence[int] | np.ndarray  # [U], or [S, U]: a row for each training
 MIN_SPEAKERS = 5
 SPEAKERS = "speakers, then their utterances"
 UTTERANCES = "utterances within each speaker"
@@ -35,7 +36,7 @@ class Interval:
 
 
 def interval(
-    errors: Sequence[int], words: Sequence[int], speakers: Sequence[str], *, draws=1000, seed=0, level=0.95
+    errors: Counts, words: Sequence[int], speakers: Sequence[str], *, draws=1000, seed=0, level=0.95
 ) -> Interval:
     """The corpus rate sum(errors) / sum(words), a fraction, with its interval; its bounds are NaN for one utterance.
 
@@ -46,8 +47,8 @@ def interval(
 
 
 def difference(
-    errors_a: Sequence[int],
-    errors_b: Sequence[int],
+    errors_a: Counts,
+    errors_b: Counts,
     words: Sequence[int],
     speakers: Sequence[str],
     *,
@@ -75,7 +76,7 @@ def gaps(errors_a, errors_b, words) -> np.ndarray:
 
 
 def randomisation(
-    errors_a: Sequence[int], errors_b: Sequence[int], *, blocks: Sequence[str] | None = None, draws=10_000, seed=0
+    errors_a: Counts, errors_b: Counts, *, blocks: Sequence[str] | None = None, draws=10_000, seed=0
 ) -> float:
     """Two-sided p-value of "a and b are exchangeable utterance by utterance" (approximate randomisation, Noreen 1989).
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def difference(
     words, speakers = [ours[0].words[i] for i in ids], [ours[0].speaker[i] for i in ids]
     gap = bootstrap.difference(a_SU, b_SU, words, speakers, draws=draws, seed=seed)
     enough = len(set(speakers)) >= bootstrap.MIN_SPEAKERS
-    exchanged = {"draws": max(draws, 10_000), "seed": seed}
+    exchanged: dict[str, Any] = {"draws": max(draws, 10_000), "seed": seed}
     p_speakers = bootstrap.randomisation(a_SU, b_SU, blocks=speakers, **exchanged) if enough else float("nan")
     p = bootstrap.randomisation(a_SU, b_SU, **exchanged) if len(ids) > 1 else float("nan")
     figures = {"seeds": len(seeds), "utterances": len(ids), "difference": gap.value, "low": gap.low, "high": gap.high}

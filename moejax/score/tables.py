@@ -9,6 +9,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from moejax.errors import BadValue
 from moejax.score import bootstrap
@@ -199,7 +200,7 @@ def build(
 
 def from_csv(text: str) -> Table:
     """The table that `to_csv` wrote, without differences; sizes are those of the system with most utterances."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {k: int(v) if k in COUNTS else v if k in COLUMNS[:3] else float(v) for k, v in row.items()}
         for row in csv.DictReader(io.StringIO(text))
     ]

@@ -7,6 +7,7 @@ an utterance of 2 s costs 2 to 6 ms in all.
 from __future__ import annotations
 
 import functools
+from typing import Any, cast
 
 import numpy as np
 import scipy.fft
@@ -15,6 +16,7 @@ import scipy.signal
 
 from moejax.audio.constants import SAMPLE_RATE
 
+_fft: Any = scipy.fft  # its functions are dispatched, which a type checker takes for tuples
 _WINDOW, _HOP = 512, 128
 _HANN = np.hanning(_WINDOW + 1)[:-1].astype(np.float32)
 
@@ -32,11 +34,11 @@ def trim(samples_S: np.ndarray, floor_db: float = -40.0) -> np.ndarray:
 def _stft(samples_S: np.ndarray) -> np.ndarray:
     padded = np.pad(samples_S, (_WINDOW, _WINDOW + (-len(samples_S)) % _HOP)).astype(np.float32)
     frames = np.lib.stride_tricks.sliding_window_view(padded, _WINDOW)[::_HOP]
-    return scipy.fft.rfft(frames * _HANN, axis=1)
+    return _fft.rfft(frames * _HANN, axis=1)
 
 
 def _istft(spectrum_NF: np.ndarray, length: int) -> np.ndarray:
-    frames = scipy.fft.irfft(spectrum_NF, axis=1).astype(np.float32) * (_HANN / 1.5)  # sum of squared windows is 1.5
+    frames = _fft.irfft(spectrum_NF, axis=1).astype(np.float32) * (_HANN / 1.5)  # sum of squared windows is 1.5
     overlap = _WINDOW // _HOP
     out = np.zeros((len(frames) + overlap - 1, _HOP), np.float32)
     for k in range(overlap):
@@ -54,7 +56,7 @@ def breathe(samples_S: np.ndarray, amount: float, rng: np.random.Generator) -> n
     envelope_NF = scipy.ndimage.uniform_filter1d(np.abs(spectrum_NF), 13, axis=1)  # 400 Hz: wider than a harmonic
     noise_NF = _stft(rng.standard_normal(len(samples_S), np.float32))
     noise_NF /= np.sqrt(np.square(np.abs(noise_NF)).mean())
-    hertz_F = np.arange(envelope_NF.shape[1]) * (SAMPLE_RATE / _WINDOW)
+    hertz_F = np.arange(spectrum_NF.shape[1]) * (SAMPLE_RATE / _WINDOW)
     tilt_F = (hertz_F / (hertz_F + 500.0)).astype(np.float32)
     mixed_NF = (1 - amount) * spectrum_NF + amount * tilt_F * envelope_NF * noise_NF
     return _istft(mixed_NF, len(samples_S))
@@ -97,13 +99,13 @@ def room(seed: int, low_hz: float, high_hz: float, reverb_s: float) -> np.ndarra
     points = np.array([0, 300, 800, 1800, 3200, 5000, 8000])
     gain_db = np.interp(hertz, points, rng.uniform(-6, 6, len(points)))
     gain = 10 ** (gain_db / 20) / np.sqrt((1 + (low_hz / (hertz + 1e-3)) ** 4) * (1 + (hertz / high_hz) ** 8))
-    response_S = scipy.signal.firwin2(257, hertz / (SAMPLE_RATE / 2), gain)
+    response_S = cast(np.ndarray, scipy.signal.firwin2(257, hertz / (SAMPLE_RATE / 2), gain))  # dispatched too
     if reverb_s > 0:  # 60 dB down after reverb_s; the tail carries a fifth of the direct sound's energy
         time_S = np.arange(int(reverb_s * SAMPLE_RATE)) / SAMPLE_RATE
         tail_S = rng.standard_normal(len(time_S)) * np.exp(-6.9 * time_S / reverb_s)
         tail_S *= np.sqrt(0.2 / np.square(tail_S).sum())
         tail_S[0] += 1.0
-        response_S = scipy.signal.fftconvolve(response_S, tail_S)
+        response_S = cast(np.ndarray, scipy.signal.fftconvolve(response_S, tail_S))  # as above
     return (response_S / np.sqrt(np.square(response_S).sum())).astype(np.float32)
 
 
@@ -115,8 +117,8 @@ def record(
     level_db: root mean square in dB of full scale; snr_db: speech over noise; color: 0 (white) to 0.98 (rumble).
     """
     size = scipy.fft.next_fast_len(len(samples_S) + len(response) - 1, real=True)
-    spectrum_F = scipy.fft.rfft(samples_S, size) * scipy.fft.rfft(response, size)
-    heard_S = scipy.fft.irfft(spectrum_F, size)[: len(samples_S)]
+    spectrum_F = _fft.rfft(samples_S, size) * _fft.rfft(response, size)
+    heard_S = _fft.irfft(spectrum_F, size)[: len(samples_S)]
     heard_S *= 10 ** (level_db / 20) / np.sqrt(np.square(heard_S).mean() + 1e-12)
     white_S = rng.standard_normal(len(heard_S), np.float32)
     noise_S = scipy.signal.lfilter(np.ones(1, np.float32), np.array([1, -color], np.float32), white_S)

@@ -155,6 +155,7 @@ def decline(noun: Noun, case: str, plural: bool = False) -> str:
     """The German noun in its case: dative plurals take -n (not after -n, -s), der Junge is weak."""
     if not plural:
         return noun.german + ("n" if noun.german == "Junge" and case != "nom" else "")
+    assert noun.german_plural is not None  # asked of nouns that have one
     return noun.german_plural + ("n" if case == "dat" and noun.german_plural[-1] not in "ns" else "")
 
 
@@ -316,7 +317,9 @@ def _being(say: _Speaker):
     kind = say.rng.choice(["people", "things"])
     subject = say.thing(kind, "nom", "the my this", 0.2)
     if say.rng.random() < 0.4:
-        english, german = say.adjective(kind, 1.0)
+        said = say.adjective(kind, 1.0)
+        assert said is not None  # at a chance of 1
+        english, german = said
         negated = say.rng.random() < 0.4
         return (
             f"{subject.english} is {'not ' if negated else ''}{english}",

@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
 import itertools
 import json
@@ -21,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -107,23 +107,25 @@ class Voicebox:
     def __init__(self):
         command = [sys.executable, "-m", "moejax.speech.espeak"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
+        assert self._process.stdin is not None and self._process.stdout is not None  # pipes, as asked for
+        self._to, self._from = self._process.stdin, self._process.stdout
         self._phonemes: dict[str, list[list[str]]] = {}
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._to.close()
+        self._from.close()
         self._process.wait()
 
     def _ask(self, request: dict):
         try:
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
-            self._process.stdin.flush()
+            self._to.write(json.dumps(request).encode() + b"\n")
+            self._to.flush()
         except BrokenPipeError:
             raise Failed(f"espeak-ng ended with status {self._process.wait()} before a request") from None
-        line = self._process.stdout.readline()
+        line = self._from.readline()
         if not line:
             raise Failed(f"espeak-ng ended with status {self._process.wait()} during a request")
         answer = json.loads(line)
@@ -132,7 +134,7 @@ class Voicebox:
         return answer
 
     def _read(self, size: int) -> bytes:
-        data = self._process.stdout.read(size)
+        data = self._from.read(size)
         if len(data) != size:
             raise Failed(f"espeak-ng ended with status {self._process.wait()} inside an utterance")
         return data
@@ -173,7 +175,7 @@ class Voicebox:
 
 def environment() -> dict[str, str]:
     """The child finds moejax where this process found it, installed or not."""
-    root = str(Path(importlib.util.find_spec("moejax").origin).parent.parent)
+    root = str(Path(__file__).parents[2])
     path = os.environ.get("PYTHONPATH")
     return {**os.environ, "PYTHONPATH": root + (os.pathsep + path if path else "")}
 
@@ -221,8 +223,8 @@ def perform(jobs: Sequence[tuple[SpeechItem, str]]) -> Iterator[str]:
 def main() -> None:
     """Worker: [[item, path], ...] as JSON from standard input; a line per file made, or {"error", "kind"}."""
     jobs = []
-    for fields, path in json.load(sys.stdin):
-        fields = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    for given, path in json.load(sys.stdin):
+        fields: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in given.items()}
         jobs.append((SpeechItem(**fields), path))
     try:
         for path in perform(jobs):

@@ -34,6 +34,7 @@ def cache_folder() -> Path:
 
 def _serve(share: Sequence[tuple[SpeechItem, str]], process: subprocess.Popen, answers: queue.Queue) -> None:
     """Thread body: hand one worker its share, pass its answers on, then its exit status."""
+    assert process.stdin is not None and process.stdout is not None  # pipes, as `_dealt` asks for
     try:
         json.dump([(dataclasses.asdict(item), path) for item, path in share], process.stdin)
         process.stdin.close()
@@ -75,6 +76,7 @@ def _dealt(shares: Sequence[Sequence[tuple[SpeechItem, str]]]) -> Iterator[str]:
         for thread in threads:
             thread.join()
         for process in processes:
+            assert process.stdout is not None  # a pipe
             process.stdout.close()
 
 

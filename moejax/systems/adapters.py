@@ -5,19 +5,21 @@ import numpy as np
 
 from moejax.cohorts.embed import options as embedding_options
 from moejax.runtime.files import read_json
-from moejax.systems.system import Kind, Network, System
+from moejax.systems.system import Kind, Network, Opened, System
 from moejax.tasks import asr
 from moejax.train.checkpoint import load_params
 from moejax.training import adapters, network
+from moejax.work.context import Context
+from moejax.work.folder import Work
 
 
-def index_of(work) -> dict:
+def index_of(work: Work) -> dict:
     """{name: {kind, label, rank, trainable}} of the adapters that this workdir trained; {} for none."""
     file = work.path("adapters", "index.json")
     return read_json(file) if file.exists() else {}
 
 
-def _known(work) -> list[System]:
+def _known(work: Work) -> list[System]:
     return [_record(name, entry) for name, entry in index_of(work).items()]
 
 
@@ -33,7 +35,7 @@ def _record(name: str, entry: dict) -> System:
     )
 
 
-def _open(context, system: System) -> System:
+def _open(context: Context, system: System) -> Opened:
     index = index_of(context.work)
     entry, embedding = index[system.name], embedding_options(context.cfg)
     if system.role == "full":
@@ -47,7 +49,7 @@ def _open(context, system: System) -> System:
     return system.opened(opened, entry["trainable"])
 
 
-def _stacked(context, index, names):
+def _stacked(context: Context, index: dict, names: list[str]):
     """All adapters of one rank in one stack, in the order of `names`: they share one compiled search."""
     kinds = list(dict.fromkeys(index[name]["kind"] for name in names))
     files = [load_params(context.work.path("adapters", kind, "params.safetensors"))[0]["expert"] for kind in kinds]
@@ -56,7 +58,7 @@ def _stacked(context, index, names):
     return *network.with_experts(context, mixture, {"expert": stacked}), mixture
 
 
-def _asked(name: str):
+def _asked(name: str) -> tuple[str, str]:
     return ("adapters.kinds", "cohort" if name == adapters.MERGED else name)
 
 

@@ -21,9 +21,11 @@ import numpy as np
 from moejax.data.manifest import SPLITS
 from moejax.ops import routing
 from moejax.systems.mixture import JOINT, open_mixture
-from moejax.systems.system import Kind, System
+from moejax.systems.system import Kind, Opened, System
 from moejax.tasks import asr
 from moejax.training import gate_inputs, network
+from moejax.work.context import Context
+from moejax.work.folder import Work
 
 
 def _random(context, graphdef, params, mixture):
@@ -59,11 +61,11 @@ def _oracle(context, graphdef, params, mixture):
     rows = context.corpus.rows("train")
     weight_NE = network.train_weights(context, graphdef, params, mixture)
     cohort = context.corpus.manifest.column("cohort")
-    mean = {
-        c: weight_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else None for c in context.corpus.cohorts
-    }
     mean_E = weight_NE.mean(0)
-    chosen_NE = np.stack([mean_E if mean[c] is None else mean[c] for c in cohort])
+    mean = {
+        c: weight_NE[cohort[rows] == c].mean(0) if (cohort[rows] == c).any() else mean_E for c in context.corpus.cohorts
+    }
+    chosen_NE = np.stack([mean[c] for c in cohort])
     return routing.logits_of(chosen_NE, mixture.routing)
 
 
@@ -90,7 +92,7 @@ MEANING = {
 }
 
 
-def _known(work) -> list[System]:
+def _known(work: Work) -> list[System]:
     there = work.path(JOINT.stage, "params.safetensors").exists()
     return [_record(name) for name in CONTROLS] if there else []
 
@@ -99,13 +101,13 @@ def _record(name: str) -> System:
     return System(name, "control", JOINT.stage, of=JOINT.name, meaning=MEANING.get(name, ""))
 
 
-def _open(context, system: System) -> System:
+def _open(context: Context, system: System) -> Opened:
     mixture = open_mixture(context, JOINT)
     network = mixture.network
-    even = system.name == "moe_uniform_gate" and network.mixture.routing not in ("dense", "sigmoid")
+    even = system.name == "moe_uniform_gate" and network.experts.routing not in ("dense", "sigmoid")
     if even:  # even logits choose the first k
         return system.opened(dataclasses.replace(network, route="uniform"), mixture.trainable)
-    logits_NE = CONTROLS[system.name](context, network.graphdef, network.params, network.mixture)
+    logits_NE = CONTROLS[system.name](context, network.graphdef, network.params, network.experts)
     return system.opened(dataclasses.replace(network, logits_NE=logits_NE), mixture.trainable)
 
 

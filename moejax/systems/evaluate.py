@@ -3,6 +3,7 @@
 import functools
 import json
 import time
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +14,14 @@ from moejax.runtime import faults
 from moejax.runtime.files import read_json, read_jsonl, write_json, write_text
 from moejax.runtime.sharding import shard_batch
 from moejax.systems import registry, routing
-from moejax.systems.system import System
-from moejax.tasks import asr
+from moejax.systems.system import Opened, System
+from moejax.tasks import recognition
 from moejax.train.checkpoint import digest_of
 from moejax.training import gate_inputs
+from moejax.types import Config
 from moejax.work.context import Context
 from moejax.work.fields import BATCH, Field
+from moejax.work.folder import Work
 from moejax.work.stage import Stage
 
 SECTIONS = {
@@ -41,7 +44,7 @@ SECTIONS = {
 DECODED = "decoded.json"  # {system: what made its lines}, for a stage that is stopped
 
 
-def run(cfg, work) -> dict:
+def run(cfg: Config, work: Work) -> dict:
     """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`.
 
     A stage that was stopped goes on with the system that it was at.
@@ -80,18 +83,18 @@ def run(cfg, work) -> dict:
     return {"systems": len(index), "utterances": len(rows)}
 
 
-def _made_of(system: System) -> str:
+def _made_of(system: Opened) -> str:
     """Digest of the numbers that decode: lines of others are not taken for this system's."""
     logits_NE = system.network.logits_NE
     return digest_of({**system.network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})})
 
 
-def chosen(cfg, work) -> list[str]:
+def chosen(cfg: Config, work: Work) -> list[str]:
     """The systems that the config asks for. Errors: UnknownName for one that no stage has trained."""
     return [registry.find(work, name).name for name in cfg.evaluate.systems] or list(registry.known(work))
 
 
-def own_rows(context: Context, rows, system: System):
+def own_rows(context: Context, rows: np.ndarray, system: System) -> np.ndarray:
     """Rows that a system decodes: all, but a speaker's adapter by default only that speaker's."""
     column, whose = system.group or ("", "")
     if column != "speaker" or context.cfg.evaluate.speaker_scope == "all":
@@ -101,12 +104,12 @@ def own_rows(context: Context, rows, system: System):
 
 @functools.lru_cache(maxsize=8)
 def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
-    return asr.make_predict(
+    return recognition.make_predict(
         graphdef, prefix=list(prefix), eot=eot, max_tokens=max_tokens, route=route, mixture=mixture, embedding=embedding
     )
 
 
-def decode(context: Context, system: System, rows) -> list[dict]:
+def decode(context: Context, system: Opened, rows: np.ndarray) -> list[dict]:
     """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds."""
     cfg, tokenizer, network = context.cfg, context.base.tokenizer, system.network
     predict = _predictor(
@@ -119,17 +122,18 @@ def decode(context: Context, system: System, rows) -> list[dict]:
         context.max_tokens(),
     )
     labels = np.full(len(rows), network.label)
-    if network.route == "gate" and network.mixture.known_share:  # a cluster that is known, by sound for dev and test
+    if network.route == "gate" and network.mixture and network.mixture.known_share:
+        # A cluster that is known, by sound for dev and test
         labels = gate_inputs.clusters_of(context)["label"][rows]
     collate = context.collator(rows, labels=labels)
     samples = context.corpus.samples[rows]
     batches = eval_batches(samples, context.buckets, cfg.evaluate.batch_size, multiple=context.multiple)
     # Every system with a gate passes both, so that all of them share one compilation.
     given_NE = network.logits_NE
-    replaced = {"given": given_NE is not None}
-    if network.route == "gate" and given_NE is None:
+    replaced: dict[str, Any] = {"given": given_NE is not None}
+    if network.route == "gate" and network.mixture and given_NE is None:
         given_NE = np.zeros((len(context.corpus.manifest), network.mixture.num_experts), np.float32)
-    records: list[dict | None] = [None] * len(rows)
+    records: dict[int, dict] = {}
     stream = loader(batches, collate, workers=cfg.runtime.workers)
     shown = context.work.progress(stream, total=len(batches), desc=system.name)
     for (_, index), batch in zip(batches, shown, strict=True):
@@ -147,7 +151,7 @@ def decode(context: Context, system: System, rows) -> list[dict]:
                 text = tokenizer.decode(tokens_BL[b, : lengths_B[b]])
                 route = None if weights is None else [round(float(w), 6) for w in weights[b]]
                 records[i] = _record(context, rows[i], text, route, seconds)
-    return records
+    return [records[i] for i in range(len(rows))]
 
 
 def _record(context, row, hypothesis, route, seconds) -> dict:

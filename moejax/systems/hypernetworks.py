@@ -10,16 +10,18 @@ import numpy as np
 
 from moejax.cohorts.embed import options as embedding_options
 from moejax.runtime.files import read_json
-from moejax.systems.system import Kind, Network, System
+from moejax.systems.system import Kind, Network, Opened, System
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
 from moejax.train.checkpoint import load_params
 from moejax.training import gate_inputs, hyper, network
+from moejax.work.context import Context
+from moejax.work.folder import Work
 
 USES = ("enrolled", "mean_condition")
 
 
-def index_of(work) -> dict:
+def index_of(work: Work) -> dict:
     """{name: {kind, rank, trainable, cohorts}} of the systems that this workdir trained; {} for none."""
     file = work.path(*hyper.INDEX)
     return read_json(file) if file.exists() else {}
@@ -30,7 +32,7 @@ def plain(name: str) -> str:
     return next((name.removesuffix(f"_{use}") for use in USES if name.endswith(f"_{use}")), name)
 
 
-def _known(work) -> list[System]:
+def _known(work: Work) -> list[System]:
     found = []
     for name, entry in index_of(work).items():
         role = "hypernetwork" if entry["kind"] == "hyper" else "adapter"
@@ -41,7 +43,7 @@ def _known(work) -> list[System]:
     return found
 
 
-def _open(context, system: System) -> System:
+def _open(context: Context, system: System) -> Opened:
     name, cfg = system.of or system.name, context.cfg
     entry, embedding = index_of(context.work)[name], embedding_options(cfg)
     saved, meta = load_params(context.work.path("hyper", name, "params.safetensors"))
@@ -60,14 +62,14 @@ def _open(context, system: System) -> System:
     return system.opened(opened, entry["trainable"])
 
 
-def _conditions(context, system, meta) -> np.ndarray:
+def _conditions(context: Context, system: System, meta: dict) -> np.ndarray:
     """What the hypernetwork is told of every row of the manifest in place of the row's own embedding."""
     if system.name.endswith("_enrolled"):
         return gate_inputs.enrolled_by(context, context.cfg.hyper.enroll)
     return np.tile(np.asarray(meta["mean"], np.float32), (len(context.corpus.manifest), 1))
 
 
-def _asked(name: str):
+def _asked(name: str) -> tuple[str, str] | None:
     return ("hyper.systems", plain(name)) if plain(name) in hyper.SYSTEMS else None
 
 

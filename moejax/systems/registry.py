@@ -1,8 +1,12 @@
 """Which systems there are: every look-up of a name goes through here. A new baseline is one more entry in `KINDS`."""
 
+from collections.abc import Iterable
+
 from moejax.errors import BadValue, UnknownName
 from moejax.systems import adapters, base, controls, hypernetworks, mixture
-from moejax.systems.system import Kind, System
+from moejax.systems.system import Kind, Opened, System
+from moejax.work.context import Context
+from moejax.work.folder import Work
 
 # In the order of the table
 KINDS: list[Kind] = [
@@ -15,34 +19,34 @@ KINDS: list[Kind] = [
 ]
 
 
-def known(work) -> dict[str, System]:
+def known(work: Work) -> dict[str, System]:
     """{name: System, not opened} of all that this workdir can decode, in the order of the table."""
     return {name: system for name, (_, system) in _found(work).items()}
 
 
-def find(work, name: str) -> System:
+def find(work: Work, name: str) -> System:
     """The record of one system, not opened. Errors: UnknownName for one that was not trained."""
     return _entry(work, name)[1]
 
 
-def open_system(context, name: str) -> System:
+def open_system(context: Context, name: str) -> Opened:
     """Loads one system, in the context of its own stages. Errors: as `find`."""
     kind, system = _entry(context.work, name)
     return kind.open(context, system)
 
 
-def _found(work) -> dict[str, tuple[Kind, System]]:
+def _found(work: Work) -> dict[str, tuple[Kind, System]]:
     return {system.name: (kind, system) for kind in KINDS for system in kind.known(work)}
 
 
-def _entry(work, name: str) -> tuple[Kind, System]:
+def _entry(work: Work, name: str) -> tuple[Kind, System]:
     there = _found(work)
     if name not in there:
         raise UnknownName(f"no system {name!r} in this workdir; it has {', '.join(there)}")
     return there[name]
 
 
-def best(work) -> System:
+def best(work: Work) -> System:
     """The best trained system there is: the last mixture, else the base."""
     there = list(known(work).values())
     return next((system for system in reversed(there) if system.role == "mixture"), there[0])
@@ -61,7 +65,7 @@ def named(name: str, path: str = "") -> Kind:
     raise BadValue(f"{where}; known: {', '.join((*fixed, *groups))}")
 
 
-def asked(names) -> dict[str, tuple[str, ...]]:
+def asked(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """{config key: entries, each once} that have these systems trained; systems of stages that always train are in
     none.
     """

@@ -3,13 +3,13 @@
 import numpy as np
 
 from moejax.ops import routing as routes
-from moejax.systems.system import System
+from moejax.systems.system import Opened
 from moejax.training import gate_inputs, network, probe
 from moejax.training.mixture import load_table
 from moejax.work.context import Context
 
 
-def summary(context: Context, system: System, rows, records) -> dict:
+def summary(context: Context, system: Opened, rows: np.ndarray, records: list[dict]) -> dict:
     """Load of every expert by cohort on the decoded part, and the gate's accuracy; printed and kept for the report.
 
     `load` counts shares of weight, `top1` utterances by their largest weight. `gate_accuracy` is that of the gate

@@ -16,7 +16,12 @@ from collections.abc import Callable
 import numpy as np
 
 from moejax.nn import functional
+from moejax.nn.whisper import WhisperConfig
 from moejax.tasks import asr
+from moejax.tasks.hypernetwork import Hyper
+from moejax.tasks.routes import Mixture
+from moejax.work.context import Context
+from moejax.work.folder import Work
 
 ROLES = ("base", "adapter", "full", "mixture", "hypernetwork", "control")
 
@@ -25,19 +30,25 @@ ROLES = ("base", "adapter", "full", "mixture", "hypernetwork", "control")
 class Network:
     """What is run: a network, its parameters, and the route that utterances take through it.
 
-    `route` is none, label (expert number `label`), gate, or uniform; `mixture` a `tasks.routes.Mixture` or
-    `tasks.hypernetwork.Hyper`; `embedding` what the gate hears. `logits_NE` stand in place of what the gate says: one
-    row for everybody (an enrolled speaker), or one for each row of the manifest (a control); None asks the gate.
+    `route` is none, label (expert number `label`), gate, or uniform; `embedding` is what the gate hears. `logits_NE`
+    stand in place of what the gate says: one row for everybody (an enrolled speaker), or one for each row of the
+    manifest (a control); None asks the gate.
     """
 
-    graphdef: object
+    graphdef: functional.GraphDef
     params: dict
-    config: object  # nn.whisper.WhisperConfig
-    mixture: object | None = None
+    config: WhisperConfig
+    mixture: Mixture | Hyper | None = None
     route: str = "none"
     embedding: asr.Embedding | None = None
     label: int = 0
     logits_NE: np.ndarray | None = None
+
+    @property
+    def experts(self) -> Mixture:
+        """The mixture of a network that has experts, adapters and mixtures alike."""
+        assert isinstance(self.mixture, Mixture), "neither the base nor a hypernetwork is asked for its experts"
+        return self.mixture
 
     def count(self, *groups: str) -> int:
         """Numbers in these groups of its parameters."""
@@ -46,28 +57,36 @@ class Network:
 
 @dataclasses.dataclass(frozen=True)
 class System:
-    """One system; `network` and `trainable` (numbers that were trained for it) are there once it has been opened."""
+    """One system, as it is known before it is opened."""
 
     name: str
     role: str  # of ROLES
     stage: str  # which leaves it; all that stage needs is behind it
-    network: Network | None = None
-    trainable: int = 0
     asked: tuple[str, str] | None = None  # (config key, entry) that has its stage train it; None: it always does
     group: tuple[str, str] | None = None  # (cohort or speaker, whose) where it was trained for one
     of: str = ""  # of a control: the system whose route it exchanges
     meaning: str = ""  # for people: what it is; a control without one is no network that could leave the workdir
 
-    def opened(self, network: Network, trainable: int) -> "System":
-        return dataclasses.replace(self, network=network, trainable=trainable)
+    def opened(self, network: Network, trainable: int) -> "Opened":
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(System)}
+        return Opened(**own, network=network, trainable=trainable)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Opened(System):
+    """A system that can be run."""
+
+    network: Network
+    trainable: int  # numbers that were trained for it
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """An entry of the registry: systems that come about, are found and are opened alike."""
 
-    known: Callable  # work -> [System], those that this workdir has, in the order of the table, not opened
-    open: Callable  # (context, System) -> System, opened
+    known: Callable[[Work], list[System]]  # those that this workdir has, in the order of the table
+    open: Callable[[Context, System], Opened]
     names: tuple[str, ...] = ()  # of those whose names do not depend on the corpus
     prefixes: tuple[str, ...] = ()  # of those that are called by a cohort or a speaker
-    asked: Callable = lambda name: None  # (config key, entry) that has a stage train the system of this name; or None
+    # (config key, entry) that has a stage train the system of this name; or None
+    asked: Callable[[str], tuple[str, str] | None] = lambda name: None

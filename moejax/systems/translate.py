@@ -19,13 +19,15 @@ from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import save_params
 from moejax.training import fitting
+from moejax.types import Config
 from moejax.work import fields
 from moejax.work.context import Context
 from moejax.work.fields import Field
+from moejax.work.folder import Work
 from moejax.work.stage import Stage
 
 
-def run(cfg, work) -> dict:
+def run(cfg: Config, work: Work) -> dict:
     """Writes W/translate/<system>.<mt>.jsonl and summary.json, or says why there is nothing to translate."""
     context = Context(cfg, work)
     rows = context.corpus.rows(cfg.evaluate.split)
@@ -62,7 +64,7 @@ def run(cfg, work) -> dict:
     return {"backend": backend, "systems": len(summary)}
 
 
-def _hypotheses(context, rows):
+def _hypotheses(context: Context, rows: np.ndarray):
     """(system, {id: text}) of every configured system that was evaluated, and of the true transcripts."""
     if context.cfg.translate.reference_text:
         manifest = context.corpus.manifest
@@ -75,7 +77,7 @@ def _hypotheses(context, rows):
         yield system, {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
 
 
-def _records(context, texts, translated):
+def _records(context: Context, texts: dict[str, str], translated: list[str]):
     place = {str(name): i for i, name in enumerate(context.corpus.manifest.column("id"))}
     columns = {name: context.corpus.manifest.column(name) for name in ("translation", "translation_source")}
     for (name, source), hypothesis in zip(texts.items(), translated, strict=True):
@@ -84,7 +86,7 @@ def _records(context, texts, translated):
         yield {"id": name, "source": source, "hypothesis": hypothesis, "reference": more.pop("translation"), **more}
 
 
-def _deepl(context):
+def _deepl(context: Context):
     section = context.cfg.translate
     client = mt.get("deepl")(
         os.environ.get("DEEPL_AUTH_KEY"), section.deepl_server or None, os.path.expanduser(section.deepl_cache)
@@ -96,11 +98,11 @@ class _DeepL:
     def __init__(self, client, source, target):
         self.client, self.source, self.target = client, source, target
 
-    def translate(self, texts):
+    def translate(self, texts: list[str]) -> list[str]:
         return self.client.translate(texts, source=self.source, target=self.target)
 
 
-def _offline(context):
+def _offline(context: Context):
     """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded
     corpus.
     """
@@ -144,7 +146,7 @@ def _offline(context):
     return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
 
 
-def _pairs(context) -> list[tuple[str, str]]:
+def _pairs(context: Context) -> list[tuple[str, str]]:
     """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
     manifest, cfg = context.corpus.manifest, context.cfg
     rows = context.corpus.rows("train")

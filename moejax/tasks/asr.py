@@ -5,22 +5,19 @@ Everything here is a pure function of `(params, batch, key)` made by closing ove
 """
 
 import dataclasses
-import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from moejax.decode.beam import beam_search
-from moejax.decode.decoder import Decoder, Programs
-from moejax.decode.greedy import greedy
-from moejax.decode.language import detect
-from moejax.decode.search import sample
 from moejax.errors import BadValue
 from moejax.nn import functional, gates, inject, variables, whisper
+from moejax.nn.functional import GraphDef
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
-from moejax.tasks.routes import Mixture, load_metrics, replaced, soften
-from moejax.types import Batch
+from moejax.tasks.routes import Mixture, Routing, even, load_metrics, soften
+from moejax.types import Array, Batch, Params
 
 __all__ = ["Mixture", "load_metrics", "soften"]  # of tasks.routes, known by this name too
 
@@ -65,8 +62,13 @@ class Row:
 
 
 def build(
-    config: whisper.WhisperConfig, *, mixture: Mixture | None = None, gate: dict | None = None, ctc=False, seed=0
-):
+    config: whisper.WhisperConfig,
+    *,
+    mixture: Mixture | None = None,
+    gate: dict[str, Any] | None = None,
+    ctc: bool = False,
+    seed: int = 0,
+) -> Callable[[], whisper.Whisper]:
     """A zero-argument function that makes the module; pass it to `functional.abstract` or to `init`.
 
     `gate` = {"mean": [U], "matrix": [U, K], "hidden": int, "zero_start": bool}, and for one that falls back
@@ -91,7 +93,7 @@ def build(
                 kind=mixture.kind,
                 init=init,
             )
-        if gate is not None:
+        if gate is not None and mixture is not None:
             model.gate = gates.KINDS[mixture.gate](
                 gate["mean"],
                 gate["matrix"],
@@ -111,7 +113,7 @@ def build(
     return make
 
 
-def init(make, base: dict | None = None):
+def init(make: Callable[[], Any], base: Params | None = None) -> tuple[GraphDef, Params]:
     """`(graphdef, params)`: the base's arrays where it has them, fresh ones elsewhere. Errors: a shape that does not
     fit.
     """
@@ -125,7 +127,9 @@ def init(make, base: dict | None = None):
     return graphdef, functional.materialise(chosen)
 
 
-def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
+def embed(
+    model: whisper.Whisper, mel_BNM: Array, audio_BS: Array, samples_B: Array, embedding: Embedding
+) -> tuple[Array, Array]:
     """Pooled states [B, U] of the *unadapted* encoder and its last ones. Padding never enters: pooling is masked."""
     hop = model.config.hop
     T = -(-mel_BNM.shape[1] // 2)
@@ -137,7 +141,14 @@ def embed(model, mel_BNM, audio_BS, samples_B, embedding: Embedding):
     return jnp.concatenate(pooled, axis=-1), states_BTD
 
 
-def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=None, num_cohorts: int = 1):
+def make_loss(
+    graphdef: GraphDef,
+    row: Row,
+    *,
+    mixture: Routing | None = None,
+    prior_E: Array | None = None,
+    num_cohorts: int = 1,
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """`loss_fn(params, batch, key, step=None) -> (loss, metrics)` of one row; `step` only matters to a temperature that
     falls, which is 1 without it.
     """
@@ -168,7 +179,7 @@ def make_loss(graphdef, row: Row, *, mixture: Mixture | None = None, prior_E=Non
     return loss_fn
 
 
-def scored(batch, most):
+def scored(batch: Batch, most: int) -> tuple[Array | None, Array, Array]:
     """`(at_BK, targets_BK, score_BK)`: positions from the first scored one on, K = `most`; at None for all of them."""
     L = batch.targets_BL.shape[1]
     if not 0 < most < L:
@@ -180,7 +191,7 @@ def scored(batch, most):
     return at_BK, jnp.take_along_axis(batch.targets_BL, at_BK, axis=1), score_BK
 
 
-def augmented(model, batch, key, row):
+def augmented(model: whisper.Whisper, batch: Batch, key: Array, row: Row) -> tuple[Array, Array]:
     """(mel_BNM, mask_BT) of the batch with the row's augmentation."""
     hop = model.config.hop
     mel_BNM = log_mel(batch.audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
@@ -203,14 +214,15 @@ def augmented(model, batch, key, row):
     return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
 
 
-def _route(model, batch, key, row, mixture, prior_E, num_cohorts, step):
+def _route(model, batch, key, row, mixture: Routing | None, prior_E, num_cohorts, step):
     """The route of this row and the loss terms that come with it."""
     if row.route == "none":
         return None, {}
     if row.route == "label":
         return routing.one_hot(batch.label_B), {}
+    assert mixture is not None  # both other routes are a mixture's
     if row.route == "uniform":
-        return mixture.uniform(len(batch.label_B)), {}
+        return even(mixture, len(batch.label_B)), {}
     _, key_drop, key_mix = jax.random.split(key, 3)
     gate_in_BU = _mixed(key_mix, batch.gate_in_BU) if row.voice_mix else batch.gate_in_BU
     logits_BE, heard_B1 = model.gate(gate_in_BU), jnp.ones((len(gate_in_BU), 1), jnp.float32)
@@ -251,7 +263,7 @@ def _ctc(model, states_BTD, mask_BT, batch):
     return losses.ctc(model.ctc(states_BTD), mask_BT, labels_BL, real_BL, blank=model.config.vocab_size)
 
 
-def make_gate_loss(graphdef, num_experts: int):
+def make_gate_loss(graphdef: GraphDef, num_experts: int) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """`loss_fn(params, batch, key)` on {"embedding_BU", "target_BE", "weight_B"}: gate against memberships."""
 
     def loss_fn(params, batch, key):
@@ -264,7 +276,9 @@ def make_gate_loss(graphdef, num_experts: int):
     return loss_fn
 
 
-def make_gradients(graphdef, mixture: Mixture, *, dims: int, together: int):
+def make_gradients(
+    graphdef: GraphDef, mixture: Routing, *, dims: int, together: int
+) -> Callable[..., dict[str, Array]]:
     """Jitted `(params, batch, key) -> {block: gradient_BU}`: each utterance's gradient of the cross-entropy with
     respect to the second factor of the one expert, by block (encoder, decoder) on `dims` random directions, of unit
     length.
@@ -295,7 +309,7 @@ def make_gradients(graphdef, mixture: Mixture, *, dims: int, together: int):
     return run
 
 
-def make_embed(graphdef, embedding: Embedding):
+def make_embed(graphdef: GraphDef, embedding: Embedding) -> Callable[[Params, Array, Array], Array]:
     """Jitted `(params, audio_BS, samples_B) -> embedding_BU`."""
 
     @jax.jit
@@ -307,167 +321,11 @@ def make_embed(graphdef, embedding: Embedding):
     return run
 
 
-def make_predict(graphdef, *, prefix, eot, max_tokens, route="none", mixture=None, embedding=None, suppress=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None) -> (Decoded, weight_BE | None)`.
-
-    Encoding (see `make_encode`) and greedy decoding with the same route in one program.
-    """
-    encode = _encoder(graphdef, route, mixture, embedding)
-
-    @jax.jit
-    def run(params, audio_BS, samples_B, label_B, given=False, logits_E=None):
-        states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, given, logits_E)
-        decoded = greedy(
-            functional.merge(graphdef, params),
-            states_BTD,
-            prefix,
-            max_tokens=max_tokens,
-            eot=eot,
-            mask_BT=mask_BT,
-            route=chosen,
-            suppress=suppress,
-        )
-        return decoded, weight_BE
-
-    return run
-
-
-def make_encode(graphdef, *, route="none", mixture=None, embedding=None):
-    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None)` to
-    `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
-
-    With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
-    (only when the encoder has experts). `given` (traced, so that it costs no compilation where `logits_E` is always
-    there) puts `logits_E` in place of what the gate says, one row for all or one each. Where `mel_BNM`
-    is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
-    then takes all that is real).
-    """
-    return jax.jit(_encoder(graphdef, route, mixture, embedding))
-
-
-def _encoder(graphdef, route, mixture, embedding):
-    if route not in ("none", "label", "gate", "uniform"):
-        raise ValueError(f"unknown route {route!r}; known: none, label, gate, uniform")
-
-    def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None):
-        model = functional.merge(graphdef, params)
-        if mel_BNM is None:
-            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
-        mask_BT = pooling.valid_frames(samples_B, -(-mel_BNM.shape[1] // 2), model.config.hop)
-        chosen, weight_BE, states_BTD = None, None, None
-        if route == "label":
-            chosen = routing.one_hot(label_B)
-        elif route == "uniform":
-            chosen = mixture.uniform(len(label_B))
-            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
-        elif route == "gate":
-            pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
-            embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
-            logits_BE = replaced(model.gate(embedding_BU), given, logits_E)
-            heard_B1 = jnp.full((len(logits_BE), 1), ~jnp.asarray(given), jnp.float32)
-            chosen = mixture.whole_route(logits_BE, model.gate, embedding_BU, heard_B1, label_B)
-        if chosen is not None:
-            weight_BE = routing.dense_weights(chosen, mixture.num_experts)
-        if states_BTD is None or encoder_adapted(params):
-            states_BTD = model.encode(mel_BNM, mask_BT, chosen)
-        return states_BTD, mask_BT, chosen, weight_BE
-
-    return encode
-
-
-def make_search(graphdef):
-    """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan) -> Decoded`.
-
-    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan`; `plan` and the
-    shapes are static, temperature is not. A plan with `beam` ignores temperature and keys.
-    """
-
-    @functools.partial(jax.jit, static_argnames=("plan",))
-    def run(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan):
-        model, common = functional.merge(graphdef, params), {"plan": plan, "mask_BT": mask_BT, "route": route}
-        if plan.beam:
-            return beam_search(model, states_BTD, start, rules, **common)
-        return sample(model, states_BTD, start, rules, temperature=temperature, keys_B=keys_B, **common)
-
-    return run
-
-
-def make_detect(graphdef):
-    """Jitted `(params, states_BTD, mask_BT, route, sot, language_C) -> probability_BC`."""
-
-    @jax.jit
-    def run(params, states_BTD, mask_BT, route, sot, language_C):
-        model = functional.merge(graphdef, params)
-        return detect(model, states_BTD, sot, language_C, mask_BT=mask_BT, route=route)
-
-    return run
-
-
-def make_decoder(
-    graphdef,
-    params,
-    config,
-    tokenizer,
-    *,
-    samples=(480_000,),
-    route="none",
-    mixture=None,
-    embedding=None,
-    logits_E=None,
-    **options,
-) -> Decoder:
-    """The host side of recognition, `decode.decoder.Decoder`, of one model; `logits_E` stand in place of the gate's for
-    every window (an enrolled speaker); options: batch_size, label, seed.
-    """
-    encode = make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
-    if logits_E is not None:
-        encode = functools.partial(encode, given=True, logits_E=logits_E)
-    programs = Programs(
-        encode=encode,
-        search=make_search(graphdef),
-        detect=make_detect(graphdef),
-    )
-    return Decoder(params, programs, config, tokenizer, samples=samples, **options)
-
-
-def encoder_adapted(params) -> bool:
-    """Whether any expert sits in the encoder."""
-    return "encoder" in params.get("expert", {})
-
-
-def make_gate(graphdef):
+def make_gate(graphdef: GraphDef) -> Callable[[Params, Array], Array]:
     """Jitted `(params, embedding_BU) -> logits_BE`."""
 
     @jax.jit
     def run(params, embedding_BU):
         return functional.merge(graphdef, params).gate(embedding_BU)
-
-    return run
-
-
-def make_logits(graphdef, *, route="none", mixture=None, embedding=None, label=0, logits_E=None):
-    """Jitted `(params, mel_BNM, tokens_BL) -> logits_BLV`: every frame is taken as real; `logits_E` as `make_decoder`.
-
-    Silence is not trimmed for the gate here, as there is no audio to look at: with an embedding that trims silence the
-    route can differ slightly from that of `make_predict`.
-    """
-
-    @jax.jit
-    def run(params, mel_BNM, tokens_BL):
-        model = functional.merge(graphdef, params)
-        B, N = mel_BNM.shape[:2]
-        chosen = None
-        if route == "label":
-            chosen = routing.one_hot(jnp.full((B,), label, jnp.int32))
-        elif route == "gate" and logits_E is not None:
-            chosen = mixture.route(jnp.broadcast_to(logits_E, (B, len(logits_E))))
-        elif route == "gate":
-            samples_B = jnp.full((B,), N * model.config.hop)
-            untrimmed = dataclasses.replace(embedding, trim_silence=False)
-            embedding_BU, heard_B1 = embed(model, mel_BNM, None, samples_B, untrimmed)[0], jnp.ones((B, 1))
-            chosen = mixture.whole_route(model.gate(embedding_BU), model.gate, embedding_BU, heard_B1)
-        elif route != "none":
-            raise ValueError(f"logits are defined for the routes none, label and gate, not {route!r}")
-        return model.decode(tokens_BL, model.encode(mel_BNM, route=chosen), route=chosen)
 
     return run

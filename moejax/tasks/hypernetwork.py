@@ -1,10 +1,13 @@
 """Recognition with a hypernetwork: the row `gate` of the training table with a code in place of a gate's weights."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 from moejax.nn import hypernet, variables, whisper
+from moejax.nn.functional import GraphDef
 from moejax.tasks import asr
-from moejax.types import Route
+from moejax.types import Array, Route
 
 # What a loss says of a gate's load means nothing of a code, which is signed.
 LOADS = ("load_EC", "top1_E", "max_load", "max_top1", "entropy", "utterance_entropy")
@@ -32,16 +35,20 @@ class Hyper:
         """Width of the route: the code, and the routed experts' weights."""
         return self.code + self.routed
 
-    def route(self, code_BQ) -> Route:
+    def route(self, code_BQ: Array) -> Route:
         return Route(code_BQ)
 
-    def whole_route(self, code_BQ, gate, gate_in_BU, heard_B1, label_B=None) -> Route:
+    def whole_route(
+        self, code_BQ: Array, gate: Any, gate_in_BU: Array, heard_B1: Array, label_B: Array | None = None
+    ) -> Route:
         """As of a `Mixture`: the code is all there is."""
         del gate, gate_in_BU, heard_B1, label_B
         return self.route(code_BQ)
 
 
-def build(config: whisper.WhisperConfig, hyper: Hyper, mean_U, matrix_UK, *, seed=0):
+def build(
+    config: whisper.WhisperConfig, hyper: Hyper, mean_U: Array, matrix_UK: Array, *, seed: int = 0
+) -> Callable[[], whisper.Whisper]:
     """A zero-argument function that makes the module, as `asr.build`."""
 
     def make():
@@ -55,7 +62,7 @@ def build(config: whisper.WhisperConfig, hyper: Hyper, mean_U, matrix_UK, *, see
     return make
 
 
-def make_loss(graphdef, row: asr.Row, hyper: Hyper):
+def make_loss(graphdef: GraphDef, row: asr.Row, hyper: Hyper) -> Callable[..., tuple[Array, dict]]:
     """`loss_fn(params, batch, key) -> (loss, metrics)`; the condition of each utterance is the batch's `gate_in_BU`."""
     loss_fn = asr.make_loss(graphdef, dataclasses.replace(row, route="gate"), mixture=hyper)
 

@@ -1,13 +1,27 @@
 """From what a gate says to the experts' weights: the mixture of a task, and its load."""
 
 import dataclasses
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from moejax.errors import BadValue
 from moejax.ops import routing
-from moejax.types import Route
+from moejax.types import Array, Params, Route
+
+
+class Routing(Protocol):
+    """What recognition asks of whatever is hung on the base: `Mixture`, or `tasks.hypernetwork.Hyper`."""
+
+    @property
+    def num_experts(self) -> int: ...
+    @property
+    def expert_dropout(self) -> float: ...
+    def route(self, logits_BE: Array, /) -> Route: ...
+    def whole_route(
+        self, logits_BE: Array, gate: Any, gate_in_BU: Array, heard_B1: Array, label_B: Array | None = None, /
+    ) -> Route: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +45,13 @@ class Mixture:
     gate: str = "utterance"  # of nn.gates.KINDS
     known_share: float = 0.0  # of the weight of an utterance whose cluster is known, that goes to its expert
 
-    def route(self, logits_BE) -> Route:
+    def route(self, logits_BE: Array) -> Route:
         """Route of logits alone, of any leading axes."""
         return routing.make_route(logits_BE, kind=self.routing, k=self.top_k, least=self.threshold, mass=self.top_p)
 
-    def whole_route(self, logits_BE, gate, gate_in_BU, heard_B1, label_B=None) -> Route:
+    def whole_route(
+        self, logits_BE: Array, gate: Any, gate_in_BU: Array, heard_B1: Array, label_B: Array | None = None
+    ) -> Route:
         """Route of an utterance's logits and what its `gate` adds (`nn.gates`), times `heard_B1`: 0 leaves the logits
         alone, as controls want it. `label_B`: known clusters, negative where none is known.
 
@@ -65,13 +81,19 @@ class Mixture:
         return Route(jnp.full((rows, self.num_experts), weight, jnp.float32))
 
 
-def replaced(logits_BE, given, logits_E):
+def even(mixture: Routing, rows: int) -> Route:
+    """`Mixture.uniform` of what a network was opened with: a hypernetwork, whose route is a code, has no such route."""
+    assert isinstance(mixture, Mixture)
+    return mixture.uniform(rows)
+
+
+def replaced(logits_BE: Array, given: Array | bool, logits_E: Array | None) -> Array:
     """The gate's logits, or where `given` (traced) `logits_E` in their place; none of these are zeros."""
     given_E = jnp.zeros(logits_BE.shape[-1]) if logits_E is None else logits_E
     return jnp.where(given, jnp.broadcast_to(given_E, logits_BE.shape).astype(logits_BE.dtype), logits_BE)
 
 
-def soften(params, temperature: float):
+def soften(params: Params, temperature: float) -> Params:
     """Divides the gate's logits by a temperature, by scaling its last layer: same choice, softer weights."""
     if temperature <= 0:
         raise BadValue(f"gate.temperature must be positive, got {temperature}")
@@ -80,7 +102,7 @@ def soften(params, temperature: float):
     return {**params, "gate": {**params["gate"], "gate": {**gate, **last}}}
 
 
-def load_metrics(share_BE, cohort_BC, real_B) -> dict:
+def load_metrics(share_BE: Array, cohort_BC: Array, real_B: Array) -> dict[str, Array]:
     """What a batch says of the load: `load_EC` (shares summed by cohort), `top1_E` (utterances whose largest share it
     is), `max_load` and `entropy` of the load, `max_top1`, and `utterance_entropy`, the mean entropy of one route.
 

@@ -1,6 +1,8 @@
 """Text translation by a small transformer trained on the corpus' own parallel text: the offline translator."""
 
 import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +13,7 @@ from moejax.nn.translator import Translator
 from moejax.nn.variables import Init
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops import losses
+from moejax.types import Array, Params
 
 
 def configure(vocab_size: int, *, width: int, layers: int, heads: int, max_tokens: int) -> WhisperConfig:
@@ -28,13 +31,13 @@ def configure(vocab_size: int, *, width: int, layers: int, heads: int, max_token
     )
 
 
-def init(config: WhisperConfig, seed: int, saved: dict | None = None):
+def init(config: WhisperConfig, seed: int, saved: Params | None = None) -> tuple[functional.GraphDef, Params]:
     """`(graphdef, params)`, fresh or as saved."""
     graphdef, recipe = functional.split(Translator(config, init=Init(seed)))
     return graphdef, functional.materialise(recipe) if saved is None else saved
 
 
-def make_loss(graphdef):
+def make_loss(graphdef: functional.GraphDef) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """`loss_fn(params, batch, key)` on the dict of `Pairs`."""
 
     def loss_fn(params, batch, key):
@@ -53,13 +56,13 @@ def make_loss(graphdef):
 class Pairs:
     """Batches of parallel token lists of one fixed shape; index -1 is filler."""
 
-    source: list
-    target: list  # prefix, text, end token
+    source: list[list[int]]
+    target: list[list[int]]  # prefix, text, end token
     prefix: int
     eot: int
     length: int
 
-    def __call__(self, bucket, rows):
+    def __call__(self, bucket: int, rows: Sequence[int]) -> dict[str, np.ndarray]:
         del bucket
         B, L = len(rows), self.length
         source_BT, tokens_BL = (np.full((B, L), self.eot, np.int32) for _ in range(2))
@@ -87,7 +90,17 @@ class Offline:
 
     name = "offline"
 
-    def __init__(self, graphdef, params, tokenizer, *, prefix, length: int, batch_size: int = 64):
+    def __init__(
+        self,
+        graphdef: functional.GraphDef,
+        params: Params,
+        tokenizer: Any,
+        *,
+        prefix: list[int],
+        length: int,
+        batch_size: int = 64,
+    ):
+        """`tokenizer`: a `text.tokenizer.Tokenizer`."""
         self.params, self.tokenizer, self.length, self.batch_size = params, tokenizer, length, batch_size
         room = length - len(prefix) + 1
 
@@ -99,7 +112,7 @@ class Offline:
 
         self._run = run
 
-    def translate(self, texts, progress=None) -> list[str]:
+    def translate(self, texts: list[str], progress: Callable[[int], None] | None = None) -> list[str]:
         """Translations in order; an empty text stays empty. Sources longer than the model's room are cut at it."""
         out = [""] * len(texts)
         todo = [i for i, text in enumerate(texts) if text.strip()]

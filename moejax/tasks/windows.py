@@ -2,6 +2,8 @@
 heard, and tokens of time that know their order.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,14 @@ from moejax.nn.attention_scores import cross_scores
 from moejax.nn.whisper import sinusoids
 from moejax.ops import losses
 from moejax.tasks import asr
+from moejax.types import Array, Params
 
 REACH = 8  # steps of 0.02 s around a time that count as looking at it, and the least around a word
 
 
-def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
+def guided(
+    graphdef: functional.GraphDef, row: asr.Row, *, weight: float, hop: int, timestamp_begin: int
+) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """Cross-entropy, and beside it what the first cross-attention head of every decoder layer looks at.
 
     The times in the targets say where each token is heard: a time at itself, the words between two times evenly spread
@@ -56,7 +61,7 @@ def guided(graphdef, row, *, weight: float, hop: int, timestamp_begin: int):
     return loss_fn
 
 
-def heard_at(targets_BL, score_BL, timestamp_begin: int):
+def heard_at(targets_BL: Array, score_BL: Array, timestamp_begin: int) -> tuple[Array, Array, Array]:
     """(middle_BL, reach_BL, known_BL): where each target is heard, in steps of time, how far to either side that may
     be, and whether the targets say so: words need a time before and one after them.
     """
@@ -75,7 +80,7 @@ def heard_at(targets_BL, score_BL, timestamp_begin: int):
     return middle_BL, reach_BL, (before_BL >= 0) & (after_BL < L) & score_BL
 
 
-def ordered_times(params, timestamp_begin: int):
+def ordered_times(params: Params, timestamp_begin: int) -> Params:
     """Params whose embeddings of times are the encoder's positions, at the length that other embeddings have.
 
     Drawn at random, 1501 tokens of time would each be learnt from the few examples that hit it. As sinusoids,

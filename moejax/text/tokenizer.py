@@ -13,6 +13,7 @@ import functools
 import json
 import os
 import pathlib
+from typing import Any
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -68,7 +69,8 @@ class Tokenizer:
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             model = _from_file(models.BPE.from_file, folder / "vocab.json", folder / "merges.txt")
             added = _read_json(folder / "added_tokens.json")
-            backend = _byte_level(model, sorted({EOT: model.token_to_id(EOT), **added}, key={EOT: -1, **added}.get))
+            places = {EOT: -1, **added}
+            backend = _byte_level(model, sorted({EOT: model.token_to_id(EOT), **added}, key=places.__getitem__))
         else:
             raise NotThere(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
         said = {**_read_json(folder / "generation_config.json"), **_read_json(folder / "tokenizer_config.json")}
@@ -138,7 +140,7 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         whole = json.loads(self._backend.to_str())
         control = [name for name, id in self._specials.items() if self.eot < id < self.timestamp_begin]
-        named = {"bos_token": EOT, "eos_token": EOT, "unk_token": EOT, "pad_token": EOT}
+        named: dict[str, Any] = {"bos_token": EOT, "eos_token": EOT, "unk_token": EOT, "pad_token": EOT}
         named["additional_special_tokens"] = control
         config = {
             **named,
@@ -203,7 +205,7 @@ class Tokenizer:
             ids = self._ids(symbol)
             # Notes have no token of their own: their first one goes, which published vocabularies use for little else.
             # A small vocabulary's first token is a lone byte that blanks and quotes need: it stays.
-            if len(ids) == 1 or (symbol[-1] in _MUSIC and len(self._text.id_to_token(ids[0])) > 1):
+            if len(ids) == 1 or (symbol[-1] in _MUSIC and len(self._text.id_to_token(ids[0]) or "") > 1):
                 found.add(ids[0])
         return tuple(sorted(found))
 
@@ -230,7 +232,9 @@ class Tokenizer:
     def _control(self, id):
         if id >= self.timestamp_begin:  # spelled by arithmetic: older folders do not list them
             return f"<|{(id - self.timestamp_begin) * TIMESTAMP_STEP:.2f}|>"
-        return self._backend.id_to_token(id)
+        name = self._backend.id_to_token(id)
+        assert name is not None, f"the vocabulary has no id {id}"
+        return name
 
     def _special(self, *names):
         for name in names:

@@ -22,6 +22,7 @@ import shutil
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from jax.experimental import multihost_utils
 from moejax.errors import BadValue, NotThere, NotWritten
 from moejax.runtime import faults
 from moejax.runtime.sharding import path_string
+from moejax.types import Array, Params
 
 MANIFEST = "manifest.json"
 BEST = "best.json"
@@ -45,12 +47,12 @@ UNWRITABLE = (OSError, ValueError)  # and where they cannot write
 log = logging.getLogger(__name__)
 
 
-def is_key(leaf):
+def is_key(leaf: Any) -> bool:
     """True for typed PRNG keys, which are stored as their integer data."""
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def flat_state(tree):
+def flat_state(tree: Any) -> dict[str, Array]:
     """{path: array} of a pytree, keys as integers; arrays of size 0, which orbax refuses, are left out."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     flat = {path_string(path): jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in leaves}
@@ -64,11 +66,12 @@ class Checkpointer:
     of a run calls every method.
     """
 
-    def __init__(self, directory, keep=2):
+    def __init__(self, directory: Path | str, keep: int = 2):
         if keep < 2:
             raise ValueError(f"keep={keep}: at least two checkpoints must be kept, as the newest may get damaged")
         self.directory, self.keep = Path(directory).resolve(), keep
-        self._finishing, self._error = None, None  # the thread that ends the save in flight; what a save failed with
+        self._finishing: threading.Thread | None = None  # ends the save in flight
+        self._error: BaseException | None = None  # what a save failed with
         _hush_late_writes()
         # handlers are named so that a folder's metadata can be read before anything was saved or restored
         self._io = ocp.AsyncCheckpointer(
@@ -83,11 +86,11 @@ class Checkpointer:
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         _barrier("checkpointer_open")
 
-    def steps(self):
+    def steps(self) -> list[int]:
         """Sorted steps that stand in the directory, damaged or not."""
         return sorted(int(entry.name) for entry in self.directory.iterdir() if entry.is_dir() and entry.name.isdigit())
 
-    def save(self, step, state, data, meta, score=None):
+    def save(self, step: int, state: Any, data: dict, meta: dict, score: float | None = None) -> None:
         """Start writing step; returns once the arrays are copied, so the caller may donate `state` at once.
 
         `score`: the lowest of all saved ones makes this step the best. Raises what an earlier save failed with, and
@@ -142,7 +145,7 @@ class Checkpointer:
                 faults.point("checkpoint.pruning")
                 shutil.rmtree(unnamed)
 
-    def best(self):
+    def best(self) -> dict | None:
         """{"step", "score"} of the best step saved with a score, or None."""
         try:
             found = json.loads((self.directory / BEST).read_text())
@@ -158,27 +161,27 @@ class Checkpointer:
         last = f"the newest that stands is of step {stand[-1]}" if stand else "there is none yet"
         return SaveError(f"checkpoint {step} could not be written to {self.directory}: {_first_line(error)}; {last}")
 
-    def check(self):
+    def check(self) -> None:
         """Raise what an earlier save failed with; cheap, for every step."""
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def wait(self):
+    def wait(self) -> None:
         """Block until the save in flight stands (or raise its error)."""
         if self._finishing is not None:
             self._finishing.join()
             self._finishing = None
         self.check()
 
-    def close(self):
+    def close(self) -> None:
         """Wait, then release orbax's threads."""
         try:
             self.wait()
         finally:
             self._io.close()
 
-    def restore_latest(self, template):
+    def restore_latest(self, template: Any) -> tuple[Any, dict, dict] | None:
         """(state, data, meta) of the newest step that verifies, or None.
 
         `template` has the structure of what was saved; leaves are arrays or ShapeDtypeStructs with the shardings
@@ -203,7 +206,7 @@ class Checkpointer:
             return _unflatten(template, found["state"]), found["data"], found["meta"]
         return None
 
-    def newest_verified(self):
+    def newest_verified(self) -> int | None:
         """The step, the same in every process, or None; damaged newer ones are moved aside."""
         found = -1
         if jax.process_index() == 0:
@@ -314,7 +317,7 @@ def _write_manifest(folder):
     _write_whole(folder / MANIFEST, _manifest_text(files))
 
 
-def verify(folder):
+def verify(folder: Path) -> None:
     """Raises OSError or ValueError, naming the file, unless every file of a step is as it was written."""
     if not (folder / MANIFEST).is_file():
         raise NotThere(f"{MANIFEST} is missing")
@@ -360,7 +363,7 @@ def _unflatten(template, flat):
     return jax.tree_util.tree_map_with_path(pick, template)
 
 
-def save_params(path, params, meta=None):
+def save_params(path: Path | str, params: Params, meta: dict | None = None) -> None:
     """One safetensors file from nested dicts of arrays, written whole or not at all; `meta` is JSON.
 
     Names are paths with '/'; an integer key is written '[3]', so that it comes back an integer. Every process calls
@@ -385,24 +388,24 @@ def save_params(path, params, meta=None):
     _barrier("save_params")
 
 
-def whole_array(leaf):
+def whole_array(leaf: Array) -> np.ndarray:
     """The array in numpy, gathered where it is cut across processes; every process calls this."""
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
 
 
-def digest_of(tree):
+def digest_of(tree: Any) -> str:
     """16 hex digits over names, types and bytes of all arrays; every process of a run calls it (a second a GB)."""
     found = hashlib.blake2b(digest_size=8)
     for path, leaf in sorted(flat_state(tree).items()):
         array = np.ascontiguousarray(whole_array(leaf))
         found.update(f"{path} {array.dtype} {array.shape};".encode())
-        found.update(array.reshape(-1).view(np.uint8))
+        found.update(array.reshape(-1).view(np.uint8).data)
     return found.hexdigest()
 
 
-def load_params(path):
+def load_params(path: Path | str) -> tuple[Params, dict]:
     """(params, meta) of a file of `save_params`, arrays in numpy. FileNotFoundError or ValueError naming the file."""
     path = Path(path)
     if not path.is_file():

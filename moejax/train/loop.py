@@ -25,7 +25,8 @@ from moejax.errors import BadValue, NotFinite, Preempted
 from moejax.runtime import faults, processes, watchdog
 from moejax.train.checkpoint import Checkpointer
 from moejax.train.metrics import MetricLog
-from moejax.train.state import check_finite
+from moejax.train.state import TrainState, check_finite
+from moejax.types import Array, Params
 
 PLAIN_EVERY_SECONDS = 10.0
 
@@ -41,8 +42,8 @@ class Batches:
     """
 
     source: Any
-    place: Callable = lambda batch: batch
-    names: Callable | None = None
+    place: Callable[[Any], Any] = lambda batch: batch
+    names: Callable[[int], list[str]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Home:
 
     folder: Path
     name: str = ""
-    identity: Mapping = dataclasses.field(default_factory=dict)
+    identity: Mapping[str, str] = dataclasses.field(default_factory=dict)
     force: bool = False
     keep: int = 2
     progress: bool = True
@@ -79,7 +80,17 @@ class Home:
         return self.name or Path(self.folder).name
 
 
-def fit(state, frozen, step_fn, batches: Batches, cadence: Cadence, home: Home, *, eval_fn=None, on_metrics=None):
+def fit(
+    state: TrainState,
+    frozen: Params,
+    step_fn: Callable[[TrainState, Params, Any], tuple[TrainState, dict[str, Array]]],
+    batches: Batches,
+    cadence: Cadence,
+    home: Home,
+    *,
+    eval_fn: Callable[[TrainState, Params], Mapping[str, float]] | None = None,
+    on_metrics: Callable[[int, dict[str, np.ndarray]], list[str] | None] | None = None,
+) -> TrainState:
     """The state after all steps, resumed from the newest checkpoint if there is one.
 
     state       TrainState as placed on the devices; donated: do not use it afterwards. Also the template for restoring.
@@ -114,7 +125,7 @@ def fit(state, frozen, step_fn, batches: Batches, cadence: Cadence, home: Home, 
                 checkpoints.check()
                 last, stopping = n == cadence.steps, stop.asked(n)
                 score, evaluate = None, _is_evaluated(n, eval_fn, cadence)
-                if evaluate:
+                if eval_fn is not None and evaluate:
                     scores = eval_fn(state, frozen)
                     metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
                     score = float(next(iter(scores.values())))

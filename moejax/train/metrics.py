@@ -4,7 +4,9 @@ import contextlib
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from moejax.runtime import faults
 FILE = "metrics.jsonl"
 
 
-def exact(value):
+def exact(value: Any) -> Any:
     """JSON form of a number or array that reads back as the same bits.
 
     float32 is written with the fewest digits that identify it; infinities and nan, which JSON lacks, as "inf", "-inf",
@@ -33,7 +35,7 @@ def exact(value):
     raise ValueError(f"a metric of dtype {array.dtype} cannot be logged")
 
 
-def read(path):
+def read(path: Path | str) -> list[dict]:
     """Records of a metrics.jsonl; a last line cut off by a kill is left out, any other bad line is a ValueError."""
     lines = Path(path).read_text().split("\n")
     records = []
@@ -53,16 +55,17 @@ class MetricLog:
     one that differs between a resumed and an uninterrupted run.
     """
 
-    def __init__(self, directory, start=0):
+    def __init__(self, directory: Path | str, start: int = 0):
         self.path = Path(directory) / FILE
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.truncate(start)
         # imported here because it imports torch wherever torch is installed: seconds, for a process that logs nothing
         from tensorboardX import SummaryWriter
 
-        self._events = SummaryWriter(str(self.path.parent), purge_step=start + 1, flush_secs=30)
+        # Any: `close` looks into it
+        self._events: Any = SummaryWriter(str(self.path.parent), purge_step=start + 1, flush_secs=30)
 
-    def truncate(self, step):
+    def truncate(self, step: int) -> None:
         """Remove the records of steps after `step`; the file is replaced whole."""
         if getattr(self, "_file", None):
             self._file.close()
@@ -74,7 +77,7 @@ class MetricLog:
             os.replace(partial, self.path)
         self._file = self.path.open("a")
 
-    def write(self, step, metrics, seconds):
+    def write(self, step: int, metrics: Mapping[str, Any], seconds: float) -> None:
         """One record {"step", metrics.., "seconds"}. Scalars go to TensorBoard too; arrays stand in the file only."""
         if reserved := {"step", "seconds"} & set(metrics):
             raise ValueError(f"a metric may not be named {sorted(reserved)[0]!r}")
@@ -88,7 +91,7 @@ class MetricLog:
             if isinstance(value, (int, float)) and name not in ("step", "seconds"):
                 self._events.add_scalar(name, value, int(step))
 
-    def close(self):
+    def close(self) -> None:
         """Flush and close both. Events that a full disk does not take are lost: they are for looking at only."""
         try:
             self._events.close()

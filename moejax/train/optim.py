@@ -1,5 +1,7 @@
 """Optimizers by name, with a learning-rate schedule and one factor per parameter group."""
 
+from collections.abc import Mapping
+
 import jax
 import optax
 
@@ -9,7 +11,7 @@ SCHEDULES = ("cosine", "constant", "linear")
 OPTIMIZERS = ("adamw", "adam", "sgd")
 
 
-def make_schedule(name, learning_rate, steps, warmup=0):
+def make_schedule(name: str, learning_rate: float, steps: int, warmup: int = 0) -> optax.Schedule:
     """Learning rate by step: linear from 0 over `warmup` steps, then constant or down to 0 at `steps`."""
     if name not in SCHEDULES:
         raise BadValue(f"unknown schedule {name!r}; known: {', '.join(SCHEDULES)}")
@@ -28,7 +30,7 @@ def make_schedule(name, learning_rate, steps, warmup=0):
     return optax.join_schedules([start, then], [warmup])
 
 
-def scale_by_group(scales):
+def scale_by_group(scales: Mapping[str, float]) -> optax.GradientTransformation:
     """Multiply the updates of each top-level group by its factor (default 1); KeyError for a group that is absent."""
 
     def update(updates, params=None):
@@ -45,18 +47,18 @@ def _matrices(params):
 
 
 def make_optimizer(
-    name="adamw",
+    name: str = "adamw",
     *,
-    learning_rate,
-    steps,
-    warmup=0,
-    schedule="cosine",
-    weight_decay=0.0,
-    clip=1.0,
-    b1=0.9,
-    b2=0.999,
-    group_scale=None,
-):
+    learning_rate: float,
+    steps: int,
+    warmup: int = 0,
+    schedule: str = "cosine",
+    weight_decay: float = 0.0,
+    clip: float | None = 1.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    group_scale: Mapping[str, float] | None = None,
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """(optax transformation, schedule) for params {"expert": .., "gate": ..}.
 
     `clip` bounds the global gradient norm (0 or None: no clipping). `group_scale` multiplies the learning rate of

@@ -7,6 +7,7 @@ the mathematics is `train_step` (the split of kauldron's train_step.py).
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +16,9 @@ import optax
 
 from moejax.errors import BadValue
 from moejax.runtime import sharding
+from moejax.types import Array, Params
+
+Loss = Callable[..., tuple[Array, dict[str, Array]]]  # (params, batch, key[, step]) -> (loss, metrics)
 
 
 @functools.partial(
@@ -26,14 +30,16 @@ from moejax.runtime import sharding
 class TrainState:
     """All that a step changes. step: steps done (int32); skipped: those of them not applied (int32); key: constant."""
 
-    step: Any
-    skipped: Any
-    params: Any
+    step: Array
+    skipped: Array
+    params: Params
     opt_state: Any
-    key: Any
+    key: Array
 
 
-def init_state(params, trainable, optimizer, key):
+def init_state(
+    params: Params, trainable: Sequence[str], optimizer: optax.GradientTransformation, key: Array
+) -> tuple[TrainState, Params]:
     """(TrainState, frozen) from params {group: tree}; `trainable` names whole groups. ValueError for an absent group.
 
     The state holds copies, because a step donates (destroys) the state it is given and `params` must survive it.
@@ -54,7 +60,7 @@ def _groups(params, trainable):
     return {group: params[group] for group in trainable}
 
 
-def state_sharding(state, optimizer, mesh):
+def state_sharding(state: TrainState, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh) -> TrainState:
     """TrainState of NamedSharding: optimizer moments lie as their parameters do, counters and key are replicated."""
     params = sharding.param_sharding(state.params, mesh)
     whole = sharding.replicated(mesh)
@@ -64,7 +70,9 @@ def state_sharding(state, optimizer, mesh):
     return TrainState(step=whole, skipped=whole, params=params, opt_state=opt_state, key=whole)
 
 
-def place(state, frozen, optimizer, mesh):
+def place(
+    state: TrainState, frozen: Params, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, Params, TrainState, Params]:
     """(state, frozen, state shardings, frozen shardings), arrays moved to where the mesh wants them.
 
     With several processes each gives the whole arrays, equal in all of them.
@@ -77,7 +85,15 @@ def place(state, frozen, optimizer, mesh):
     return state, frozen, *on
 
 
-def train_step(loss_fn, optimizer, schedule, stepped, state, frozen, batch):
+def train_step(
+    loss_fn: Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule | None,
+    stepped: bool,
+    state: TrainState,
+    frozen: Params,
+    batch: Any,
+) -> tuple[TrainState, dict[str, Array]]:
     """One update: (new state, metrics). Pure; `loss_fn(params, batch, key) -> (loss, {name: scalar or small array})`,
     which is given the step as a fourth argument if `stepped`.
 
@@ -128,7 +144,7 @@ def _finite(tree):
     return functools.reduce(jnp.logical_and, [jnp.isfinite(leaf).all() for leaf in floats], jnp.array(True))
 
 
-def check_finite(state):
+def check_finite(state: TrainState) -> None:
     """ValueError naming the leaf where params or optimizer state hold a number that is not finite."""
     tree = {"params": state.params, "opt_state": state.opt_state}
     good = jax.device_get(jax.jit(lambda tree: jax.tree.map(lambda leaf: _finite([leaf]), tree))(tree))
@@ -137,7 +153,16 @@ def check_finite(state):
             raise BadValue(f"{sharding.path_string(path)} holds a number that is not finite")
 
 
-def make_step(loss_fn, optimizer, mesh, state_sharding, frozen_sharding, *, schedule=None, stepped=False):
+def make_step(
+    loss_fn: Loss,
+    optimizer: optax.GradientTransformation,
+    mesh: jax.sharding.Mesh,
+    state_sharding: TrainState,
+    frozen_sharding: Params,
+    *,
+    schedule: optax.Schedule | None = None,
+    stepped: bool = False,
+) -> Callable[[TrainState, Params, Any], tuple[TrainState, dict[str, Array]]]:
     """`train_step` jitted: step(state, frozen, batch) -> (state, metrics), the state donated, shardings written out.
 
     Output shardings equal input shardings: left to the compiler, the low-rank factors drift to other layouts and the

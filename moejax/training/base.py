@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -309,7 +310,7 @@ def _fit(context, config, params, material):
     loss_fn = asr.make_loss(graphdef, row)
     trainable = ("backbone", "head") if ctc else ("backbone",)
     mixed = material.order(section.repeat)
-    phases = [((), section, mixed)]
+    phases: list[tuple[tuple[str, ...], Any, np.ndarray]] = [((), section, mixed)]
     if section.short_steps:
         short = mixed[material.samples[mixed] <= material.buckets[0]]
         if not len(short):

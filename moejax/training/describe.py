@@ -281,7 +281,7 @@ def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
         )
 
 
-def _columns(utterances: list[Utterance]) -> dict[str, list[str]]:
+def _columns(utterances: list[Utterance]) -> dict[str, list]:
     columns = {"id": [u.id for u in utterances], "text": [" ".join(u.text.split()) for u in utterances]}
     return columns | {name: [getattr(u, name) or "" for u in utterances] for name in (*_FIELDS, "split")}
 

@@ -19,7 +19,7 @@ from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.runtime.sharding import shard_batch
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 from moejax.work.context import Context
 from moejax.work.folder import digest
 
@@ -97,7 +97,7 @@ def _write(context, rows, states, path, size) -> None:
     work, config, params = context.work, context.base.config, context.base.params
     begun = time.perf_counter()
     graphdef, _ = functional.abstract(asr.build(config))
-    encode = asr.make_encode(graphdef)
+    encode = recognition.make_encode(graphdef)
     batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=context.multiple)
     stream = loader(batches, context.collator(rows), workers=context.cfg.runtime.workers)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.sharding import process_shard, shard_batch
 from moejax.score import wer
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 from moejax.text import normalize
 from moejax.train import loop, optim
 from moejax.train.checkpoint import digest_of, whole_array
@@ -187,7 +187,7 @@ def _dev_wer(context, graphdef, mixture, route, batch, rows):
     """`params -> WER` of one batch whose first rows are these of the manifest."""
     tokenizer, normal = context.base.tokenizer, normalize.get("lower")
     references = [normal(text) for text in context.corpus.manifest.column("text")[rows]]
-    predict = asr.make_predict(
+    predict = recognition.make_predict(
         graphdef,
         prefix=context.prefix(),
         eot=tokenizer.eot,

@@ -7,6 +7,7 @@ joint    expert + gate   gate                     recognition + balance + z
 """
 
 import collections
+import functools
 
 import numpy as np
 
@@ -241,6 +242,7 @@ class LoadMonitor:
 
     def __init__(self, num_experts: int, cohorts, prior_E, window: int = 10):
         self.num_experts, self.cohorts, self.prior_E = num_experts, list(cohorts), np.asarray(prior_E)
+        self.window = window
         self.recent, self.recent_top = collections.deque(maxlen=window), collections.deque(maxlen=window)
         self.said = None  # the experts that the last alarm about the choice was about
 
@@ -249,7 +251,7 @@ class LoadMonitor:
             return []
         self.recent.append(np.asarray(metrics["load_EC"]))
         self.recent_top.append(np.asarray(metrics["top1_E"]))
-        if len(self.recent) < self.recent.maxlen:
+        if len(self.recent) < self.window:
             return []
         load_E = self.load()
         dying = [e for e in range(self.num_experts) if load_E[e] < 0.1 / self.num_experts]
@@ -275,7 +277,7 @@ class LoadMonitor:
 
     def matrix(self) -> np.ndarray:
         """load_EC: utterance shares summed over the window."""
-        return sum(self.recent) if self.recent else np.zeros((self.num_experts, len(self.cohorts)))
+        return functools.reduce(np.add, self.recent) if self.recent else np.zeros((self.num_experts, len(self.cohorts)))
 
     def load(self) -> np.ndarray:
         """load_E, sums to one."""
@@ -284,7 +286,7 @@ class LoadMonitor:
 
     def top1(self) -> np.ndarray:
         """Share of the window's utterances whose largest weight is each expert's [E]."""
-        count_E = sum(self.recent_top) if self.recent_top else np.zeros(self.num_experts)
+        count_E = functools.reduce(np.add, self.recent_top) if self.recent_top else np.zeros(self.num_experts)
         return count_E / max(count_E.sum(), 1e-9)
 
     def table(self) -> str:

@@ -1,6 +1,7 @@
 """The base on windows of joined utterances, with times: one phase for each window length, short ones first."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -238,7 +239,7 @@ def _packer(cfg, config, tokenizer, sources, phase) -> Packer:
 class Picked:
     """Audio of number index[i] of a cache; pickles for loader processes."""
 
-    cache: object
+    cache: Any  # [number] -> samples [S]
     index: np.ndarray
 
     def __call__(self, i):

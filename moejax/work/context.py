@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -164,7 +165,7 @@ class Context:
 class _Rows:
     """Audio (or encoder states) of row number `rows[i]`; pickles for loader processes."""
 
-    cache: object
+    cache: Any  # [row] -> samples [S]; or, called with it, encoder states
     rows: np.ndarray
 
     def __call__(self, index):

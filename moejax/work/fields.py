@@ -89,7 +89,8 @@ class Field:
                 f"config key {key!r} is empty; it needs {'at least one entry' if value == () else 'a value'}"
             )
         if self.choices:
-            wrong = [entry for entry in ([value] if isinstance(value, str) else value) if entry not in self.choices]
+            entries = [value] if isinstance(value, str) else value or ()
+            wrong = [entry for entry in entries if entry not in self.choices]
             if wrong:
                 raise BadValue(f"config key {key!r} is {wrong[0]!r}; known: {', '.join(self.choices).lstrip(', ')}")
         if self.rule is not None:

@@ -13,7 +13,7 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import starts
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import log_mel
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 from moejax.text.tokenizer import Tokenizer
 
 TEXTS = ["the cat sat on the mat", "it's 12 o'clock, (well)"] * 3
@@ -64,7 +64,7 @@ def parts(tokenizer):
 @pytest.fixture(scope="module")
 def decoder(parts, tokenizer):
     graphdef, params, config, route = parts
-    return asr.make_decoder(graphdef, params, config, tokenizer, samples=(LONG, SHORT), batch_size=3, **route)
+    return recognition.make_decoder(graphdef, params, config, tokenizer, samples=(LONG, SHORT), batch_size=3, **route)
 
 
 def waves(sizes=(4000, 12800, 6400, 9000, 12000, 5000)):
@@ -113,7 +113,7 @@ def test_ladder_compiles_nothing_new(decoder):
 
 def test_equals_the_program_of_evaluation(decoder, parts, tokenizer):
     graphdef, params, config, route = parts
-    predict = asr.make_predict(
+    predict = recognition.make_predict(
         graphdef, prefix=tokenizer.prefix("en"), eot=tokenizer.eot, max_tokens=8, suppress=tokenizer.suppress, **route
     )
     batch = waves((12800, 9000, 12000))

@@ -23,7 +23,7 @@ from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
 from moejax.ops.audio import log_mel
-from moejax.tasks import asr
+from moejax.tasks import recognition
 from moejax.text.tokenizer import Tokenizer
 
 CONFIG = WhisperConfig(16, 1, 1, 2, 2, 32, 32, 2200)
@@ -391,7 +391,7 @@ def test_a_real_network_says_the_same_alone_and_in_company(tokenizer):
     graphdef, abstract = functional.abstract(lambda: Whisper(config, init=Init(0)))
     rng = np.random.default_rng(4)
     params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), abstract)
-    decoder = asr.make_decoder(graphdef, params, config, tokenizer, samples=(32000,), batch_size=2)
+    decoder = recognition.make_decoder(graphdef, params, config, tokenizer, samples=(32000,), batch_size=2)
     align = Aligner(graphdef, params, config, tokenizer)
     audios = [ramp(seconds) for seconds in (5.3, 1.0, 2.5)]
     options = LongformOptions(guards=OFF, word_timestamps=True, condition_on_previous_text=False)

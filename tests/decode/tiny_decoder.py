@@ -10,7 +10,7 @@ from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules
 from moejax.nn import functional
 from moejax.nn.whisper import WhisperConfig
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 
 VOCAB, EOT, SOT, TIMES, STEPS, ROWS = 60, 30, 31, 40, 9, 4
 CONFIG = WhisperConfig(
@@ -47,7 +47,7 @@ def states(rows=ROWS, seed=2):
 
 @functools.cache
 def search(mixture=False):
-    return asr.make_search(model(mixture)[0])
+    return recognition.make_search(model(mixture)[0])
 
 
 def start(rows, pad=0):

@@ -14,7 +14,7 @@ from moejax.decode import prefix as prefixes
 from moejax.decode.rules import Rules
 from moejax.decode.search import SearchPlan
 from moejax.nn import functional, gates
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 
 B, E, U = 3, tiny.E, tiny.U
 PATTERNS = ("encoder/layers/*/fc1", "decoder/layers/*/self_attn/[qv]", "decoder/layers/*/*/k", "decoder/layers/*/fc2")
@@ -139,7 +139,7 @@ def test_search_with_a_gate_for_every_token_says_what_teacher_forcing_says(beam)
     plan = SearchPlan(eot=tiny.EOT, max_tokens=steps, beam=beam, width=width)
     start = prefixes.shared(tiny.PREFIX, B, steps)
     mask_BT = np.ones(STATES_BTD.shape[:2], bool)
-    found = asr.make_search(graphdef)(
+    found = recognition.make_search(graphdef)(
         params, STATES_BTD, mask_BT, route, start, Rules(eot=tiny.EOT), np.float32(0), None, plan=plan
     )
     said_BL = np.concatenate([np.tile(tiny.PREFIX, (B, 1)), found.tokens_BL], axis=1)

@@ -9,7 +9,7 @@ import pytest
 import tiny_whisper as tiny
 
 from moejax.nn import functional
-from moejax.tasks import asr, hypernetwork
+from moejax.tasks import asr, hypernetwork, recognition
 from moejax.types import Route
 
 PROJECTION = np.zeros(tiny.U, np.float32), np.eye(tiny.U, dtype=np.float32)
@@ -93,7 +93,7 @@ def test_the_base_is_the_same_under_a_hypernetwork_and_every_leaf_of_it_learns(k
     for group in ("expert", "gate"):
         still = [path for path, moved in tiny.changed(fresh(kind)[1][group], params[group]).items() if not moved]
         assert not still
-    assert asr.encoder_adapted(params)
+    assert recognition.encoder_adapted(params)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -132,13 +132,13 @@ def test_decoding_with_folded_weights_is_the_training_forward_pass(kind):
     buffer = {"mean": jnp.zeros(hear), "matrix": jnp.asarray(3 * rng.normal(size=(hear, tiny.U)), jnp.float32)}
     params = {**params, "expert": functional.nest(experts), "buffer": {**params["buffer"], "gate": buffer}}
     options = {"route": "gate", "mixture": KINDS[kind], "embedding": asr.Embedding()}
-    predict = asr.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=6, **options)
+    predict = recognition.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=6, **options)
     batch = tiny.batch(8)
     heard = (params, batch.audio_BS, batch.samples_B, batch.label_B)
     decoded, code_BQ = predict(*heard)
     tokens_BL = np.asarray(decoded.tokens_BL)
     assert code_BQ.shape == (8, KINDS[kind].num_experts) and np.ptp(code_BQ, axis=0).max() > 0.01
-    states, mask, route, _ = asr.make_encode(graphdef, **options)(*heard)
+    states, mask, route, _ = recognition.make_encode(graphdef, **options)(*heard)
     ids_BL = np.concatenate([np.tile(tiny.PREFIX, (8, 1)), tokens_BL], axis=1)
     forced = jax.jit(lambda params: functional.merge(graphdef, params).decoder(ids_BL[:, :-1], states, mask, route))
     best_BL = np.asarray(forced(params).argmax(-1))[:, len(tiny.PREFIX) - 1 :]

@@ -23,7 +23,7 @@ from moejax.decode.search import SearchPlan
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper
-from moejax.tasks import asr
+from moejax.tasks import recognition
 
 EOT, SOT, TIMES = 57, 58, 61  # 60 is the no-timestamps token, 40 timestamps follow
 PREFIX, STEPS, ROWS, FRAMES = [SOT, 59], 20, 6, 20
@@ -76,7 +76,7 @@ def pair(request, tmp_path_factory):
     config, params = hf_whisper.load(folder)
     graphdef, _ = functional.abstract(lambda: Whisper(config, init=Init(0)))
     states_BTD = np.random.default_rng(1).normal(0, 1, (ROWS, FRAMES, config.d_model)).astype(np.float32)
-    return theirs, asr.make_search(graphdef), jax.tree.map(jnp.asarray, params), states_BTD
+    return theirs, recognition.make_search(graphdef), jax.tree.map(jnp.asarray, params), states_BTD
 
 
 def their_tokens(theirs, states_BTD, timestamps=False, suppress=False, **options):

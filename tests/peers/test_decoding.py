@@ -23,7 +23,7 @@ from moejax.decode.options import DecodingOptions
 from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig
-from moejax.tasks import asr
+from moejax.tasks import recognition
 from moejax.text.tokenizer import Tokenizer
 
 ASSETS = pathlib.Path(whisper.__file__).parent / "assets"
@@ -100,7 +100,7 @@ def pair(request):
             x = x.transpose(2, 1, 0) if x.ndim == 3 else x.T
         assert x.shape == leaf.shape, path
         flat[path] = jnp.asarray(x)
-    decoder = asr.make_decoder(graphdef, functional.nest(flat), config, tokenizer, batch_size=4)
+    decoder = recognition.make_decoder(graphdef, functional.nest(flat), config, tokenizer, batch_size=4)
     mel_BMN = torch.randn(4, mels, 3000, generator=torch.Generator().manual_seed(1))
     return theirs, decoder, mel_BMN
 

@@ -31,7 +31,7 @@ from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper, WhisperConfig, sinusoids
 from moejax.systems import registry
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.checkpoint import load_params, save_params
 from moejax.types import Route
@@ -226,7 +226,7 @@ def test_adapters_of_peft_become_experts(work, tmp_path, mel_BNM, tokens_BL):
         experts["expert"]["decoder"]["layers"]["0"]["self_attn"]["q"]["experts"]["A"],
     )
     for label, name in enumerate(kinds):
-        run = asr.make_logits(graphdef, route="label", mixture=mixture, label=label)
+        run = recognition.make_logits(graphdef, route="label", mixture=mixture, label=label)
         close(np.asarray(run(params, mel_BNM, tokens_BL)), want[name])
     _check_loaded_with(work.parent / "base", [tmp_path / name for name in kinds], want, mel_BNM, tokens_BL)
 
@@ -296,7 +296,7 @@ def test_openai_checkpoints_are_read(tmp_path, mel_BNM, tokens_BL, dtype):
     model = whisper.load_model(str(tmp_path / "x.pt"), device="cpu").eval()
     config, params = openai_whisper.load(tmp_path / "x.pt")
     graphdef, params = asr.init(asr.build(config), params)
-    found = np.asarray(asr.make_logits(graphdef)(params, mel_BNM, tokens_BL))
+    found = np.asarray(recognition.make_logits(graphdef)(params, mel_BNM, tokens_BL))
     with torch.no_grad():
         close(found, model(features(mel_BNM), torch.from_numpy(tokens_BL).long()).numpy())
 

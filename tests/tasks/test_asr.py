@@ -8,7 +8,7 @@ import tiny_whisper as tiny
 
 from moejax.nn import functional
 from moejax.ops import routing
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 
 SMALL = dataclasses.replace(tiny.MIXTURE, targets=("encoder/layers/*/fc1", "decoder/layers/*/self_attn/v"))
 KEY = jax.random.key(0)
@@ -85,7 +85,7 @@ def test_given_logits_give_everybody_the_same_route_without_another_compilation(
     width = tiny.CONFIG.d_model
     gate = {**tiny.GATE, "mean": np.zeros(width, np.float32), "matrix": np.eye(width, dtype=np.float32)}
     graphdef, params = asr.init(asr.build(tiny.CONFIG, mixture=dense, gate=gate))
-    predict = asr.make_predict(
+    predict = recognition.make_predict(
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=2, route="gate", mixture=dense, embedding=asr.Embedding()
     )
     data, share_E = tiny.batch(), np.array([0.5, 0.25, 0.2, 0.05], np.float32)
@@ -142,7 +142,7 @@ def test_unknown_routes_list_the_known():
     with pytest.raises(ValueError, match="'gates'; known: none, label, gate, uniform"):
         asr.make_loss(graphdef, asr.Row(route="gates"))
     with pytest.raises(ValueError, match="'random'; known: none, label, gate"):
-        asr.make_predict(graphdef, prefix=[1], eot=2, max_tokens=3, route="random")
+        recognition.make_predict(graphdef, prefix=[1], eot=2, max_tokens=3, route="random")
 
 
 def test_gate_loss_drops_rows_of_weight_zero():

@@ -15,7 +15,7 @@ from moejax.nn import functional
 from moejax.ops import pooling, routing
 from moejax.runtime import sharding
 from moejax.systems import registry
-from moejax.tasks import asr
+from moejax.tasks import asr, recognition
 from moejax.training.mixture import LoadMonitor
 from moejax.work.folder import Work
 
@@ -227,7 +227,7 @@ def test_5_a_model_overfitted_to_two_tokens_stops_after_them():
     for _ in range(40):
         now, metrics = step(now, frozen, data)
     assert metrics["ce"] < 0.1
-    predict = asr.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=8)
+    predict = recognition.make_predict(graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=8)
     decoded, _ = predict({**frozen, **now.params}, data.audio_BS, data.samples_B, data.label_B)
     assert decoded.lengths_B.tolist() == [2] * 8
     assert decoded.tokens_BL[:, :3].tolist() == [[3, 7, tiny.EOT]] * 8
@@ -316,7 +316,7 @@ def test_7_mixture_scores_in_training_what_it_decodes(kind, route, targets):
     decoder = params["backbone"]["decoder"]  # the output is tied to the input: wide positions stop it from echoing
     params["backbone"]["decoder"] = {**decoder, "positions": 200 * decoder["positions"]}
     data, limit = tiny.batch(), 8
-    predict = asr.make_predict(
+    predict = recognition.make_predict(
         graphdef, prefix=tiny.PREFIX, eot=tiny.EOT, max_tokens=limit, route=route, mixture=mixture, embedding=embedding
     )
     decoded, weight_BE = predict(params, data.audio_BS, data.samples_B, data.label_B)

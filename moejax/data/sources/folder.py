@@ -188,7 +188,7 @@ def read_table(path: str | Path) -> list[dict]:
             raise BadValue(f"{path}: line {reader.line_num}: {error}") from error
         for number, row in enumerate(rows, start=1):
             if None in row or None in row.values():
-                raise BadValue(f"{path}: row {number} has not as many fields as the header ({len(reader.fieldnames)})")
+                raise BadValue(f"{path}: row {number} has not as many fields as the header ({len(names)})")
     if not rows:
         raise BadValue(f"{path}: no rows")
     return rows
