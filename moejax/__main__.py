@@ -27,7 +27,7 @@ def main(argv=None) -> None:
 
 
 def guarded(argv: list[str]) -> int | str:
-    """What `sys.exit` is given after a command line; bad input becomes one line on stderr, a bug keeps its traceback."""
+    """What `sys.exit` is given after a command line; bad input is one line on stderr, a bug keeps its traceback."""
     try:
         return tree.run(argv)
     except SystemExit as stop:  # after --help; a signal

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent / "moejax"
 # What raises a plain error: only moejax itself can use it wrongly (or Python asks for that error, as in __getattr__).
 INTERNAL = """
 __init__.__getattr__ bench.worker._Worker
-cohorts.agreement.stability cohorts.clustering.apply_noise cohorts.nuisance.freed cohorts.projection.fit_discriminant
+cohorts.agreement.stability cohorts.assignment.apply_noise cohorts.nuisance.freed cohorts.projection.fit_discriminant
 cohorts.projection.fit_pca
 convert.hf_whisper.to_hf convert.peft_lora.load_experts convert.peft_lora.save convert.torch_file._Program
 convert.torch_file._scalar
@@ -36,7 +36,7 @@ score.bootstrap.resample score.tables.compare score.wer._count score.wer.clipped
 speech.phonology.apply
 tasks.asr._encoder tasks.asr.make_logits tasks.asr.make_loss
 text.writers.timestamp
-train.checkpoint.Checkpointer train.checkpoint.flat_state train.checkpoint.save_params train.metrics.MetricLog
+train.checkpoint.Checkpointer train.params.flat_state train.params.save_params train.metrics.MetricLog
 train.metrics.exact train.optim.scale_by_group train.state._groups train.state.train_step
 """
 # The function that carries a command out, for what may go wrong below it.

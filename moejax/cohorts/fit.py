@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from moejax.cohorts import agreement, clustering, matching, points, projection
+from moejax.cohorts import agreement, assignment, clustering, matching, points, projection
 from moejax.cohorts import choice as cluster_choice
 from moejax.errors import BadValue
 
@@ -121,7 +121,7 @@ def discover(sample: Sample, *, num_experts: int, seed: int, options: dict, log:
     # Where an utterance lies: a fitted one at its own signal, any other at its clusters' centres.
     points_NK = member_NC @ centroids_CK
     points_NK[named_N] = choice.pca(choice.signal.fit_MU)
-    labels_N, targets_NC, keep_N = clustering.apply_noise(
+    labels_N, targets_NC, keep_N = assignment.apply_noise(
         raw_N, member_NC, options["noise"], x_NU=points_NK, centroids_CU=centroids_CK
     )
     return Cohorts(
@@ -188,14 +188,14 @@ def assign(x_NU, fit_N, index_M, matched, known_N, voice_N, voices_P, shrinkage)
     """`(labels_N, memberships_NC, probability_N, by_N)` of every utterance.
 
     Fitted rows have their point's cluster, rows of `known_N` that of the voice they bear, and all others what they
-    sound like (`clustering.fit_posterior` on the fitted rows); where `known_N` is false for a fitted row of a voice, it
+    sound like (`assignment.fit_posterior` on the fitted rows); where `known_N` is false for a fitted row of a voice, it
     too goes by its sound. A posterior never says noise: whether an utterance belongs to no cohort cannot be read off a
     model of voices.
     """
     fit_labels = matched.labels_N[index_M]
     if (fit_labels < 0).all():
         raise BadValue("cluster: every point is noise; lower cluster.hdbscan.min_cluster_size or use method='gmm'")
-    labels_N, member_NC = clustering.fit_posterior(x_NU[fit_N], fit_labels, matched.num_experts, shrinkage)(x_NU)
+    labels_N, member_NC = assignment.fit_posterior(x_NU[fit_N], fit_labels, matched.num_experts, shrinkage)(x_NU)
     by_N = np.full(len(x_NU), "sound", "<U7")
     point_N = np.full(len(x_NU), -1)
     if voices_P is None:

@@ -21,7 +21,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from moejax.audio.constants import HOP, N_FFT, SAMPLE_RATE, STRIDE
+from moejax.audio.constants import HOP, N_FFT, SAMPLE_RATE
+from moejax.convert import hf_settings
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.nn.functional import nest, paths
 from moejax.nn.whisper import WhisperConfig
@@ -29,22 +30,7 @@ from moejax.types import Array, Params
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = ("float32", "float16", "bfloat16")
-_FIELDS = {  # ours: theirs
-    "d_model": "d_model",
-    "encoder_layers": "encoder_layers",
-    "decoder_layers": "decoder_layers",
-    "encoder_heads": "encoder_attention_heads",
-    "decoder_heads": "decoder_attention_heads",
-    "encoder_ffn": "encoder_ffn_dim",
-    "decoder_ffn": "decoder_ffn_dim",
-    "vocab_size": "vocab_size",
-    "num_mel_bins": "num_mel_bins",
-    "max_source_positions": "max_source_positions",
-    "max_target_positions": "max_target_positions",
-}
-_FIXED = {"model_type": "whisper", "activation_function": "gelu", "scale_embedding": False, "tie_word_embeddings": True}
 _TIED, _EMBED = "proj_out.weight", "model.decoder.embed_tokens.weight"
-_PUBLISHED_EOT = {51864: 50256, 51865: 50257, 51866: 50257}
 
 
 def load(folder: str | pathlib.Path, *, dtype: str = "float32") -> tuple[WhisperConfig, Params]:
@@ -73,14 +59,14 @@ def load_config(folder: str | pathlib.Path) -> WhisperConfig:
     """WhisperConfig of a folder: config.json, and the hop of preprocessor_config.json."""
     folder = pathlib.Path(folder)
     raw = read_json(folder / "config.json")
-    for name, value in _FIXED.items():
+    for name, value in hf_settings.FIXED.items():
         if raw.get(name, value) != value:
             raise BadValue(f"{folder / 'config.json'}: {name} is {raw[name]!r}; only {value!r} is supported")
-    missing = [name for name in _FIELDS.values() if name not in raw]
+    missing = [name for name in hf_settings.FIELDS.values() if name not in raw]
     if missing:
         raise BadValue(f"{folder / 'config.json'}: no {', '.join(missing)}")
     ours = settings(folder)
-    sizes = {name: raw[theirs] for name, theirs in _FIELDS.items()}
+    sizes = {name: raw[theirs] for name, theirs in hf_settings.FIELDS.items()}
     hop = _load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
     try:
         return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
@@ -139,9 +125,11 @@ def save(
     new.mkdir()
     try:
         safetensors.numpy.save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
-        _write_json(new / "config.json", _config_json(config, tokenizer, str(tensors[_EMBED].dtype), extra or {}))
-        _write_json(new / "generation_config.json", _generation_json(config, tokenizer) | (generation or {}))
-        _write_json(new / "preprocessor_config.json", _preprocessor_json(config))
+        _write_json(
+            new / "config.json", hf_settings.config_json(config, tokenizer, str(tensors[_EMBED].dtype), extra or {})
+        )
+        _write_json(new / "generation_config.json", hf_settings.generation_json(config, tokenizer) | (generation or {}))
+        _write_json(new / "preprocessor_config.json", hf_settings.preprocessor_json(config))
         if tokenizer is not None:
             tokenizer.save(new)
         if folder.exists():
@@ -299,66 +287,6 @@ def _load_hop(folder, mels, ours):
     if ours not in (None, theirs):
         raise BadValue(f"{folder}: hop is {ours} in config.json but {theirs} for the feature extractor")
     return theirs
-
-
-def _config_json(config, tokenizer, dtype, extra):
-    return {
-        **_FIXED,
-        **{theirs: getattr(config, name) for name, theirs in _FIELDS.items()},
-        **_token_ids(config, tokenizer),
-        "architectures": ["WhisperForConditionalGeneration"],
-        "is_encoder_decoder": True,
-        "num_hidden_layers": config.encoder_layers,
-        "dtype": dtype,
-        "moejax": {"hop": config.hop, "mask_padding": config.mask_padding, **extra},
-    }
-
-
-def _generation_json(config, tokenizer):
-    """What transformers' generate() needs to know about the vocabulary."""
-    known = {"max_length": config.max_target_positions, "return_timestamps": False, **_token_ids(config, tokenizer)}
-    if tokenizer is None:
-        return known
-    known |= {
-        "is_multilingual": tokenizer.is_multilingual,
-        "no_timestamps_token_id": tokenizer.no_timestamps,
-        "prev_sot_token_id": tokenizer.sot_prev,
-        "max_initial_timestamp_index": 50,
-        "suppress_tokens": list(tokenizer.suppress),
-        "begin_suppress_tokens": list(tokenizer.begin_suppress),
-    }
-    if tokenizer.is_multilingual:
-        language = tokenizer.languages[0]
-        known["lang_to_id"] = {f"<|{code}|>": tokenizer.language_id(code) for code in tokenizer.languages}
-        known["task_to_id"] = {task: tokenizer.prefix(language, task)[2] for task in ("transcribe", "translate")}
-    return known
-
-
-def _token_ids(config, tokenizer) -> dict[str, int | None]:
-    """Control-token ids, from the tokenizer or else from the size of a published vocabulary; null where unknown."""
-    eot = _PUBLISHED_EOT.get(config.vocab_size) if tokenizer is None else tokenizer.eot
-    ids: dict[str, int | None] = {f"{name}_token_id": eot for name in ("bos", "eos", "pad")}
-    if eot is None:
-        return ids
-    return {**ids, "decoder_start_token_id": eot + 1 if tokenizer is None else tokenizer.sot}
-
-
-def _preprocessor_json(config):
-    samples = config.max_source_positions * STRIDE * config.hop
-    return {
-        "feature_extractor_type": "WhisperFeatureExtractor",
-        "feature_size": config.num_mel_bins,
-        "hop_length": config.hop,
-        "chunk_length": -(-samples // SAMPLE_RATE),
-        "n_fft": N_FFT,
-        "n_samples": samples,
-        "nb_max_frames": samples // config.hop,
-        "padding_side": "right",
-        "padding_value": 0.0,
-        "processor_class": "WhisperProcessor",
-        "return_attention_mask": False,
-        "sampling_rate": SAMPLE_RATE,
-    }
 
 
 def _check_replaceable(folder):

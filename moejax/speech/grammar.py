@@ -1,5 +1,21 @@
 """A small parallel grammar: English sentences of about 140 words with their German translations.
 
+from moejax.speech.lexicon import (
+    ADJECTIVES,
+    DITRANSITIVE,
+    INTRANSITIVE,
+    MODALS,
+    NOUNS,
+    NOW,
+    NUMBERS,
+    Noun,
+    PERSON,
+    PREPOSITIONS,
+    PRONOUNS,
+    TRANSITIVE,
+    Verb,
+)
+
 The German side is built from gender, case and verb position, not from word lists, so a recognised sentence has exactly
 one correct reference and BLEU on it means something. Text carries no punctuation; English is lower case (ready for word
 error rates), German keeps its capital nouns, umlauts and the sharp s.
@@ -12,53 +28,22 @@ import random
 from collections.abc import Callable, Collection
 
 from moejax.errors import BadValue
+from moejax.speech.lexicon import (
+    ADJECTIVES,
+    DITRANSITIVE,
+    INTRANSITIVE,
+    MODALS,
+    NOUNS,
+    NOW,
+    NUMBERS,
+    PERSON,
+    PREPOSITIONS,
+    PRONOUNS,
+    TRANSITIVE,
+    Noun,
+    Verb,
+)
 
-# English singular, English plural (None: not used), German singular, German plural, gender.
-_NOUNS = {
-    "people": """man men Mann Männer m|woman women Frau Frauen f|child children Kind Kinder n
-        teacher teachers Lehrer Lehrer m
-        doctor - Arzt - m|girl - Mädchen - n|boy - Junge - m|friend friends Freund Freunde m|dog dogs Hund Hunde m
-        cat cats Katze Katzen f|horse horses Pferd Pferde n|mother - Mutter - f""",
-    "things": """house houses Haus Häuser n|book books Buch Bücher n|car cars Auto Autos n|apple apples Apfel Äpfel m
-        flower flowers Blume Blumen f|picture - Bild - n|key keys Schlüssel Schlüssel m|lamp - Lampe - f
-        cup - Tasse - f|hat - Hut - m|fish - Fisch - m|bread - Brot - n""",
-    "places": """table - Tisch - m|door - Tür - f|garden - Garten - m|bridge - Brücke - f|tree - Baum - m
-        window - Fenster - n""",
-}
-_ADJECTIVES = {
-    "any": "small klein|big groß|old alt|good gut|beautiful schön",
-    "people": "young jung|tired müde",
-    "things": "red rot|blue blau|green grün|new neu|white weiß|black schwarz",
-}
-# base, third person, past | German: infinitive, ich, du, er, past of er, stem of the plural past
-_TRANSITIVE = """see sees saw sehen sehe siehst sieht sah|buy buys bought kaufen kaufe kaufst kauft kaufte
-    find finds found finden finde findest findet fand|need needs needed brauchen brauche brauchst braucht brauchte
-    carry carries carried tragen trage trägst trägt trug|paint paints painted malen male malst malt malte
-    hear hears heard hören höre hörst hört hörte|forget forgets forgot vergessen vergesse vergisst vergisst vergaß"""
-_INTRANSITIVE = """sleep sleeps slept schlafen schlafe schläfst schläft schlief
-    sing sings sang singen singe singst singt sang
-    laugh laughs laughed lachen lache lachst lacht lachte|wait waits waited warten warte wartest wartet wartete
-    work works worked arbeiten arbeite arbeitest arbeitet arbeitete
-    dance dances danced tanzen tanze tanzt tanzt tanzte"""
-_DITRANSITIVE = """give gives gave geben gebe gibst gibt gab|show shows showed zeigen zeige zeigst zeigt zeigte
-    bring brings brought bringen bringe bringst bringt brachte"""
-_PREPOSITIONS = {"behind": "hinter", "under": "unter", "near": "neben", "on": "auf"}
-_NUMBERS = {"two": "zwei", "three": "drei", "four": "vier", "five": "fünf", "seven": "sieben", "nine": "neun"}
-_NOW = {"today": "heute", "now": "jetzt", "often": "oft", "always": "immer", "never": "nie"}
-_PRONOUNS = {
-    "i": ("ich", "1s"),
-    "you": ("du", "2s"),
-    "he": ("er", "3s"),
-    "she": ("sie", "3s"),
-    "we": ("wir", "p"),
-    "they": ("sie", "p"),
-}
-_MODALS = {
-    "can": ("kann", "kannst", "kann", "können"),
-    "must": ("muss", "musst", "muss", "müssen"),
-    "will": ("werde", "wirst", "wird", "werden"),
-}
-_PERSON = {"1s": 0, "2s": 1, "3s": 2, "p": 3}
 _ENDINGS = {
     "nom": {"m": "er", "f": "e", "n": "es", "p": "e"},
     "acc": {"m": "en", "f": "e", "n": "es", "p": "e"},
@@ -72,56 +57,12 @@ _THE = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Noun:
-    """One noun in both languages; `plural` forms are None where the grammar uses the singular only."""
-
-    english: str
-    english_plural: str | None
-    german: str
-    german_plural: str | None
-    gender: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Verb:
-    """One verb: English base, third person, past; German infinitive, present of ich/du/er/plural, past of er."""
-
-    base: str
-    third: str
-    past: str
-    infinitive: str
-    present: tuple[str, str, str, str]
-    preterite: str
-
-
-@dataclasses.dataclass(frozen=True)
 class Phrase:
     """A noun phrase in both languages; `person` is 1s, 2s, 3s or p and decides the verb forms."""
 
     english: str
     german: str
     person: str = "3s"
-
-
-def _rows(table: str) -> list[list[str]]:
-    return [row.split() for line in table.splitlines() for row in line.split("|") if row.strip()]
-
-
-def _noun(row: list[str]) -> Noun:
-    one, many, ein, viele, gender = row
-    return Noun(one, None if many == "-" else many, ein, None if viele == "-" else viele, gender)
-
-
-def _verb(row: list[str]) -> Verb:
-    base, third, past, infinitive, ich, du, er, preterite = row
-    return Verb(base, third, past, infinitive, (ich, du, er, infinitive), preterite)
-
-
-NOUNS = {kind: [_noun(row) for row in _rows(table)] for kind, table in _NOUNS.items()}
-ADJECTIVES = {kind: [(english, german) for english, german in _rows(table)] for kind, table in _ADJECTIVES.items()}
-TRANSITIVE, INTRANSITIVE, DITRANSITIVE = (
-    [_verb(row) for row in _rows(table)] for table in (_TRANSITIVE, _INTRANSITIVE, _DITRANSITIVE)
-)
 
 
 def article(determiner: str, case: str, gender: str) -> str:
@@ -173,13 +114,13 @@ def noun_phrase(noun: Noun, determiner: str, case: str, adjective: tuple[str, st
 def counted_phrase(noun: Noun, number: str, case: str, adjective: tuple[str, str] | None = None) -> Phrase:
     """A counted plural: "three red apples" / "drei rote Äpfel"."""
     english = [number, *([adjective[0]] if adjective else []), noun.english_plural]
-    german = [_NUMBERS[number], *([inflect(adjective[1], adjective_ending(None, case, "p"))] if adjective else [])]
+    german = [NUMBERS[number], *([inflect(adjective[1], adjective_ending(None, case, "p"))] if adjective else [])]
     return Phrase(" ".join(english), " ".join([*german, decline(noun, case, plural=True)]), "p")
 
 
 def present(verb: Verb, person: str) -> tuple[str, str]:
     """(English, German) present-tense form."""
-    return (verb.third if person == "3s" else verb.base), verb.present[_PERSON[person]]
+    return (verb.third if person == "3s" else verb.base), verb.present[PERSON[person]]
 
 
 def past(verb: Verb, person: str) -> tuple[str, str]:
@@ -203,7 +144,7 @@ class _Speaker:
     def thing(self, kind: str, case: str, determiners: str = "the the a my this", chance: float = 0.3) -> Phrase:
         if kind == "things" and "a" in determiners.split() and self.rng.random() < 0.15:
             noun = self.rng.choice([noun for noun in NOUNS[kind] if noun.english_plural])
-            return counted_phrase(noun, self.rng.choice(list(_NUMBERS)), case, self.adjective(kind, chance))
+            return counted_phrase(noun, self.rng.choice(list(NUMBERS)), case, self.adjective(kind, chance))
         return noun_phrase(
             self.rng.choice(NOUNS[kind]), self.rng.choice(determiners.split()), case, self.adjective(kind, chance)
         )
@@ -211,11 +152,11 @@ class _Speaker:
     def subject(self, chance: float = 0.25, you: bool = True) -> Phrase:
         draw = self.rng.random()
         if draw < 0.3:
-            english = self.rng.choice([word for word in _PRONOUNS if you or word != "you"])
-            return Phrase(english, *_PRONOUNS[english])
+            english = self.rng.choice([word for word in PRONOUNS if you or word != "you"])
+            return Phrase(english, *PRONOUNS[english])
         if draw < 0.42:
             noun = self.rng.choice([noun for noun in NOUNS["people"] if noun.english_plural])
-            return counted_phrase(noun, self.rng.choice(list(_NUMBERS)), "nom", self.adjective("people", chance))
+            return counted_phrase(noun, self.rng.choice(list(NUMBERS)), "nom", self.adjective("people", chance))
         return noun_phrase(
             self.rng.choice(NOUNS["people"]),
             self.rng.choice("the the a my this every".split()),
@@ -224,32 +165,32 @@ class _Speaker:
         )
 
     def place(self) -> Phrase:
-        preposition = self.rng.choice(list(_PREPOSITIONS))
+        preposition = self.rng.choice(list(PREPOSITIONS))
         where = noun_phrase(
             self.rng.choice(NOUNS["places"]), self.rng.choice(["the", "my"]), "dat", self.adjective("places", 0.2)
         )
-        return Phrase(f"{preposition} {where.english}", f"{_PREPOSITIONS[preposition]} {where.german}")
+        return Phrase(f"{preposition} {where.english}", f"{PREPOSITIONS[preposition]} {where.german}")
 
 
 def _statement(say: _Speaker):
     subject, object_ = say.subject(), say.thing("things", "acc")
     english, german = present(say.rng.choice(TRANSITIVE), subject.person)
-    when = say.rng.choice([None, None, *_NOW])
+    when = say.rng.choice([None, None, *NOW])
     if when is None:
         return f"{subject.english} {english} {object_.english}", f"{subject.german} {german} {object_.german}"
     if when in ("today", "now"):
         if say.rng.random() < 0.5:  # a first adverb pushes the German subject behind the verb
             return (
                 f"{when} {subject.english} {english} {object_.english}",
-                f"{_NOW[when]} {german} {subject.german} {object_.german}",
+                f"{NOW[when]} {german} {subject.german} {object_.german}",
             )
         return (
             f"{subject.english} {english} {object_.english} {when}",
-            f"{subject.german} {german} {_NOW[when]} {object_.german}",
+            f"{subject.german} {german} {NOW[when]} {object_.german}",
         )
     return (
         f"{subject.english} {when} {english} {object_.english}",
-        f"{subject.german} {german} {_NOW[when]} {object_.german}",
+        f"{subject.german} {german} {NOW[when]} {object_.german}",
     )
 
 
@@ -261,9 +202,9 @@ def _doing(say: _Speaker):
 
 def _modal(say: _Speaker):
     subject, object_, verb = say.subject(0.2), say.thing("things", "acc", chance=0.3), say.rng.choice(TRANSITIVE)
-    modal = say.rng.choice(list(_MODALS))
+    modal = say.rng.choice(list(MODALS))
     when = say.rng.choice(["", " tomorrow"])
-    finite = _MODALS[modal][_PERSON[subject.person]]
+    finite = MODALS[modal][PERSON[subject.person]]
     return (
         f"{subject.english} {modal} {verb.base} {object_.english}{when}",
         f"{subject.german} {finite}{' morgen' if when else ''} {object_.german} {verb.infinitive}",
@@ -406,10 +347,10 @@ def vocabulary() -> list[str]:
             *nouns,
             *rest,
             *(word for kind in ADJECTIVES.values() for word, _ in kind),
-            *_PREPOSITIONS,
-            *_NUMBERS,
-            *_NOW,
-            *_PRONOUNS,
-            *_MODALS,
+            *PREPOSITIONS,
+            *NUMBERS,
+            *NOW,
+            *PRONOUNS,
+            *MODALS,
         }
     )

@@ -5,7 +5,7 @@ import numpy as np
 from moejax.ops import routing as routes
 from moejax.systems.system import Opened
 from moejax.training import gate_inputs, network, probe
-from moejax.training.mixture import load_table
+from moejax.training.load_monitor import load_table
 from moejax.work.context import Context
 
 

@@ -28,14 +28,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-import safetensors
-import safetensors.numpy
 from jax.experimental import multihost_utils
 
 from moejax.errors import BadValue, NotThere, NotWritten
 from moejax.runtime import faults
 from moejax.runtime.sharding import path_string
-from moejax.types import Array, Params
+from moejax.train.params import barrier, flat_state, is_key
 
 MANIFEST = "manifest.json"
 BEST = "best.json"
@@ -45,20 +43,6 @@ UNREADABLE = (OSError, ValueError, KeyError)  # what orbax and tensorstore raise
 UNWRITABLE = (OSError, ValueError)  # and where they cannot write
 
 log = logging.getLogger(__name__)
-
-
-def is_key(leaf: Any) -> bool:
-    """True for typed PRNG keys, which are stored as their integer data."""
-    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def flat_state(tree: Any) -> dict[str, Array]:
-    """{path: array} of a pytree, keys as integers; arrays of size 0, which orbax refuses, are left out."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    flat = {path_string(path): jax.random.key_data(leaf) if is_key(leaf) else leaf for path, leaf in leaves}
-    if len(flat) != len(leaves):
-        raise ValueError("two leaves of the state have the same path")
-    return {path: leaf for path, leaf in flat.items() if leaf.size}
 
 
 class Checkpointer:
@@ -84,7 +68,7 @@ class Checkpointer:
             for leftover in {path for pattern in LEFTOVERS for path in self.directory.glob(pattern)}:
                 log.info("removing %s, left by a run that was killed while it saved", leftover.name)
                 shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        _barrier("checkpointer_open")
+        barrier("checkpointer_open")
 
     def steps(self) -> list[int]:
         """Sorted steps that stand in the directory, damaged or not."""
@@ -250,11 +234,6 @@ class OtherModel(BadValue):
     """A checkpoint is whole, and not of this model."""
 
 
-def _barrier(name):
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def _is_damage(error):
     """Whether a step that could not be verified is bad itself; a file system that is away or refuses (rights, a stale
     mount, too many open files) says nothing of it.
@@ -361,66 +340,3 @@ def _unflatten(template, flat):
         return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like)) if is_key(like) else value
 
     return jax.tree_util.tree_map_with_path(pick, template)
-
-
-def save_params(path: Path | str, params: Params, meta: dict | None = None) -> None:
-    """One safetensors file from nested dicts of arrays, written whole or not at all; `meta` is JSON.
-
-    Names are paths with '/'; an integer key is written '[3]', so that it comes back an integer. Every process calls
-    this (arrays cut across processes are gathered), the first one writes.
-    """
-    flat = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if bad := [key.key for key in keys if not isinstance(key.key, str) or "/" in key.key]:
-            raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
-        flat[path_string(keys)] = np.ascontiguousarray(whole_array(leaf)).reshape(np.shape(leaf))
-    if jax.process_index() == 0:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            safetensors.numpy.save_file(flat, partial, metadata={"moejax": json.dumps(meta or {})})
-            faults.point("params.partial")
-            os.replace(partial, path)
-            faults.point("params.standing")
-        finally:
-            partial.unlink(missing_ok=True)
-    _barrier("save_params")
-
-
-def whole_array(leaf: Array) -> np.ndarray:
-    """The array in numpy, gathered where it is cut across processes; every process calls this."""
-    if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-    return np.asarray(leaf)
-
-
-def digest_of(tree: Any) -> str:
-    """16 hex digits over names, types and bytes of all arrays; every process of a run calls it (a second a GB)."""
-    found = hashlib.blake2b(digest_size=8)
-    for path, leaf in sorted(flat_state(tree).items()):
-        array = np.ascontiguousarray(whole_array(leaf))
-        found.update(f"{path} {array.dtype} {array.shape};".encode())
-        found.update(array.reshape(-1).view(np.uint8).data)
-    return found.hexdigest()
-
-
-def load_params(path: Path | str) -> tuple[Params, dict]:
-    """(params, meta) of a file of `save_params`, arrays in numpy. FileNotFoundError or ValueError naming the file."""
-    path = Path(path)
-    if not path.is_file():
-        raise NotThere(f"no parameter file {path}")
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            meta = json.loads((file.metadata() or {}).get("moejax", "{}"))
-            flat = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise BadValue(f"{path} is not a whole safetensors file: {error}") from error
-    params = {}
-    for name, array in flat.items():
-        *parents, leaf = name.split("/")
-        node = params
-        for part in parents:
-            node = node.setdefault(part, {})
-        node[leaf] = array
-    return params, meta

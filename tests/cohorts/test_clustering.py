@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from moejax.cohorts import agreement, clustering
-from moejax.cohorts.clustering import METHODS, NOISE_POLICIES, apply_noise, fit_clusters, fit_posterior, speaker_means
+from moejax.cohorts.assignment import apply_noise, fit_posterior
+from moejax.cohorts.clustering import METHODS, NOISE_POLICIES, fit_clusters, speaker_means
 from moejax.cohorts.matching import match_experts
 from moejax.cohorts.projection import fit_discriminant, fit_pca
 

@@ -16,7 +16,7 @@ from moejax.ops import pooling, routing
 from moejax.runtime import sharding
 from moejax.systems import registry
 from moejax.tasks import asr, recognition
-from moejax.training.mixture import LoadMonitor
+from moejax.training.load_monitor import LoadMonitor
 from moejax.work.folder import Work
 
 E, U = tiny.E, tiny.U
