@@ -36,7 +36,7 @@ score.bootstrap.resample score.tables.compare score.wer._count score.wer.clipped
 speech.phonology.apply
 tasks.asr._encoder tasks.asr.make_logits tasks.asr.make_loss
 text.writers.timestamp
-train.checkpoint.Checkpointer train.params.flat_state train.params.save_params train.metrics.MetricLog
+train.checkpoint.Checkpointer train.params_file.flat_state train.params_file.save_params train.metrics.MetricLog
 train.metrics.exact train.optim.scale_by_group train.state._groups train.state.train_step
 """
 # The function that carries a command out, for what may go wrong below it.

@@ -13,7 +13,7 @@ from moejax.runtime.files import read_json
 from moejax.systems import registry
 from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.work.context import Context
 from moejax.work.folder import Work
 from moejax.work.stage import ABOUT

@@ -1,21 +1,5 @@
 """A small parallel grammar: English sentences of about 140 words with their German translations.
 
-from moejax.speech.lexicon import (
-    ADJECTIVES,
-    DITRANSITIVE,
-    INTRANSITIVE,
-    MODALS,
-    NOUNS,
-    NOW,
-    NUMBERS,
-    Noun,
-    PERSON,
-    PREPOSITIONS,
-    PRONOUNS,
-    TRANSITIVE,
-    Verb,
-)
-
 The German side is built from gender, case and verb position, not from word lists, so a recognised sentence has exactly
 one correct reference and BLEU on it means something. Text carries no punctuation; English is lower case (ready for word
 error rates), German keeps its capital nouns, umlauts and the sharp s.

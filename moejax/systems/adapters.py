@@ -7,7 +7,7 @@ from moejax.cohorts.embed import options as embedding_options
 from moejax.runtime.files import read_json
 from moejax.systems.system import Kind, Network, Opened, System
 from moejax.tasks import asr
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.training import adapters, network
 from moejax.work.context import Context
 from moejax.work.folder import Work

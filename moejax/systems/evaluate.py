@@ -16,7 +16,7 @@ from moejax.runtime.sharding import shard_batch
 from moejax.systems import registry, routing
 from moejax.systems.system import Opened, System
 from moejax.tasks import recognition
-from moejax.train.params import digest_of
+from moejax.train.params_file import digest_of
 from moejax.training import gate_inputs
 from moejax.types import Config
 from moejax.work.context import Context

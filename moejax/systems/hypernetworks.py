@@ -13,7 +13,7 @@ from moejax.runtime.files import read_json
 from moejax.systems.system import Kind, Network, Opened, System
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.training import gate_inputs, hyper, network
 from moejax.work.context import Context
 from moejax.work.folder import Work

@@ -17,7 +17,7 @@ from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu
 from moejax.tasks import translation
 from moejax.text.tokenizer import Tokenizer
-from moejax.train.params import save_params
+from moejax.train.params_file import save_params
 from moejax.training import fitting
 from moejax.types import Config
 from moejax.work import fields

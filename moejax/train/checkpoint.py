@@ -33,7 +33,7 @@ from jax.experimental import multihost_utils
 from moejax.errors import BadValue, NotThere, NotWritten
 from moejax.runtime import faults
 from moejax.runtime.sharding import path_string
-from moejax.train.params import barrier, flat_state, is_key
+from moejax.train.params_file import barrier, flat_state, is_key
 
 MANIFEST = "manifest.json"
 BEST = "best.json"

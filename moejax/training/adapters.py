@@ -17,7 +17,7 @@ from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
-from moejax.train.params import save_params
+from moejax.train.params_file import save_params
 from moejax.training import encoder_states, fitting, gate_inputs, network
 from moejax.work.context import Context
 from moejax.work.fields import STEPS, Field

@@ -17,7 +17,7 @@ from moejax.tasks import asr, recognition
 from moejax.text import normalize
 from moejax.train import loop, optim
 from moejax.train.optim import SCHEDULES
-from moejax.train.params import digest_of, whole_array
+from moejax.train.params_file import digest_of, whole_array
 from moejax.train.state import init_state, make_step, place
 from moejax.training import gate_inputs
 from moejax.work.context import Context, key_of

@@ -22,7 +22,7 @@ from moejax.nn.hypernet import FORMS
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
-from moejax.train.params import save_params
+from moejax.train.params_file import save_params
 from moejax.training import fitting, gate_inputs, network
 from moejax.work.context import Context
 from moejax.work.fields import SHARE, SIZE, STEPS, Field

@@ -14,7 +14,7 @@ from moejax.errors import BadValue
 from moejax.nn import gates
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
-from moejax.train.params import save_params
+from moejax.train.params_file import save_params
 from moejax.training import encoder_states, fitting, gate_inputs, network, probe
 from moejax.training.load_monitor import LoadMonitor
 from moejax.work import fields

@@ -5,7 +5,7 @@ import numpy as np
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.tasks import asr
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.training import gate_inputs
 from moejax.work.context import Context
 

@@ -14,7 +14,7 @@ import table
 from table import Row
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, params, state
+from moejax.train import checkpoint, state
 
 RESTORED = 20  # one try in so many goes on to read the arrays; all others end with the step that was chosen
 STEPS = (2, 4, 6, 8)
@@ -85,7 +85,7 @@ def _save(folder):
     with contextlib.closing(checkpoint.Checkpointer(folder, keep=len(STEPS))) as io:
         for step in STEPS:
             now = jax.tree.map(lambda leaf: leaf * 1.5 if leaf.dtype == np.float32 else leaf, now)
-            saved[step] = {path: np.array(leaf) for path, leaf in params.flat_state(now).items()}
+            saved[step] = {path: np.array(leaf) for path, leaf in params_file.flat_state(now).items()}
             io.save(step, now, {"batch": step}, {"identity": {}})
     return now, saved
 
@@ -107,7 +107,7 @@ def _look(work, template, want, saved):
             found = io.newest_verified()
             return None if found == want else f"step {found} instead of {want}"
         found, data, _ = io.restore_latest(template)
-    flat = params.flat_state(found)
+    flat = params_file.flat_state(found)
     if data != {"batch": want} or any(not job.same_bits(flat[path], saved[want][path]) for path in saved[want]):
         return f"restored {data}, not the bits of {want}"
     return None

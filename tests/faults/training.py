@@ -17,7 +17,7 @@ import numpy as np
 import toy
 
 from moejax.runtime import files, processes, sharding, stopping, watchdog
-from moejax.train import checkpoint, loop, metrics, optim, params, state
+from moejax.train import checkpoint, loop, metrics, optim, state
 
 STEPS, EVERY = 24, 4
 PAUSE = 0.02  # seconds that a batch takes, or what FAULTS_PAUSE says
@@ -80,9 +80,9 @@ def _train(folder):
         step,
         loop.Batches(Batches(mesh, order), lambda batch: sharding.shard_batch(batch, mesh)),
         loop.Cadence(STEPS, checkpoint_every=EVERY, log_every=1),
-        loop.Home(folder, "train", {"base": params.digest_of(frozen)}, progress=False),
+        loop.Home(folder, "train", {"base": params_file.digest_of(frozen)}, progress=False),
     )
-    params.save_params(folder / "params.safetensors", last.params)
+    params_file.save_params(folder / "params.safetensors", last.params)
 
 
 def recorded(folder: Path) -> int:

@@ -22,7 +22,7 @@ from moejax.ops.audio import log_mel
 from moejax.runtime.files import read_json
 from moejax.systems import controls
 from moejax.tasks import asr
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.work.folder import Work, digest
 
 PLAIN = ("base", "lora", "lora_total", "lora_clear", "lora_breathy", "lora_merged")

@@ -17,7 +17,7 @@ from moejax.report import study as report_study
 from moejax.runtime.files import read_json
 from moejax.score import wer
 from moejax.systems import registry
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.work.folder import Work
 
 SHARED = ("describe", "base", "embed", "cluster")

@@ -33,7 +33,7 @@ from moejax.nn.whisper import Whisper, WhisperConfig, sinusoids
 from moejax.systems import registry
 from moejax.tasks import asr, recognition
 from moejax.text.tokenizer import Tokenizer
-from moejax.train.params import load_params, save_params
+from moejax.train.params_file import load_params, save_params
 from moejax.types import Route
 
 # Four libraries that warn of each other; moejax itself is held to no warnings by the rest of the suite.

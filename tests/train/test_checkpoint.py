@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, optim, params, state
+from moejax.train import checkpoint, optim, state
 
 
 def fresh(mesh, seed=0):
@@ -26,7 +26,7 @@ def single():
 
 
 def flat(tree):
-    return {path: np.array(leaf) for path, leaf in params.flat_state(tree).items()}
+    return {path: np.array(leaf) for path, leaf in params_file.flat_state(tree).items()}
 
 
 def equal(a, b):
@@ -195,31 +195,31 @@ def test_params_file_gives_back_tree_bits_and_types(tmp_path):
     mesh = sharding.make_mesh({"data": 8})
     cut = jax.device_put(jnp.arange(16.0), NamedSharding(mesh, P("data")))
     params = {"expert": {"0": {"A": cut}, "1": {"A": jnp.ones((2, 2), jnp.bfloat16).T}}, "gate": {"n": np.int32(3)}}
-    params.save_params(tmp_path / "a" / "params.safetensors", params, {"k": [1]})
-    back, meta = params.load_params(tmp_path / "a" / "params.safetensors")
+    params_file.save_params(tmp_path / "a" / "params.safetensors", params, {"k": [1]})
+    back, meta = params_file.load_params(tmp_path / "a" / "params.safetensors")
     assert jax.tree.structure(back) == jax.tree.structure(params) and meta == {"k": [1]}
     assert jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b) and a.dtype == b.dtype, back, params))
 
 
 def test_params_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "params.safetensors"
-    params.save_params(path, {"a": np.ones(2)})
+    params_file.save_params(path, {"a": np.ones(2)})
 
     def fail(*args):
         raise OSError("disk full")
 
     monkeypatch.setattr(checkpoint.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        params.save_params(path, {"a": np.zeros(2)})
-    assert params.load_params(path)[0]["a"][0] == 1
+        params_file.save_params(path, {"a": np.zeros(2)})
+    assert params_file.load_params(path)[0]["a"][0] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["params.safetensors"]
 
 
 def test_params_file_missing_or_cut_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no\.safetensors"):
-        params.load_params(tmp_path / "no.safetensors")
+        params_file.load_params(tmp_path / "no.safetensors")
     path = tmp_path / "cut.safetensors"
-    params.save_params(path, {"a": np.ones(200)})
+    params_file.save_params(path, {"a": np.ones(200)})
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"cut\.safetensors"):
-        params.load_params(path)
+        params_file.load_params(path)

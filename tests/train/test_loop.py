@@ -15,7 +15,7 @@ import toy
 
 from moejax.errors import EXIT_PREEMPTED
 from moejax.runtime import sharding
-from moejax.train import checkpoint, loop, metrics, optim, params, state
+from moejax.train import checkpoint, loop, metrics, optim, state
 
 HERE = Path(__file__).parent
 STEPS = 8
@@ -54,7 +54,7 @@ def outcome(folder):
     records = metrics.read(folder / "metrics.jsonl")
     for record in records:
         record.pop("seconds")
-    return params.load_params(folder / "last.safetensors")[0], json.dumps(records)
+    return params_file.load_params(folder / "last.safetensors")[0], json.dumps(records)
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_run_of_broken_batches_ends_and_names_utterances_and_the_last_good_step(
     with contextlib.closing(checkpoint.Checkpointer(tmp_path / "checkpoints")) as io:
         found, _, _ = io.restore_latest(parts()["state"])
     assert int(found.step) == 4 and int(found.skipped) == 2
-    assert all(np.isfinite(leaf).all() for leaf in params.flat_state(found).values())
+    assert all(np.isfinite(leaf).all() for leaf in params_file.flat_state(found).values())
 
 
 def test_broken_parameters_are_no_start(tmp_path):

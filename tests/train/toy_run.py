@@ -19,7 +19,7 @@ import tensorboardX  # noqa: F401  (imported by the first log otherwise: once pe
 import toy
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, loop, optim, params, state
+from moejax.train import checkpoint, loop, optim, state
 
 
 def main(directory, steps, kill_at):
@@ -54,8 +54,8 @@ def main(directory, steps, kill_at):
         )
     except loop.Preempted as stop:
         sys.exit(stop.exit_code)
-    flat = {path.replace("/", "."): array for path, array in params.flat_state(last).items()}
-    params.save_params(Path(directory) / "last.safetensors", flat)
+    flat = {path.replace("/", "."): array for path, array in params_file.flat_state(last).items()}
+    params_file.save_params(Path(directory) / "last.safetensors", flat)
 
 
 def serve():

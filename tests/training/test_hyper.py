@@ -10,7 +10,7 @@ from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.runtime.files import read_json
 from moejax.systems import registry
-from moejax.train.params import load_params
+from moejax.train.params_file import load_params
 from moejax.training import gate_inputs, hyper
 from moejax.work.folder import Work
 
