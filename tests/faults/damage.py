@@ -14,7 +14,7 @@ import table
 from table import Row
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, state
+from moejax.train import checkpoint, params_file, state
 
 RESTORED = 20  # one try in so many goes on to read the arrays; all others end with the step that was chosen
 STEPS = (2, 4, 6, 8)

@@ -17,7 +17,7 @@ import numpy as np
 import toy
 
 from moejax.runtime import files, processes, sharding, stopping, watchdog
-from moejax.train import checkpoint, loop, metrics, optim, state
+from moejax.train import checkpoint, loop, metrics, optim, params_file, state
 
 STEPS, EVERY = 24, 4
 PAUSE = 0.02  # seconds that a batch takes, or what FAULTS_PAUSE says

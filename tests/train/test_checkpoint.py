@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, optim, state
+from moejax.train import checkpoint, optim, params_file, state
 
 
 def fresh(mesh, seed=0):

@@ -15,7 +15,7 @@ import toy
 
 from moejax.errors import EXIT_PREEMPTED
 from moejax.runtime import sharding
-from moejax.train import checkpoint, loop, metrics, optim, state
+from moejax.train import checkpoint, loop, metrics, optim, params_file, state
 
 HERE = Path(__file__).parent
 STEPS = 8

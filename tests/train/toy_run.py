@@ -19,7 +19,7 @@ import tensorboardX  # noqa: F401  (imported by the first log otherwise: once pe
 import toy
 
 from moejax.runtime import sharding
-from moejax.train import checkpoint, loop, optim, state
+from moejax.train import checkpoint, loop, optim, params_file, state
 
 
 def main(directory, steps, kill_at):
