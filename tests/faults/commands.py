@@ -23,9 +23,7 @@ if "stages" in sys.argv:
     import matplotlib.pyplot  # noqa: F401
     import transformers.models.whisper  # noqa: F401
 
-    from moejax.job import graph
-
-    graph.stage_modules()
+    import moejax.job.stages  # noqa: F401
 
 
 def child(task, stderr):
