@@ -34,7 +34,7 @@ runtime.faults._pass runtime.files.write_npz runtime.sharding.mesh_sizes
 score.bleu._refuse_own_references score.bleu.score score.bootstrap._interval score.bootstrap.gaps
 score.bootstrap.resample score.tables.compare score.wer._count score.wer.clipped
 speech.phonology.apply
-tasks.asr._encoder tasks.asr.make_logits tasks.asr.make_loss
+tasks.asr.make_loss tasks.recognition._encoder tasks.recognition.make_logits
 text.writers.timestamp
 train.checkpoint.Checkpointer train.params_file.flat_state train.params_file.save_params train.metrics.MetricLog
 train.metrics.exact train.optim.scale_by_group train.state._groups train.state.train_step
