@@ -9,28 +9,28 @@ import pytest
 import tiny_job
 
 import moejax
-from moejax.__main__ import command
+from moejax.__main__ import guarded
 from moejax.job.opening import open_context
 from moejax.systems import registry
 from moejax.systems.system import ROLES, Kind, System
 
 
-def half_strength():
-    """The baseline of this test: `lora` with half its update, trained by nobody."""
+def exaggerated():
+    """The baseline of this test: `lora` with twenty times its update, trained by nobody."""
     plain = registry.KINDS[1]
 
     def known(work):
-        return [System("lora_half", "adapter", "adapters", meaning="lora, its update halved")]
+        return [System("lora_loud", "adapter", "adapters", meaning="lora, its update twenty times")]
 
     def opened(context, system):
         lora = plain.open(context, next(s for s in plain.known(context.work) if s.name == "lora"))
         flat = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: 0.5 * leaf if path[-1].key == "B" else leaf, lora.network.params["expert"]
+            lambda path, leaf: 20.0 * leaf if path[-1].key == "B" else leaf, lora.network.params["expert"]
         )
         network = dataclasses.replace(lora.network, params={**lora.network.params, "expert": flat})
         return system.opened(network, lora.trainable)
 
-    return Kind(known, opened, names=("lora_half",))
+    return Kind(known, opened, names=("lora_loud",))
 
 
 @pytest.fixture
@@ -41,19 +41,21 @@ def job(tmp_path_factory, tmp_path):
 
 
 def test_a_new_baseline_is_one_entry(job, monkeypatch, capsys):
-    monkeypatch.setattr(registry, "KINDS", [*registry.KINDS, half_strength()])
-    moejax.run(tiny_job.config(evaluate__systems=("base", "lora", "lora_half")), "W", quiet=True)
+    monkeypatch.setattr(registry, "KINDS", [*registry.KINDS, exaggerated()])
+    moejax.run(tiny_job.config(evaluate__systems=("base", "lora", "lora_loud")), "W", quiet=True)
     with open("W/report/table.csv", encoding="utf-8", newline="") as file:
         rows = {row["system"]: row for row in csv.DictReader(file) if row["group"] == "all"}
-    assert list(rows) == ["base", "lora", "lora_half"] and rows["lora_half"]["wer"] != rows["lora"]["wer"]
-    assert "lora_half" in (job / "W/report/report.html").read_text(encoding="utf-8")
-    table = moejax.evaluate("W", systems=["lora_half"])
-    assert float(rows["lora_half"]["wer"]) == pytest.approx(table.row("lora_half")["wer"])
+    assert list(rows) == ["base", "lora", "lora_loud"]
+    said = {name: tiny_job.records(job / f"W/evaluate/{name}.jsonl") for name in ("lora", "lora_loud")}
+    assert [r["hypothesis"] for r in said["lora"]] != [r["hypothesis"] for r in said["lora_loud"]]
+    assert "lora_loud" in (job / "W/report/report.html").read_text(encoding="utf-8")
+    table = moejax.evaluate("W", systems=["lora_loud"])
+    assert float(rows["lora_loud"]["wer"]) == pytest.approx(table.row("lora_loud")["wer"])
     capsys.readouterr()
     wave = next((job / "corpus" / "wav").glob("*.wav"))
-    assert command(["transcribe", str(wave), "--model", "W", "--system", "lora_half"]) == 0
-    assert capsys.readouterr().out.strip() == moejax.load("W", system="lora_half").transcribe(wave).text
-    assert command(["export", "--workdir", "W", "--to", "peft", "--system", "lora_half", "--output", "out"]) == 0
+    assert guarded(["transcribe", str(wave), "--model", "W", "--system", "lora_loud"]) == 0
+    assert capsys.readouterr().out.strip() == moejax.load("W", system="lora_loud").transcribe(wave).text
+    assert guarded(["export", "--workdir", "W", "--to", "peft", "--system", "lora_loud", "--output", "out"]) == 0
 
 
 def test_every_record_says_what_consumers_ask(job):

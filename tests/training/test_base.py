@@ -50,7 +50,7 @@ def said(work) -> list[str]:
 def test_a_relative_folder_is_relative_to_where_the_command_runs(place, monkeypatch):
     moejax.run(used(), "W", "base", quiet=True)
     monkeypatch.chdir("/")
-    assert opening.open_context(place / "W").base[0].d_model == 32
+    assert opening.open_context(place / "W").base.config.d_model == 32
     assert read_json(place / "W" / "base" / "model.json")["path"] == str(place / "weights")
     monkeypatch.setenv("HOME", str(place))
     assert base.pretrained(configs.resolve(used(model__pretrained="~/weights"))) == str(place / "weights")

@@ -22,13 +22,12 @@ def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypat
     plan = BatchPlan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
     seen = []
 
-    def fit(*, state, loader, **_):
-        seen.append(next(loader))
+    def fit(state, frozen, step_fn, batches, *_, **__):
+        seen.append(next(batches.source))
         return state
 
     monkeypatch.setattr(fitting, "process_shard", lambda mesh: (part, 2))
     monkeypatch.setattr(fitting.loop, "fit", fit)
-    fitting.train(
-        corpus, "s", lambda *_: None, params, ("expert",), cfg.s, plan=plan, fetch=lambda bucket, rows: rows.tolist()
-    )
+    training = fitting.Training("s", lambda *_: None, ("expert",), cfg.s, plan, lambda bucket, rows: rows.tolist())
+    fitting.train(corpus, training, params)
     assert seen == [plan[0][1][4 * part : 4 * part + 4].tolist()]

@@ -1,5 +1,7 @@
 """Hypernetworks in a job: what they train on, what their views are, and what becomes of them after it."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_job
@@ -52,8 +54,9 @@ def job(tmp_path_factory):
 
     def listening(context, rows, *arguments, **options):
         made = collate(context, rows, *arguments, **options)
-        audio = made.audio
-        made.audio = lambda index: (heard.add(int(rows[index])), audio(index))[1]
+        audio = made.of.audio
+        noted = lambda index: (heard.add(int(rows[index])), audio(index))[1]  # noqa: E731 - one line, used once
+        made.of = dataclasses.replace(made.of, audio=noted)
         return made
 
     with pytest.MonkeyPatch.context() as patch, tiny_job.quick():

@@ -9,8 +9,10 @@ from ml_collections import ConfigDict
 
 from moejax.nn import functional
 from moejax.train import metrics
+from moejax.train.params_file import load_params
 from moejax.training import fitting
 from moejax.training import mixture as training
+from moejax.training.load_monitor import load_table
 from moejax.work import fields
 from moejax.work import sections as shared
 from moejax.work.folder import Work
@@ -27,17 +29,17 @@ def context(tmp_path):
     cfg = ConfigDict({"seed": 0, "runtime": runtime, "mixture": fields.defaults(shared.MIXTURE), **sections})
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
     manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
+    corpus = types.SimpleNamespace(
+        samples=made.of.samples, cohorts=["A", "B", "C"], manifest=manifest, rows=lambda *_: np.arange(16)
+    )
     return types.SimpleNamespace(
         cfg=cfg,
         work=Work(tmp_path, quiet=True),
+        corpus=corpus,
         mesh=tiny.single(),
         multiple=1,
-        samples=made.samples,
         buckets=(tiny.BUCKET,),
-        cohorts=["A", "B", "C"],
-        manifest=manifest,
-        rows=lambda *_: np.arange(16),
-        collator=lambda *_: made,
+        collator=lambda *_, **__: made,
     )
 
 
@@ -57,12 +59,12 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(context, m
     context.cfg.joint.update({"balance": 0.0, "z": 0.0, "temperature": 4.0, "temperature_steps": 1})
     monkeypatch.setattr(training, "Context", lambda cfg, work, **_: context)
     opened = (graphdef, params, mixture, {"prior": [0.25] * 4})
-    monkeypatch.setattr(training.mixtures, "with_gate", lambda *_: opened)
-    monkeypatch.setattr(training.mixtures, "gate_inputs", lambda context, rows: None)
-    monkeypatch.setattr(training.states, "opened", lambda context: None)
+    monkeypatch.setattr(training.network, "with_gate", lambda *_: opened)
+    monkeypatch.setattr(training.gate_inputs, "embeddings_of", lambda context, rows: None)
+    monkeypatch.setattr(training.encoder_states, "opened", lambda context: None)
     before = {group: {p: np.array(x) for p, x in functional.paths(params[group]).items()} for group in params}
     summary = getattr(training, stage)(context.cfg, context.work)
-    saved, _ = training.mixtures.load_params(context.work.path(stage, "params.safetensors"))
+    saved, _ = load_params(context.work.path(stage, "params.safetensors"))
     assert set(saved) == {"expert", "gate"}
     for group in saved:
         for path, leaf in functional.paths(saved[group]).items():
@@ -78,7 +80,7 @@ def test_a_stage_moves_its_groups_every_leaf_of_them_and_nothing_else(context, m
 
 
 def test_load_table_shows_each_cohort_in_percent():
-    text = training.load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5], [0.9, 0.1])
+    text = load_table(np.array([[3.0, 0.0], [1.0, 4.0]]), ["A", "B"], [0.5, 0.5], [0.9, 0.1])
     rows = [line.split() for line in text.splitlines()]
     assert rows[1][2:] == ["75.0", "0.0", "37.5", "50.0", "90.0"]
     assert rows[2][2:] == ["25.0", "100.0", "62.5", "50.0", "10.0"]
