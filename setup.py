@@ -39,7 +39,8 @@ REQUIRES = [
 EXTRAS = {
     # GPL speech synthesiser, loaded in its own process only; exact, because its voices are data
     "quickstart": ["espeakng-loader==0.2.4"],
-    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16"],  # av: m4a and webm are tested too
+    # av: m4a and webm are tested too; basedpyright: a pyright that brings its own node, and 1.40 found no error here
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"],
     "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
     "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only
     # Other engines for `moejax bench --peers`, each in a process of its own; imported in bench/peers only

@@ -3,8 +3,9 @@ import pytest
 
 from moejax.cohorts import agreement, clustering
 from moejax.cohorts.assignment import apply_noise, fit_posterior
-from moejax.cohorts.clustering import METHODS, NOISE_POLICIES, fit_clusters, speaker_means
+from moejax.cohorts.clustering import METHODS, fit_clusters, speaker_means
 from moejax.cohorts.matching import match_experts
+from moejax.cohorts.names import NOISE_POLICIES
 from moejax.cohorts.projection import fit_discriminant, fit_pca
 
 

@@ -113,7 +113,7 @@ def test_only_evaluate_and_what_follows_depend_on_the_stage_and_nothing_where_it
 
 def test_views_are_the_same_network_on_other_conditions(context):
     own, enrolled, mean = (
-        registry.open_system(context, f"hyper_AB{view}") for view in ("", "_enrolled", "_mean_condition")
+        registry.open_system(context, f"hyper_AB{view}").network for view in ("", "_enrolled", "_mean_condition")
     )
     for other in (enrolled, mean):
         flat = functional.paths(other.params)
@@ -164,7 +164,7 @@ def test_an_enrolled_recognizer_reads_by_the_voice_and_not_by_the_window(job, wo
 
 def test_a_recognizer_enrolls_for_the_mixture_too_and_refuses_where_no_voice_matters(work, context):
     wave = context.corpus.audio[0]
-    assert moejax.load(work.root, "moe").enroll([wave]).logits_E.shape == (3,)
+    assert moejax.load(work.root, "moe").enroll([wave]).network.logits_NE.shape == (1, 3)
     with pytest.raises(ValueError, match="treats everybody alike"):
         moejax.load(work.root, "lora_AB").enroll([wave])
     with pytest.raises(ValueError, match="nothing can be heard in the 1 recordings"):
