@@ -34,6 +34,7 @@ def executed(notebook: Path, folder: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.job
 def test_first_steps(tmp_path):
     pytest.importorskip("espeakng_loader", reason="the synthesiser is not installed: pip install '.[quickstart]'")
     found = executed(ROOT / "examples" / "first_steps.ipynb", tmp_path)
