@@ -27,6 +27,8 @@ def pytest_configure(config):
     for line in ALLOWED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # These networks are smaller than their compilation, and the tests compile a thousand programs.
+    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut

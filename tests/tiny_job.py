@@ -167,13 +167,13 @@ def records(path: Path) -> list[dict]:
 def quick():
     """One of the pretend devices, and programs compiled with few optimizations: these networks are smaller than their
     compilation."""
-    make_mesh = sharding.make_mesh
+    make_mesh, before = sharding.make_mesh, jax.config.jax_disable_most_optimizations
     sharding.make_mesh = functools.partial(make_mesh, devices=jax.devices()[:1])
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield
     finally:
-        jax.config.update("jax_disable_most_optimizations", False)
+        jax.config.update("jax_disable_most_optimizations", before)
         sharding.make_mesh = make_mesh
 
 

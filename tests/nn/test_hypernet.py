@@ -22,13 +22,6 @@ KINDS = {
 ROW = asr.Row()
 
 
-@pytest.fixture(autouse=True)
-def quick():
-    jax.config.update("jax_disable_most_optimizations", True)  # compiling costs more than running
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @functools.cache
 def fresh(kind):
     return asr.init(hypernetwork.build(tiny.CONFIG, KINDS[kind], *PROJECTION))

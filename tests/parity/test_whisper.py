@@ -11,7 +11,7 @@ import tiny_model
 import torch
 import transformers
 
-from moejax.convert import hf_whisper
+from moejax.convert import hf_settings, hf_whisper
 from moejax.decode.greedy import greedy
 from moejax.nn import functional
 from moejax.nn.variables import Init
@@ -200,7 +200,7 @@ def test_published_sizes_build(name):
     """
     config = SIZES[name]
     params = abstract(config)[1]
-    fields = {theirs: getattr(config, mine) for mine, theirs in hf_whisper._FIELDS.items()}
+    fields = {theirs: getattr(config, mine) for mine, theirs in hf_settings.FIELDS.items()}
     with torch.device("meta"):
         theirs = transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**fields))
     shapes = {key: tuple(value.shape) for key, value in theirs.state_dict().items() if key != "proj_out.weight"}
