@@ -32,3 +32,12 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of these folders have their folder's mark; those that run whole jobs say so themselves."""
+    here = Path(__file__).parent
+    for item in items:
+        folder = item.path.relative_to(here).parts[0]
+        if folder in ("faults", "parity"):
+            item.add_marker(folder)

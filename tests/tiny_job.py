@@ -167,7 +167,7 @@ def records(path: Path) -> list[dict]:
 def quick():
     """One of the pretend devices, and programs compiled with few optimizations: these networks are smaller than their
     compilation."""
-    make_mesh, before = sharding.make_mesh, jax.config.jax_disable_most_optimizations
+    make_mesh, before = sharding.make_mesh, jax.config.read("jax_disable_most_optimizations")
     sharding.make_mesh = functools.partial(make_mesh, devices=jax.devices()[:1])
     jax.config.update("jax_disable_most_optimizations", True)
     try:

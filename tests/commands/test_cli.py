@@ -27,6 +27,8 @@ from moejax.runtime.files import read_json
 from moejax.speech import espeak
 from moejax.training import describe
 
+pytestmark = pytest.mark.job
+
 ROOT = Path(__file__).parent.parent.parent
 
 

@@ -21,6 +21,8 @@ from moejax.commands import inputs, progress, transcribe_options, tree
 from moejax.job import opening
 from moejax.text import writers
 
+pytestmark = pytest.mark.job
+
 ROOT = Path(__file__).parent.parent.parent
 ONCE = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
 OPTIONS = {"temperature": (0.0,), "guards": "none", "language": "en"}

@@ -23,6 +23,8 @@ from moejax.systems import registry
 from moejax.training import gate_inputs, network
 from moejax.types import Route
 
+pytestmark = pytest.mark.job
+
 TOKENS = np.array([[1, 5, 9, 2]], np.int32)
 EXPERTS = 3
 SPEAKERS = [speaker for names in tiny_job.SPEAKERS.values() for speaker in names]

@@ -25,6 +25,8 @@ from moejax.tasks import asr
 from moejax.train.params_file import load_params
 from moejax.work.folder import Work, digest
 
+pytestmark = pytest.mark.job
+
 PLAIN = ("base", "lora", "lora_total", "lora_clear", "lora_breathy", "lora_merged")
 MIXED = ("moe_frozen", "moe", *controls.CONTROLS)
 SPEAKERS = [name for names in tiny_job.SPEAKERS.values() for name in names]

@@ -20,6 +20,8 @@ from moejax.systems import registry
 from moejax.train.params_file import load_params
 from moejax.work.folder import Work
 
+pytestmark = pytest.mark.job
+
 SHARED = ("describe", "base", "embed", "cluster")
 VARIANTS = {
     "no_balance": {"joint": {"balance": 0.0}},

@@ -12,6 +12,8 @@ from moejax.score import wer
 from moejax.systems import evaluate, registry
 from moejax.train import metrics
 
+pytestmark = pytest.mark.job
+
 SYSTEMS = ("base", "lora", "moe", "moe_enrolled", "moe_random_gate", "moe_shuffled_gate")
 
 

@@ -14,6 +14,8 @@ from moejax.job.opening import open_context
 from moejax.systems import registry
 from moejax.systems.system import ROLES, Kind, System
 
+pytestmark = pytest.mark.job
+
 
 def exaggerated():
     """The baseline of this test: `lora` with twenty times its update, trained by nobody."""

@@ -20,6 +20,8 @@ from moejax.runtime.files import read_json
 from moejax.training import base
 from moejax.work.folder import Work
 
+pytestmark = pytest.mark.job
+
 
 @pytest.fixture(autouse=True)
 def quick():

@@ -11,6 +11,8 @@ from moejax.job.opening import open_context
 from moejax.tasks import asr
 from moejax.training import encoder_states, network
 
+pytestmark = pytest.mark.job
+
 DECODER = ("decoder/layers/*/fc?",)
 
 

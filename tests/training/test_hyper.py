@@ -16,6 +16,8 @@ from moejax.train.params_file import load_params
 from moejax.training import gate_inputs, hyper
 from moejax.work.folder import Work
 
+pytestmark = pytest.mark.job
+
 CHANGES = {
     "hyper__systems": ("hyper_AB", "moe_hyper_AB", "lora_AB"),
     "hyper__cohorts": ("clear",),

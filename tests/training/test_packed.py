@@ -18,6 +18,8 @@ from moejax.runtime.files import read_json
 from moejax.text.tokenizer import Tokenizer
 from moejax.training import packed
 
+pytestmark = pytest.mark.job
+
 SIZES = dict(
     d_model=16,
     encoder_layers=1,

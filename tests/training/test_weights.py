@@ -13,6 +13,8 @@ from moejax.job import graph, opening
 from moejax.job.config import resolve
 from moejax.ops.int8 import Int8Matrix
 
+pytestmark = pytest.mark.job
+
 
 def inputs(stage, **changes):
     needs = graph.STAGES[stage].needs
