@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax.audio import read as audio_io
 from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
-from moejax.convert import hf_whisper, openai_whisper, peft_lora
+from moejax.convert import openai_whisper, peft_lora, whisper_folder
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
@@ -74,10 +74,10 @@ def load(
         tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
         params = _adapted(params, config, adapters, route)
         return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
-    config, params = hf_whisper.load(place)
+    config, params = whisper_folder.load(place)
     params = _adapted(params, config, adapters, route)
-    writes_times = hf_whisper.settings(place).get("timestamps", True)
-    heads, tokenizer = hf_whisper.alignment_heads(place), Tokenizer.from_hf_folder(place)
+    writes_times = whisper_folder.settings(place).get("timestamps", True)
+    heads, tokenizer = whisper_folder.alignment_heads(place), Tokenizer.from_hf_folder(place)
     return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
 
 
@@ -92,7 +92,8 @@ def _adapted(params, config, adapters, route):
 
 
 _NEITHER = (
-    "neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json) nor an OpenAI checkpoint (.pt)"
+    "neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json) nor a faster-whisper folder "
+    "(model.bin) nor an OpenAI checkpoint (.pt)"
 )
 
 

@@ -67,7 +67,7 @@ def load_config(folder: str | pathlib.Path) -> WhisperConfig:
         raise BadValue(f"{folder / 'config.json'}: no {', '.join(missing)}")
     ours = settings(folder)
     sizes = {name: raw[theirs] for name, theirs in hf_settings.FIELDS.items()}
-    hop = _load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
+    hop = load_hop(folder, sizes["num_mel_bins"], ours.get("hop"))
     try:
         return WhisperConfig(**sizes, hop=hop, mask_padding=bool(ours.get("mask_padding", False)))
     except ValueError as error:
@@ -272,7 +272,7 @@ def check_keys(folder: str | pathlib.Path, shapes: dict[str, tuple], places: dic
         raise BadValue(f"{folder}: weights have the wrong shape: {_some(wrong)}")
 
 
-def _load_hop(folder, mels, ours):
+def load_hop(folder: pathlib.Path, mels: int, ours: int | None) -> int:
     """Mel hop in samples; refuses features that `ops.audio.log_mel` does not compute."""
     features = {}
     if (folder / "preprocessor_config.json").is_file():

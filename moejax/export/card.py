@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moejax.convert import hf_whisper
+from moejax.convert import whisper_folder
 from moejax.runtime.files import read_json
 from moejax.score.tables import pipe
 from moejax.work.context import Context
@@ -49,7 +49,7 @@ model.base_model.set_adapter(["expert", "shared"])"""
 def card(context: Context, part, to: str, dtype: str, quantization: str | None) -> str:
     """README.md of one exported folder."""
     title = f"{context.cfg.name}: {part.name} for {LIBRARY[to]}"
-    config = hf_whisper.load_config(context.base.folder)
+    config = whisper_folder.load_config(context.base.folder)
     sections = [
         _front(context, to),
         f"# {title}\n\nExported by moejax: {part.meaning}.",

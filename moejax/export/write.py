@@ -17,7 +17,7 @@ import re
 import shutil
 from pathlib import Path
 
-from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_lora
+from moejax.convert import ctranslate2_model, hf_whisper, openai_whisper, peft_lora, whisper_folder
 from moejax.convert.low_rank import merged
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.export import card, systems
@@ -75,7 +75,7 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
 
 
 def _check(context, order, system):
-    config = hf_whisper.load_config(context.base.folder)
+    config = whisper_folder.load_config(context.base.folder)
     if order.dtype not in hf_whisper.DTYPES:
         raise BadValue(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
     if order.to == "peft" and order.dtype != "float32":
@@ -105,8 +105,8 @@ def _parts(context, order, system, route):
 
 
 def _hf(context, part, order, folder):
-    config, params = hf_whisper.load(context.base.folder)
-    ours = hf_whisper.settings(context.base.folder)
+    config, params = whisper_folder.load(context.base.folder)
+    ours = whisper_folder.settings(context.base.folder)
     extra = {name: value for name, value in ours.items() if name not in ("hop", "mask_padding")}
     extra |= {"system": part.system, "route": part.weights, "meaning": part.meaning}
     hf_whisper.save(
@@ -129,7 +129,7 @@ def _generation(context, config):
 
 
 def _openai(context, part, order, folder):
-    config, params = hf_whisper.load(context.base.folder)
+    config, params = whisper_folder.load(context.base.folder)
     openai_whisper.save(
         folder / "model.pt", config, merged(params, part.adapter), tokenizer=context.base.tokenizer, dtype=order.dtype
     )
@@ -146,7 +146,7 @@ def _ctranslate2(context, part, order, folder):
 
 
 def _peft(context, part, order, folder):
-    config = hf_whisper.load_config(context.base.folder)
+    config = whisper_folder.load_config(context.base.folder)
     base = context.cfg.model.pretrained if Path(context.base.folder) == Path(context.cfg.model.pretrained) else ""
     peft_lora.save(
         folder, config, part.adapter, base=base or str(Path(context.base.folder).resolve()), stabilised=part.stabilised

@@ -5,7 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
-from moejax.convert import hf_whisper
+from moejax.convert import whisper_folder
 from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
@@ -82,7 +82,7 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
         "timestamps": timed,
         "language": context.cfg.data.language,
         "seed": context.cfg.seed,
-        "heads": hf_whisper.alignment_heads(context.base.folder),
+        "heads": whisper_folder.alignment_heads(context.base.folder),
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.convert import hf_whisper
+from moejax.convert import whisper_folder
 from moejax.errors import BadValue
 from moejax.nn import functional, quantize
 from moejax.runtime import sharding
@@ -48,7 +48,7 @@ def network(cfg):
     """`(WhisperConfig, where it came from)`: the pretrained folder's, or without one that of model.size."""
     folder = pretrained(cfg)
     if folder and Path(folder, "config.json").is_file():
-        return hf_whisper.load_config(folder), cfg.model.pretrained
+        return whisper_folder.load_config(folder), cfg.model.pretrained
     why = f"{cfg.model.pretrained} is not there, " if folder else ""
     return from_scratch(cfg), f"{why}sizes of {cfg.model.size}"
 

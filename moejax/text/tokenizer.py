@@ -28,6 +28,7 @@ SOT_PREV = "<|startofprev|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # one token; checkpoints before large-v3 use the second name
 TIMESTAMP_STEP = 0.02  # seconds
 
+_LISTS = ("vocabulary.json", "vocabulary.txt")  # all tokens in the order of their ids, of CTranslate2
 _ENGLISH_EOT = 50256  # the GPT-2 vocabulary of the .en models; the multilingual text vocabulary has one token more
 _MUSIC = "♩♪♫♬♭♮♯"
 _SYMBOLS = (
@@ -58,21 +59,24 @@ class Tokenizer:
 
     @classmethod
     def from_hf_folder(cls, path):
-        """Tokenizer of a Whisper folder: tokenizer.json, or the older vocab.json, merges.txt, added_tokens.json.
+        """Tokenizer of a Whisper folder: tokenizer.json, or the older vocab.json, merges.txt, added_tokens.json, or
+        CTranslate2's list of tokens, vocabulary.json or vocabulary.txt.
 
         Whether it is multilingual is read from tokenizer_config.json or generation_config.json where they say so, else
         it follows from the vocabulary (the English-only one is GPT-2's).
         """
         folder = pathlib.Path(path)
         if (folder / "tokenizer.json").is_file():
-            backend = _from_file(tokenizers.Tokenizer.from_file, folder / "tokenizer.json")
+            backend = _with_first_merge(_from_file(tokenizers.Tokenizer.from_file, folder / "tokenizer.json"))
         elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             model = _from_file(models.BPE.from_file, folder / "vocab.json", folder / "merges.txt")
             added = _read_json(folder / "added_tokens.json")
             places = {EOT: -1, **added}
             backend = _byte_level(model, sorted({EOT: model.token_to_id(EOT), **added}, key=places.__getitem__))
+        elif listed := [file for name in _LISTS if (file := folder / name).is_file()]:
+            backend = _from_tokens(listed[0])
         else:
-            raise NotThere(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
+            raise NotThere(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt, nor {' nor '.join(_LISTS)}")
         said = {**_read_json(folder / "generation_config.json"), **_read_json(folder / "tokenizer_config.json")}
         multilingual = said.get("is_multilingual", backend.token_to_id(EOT) != _ENGLISH_EOT)
         try:
@@ -265,6 +269,37 @@ def _byte_level(model, specials):
     backend.add_special_tokens([token for token in control if token.special])
     backend.add_tokens(times)
     return backend
+
+
+def _with_first_merge(backend):
+    """The tokenizer with the merge that makes its first token of two bytes.
+
+    tokenizer.json of published multilingual models lacks it (" t"), so that " the" is spelled in two tokens there,
+    which neither the reference nor the training of these models did.
+    """
+    first = backend.id_to_token(256)
+    if first is None or len(first) != 2 or [token.id for token in backend.model.tokenize(first)] == [256]:
+        return backend
+    whole = json.loads(backend.to_str())
+    merges = whole["model"]["merges"]
+    merges.insert(0, list(first) if not merges or isinstance(merges[0], list) else " ".join(first))
+    return tokenizers.Tokenizer.from_str(json.dumps(whole))
+
+
+def _from_tokens(path):
+    """A byte-level BPE tokenizer of a list of all its tokens, text first, whose ids are the ranks of its merges."""
+    raw = path.read_text(encoding="utf-8")
+    try:
+        tokens = json.loads(raw) if path.suffix == ".json" else raw.removesuffix("\n").split("\n")
+        eot = tokens.index(EOT)
+        bytes_of = {character: byte for byte, character in _byte_alphabet().items()}
+        ranks = {bytes(bytes_of[character] for character in token): id for id, token in enumerate(tokens[:eot])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadValue(f"{path}: no list of Whisper's tokens ({type(error).__name__}: {str(error)[:100]})") from error
+    if len(ranks) < eot or len(set(tokens)) < len(tokens):
+        raise BadValue(f"{path}: a token is there twice")
+    vocab, merges = _bpe_of_ranks(ranks)
+    return _byte_level(models.BPE(vocab=vocab, merges=merges), tokens[eot:])
 
 
 def _read_ranks(path):

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from moejax.convert import hf_whisper
+from moejax.convert import hf_whisper, whisper_folder
 from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.runtime import processes
@@ -87,7 +87,7 @@ def _full(context, rows) -> dict:
     """The whole network, trained as long as the adapters, from float32 weights. Its Adam needs two copies more."""
     cfg = context.cfg
     section = _section(cfg, FULL)
-    config, params = hf_whisper.load(context.base.folder)
+    config, params = whisper_folder.load(context.base.folder)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
     graphdef, params = asr.init(asr.build(config, seed=cfg.seed), params)
     loss_fn = asr.make_loss(graphdef, asr.Row(**fitting.row_options(section)))

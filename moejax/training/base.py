@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.convert import hf_whisper
+from moejax.convert import hf_whisper, whisper_folder
 from moejax.data.collate import Collator, Utterances
 from moejax.data.manifest import COLUMNS
 from moejax.data.pipeline import BatchPlan
@@ -51,7 +51,7 @@ SECTIONS = {
     "model": {
         "pretrained": Field(
             "",
-            'Hugging Face folder of a Whisper; "" trains a micro Whisper from scratch.\n'
+            "Folder of a Whisper, Hugging Face's or faster-whisper's; \"\" trains a micro Whisper from scratch.\n"
             "A relative path is relative to where the command runs.",
             location=True,
         ),
@@ -155,8 +155,9 @@ def content(folder) -> str:
 
 
 def _files(folder) -> list[Path]:
-    """What makes a Hugging Face folder a model: settings, vocabulary, weights."""
-    return sorted(path for path in Path(folder).iterdir() if path.suffix in (".json", ".txt", ".safetensors"))
+    """What makes a folder a model: settings, vocabulary, weights."""
+    kinds, weights = (".json", ".txt", ".safetensors"), whisper_folder.WEIGHTS
+    return sorted(path for path in Path(folder).iterdir() if path.suffix in kinds or path.name in weights)
 
 
 def run(cfg, work) -> dict:
@@ -164,14 +165,14 @@ def run(cfg, work) -> dict:
     context = Context(cfg, work)
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
-        config, _ = hf_whisper.load(published)
+        config, _ = whisper_folder.load(published)
         write_json(work.path("base", "model.json"), {"path": published})
         return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
     rows = context.corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in context.corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
     if cfg.model.pretrained:
-        config, params = hf_whisper.load(published)
+        config, params = whisper_folder.load(published)
         tokenizer = Tokenizer.from_hf_folder(published)
     else:
         # The sample of all training texts decides the vocabulary: later stages must be able to write every word of
@@ -209,8 +210,8 @@ def generation(folder, config) -> dict:
     """What a folder says about generation, and a model made from it should say too: suppressed tokens, alignment heads
     (of a published checkpoint older than that entry: those of its size).
     """
-    heads = None if hf_whisper.settings(folder) else alignment_heads.of_size(config)
-    return ({"alignment_heads": heads} if heads else {}) | hf_whisper.generation(folder)
+    heads = None if whisper_folder.settings(folder) else alignment_heads.of_size(config)
+    return ({"alignment_heads": heads} if heads else {}) | whisper_folder.generation(folder)
 
 
 def from_scratch(cfg) -> whisper.WhisperConfig:

@@ -9,7 +9,7 @@ import numpy as np
 
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.convert import hf_whisper
+from moejax.convert import whisper_folder
 from moejax.data.collate import Collator, Utterances
 from moejax.data.manifest import Manifest
 from moejax.errors import BadValue
@@ -88,7 +88,7 @@ class Base:
 
     def network(self, folder):
         """`(WhisperConfig, params)` of another Hugging Face folder, in the same types."""
-        config, params = hf_whisper.load(folder, dtype="float32" if self._weights else self._dtype)
+        config, params = whisper_folder.load(folder, dtype="float32" if self._weights else self._dtype)
         return dataclasses.replace(config, dtype=self._dtype), quantize(params, self._weights, others=self._dtype)
 
 

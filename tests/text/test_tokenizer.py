@@ -196,3 +196,15 @@ def test_languages_are_known_by_code_and_by_name():
         assert languages.code_of(name) == code
     assert languages.code_of("Klingon") == "Klingon"
     assert set(languages.CODES.values()) <= set(languages.NAMES)
+
+
+def test_a_published_file_without_its_first_merge_is_mended(tmp_path):
+    """Of published multilingual models: " t" is made by no merge there, and " the" by none that needs it."""
+    made = Tokenizer.train(["the cat, the hat, that there then"] * 4, 600)
+    made.save(tmp_path)
+    whole = json.loads((tmp_path / "tokenizer.json").read_text())
+    del whole["model"]["merges"][0]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    found = Tokenizer.from_hf_folder(tmp_path)
+    for text in ("the cat", "that hat then", "  there"):
+        assert found.encode(text) == made.encode(text) and found.decode(found.encode(text)) == text.strip()
