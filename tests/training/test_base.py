@@ -5,16 +5,18 @@ import os
 import re
 import shutil
 
+import ctranslate2_writer
 import numpy as np
 import pytest
 import safetensors.numpy
 import soundfile
 import tiny_job
+import tiny_model
 
 import moejax
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.job import config as configs
-from moejax.job import opening
+from moejax.job import opening, plan
 from moejax.nn.whisper import SIZES
 from moejax.runtime.files import read_json
 from moejax.training import base
@@ -99,6 +101,26 @@ def test_heads_of_a_published_size_are_given_to_published_folders_only(place):
     (place / "weights" / "config.json").write_text(json.dumps(config))
     assert base.generation(place / "weights", whisper)["alignment_heads"] == PUBLISHED["tiny"]
     assert "alignment_heads" not in base.generation(place / "weights", SIZES["micro"])
+
+
+def test_a_faster_whisper_folder_is_a_base(place):
+    tokenizer = tiny_model.tokenizer(True)
+    made, params = tiny_model.make(vocab_size=tokenizer.vocab_size)
+    ctranslate2_writer.write(place / "ct2", made, params, tokenizer, kind="float32", vocabulary="vocabulary.txt")
+    config = configs.resolve(used(model__pretrained="ct2", model__buckets=(30.0,)))
+    work = moejax.run(config, "W", "base", quiet=True)
+    context = opening.open_context(place / "W")
+    assert plan.network(config)[0] == context.base.config == made
+    assert context.base.tokenizer.encode("the cat") == tokenizer.encode("the cat")
+    np.testing.assert_array_equal(
+        context.base.params["backbone"]["decoder"]["embed"], params["backbone"]["decoder"]["embed"]
+    )
+    wanted = {"alignment_heads": [[0, 1]], "suppress_tokens": [1, 2]}
+    assert base.generation(place / "ct2", made) == wanted
+    (place / "ct2" / "model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="model.bin: is empty"):
+        moejax.run(config, "W", "base", quiet=True)
+    assert "(changed: input " in said(work)[-1]
 
 
 def test_a_recording_longer_than_the_last_bucket_is_named(place):
