@@ -25,7 +25,7 @@ from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.nn.whisper import WhisperConfig
-from moejax.runtime import allocator
+from moejax.runtime import allocator, compilation
 from moejax.systems.system import Network, Opened, System
 from moejax.tasks import asr, recognition
 from moejax.text import languages
@@ -57,6 +57,7 @@ def load(
     Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
     """
     allocator.keep_pages()  # before JAX starts its threads, so that they share what one of them has freed
+    compilation.keep_programs()
     place = Path(path).expanduser()
     if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
         if adapters:

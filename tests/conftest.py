@@ -9,10 +9,10 @@ if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # before jax is imported, or
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+CACHE = Path(__file__).parent.parent / ".cache" / "jax-tests"
+os.environ.setdefault("MOEJAX_COMPILATION_CACHE", str(CACHE))  # of commands in processes of their own
 
 import jax  # noqa: E402
-
-CACHE = Path(__file__).parent.parent / ".cache" / "jax-tests"
 
 # of third parties, each by name; ours are fixed, not listed
 ALLOWED_WARNINGS = (

@@ -7,15 +7,14 @@ import json
 import sys
 import time
 
-from moejax.runtime import allocator
+from moejax.runtime import allocator, compilation
 
 
 def main(options) -> None:
     allocator.keep_pages()
+    compilation.keep_programs(options["cache"])
     import jax
 
-    jax.config.update("jax_compilation_cache_dir", options["cache"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)  # as stages.run sets it
     from moejax.bench import training
 
     step, now, frozen, batch = training.prepared(options)

@@ -14,7 +14,7 @@ from pathlib import Path
 from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job.stages import FIELDS, STAGES
-from moejax.runtime import allocator, processes, watchdog
+from moejax.runtime import allocator, compilation, processes, watchdog
 from moejax.runtime.files import sweep, write_json
 from moejax.types import Config
 from moejax.work.folder import Work, digest, flatten
@@ -186,11 +186,7 @@ def set_up_jax(config: Config, work: Work) -> None:
             # A program that used JAX before keeps its devices; results then differ in the last digits only.
             work.log(f"JAX runs already: runtime.cpu_devices={config.runtime.cpu_devices} is ignored")
     processes.start(config.runtime.heartbeat)
-    folder = Path(config.runtime.compilation_cache).expanduser() if config.runtime.compilation_cache else None
-    if folder is not None and jax.config.values["jax_compilation_cache_dir"] is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    compilation.keep_programs(config.runtime.compilation_cache)
 
 
 def write_config(config: Config, work: Work) -> None:

@@ -3,6 +3,7 @@
 from moejax.errors import BadValue
 from moejax.nn import experts
 from moejax.ops import routing
+from moejax.runtime import compilation
 from moejax.work.fields import SEED, SIZE, Field, above, below
 
 RUN = {
@@ -84,7 +85,7 @@ RUNTIME = {
         "One device uses little more than one core outside its matrix products: two with half the batch each use both.",
         limits=(0, 4096),
     ),
-    "compilation_cache": Field("~/.cache/moejax/xla", 'Folder of compiled programs; "" turns the cache off.'),
+    "compilation_cache": Field(compilation.FOLDER, 'Folder of compiled programs; "" turns the cache off.'),
     "workers": Field(0, "Loader processes; 0 reads in the training process.", limits=(0, 1024)),
     "audio_cache_bytes": Field(2_000_000_000, "Bytes of decoded audio that are kept in memory."),
     "encoder_cache_bytes": Field(
