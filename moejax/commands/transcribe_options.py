@@ -10,7 +10,7 @@ from moejax.errors import BadValue
 from moejax.text.writers import FORMATS, Layout
 
 DESCRIPTION = """examples:
-  moejax transcribe talk.mp3 --model openai/whisper-large-v3               text on standard output
+  moejax transcribe talk.mp3 --model large-v3                              text on standard output
   moejax transcribe talk.mp3 --model M --language en --format srt > talk.srt
   moejax transcribe recordings/ --model M --output_dir out --format all    each file of a folder, all formats
   moejax transcribe 'day*/*.m4a' --model M --output_dir out --word_timestamps --beam_size 5
@@ -18,8 +18,9 @@ DESCRIPTION = """examples:
   moejax transcribe talk.wav --model runs/q --system moe --translate_to de English text, then German by a translator
   arecord -f S16_LE -r 16000 -d 5 -t raw | moejax transcribe - --rate 16000 --model M
 
-MODEL is a workdir of moejax, a Hugging Face Whisper folder, the id of one in the local Hugging Face cache, or an OpenAI
-checkpoint (.pt). Options not given have the defaults of openai-whisper's `transcribe` function (greedy search, and the
+MODEL is the name of a published Whisper (tiny.en, large-v3, ...; `moejax models` lists them) or an id of the Hugging
+Face hub, downloaded once; a folder of Hugging Face or faster-whisper; an OpenAI checkpoint (.pt); or a workdir of
+moejax. Options not given have the defaults of openai-whisper's `transcribe` function (greedy search, and the
 temperature ladder where a window fails). Models of moejax that were trained on short windows decode greedily, once.
 """
 EPILOG = """one bad file does not stop the rest: it is named at the end with its reason, and the exit code is 1.

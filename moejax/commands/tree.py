@@ -4,14 +4,14 @@ import argparse
 import difflib
 
 from moejax import __version__
-from moejax.commands import bench, config, export, plan, stage, transcribe
+from moejax.commands import bench, config, export, models, plan, stage, transcribe
 from moejax.commands.parser import Parser
 from moejax.errors import BadValue
 from moejax.work.stage import ABOUT
 
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
-    **{"transcribe": transcribe, "export": export, "bench": bench},
+    **{"transcribe": transcribe, "models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -22,6 +22,7 @@ usage:
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings
                                                                NAME: a row of the workdir's table, moe if not given
+  moejax models                                                models that have a name, and where they are
   moejax export     --workdir W --to FORMAT --output D         for other libraries: hf, openai, ctranslate2, peft
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
   moejax config     --config FILE.py[:variant]                 every key with its value, as YAML

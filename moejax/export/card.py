@@ -4,11 +4,11 @@ import csv
 import hashlib
 import importlib.metadata
 import json
-from pathlib import Path
 
 import numpy as np
 
 from moejax.convert import whisper_folder
+from moejax.export import systems
 from moejax.runtime.files import read_json
 from moejax.score.tables import pipe
 from moejax.work.context import Context
@@ -165,7 +165,7 @@ def _load(context, part, to):
         if "shared expert" in part.meaning:
             code = code[: code.rindex("model = PeftModel")].rstrip() + BOTH
     code = code.replace("FOLDER", '"path/to/this/folder"').replace("LANGUAGE", repr(context.cfg.data.language))
-    return code.replace("BASE", json.dumps(str(context.cfg.model.pretrained or Path(context.base.folder).resolve())))
+    return code.replace("BASE", json.dumps(systems.name_of_base(context)))
 
 
 def _versions(context):

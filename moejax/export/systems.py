@@ -2,10 +2,11 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 
-from moejax.convert import low_rank
+from moejax.convert import find, low_rank
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.ops import routing
@@ -31,6 +32,12 @@ class Part:
     exact: bool
     weights: list[float] | None = None
     stabilised: bool = False
+
+
+def name_of_base(context: Context) -> str:
+    """What other libraries load the base by: an id of the hub, or the folder where it lies."""
+    given, folder = context.cfg.model.pretrained, Path(context.base.folder)
+    return find.published(given) if given and folder == find.here(given) else str(folder.resolve())
 
 
 def check_system(context: Context, name: str) -> System:

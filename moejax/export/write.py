@@ -147,10 +147,8 @@ def _ctranslate2(context, part, order, folder):
 
 def _peft(context, part, order, folder):
     config = whisper_folder.load_config(context.base.folder)
-    base = context.cfg.model.pretrained if Path(context.base.folder) == Path(context.cfg.model.pretrained) else ""
-    peft_lora.save(
-        folder, config, part.adapter, base=base or str(Path(context.base.folder).resolve()), stabilised=part.stabilised
-    )
+    base = systems.name_of_base(context)
+    peft_lora.save(folder, config, part.adapter, base=base, stabilised=part.stabilised)
 
 
 FORMATS = {"hf": _hf, "openai": _openai, "ctranslate2": _ctranslate2, "peft": _peft}

@@ -57,7 +57,7 @@ def _data(config) -> None:
 def _vocabularies(config) -> None:
     """Those that are learnt from the corpus have room for bytes and special tokens."""
     learnt, spoken = {}, (config.data.language,)
-    if not (config.model.vocabulary or base.pretrained(config)):
+    if not (config.model.vocabulary or config.model.pretrained):
         learnt["model"] = special_tokens(spoken, 30.0 if config.base.timestamps else 0.0)
     if config.translate.backend in ("auto", "offline"):
         learnt["translate"] = special_tokens((*spoken, config.translate.target), 0.0)
@@ -70,7 +70,7 @@ def _vocabularies(config) -> None:
 
 def _network(config) -> None:
     """What a base from scratch would be; of a pretrained one, its folder decides."""
-    if base.pretrained(config):
+    if config.model.pretrained:
         if config.model.vocabulary:
             raise BadValue("model.vocabulary is for a base from scratch; model.pretrained brings its own")
         return
@@ -114,7 +114,7 @@ def _base(config) -> None:
             f"config key 'base.word_strings' is {section.word_strings}, of base.readings = {section.readings}: strings"
             " are a part of the readings, so at most as many"
         )
-    if section.ctc and base.pretrained(config):
+    if section.ctc and config.model.pretrained:
         raise BadValue("config key 'base.ctc' is for a base from scratch; with model.pretrained it must be 0")
     if section.timestamps and not section.pack.seconds:
         raise BadValue("base.timestamps needs windows: set base.pack.seconds, such as (30.0,)")

@@ -6,18 +6,17 @@ optimizer state and the decoding cache are exact; activations are arithmetic, an
 
 import math
 import re
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.convert import whisper_folder
+from moejax.convert import find, whisper_folder
 from moejax.errors import BadValue
 from moejax.nn import functional, quantize
 from moejax.runtime import sharding
 from moejax.tasks import asr
 from moejax.training import network as mixtures
-from moejax.training.base import from_scratch, pretrained
+from moejax.training.base import from_scratch
 from moejax.work.context import bucket_samples
 
 MOMENTS = 2  # arrays that Adam keeps for each trained one
@@ -45,11 +44,16 @@ def plan(cfg, devices: int = 1) -> str:
 
 
 def network(cfg):
-    """`(WhisperConfig, where it came from)`: the pretrained folder's, or without one that of model.size."""
-    folder = pretrained(cfg)
-    if folder and Path(folder, "config.json").is_file():
-        return whisper_folder.load_config(folder), cfg.model.pretrained
-    why = f"{cfg.model.pretrained} is not there, " if folder else ""
+    """`(WhisperConfig, where it came from)`: that of the pretrained model, which need not be here if it has a name; or
+    without one that of model.size.
+    """
+    name = cfg.model.pretrained
+    folder = find.here(name) if name else None
+    if folder is not None and (folder / "config.json").is_file():
+        return whisper_folder.load_config(folder), name
+    if name in find.NAMES:
+        return find.NAMES[name].config, name
+    why = f"{name} is not there, " if name else ""
     return from_scratch(cfg), f"{why}sizes of {cfg.model.size}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.convert import hf_whisper, whisper_folder
+from moejax.convert import find, hf_whisper, whisper_folder
 from moejax.data.collate import Collator, Utterances
 from moejax.data.manifest import COLUMNS
 from moejax.data.pipeline import BatchPlan
@@ -51,7 +51,8 @@ SECTIONS = {
     "model": {
         "pretrained": Field(
             "",
-            "Folder of a Whisper, Hugging Face's or faster-whisper's; \"\" trains a micro Whisper from scratch.\n"
+            "Folder of a Whisper, Hugging Face's or faster-whisper's, or the name of a published one such as small\n"
+            '(`moejax models` lists them); "" trains a micro Whisper from scratch.\n'
             "A relative path is relative to where the command runs.",
             location=True,
         ),
@@ -129,9 +130,15 @@ SECTIONS = {
 
 
 def pretrained(cfg) -> str:
-    """The absolute path of `model.pretrained`; "" for none. A relative one is relative to where the command runs."""
-    folder = cfg.model.pretrained
-    return os.path.abspath(os.path.expanduser(folder)) if folder else ""
+    """The absolute path of `model.pretrained`; "" for none. A relative one is relative to where the command runs; a
+    name is looked up, and downloaded if need be. Errors: NotThere.
+    """
+    if not cfg.model.pretrained:
+        return ""
+    try:
+        return os.path.abspath(find.model(cfg.model.pretrained))
+    except NotThere as error:
+        raise NotThere(f"model.pretrained: {error}") from error
 
 
 def inputs(cfg) -> str:

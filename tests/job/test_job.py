@@ -397,6 +397,8 @@ def test_a_command_that_fails_at_its_inputs_changes_nothing(job, tmp_path, monke
     assert {p: p.stat().st_mtime_ns for p in (copy / "W").rglob("*") if p.is_file()} == before
     with pytest.raises(FileNotFoundError, match="nowhere"):
         moejax.run(tiny_job.config(data__root="nowhere"), "new", quiet=True)
-    with pytest.raises(FileNotFoundError, match="model.pretrained: no folder .*none"):
+    with pytest.raises(
+        FileNotFoundError, match="model.pretrained: none is neither .* nor the name of a published model"
+    ):
         moejax.run(tiny_job.config(model__pretrained="none"), "new", quiet=True)
     assert not (copy / "new").exists()
