@@ -47,6 +47,7 @@ BELOW = {
     "transcribe": "moejax.recognizer.load",
     "export": "moejax.export.write.run",
     "bench": "moejax.bench.run.report",
+    "models": "moejax.convert.find.here",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
 }
 REFUSALS = (
@@ -91,6 +92,7 @@ def command(tmp_path, monkeypatch, capsys):
         "transcribe": ["a.wav", "--model", "M"],
         "export": ["--workdir", "W", "--to", "hf", "--output", "D"],
         "bench": [],
+        "models": [],
     }
     # What a run looks at before its first stage is not what this is about.
     monkeypatch.setattr("moejax.job.graph.outside_inputs", lambda *_: {})

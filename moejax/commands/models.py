@@ -5,10 +5,14 @@ from moejax.commands import parser
 DESCRIPTION = """Lists the published Whispers that `--model`, `moejax.load` and the config key model.pretrained know by
 name, and what else is in the Hugging Face cache. Any id of the hub is a name, too (Systran/faster-whisper-base).
 """
+EPILOG = """examples:
+  moejax models                               names, parameters, sizes, and where each is or would come from
+  moejax transcribe talk.mp3 --model small    by such a name, downloaded the first time
+"""
 
 
 def add(commands) -> None:
-    parser.add(commands, "models", run, usage="moejax models", description=DESCRIPTION)
+    parser.add(commands, "models", run, usage="moejax models [options]", description=DESCRIPTION, epilog=EPILOG)
 
 
 def run(options, left: list[str]) -> int:

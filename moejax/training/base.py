@@ -51,9 +51,9 @@ SECTIONS = {
     "model": {
         "pretrained": Field(
             "",
-            "Folder of a Whisper, Hugging Face's or faster-whisper's, or the name of a published one such as small\n"
-            '(`moejax models` lists them); "" trains a micro Whisper from scratch.\n'
-            "A relative path is relative to where the command runs.",
+            'Folder or name of a published Whisper; "" trains a micro Whisper from scratch.\n'
+            "Folders are Hugging Face's or faster-whisper's; a relative path is relative to where the command runs.\n"
+            "Names are those that `moejax models` lists, such as small, and ids of the Hugging Face hub.",
             location=True,
         ),
         "size": Field(

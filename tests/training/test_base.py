@@ -12,9 +12,11 @@ import safetensors.numpy
 import soundfile
 import tiny_job
 import tiny_model
+from huggingface_hub import constants
 
 import moejax
 from moejax.decode.alignment_heads import PUBLISHED
+from moejax.export import systems
 from moejax.job import config as configs
 from moejax.job import opening, plan
 from moejax.nn.whisper import SIZES
@@ -121,6 +123,26 @@ def test_a_faster_whisper_folder_is_a_base(place):
     with pytest.raises(ValueError, match="model.bin: is empty"):
         moejax.run(config, "W", "base", quiet=True)
     assert "(changed: input " in said(work)[-1]
+
+
+def test_a_base_has_a_name(place, monkeypatch):
+    """The id of a snapshot in the Hugging Face cache; exports name it for other libraries. A plan needs no weights."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    for seen in (True, False):
+        config = configs.resolve(used(model__pretrained="large-v3" if seen else "some/whisper"))
+        assert (plan.network(config)[0] == SIZES["large-v3"]) == seen
+        with pytest.raises(FileNotFoundError, match="model.pretrained: .* the Hugging Face cache"):
+            moejax.run(config, "W", "base", quiet=True)
+    assert not (place / "W").exists()
+    snapshot = place / "hub" / "models--some--whisper" / "snapshots" / "abc"
+    shutil.copytree(place / "weights", snapshot)
+    (snapshot.parents[1] / "refs").mkdir()
+    (snapshot.parents[1] / "refs" / "main").write_text("abc")
+    work = moejax.run(config, "W", "base", quiet=True)
+    assert read_json(work.path("base", "model.json"))["path"] == str(snapshot)
+    assert plan.network(config)[0].d_model == 32
+    assert systems.name_of_base(opening.open_context(place / "W")) == "some/whisper"
 
 
 def test_a_recording_longer_than_the_last_bucket_is_named(place):
