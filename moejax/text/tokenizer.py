@@ -274,7 +274,7 @@ def _byte_level(model, specials):
 def _with_first_merge(backend):
     """The tokenizer with the merge that makes its first token of two bytes.
 
-    tokenizer.json of published multilingual models lacks it (" t"), so that " the" is spelled in two tokens there,
+    tokenizer.json of some published multilingual models lacks it (" t"), so that " the" is spelled in two tokens there,
     which neither the reference nor the training of these models did.
     """
     first = backend.id_to_token(256)
