@@ -10,4 +10,4 @@ if [ "${1:-}" = "--fast" ]; then
   shift
 fi
 # A file's tests stay on one worker: they share its fixtures and what it has compiled.
-exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile -q "${chosen[@]}" "$@"
+exec .venv/bin/python -m pytest -n "${WORKERS:-2}" --dist loadfile --no-loadscope-reorder -q "${chosen[@]}" "$@"

@@ -34,10 +34,23 @@ def pytest_configure(config):
     jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut
 
 
+# The longest files, longest first: a worker takes a whole file, and nobody should wait for the last one.
+LONGEST = (
+    *("job/test_study.py", "faults/test_suites.py", "faults/test_processes.py", "training/test_no_collapse.py"),
+    *("training/test_hyper.py", "training/test_packed.py", "decode/test_search.py", "nn/test_hypernet.py"),
+    *("systems/test_evaluate.py", "nn/test_gates.py", "tasks/test_windows.py", "tasks/test_asr.py", "job/test_job.py"),
+    *("test_examples.py", "faults/test_kill.py", "cohorts/test_cluster.py", "test_mesh.py", "nn/test_kinds.py"),
+)
+
+
 def pytest_collection_modifyitems(items):
-    """Tests of these folders have their folder's mark; those that run whole jobs say so themselves."""
+    """The longest files first; tests of these folders have their folder's mark, those that run whole jobs say so
+    themselves.
+    """
     here = Path(__file__).parent
     for item in items:
         folder = item.path.relative_to(here).parts[0]
         if folder in ("faults", "parity"):
             item.add_marker(folder)
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.relative_to(here).as_posix(), len(place)))  # stable
