@@ -43,14 +43,24 @@ LONGEST = (
 )
 
 
+# Of these most of the time goes into compiling networks: `launch/test.sh --fast` leaves them out.
+COMPILED = (
+    *("nn/", "tasks/", "test_mesh.py", "test_recognizer.py", "training/", "train/test_loop.py", "bench/test_run.py"),
+    *("decode/test_search.py", "decode/test_greedy.py", "decode/test_rules.py", "decode/test_longform.py"),
+    *("decode/test_decoder.py", "decode/test_alignment.py", "cohorts/", "test_types.py", "ops/test_warping.py"),
+)
+
+
 def pytest_collection_modifyitems(items):
     """The longest files first; tests of these folders have their folder's mark, those that run whole jobs say so
     themselves.
     """
     here = Path(__file__).parent
     for item in items:
-        folder = item.path.relative_to(here).parts[0]
-        if folder in ("faults", "parity"):
+        name = item.path.relative_to(here).as_posix()
+        if (folder := name.split("/")[0]) in ("faults", "parity"):
             item.add_marker(folder)
+        if name.startswith(COMPILED):
+            item.add_marker("compiled")
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.relative_to(here).as_posix(), len(place)))  # stable

@@ -18,7 +18,7 @@ import numpy as np
 import soxr
 
 from moejax.audio import media, soundfiles
-from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.constants import FRAME_SECONDS, SAMPLE_RATE
 from moejax.audio.growing import Growing
 from moejax.errors import BadValue
 
@@ -27,7 +27,6 @@ REASONS = (
     "no_text",
 )
 FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
-FRAME_SECONDS = 0.02
 SILENCE_BELOW_LOUD_DB = 35.0
 _MAX_CHANNELS = soundfiles.MAX_CHANNELS
 _RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory

@@ -7,6 +7,8 @@ and outputs, no temporaries. Exact for the network, not for a compiler: XLA's ow
 import dataclasses
 import math
 
+from moejax.audio.constants import SAMPLE_RATE
+
 
 @dataclasses.dataclass(frozen=True)
 class Work:
@@ -35,7 +37,7 @@ def mel(batch, seconds, bins) -> Work:
     """Real FFT of 400 (5/2 n log2 n), its power, the filters; waveforms read, features written."""
     frames = batch * seconds * 100
     fft = 2.5 * 400 * math.log2(400) + 400 + 3 * 201
-    return Work(frames * (fft + 2 * 201 * bins), 4 * (batch * seconds * 16_000 + frames * bins))
+    return Work(frames * (fft + 2 * 201 * bins), 4 * (batch * seconds * SAMPLE_RATE + frames * bins))
 
 
 def encoder(c, batch, seconds, item=4) -> Work:

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-RATE, HOP = 16_000, 160
+from moejax.audio.constants import HOP, SAMPLE_RATE
 
 
 def audio(batch: int, seconds: float) -> np.ndarray:
     """audio_BS float32: a rising tone over noise that fades, silent in its last tenth; every row another."""
-    samples = 2 * HOP * round(seconds * RATE / (2 * HOP))
+    samples = 2 * HOP * round(seconds * SAMPLE_RATE / (2 * HOP))
     rng = np.random.default_rng(0)
-    time = np.arange(samples) / RATE
+    time = np.arange(samples) / SAMPLE_RATE
     rows = []
     for row in range(batch):
         tone = np.sin(2 * np.pi * (150 + 40 * row + 400 * time / seconds) * time) * (1 + np.sin(9 * time))
@@ -21,13 +21,13 @@ def audio(batch: int, seconds: float) -> np.ndarray:
 
 def mel(batch: int, seconds: float, bins: int) -> np.ndarray:
     """mel_BNM float32 in the range of log-mel features, -1 to 1."""
-    frames = 2 * round(seconds * RATE / (2 * HOP))
+    frames = 2 * round(seconds * SAMPLE_RATE / (2 * HOP))
     return np.random.default_rng(1).uniform(-1, 1, (batch, frames, bins)).astype(np.float32)
 
 
 def states(batch: int, seconds: float, width: int) -> np.ndarray:
     """states_BTD float32, as a layer norm leaves them."""
-    frames = round(seconds * RATE / (2 * HOP))
+    frames = round(seconds * SAMPLE_RATE / (2 * HOP))
     return np.random.default_rng(2).standard_normal((batch, frames, width)).astype(np.float32)
 
 

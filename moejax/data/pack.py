@@ -12,11 +12,10 @@ import functools
 
 import numpy as np
 
-from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.constants import SAMPLE_RATE, TIMESTAMP_STEP
 from moejax.data.collate import assemble
 from moejax.errors import BadValue
 from moejax.speech.background import KINDS, background
-from moejax.text.tokenizer import TIMESTAMP_STEP
 from moejax.types import Batch
 
 _CHANCES = ("nospeech", "empty", "plain", "prompt", "abrupt", "full", "cut")  # drawn once for each window

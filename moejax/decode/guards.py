@@ -8,11 +8,10 @@ import dataclasses
 
 import numpy as np
 
-from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.constants import FRAME_SECONDS, SAMPLE_RATE
 from moejax.decode.results import Decoding
 
 REASONS = ("no_speech", "energy", "compression", "length_ratio")
-FRAME_SECONDS = 0.02
 DENSE_LANGUAGES = ("zh", "ja", "yue")  # a character is a syllable or more
 
 

@@ -11,10 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.audio.constants import TIMESTAMP_STEP
 from moejax.errors import BadValue
 from moejax.types import Array
-
-TIMESTAMP_STEP = 0.02  # seconds between timestamp tokens
 
 
 @functools.partial(

@@ -2,11 +2,9 @@
 
 import dataclasses
 
-from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.constants import SAMPLE_RATE, TIMESTAMP_STEP
 from moejax.decode.results import Decoding
 from moejax.text.transcript import Segment, Word
-
-TIMESTAMP_SECONDS = 0.02
 
 
 @dataclasses.dataclass
@@ -99,22 +97,22 @@ def cut_at_timestamps(found: Decoding, tokenizer, *, seek: int, offset: float, s
     stops = [i for i in range(1, len(tokens)) if is_time[i - 1] and is_time[i]]
     if not stops:
         times = [token for token in tokens if token >= begin]
-        last = (times[-1] - begin) * TIMESTAMP_SECONDS if times and times[-1] != begin else seconds
+        last = (times[-1] - begin) * TIMESTAMP_STEP if times and times[-1] != begin else seconds
         return Cut([draft(offset, offset + last, tokens)], ends_silent, None)
     if ends_silent:
         stops.append(len(tokens))
     drafts, last = [], 0
     for stop in stops:
         part = tokens[last:stop]
-        first, final = ((token - begin) * TIMESTAMP_SECONDS for token in (part[0], part[-1]))
+        first, final = ((token - begin) * TIMESTAMP_STEP for token in (part[0], part[-1]))
         drafts.append(draft(offset + first, offset + final, part))
         last = stop
     if ends_silent:
         return Cut(drafts, True, None)
     if keep_tail and any(token < tokenizer.eot for token in tokens[last:]):
-        start = (tokens[last] - begin) * TIMESTAMP_SECONDS if is_time[last] else drafts[-1].end - offset
+        start = (tokens[last] - begin) * TIMESTAMP_STEP if is_time[last] else drafts[-1].end - offset
         drafts.append(draft(offset + start, offset + max(start, seconds), tokens[last:]))
-    return Cut(drafts, False, (tokens[last - 1] - begin) * TIMESTAMP_SECONDS)
+    return Cut(drafts, False, (tokens[last - 1] - begin) * TIMESTAMP_STEP)
 
 
 def last_end(drafts: list[Draft]) -> float | None:

@@ -58,6 +58,19 @@ def changed(config: Config, values: dict) -> Config:
     return config.lock()
 
 
+def of_this_version(values: dict) -> dict:
+    """A config that a workdir has kept, without keys that no stage reads any more: it was valid when it was run."""
+    return _known(values, defaults().to_dict(), "")
+
+
+def _known(values: dict, like: dict, prefix: str) -> dict:
+    kept = {}
+    for key in values.keys() & like.keys():
+        inside = isinstance(values[key], dict) and f"{prefix}{key}" not in OPEN
+        kept[key] = _known(values[key], like[key], f"{prefix}{key}.") if inside else values[key]
+    return kept
+
+
 def load(path: str | Path) -> Config:
     """Runs `get_config(variant)` of `FILE.py[:variant]` and resolves it."""
     path = str(path)

@@ -23,7 +23,8 @@ def open_context(path, weights: str = "") -> Context:
     """The context of a workdir, by the config that the newest command was given (`W/config.json`); `weights` is the
     format of its backbone instead.
     """
-    config = configs.resolve(ConfigDict(read_json(path / "config.json")["config"]))
+    saved = read_json(path / "config.json")["config"]
+    config = configs.resolve(ConfigDict(configs.of_this_version(saved)))
     return Context(config, Work(path, quiet=True), weights)
 
 
@@ -54,7 +55,7 @@ def _by_stages(context, last: str, system: str):
                     f"{work.root}: {system} needs stage {name}, which was made from another {need} than stands there "
                     f"now; run it again"
                 )
-        config = configs.changed(config, done[name].get("config", {}))
+        config = configs.changed(config, configs.of_this_version(done[name].get("config", {})))
     return context if config.to_dict() == context.cfg.to_dict() else Context(config, work, context.weights)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.audio.constants import SAMPLE_RATE, STRIDE
+from moejax.audio.constants import SAMPLE_RATE, STRIDE, TIMESTAMP_STEP
 from moejax.nn import functional, whisper
 from moejax.nn.attention_scores import cross_scores
 from moejax.nn.whisper import sinusoids
@@ -29,7 +29,7 @@ def guided(
     alone has to find the words and their places at once (guided attention: Tachibana et al. 2018, for synthesis).
     A row without route.
     """
-    frames = 0.02 * SAMPLE_RATE / (STRIDE * hop)  # encoder frames in a step of time
+    frames = TIMESTAMP_STEP * SAMPLE_RATE / (STRIDE * hop)  # encoder frames in a step of time
 
     def loss_fn(params, batch, key):
         model = functional.merge(graphdef, params)

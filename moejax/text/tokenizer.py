@@ -18,6 +18,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from moejax.audio.constants import TIMESTAMP_STEP
 from moejax.errors import BadValue, NotThere
 from moejax.text.languages import NAMES, listed
 
@@ -26,7 +27,6 @@ TASKS = ("translate", "transcribe")
 EOT, SOT, NO_TIMESTAMPS = "<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"
 SOT_PREV = "<|startofprev|>"
 NO_SPEECH = ("<|nospeech|>", "<|nocaptions|>")  # one token; checkpoints before large-v3 use the second name
-TIMESTAMP_STEP = 0.02  # seconds
 
 _LISTS = ("vocabulary.json", "vocabulary.txt")  # all tokens in the order of their ids, of CTranslate2
 _ENGLISH_EOT = 50256  # the GPT-2 vocabulary of the .en models; the multilingual text vocabulary has one token more

@@ -310,6 +310,17 @@ def test_evaluate_of_a_config_uses_the_run_of_its_name(job, work, tmp_path, monk
     assert "[joint] train" not in (copy / "runs/tiny/log.txt").read_text().split("[report] done")[1]
 
 
+def test_a_workdir_whose_config_has_keys_of_another_version_opens(job, tmp_path):
+    copy = tiny_job.copy(job, tmp_path)
+    for file in (copy / "W" / "config.json", copy / "W" / "joint" / "done.json"):
+        saved = read_json(file)
+        saved["config"]["joint"]["a_key_that_went"] = 3
+        saved["config"]["a_section_that_went"] = {"key": 1}
+        del saved["config"]["joint"]["z"]  # and one that is newer than the workdir
+        file.write_text(json.dumps(saved))
+    assert moejax.load(copy / "W").system.name == "moe"
+
+
 def test_evaluate_of_some_systems_on_another_split(work):
     table = moejax.evaluate(work.root, systems=["base", "moe"], split="dev")
     assert table.systems == ["base", "moe"]
