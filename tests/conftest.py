@@ -7,6 +7,8 @@ DEVICES = "--xla_force_host_platform_device_count=8"
 if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # before jax is imported, or it has no effect
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
+# These networks are smaller than their compilation, and the tests compile a thousand programs; processes inherit it.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 CACHE = Path(__file__).parent.parent / ".cache" / "jax-tests"
@@ -27,8 +29,6 @@ def pytest_configure(config):
     for line in ALLOWED_WARNINGS:
         config.addinivalue_line("filterwarnings", line)
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    # These networks are smaller than their compilation, and the tests compile a thousand programs.
-    jax.config.update("jax_disable_most_optimizations", True)
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut
