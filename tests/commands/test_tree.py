@@ -57,6 +57,7 @@ def test_the_help_of_a_stage_says_what_it_reads_and_writes_and_its_keys(said, na
         assert f"\n  {key}" in out
 
 
+@pytest.mark.job
 def test_what_stages_are_said_to_write_is_what_they_write(tmp_path_factory):
     """No file of a finished job that the help does not name, and none of those that every job has is missing."""
     work = tiny_job.shared(tmp_path_factory) / "W"
