@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 LEFT_OUT = re.compile(
-    r"(^|/)(checkpoints|states)/|events\.|log\.txt$|/(started|done|config|export)\.json$|README\.md$|report\.html$"
+    r"(^|/)(checkpoints|states)/|events\.|log\.txt$|(^|/)(started|done|config|export)\.json$|README\.md$|report\.html$"
 )
 TIMES = ("seconds", "stages", "role", "group")  # keys of JSON: how long it took, and what older versions did not write
 
