@@ -1,7 +1,6 @@
 """Embeddings of every utterance: pooled states of the unadapted encoder."""
 
 import dataclasses
-import os
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.ops.pooling import POOLINGS
 from moejax.runtime import faults
+from moejax.runtime.files import replacing
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr
 from moejax.work.context import Context
@@ -107,12 +107,10 @@ def run(cfg, work) -> dict:
     if not np.isfinite(out).all():
         bad = context.corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
-    path = work.path("embed", "embeddings.npz")
-    temporary = path.with_name(".embeddings.tmp.npz")
     names = np.array(layer_names(cfg.embed.layers))
-    np.savez(temporary, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
-    faults.point("embed.partial")
-    os.replace(temporary, path)
+    with replacing(work.path("embed", "embeddings.npz")) as temporary, open(temporary, "wb") as file:
+        np.savez(file, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
+        faults.point("embed.partial")
     more = gradients.write(context) if "gradient" in cfg.embed.signals else {}
     return {"utterances": len(rows), "width": int(out.shape[1]), **more}
 

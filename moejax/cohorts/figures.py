@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from moejax.cohorts import projection
 from moejax.cohorts.agreement import codes
 from moejax.cohorts.names import PLANES
 from moejax.errors import BadValue
+from moejax.runtime.files import replacing
 
 # Okabe and Ito's palette, told apart with every common colour blindness; the marker changes after eight groups.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D1F", "#000000")
@@ -47,11 +47,8 @@ def write_map(
         axes.set_title(f"by {title}" + (": the mean of each" if title in many else ""))
         axes.set_xlabel(f"{axis} 1")
         axes.set_ylabel(f"{axis} 2")
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def write_overlap(path: Path, counts_PC: np.ndarray, speakers: list[str]) -> None:
@@ -71,9 +68,8 @@ def write_overlap(path: Path, counts_PC: np.ndarray, speakers: list[str]) -> Non
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("the experts' cluster")
     figure.colorbar(image, label="share of the speaker's utterances")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def draw(axes, xy_N2: np.ndarray, labels_N: np.ndarray) -> None:

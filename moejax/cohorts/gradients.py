@@ -6,7 +6,6 @@ its length is mostly how badly the utterance was understood, and projected onto 
 (Johnson and Lindenstrauss 1984). Needs transcripts, unlike the embedding.
 """
 
-import os
 import time
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from moejax.data.pipeline import eval_batches, loader
 from moejax.errors import NotThere
 from moejax.nn import functional
+from moejax.runtime.files import write_npz
 from moejax.tasks import asr
 from moejax.work.context import Context, key_of
 
@@ -41,11 +41,8 @@ def write(context: Context) -> dict:
         found = sketch(params, batch, key_of(cfg, "gradients"))
         found_BU = np.concatenate([np.asarray(found[block]) for block in blocks], axis=1)
         out[index[index >= 0]] = found_BU[index >= 0]
-    path = work.path("embed", "gradients.npz")
-    temporary = path.with_name(".gradients.tmp.npz")
     names = manifest.column("id")[rows].astype(str)
-    np.savez(temporary, id=names, gradient=out, block_names=np.array(blocks))
-    os.replace(temporary, path)
+    write_npz(work.path("embed", "gradients.npz"), id=names, gradient=out, block_names=np.array(blocks))
     return {"gradients": len(rows), "gradient_seconds": round(time.monotonic() - began, 1)}
 
 

@@ -9,7 +9,6 @@ import collections
 import dataclasses
 import io
 import mmap
-import os
 import pathlib
 import pickle
 import struct
@@ -21,6 +20,7 @@ import ml_dtypes
 import numpy as np
 
 from moejax.errors import BadValue
+from moejax.runtime.files import replacing
 
 ALIGNMENT = 64  # torch maps the file and reads storages where they lie
 _STORAGES = {
@@ -166,8 +166,7 @@ def write(path: str | pathlib.Path, value: Any) -> None:
     program = _Program()
     program.put(value)
     root = path.stem or "archive"
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             _add(archive, f"{root}/data.pkl", b"\x80\x02" + b"".join(program.codes) + b".")
             _add(archive, f"{root}/byteorder", b"little")
@@ -176,9 +175,6 @@ def write(path: str | pathlib.Path, value: Any) -> None:
                 flat = np.ascontiguousarray(array).reshape(-1)
                 _add(archive, f"{root}/data/{key}", flat.view(np.uint8).data)
             _add(archive, f"{root}/version", b"3\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _add(archive, name, data):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 
 from moejax.errors import BadValue, NotThere, UnknownName
+from moejax.runtime.files import replacing
 
 _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
@@ -93,11 +93,8 @@ class Manifest:
 
     def save(self, path: str | Path) -> None:
         """Writes the table as parquet, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        pq.write_table(self.table, partial)
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            pq.write_table(self.table, partial)
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from moejax.errors import BadValue
+from moejax.runtime.files import replacing
 
 BATCH_TEXTS = 50  # DeepL's limit per request
 BATCH_BYTES = 128 * 1024 - 2048  # DeepL's limit of 128 KiB per request body, less what the options take
@@ -117,12 +118,10 @@ class DeepL:
 
     def _write(self, text: str, source: str, target: str, result) -> None:
         path = self._file(text, source, target)
-        path.parent.mkdir(parents=True, exist_ok=True)
         entry = {"text": text, "translation": result.text, "source": source, "target": target} | self._options
         entry["billed_characters"] = result.billed_characters
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        partial.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(entry, ensure_ascii=False), encoding="utf-8")
 
 
 def _batches(texts: list[str]) -> Iterator[list[str]]:

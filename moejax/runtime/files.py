@@ -20,16 +20,19 @@ TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial", ".*.new", ".*.old")  # how fi
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """The path to write to instead: it becomes `path` when the block ends, and is removed when the block fails."""
+def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
+    """The path to write to instead: it becomes `path` when the block ends, and is removed when the block fails.
+
+    `sync` False is for caches of thousands of files, of which one without its content is made again.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # else a loss of power may leave the name without the content
-        faults.point("artifact.partial")
+        if sync:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())  # else a loss of power may leave the name without the content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,8 +41,9 @@ def replacing(path: Path | str) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Writes the file whole or not at all; of several processes the first one does."""
     if processes.first():
-        with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            faults.point("artifact.partial")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

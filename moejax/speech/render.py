@@ -28,6 +28,7 @@ import soxr
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.errors import BadValue, Failed, NotInstalled, Refused
+from moejax.runtime.files import replacing
 from moejax.speech import atypical, espeak, phonology
 
 RECIPE = 1  # part of every digest: raise it when the same item would sound different
@@ -199,15 +200,8 @@ def render(item: SpeechItem, spoken_S: np.ndarray) -> np.ndarray:
 def _write(path: str, samples_S: np.ndarray) -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples_S, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(buffer.getbuffer())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(path, sync=False) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def perform(jobs: Sequence[tuple[SpeechItem, str]]) -> Iterator[str]:

@@ -11,7 +11,6 @@ a Hugging Face folder, from the published tiktoken files, or is trained on a cor
 import base64
 import functools
 import json
-import os
 import pathlib
 from typing import Any
 
@@ -20,6 +19,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from moejax.audio.constants import TIMESTAMP_STEP
 from moejax.errors import BadValue, NotThere
+from moejax.runtime.files import replacing
 from moejax.text.languages import NAMES, listed
 
 LANGUAGES = tuple(NAMES)
@@ -389,6 +389,5 @@ def _from_file(read, *paths):
 
 def _write(path, text):
     """Writes a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")

@@ -6,12 +6,12 @@ experts' weights) and `dropped` (what the guards withheld).
 
 import dataclasses
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from moejax.errors import BadValue
+from moejax.runtime.files import replacing
 from moejax.text.transcript import Segment, Transcript, Word
 
 LONG_PAUSE = 3.0  # seconds between the starts of two words that end a subtitle of several lines
@@ -43,13 +43,8 @@ def write(transcript: Transcript, stem, formats, layout: Layout | None = None) -
     written = []
     for name in formats:
         text, path = render(transcript, name, layout), Path(f"{stem}.{name}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(path) as partial:
             partial.write_bytes(text.encode())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         written.append(path)
     return written
 

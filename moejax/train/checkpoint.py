@@ -32,6 +32,7 @@ from jax.experimental import multihost_utils
 
 from moejax.errors import BadValue, NotThere, NotWritten
 from moejax.runtime import faults
+from moejax.runtime.files import replacing
 from moejax.runtime.sharding import path_string
 from moejax.train.params_file import barrier, flat_state, is_key
 
@@ -276,12 +277,8 @@ def _sha256(path):
 
 
 def _write_whole(path, text):
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(text)
 
 
 def _manifest_text(files):

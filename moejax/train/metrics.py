@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from moejax.errors import BadValue
 from moejax.runtime import faults
+from moejax.runtime.files import replacing
 
 FILE = "metrics.jsonl"
 
@@ -71,10 +71,9 @@ class MetricLog:
             self._file.close()
         if self.path.exists():
             kept = [record for record in read(self.path) if record["step"] <= step]
-            partial = self.path.with_name(f".{FILE}.partial")
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            faults.point("metrics.truncated")
-            os.replace(partial, self.path)
+            with replacing(self.path) as partial:
+                partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+                faults.point("metrics.truncated")
         self._file = self.path.open("a")
 
     def write(self, step: int, metrics: Mapping[str, Any], seconds: float) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from jax.experimental import multihost_utils
 
 from moejax.errors import BadValue, NotThere
 from moejax.runtime import faults
+from moejax.runtime.files import replacing
 from moejax.runtime.sharding import path_string
 from moejax.types import Array, Params
 
@@ -45,16 +45,10 @@ def save_params(path: Path | str, params: Params, meta: dict | None = None) -> N
             raise ValueError(f"parameter name {bad[0]!r} must be a string without '/'")
         flat[path_string(keys)] = np.ascontiguousarray(whole_array(leaf)).reshape(np.shape(leaf))
     if jax.process_index() == 0:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
+        with replacing(path) as partial:
             safetensors.numpy.save_file(flat, partial, metadata={"moejax": json.dumps(meta or {})})
             faults.point("params.partial")
-            os.replace(partial, path)
-            faults.point("params.standing")
-        finally:
-            partial.unlink(missing_ok=True)
+        faults.point("params.standing")
     barrier("save_params")
 
 

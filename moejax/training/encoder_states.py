@@ -17,7 +17,7 @@ import numpy as np
 from moejax.data.pipeline import bucket_of, eval_batches, loader
 from moejax.nn import functional
 from moejax.runtime import processes
-from moejax.runtime.files import write_json
+from moejax.runtime.files import replacing, write_json
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr, recognition
 from moejax.work.context import Context
@@ -100,20 +100,19 @@ def _write(context, rows, states, path, size) -> None:
     encode = recognition.make_encode(graphdef)
     batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=context.multiple)
     stream = loader(batches, context.collator(rows), workers=context.cfg.runtime.workers)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    file = np.memmap(unfinished, jax.numpy.dtype(states.dtype), "w+", shape=(size // _row_bytes(states), states.width))
+    shape = (size // _row_bytes(states), states.width)
     shown = work.progress(stream, total=len(batches), desc="encoder states")
-    for (_, index), batch in zip(batches, shown, strict=True):
-        placed = shard_batch(batch, context.mesh)
-        states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B)[0])
-        for b, i in enumerate(index):
-            if i >= 0:
-                first, frames = states.start[int(rows[i])]
-                file[first : first + frames] = states_BTD[b, :frames]
-    file.flush()
-    del file
-    unfinished.replace(path)
+    with replacing(path) as unfinished:
+        file = np.memmap(unfinished, jax.numpy.dtype(states.dtype), "w+", shape=shape)
+        for (_, index), batch in zip(batches, shown, strict=True):
+            placed = shard_batch(batch, context.mesh)
+            states_BTD = np.asarray(encode(params, placed.audio_BS, placed.samples_B, placed.label_B)[0])
+            for b, i in enumerate(index):
+                if i >= 0:
+                    first, frames = states.start[int(rows[i])]
+                    file[first : first + frames] = states_BTD[b, :frames]
+        file.flush()
+        del file
     seconds = time.perf_counter() - begun
     write_json(path.with_suffix(".json"), {"bytes": size, "utterances": len(rows), "seconds": round(seconds, 2)})
     work.log(f"  encoder states of {len(rows)} utterances kept: {size / 1e6:.0f} MB, {seconds:.1f} s; no step encodes")
