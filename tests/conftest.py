@@ -47,7 +47,14 @@ LONGEST = (
 COMPILED = (
     *("nn/", "tasks/", "test_mesh.py", "test_recognizer.py", "training/", "train/test_loop.py", "bench/test_run.py"),
     *("decode/test_search.py", "decode/test_greedy.py", "decode/test_rules.py", "decode/test_longform.py"),
-    *("decode/test_decoder.py", "decode/test_alignment.py", "cohorts/", "test_types.py", "ops/test_warping.py"),
+    *(
+        "decode/test_decoder.py",
+        "decode/test_alignment.py",
+        "decode/test_company.py",
+        "cohorts/",
+        "test_types.py",
+        "ops/test_warping.py",
+    ),
 )
 
 

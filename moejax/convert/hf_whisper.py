@@ -11,9 +11,7 @@ an error. What Hugging Face has no field for (hop, padding mask, a caller's own 
 
 import contextlib
 import json
-import os
 import pathlib
-import shutil
 from typing import Any
 
 import ml_dtypes  # noqa: F401  (gives numpy the name "bfloat16")
@@ -26,6 +24,7 @@ from moejax.convert import hf_settings
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.nn.functional import nest, paths
 from moejax.nn.whisper import WhisperConfig
+from moejax.runtime.files import replacing_folder
 from moejax.types import Array, Params
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -120,10 +119,7 @@ def save(
     if dtype is not None:
         tensors = {key: narrowed(key, tensor, dtype) for key, tensor in tensors.items()}
     _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
-    new.mkdir()
-    try:
+    with replacing_folder(folder) as new:
         safetensors.numpy.save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         _write_json(
             new / "config.json", hf_settings.config_json(config, tokenizer, str(tensors[_EMBED].dtype), extra or {})
@@ -132,12 +128,6 @@ def save(
         _write_json(new / "preprocessor_config.json", hf_settings.preprocessor_json(config))
         if tokenizer is not None:
             tokenizer.save(new)
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(new, folder)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def to_hf(config: WhisperConfig, params: Params) -> dict[str, np.ndarray]:

@@ -9,10 +9,8 @@ Everything is built beside the output and renamed once whole. Every folder gets 
 export.json, which says what is in it and lets a later export replace it.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -22,7 +20,7 @@ from moejax.convert.low_rank import merged
 from moejax.errors import AlreadyThere, BadValue, NotThere
 from moejax.export import card, systems
 from moejax.job.opening import open_context
-from moejax.runtime.files import read_json, write_json, write_text
+from moejax.runtime.files import read_json, replacing_folder, write_json, write_text
 from moejax.systems import registry
 from moejax.training import base
 
@@ -59,7 +57,8 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
     context = open_context(workdir)
     order = Order(to, dtype, quantization)
     _check(context, order, system)
-    with _whole(output) as folder:
+    _check_replaceable(output)
+    with replacing_folder(output) as folder:
         parts = _parts(context, order, system, route)
         places = {part.name: folder / _safe(part.name) if len(parts) > 1 else folder for part in parts}
         if len(set(places.values())) < len(parts):
@@ -171,23 +170,6 @@ def _manifest(folder, parts, order):
 def _sha256(path):
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _whole(output):
-    """A folder beside `output` that becomes it when the block ends well. Errors: an output with other files."""
-    _check_replaceable(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (output.with_name(f".{output.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
-    new.mkdir()
-    try:
-        yield new
-        if output.exists():
-            os.replace(output, old)
-        os.replace(new, output)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(output):

@@ -4,13 +4,9 @@ import dataclasses
 import tracemalloc
 import types
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax.audio.read import chunks
-from moejax.decode.alignment import Aligner
 from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.features import Features
 from moejax.decode.guards import Guards
@@ -19,11 +15,8 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.results import Decoding
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.words import Timing
-from moejax.nn import functional
-from moejax.nn.variables import Init
-from moejax.nn.whisper import Whisper, WhisperConfig
+from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import log_mel
-from moejax.tasks import recognition
 from moejax.text.tokenizer import Tokenizer
 
 CONFIG = WhisperConfig(16, 1, 1, 2, 2, 32, 32, 2200)
@@ -381,35 +374,3 @@ def test_windows_too_short_for_their_pieces_are_refused(tokenizer):
     model = Scripted(tokenizer, speaking(tokenizer))
     with pytest.raises(ValueError, match="a piece of 12.00 s; the window holds 10.00 s"):
         chunked([ramp(40)], model, cut=cut_every(12), window_seconds=10)
-
-
-def test_a_real_network_says_the_same_alone_and_in_company(tokenizer):
-    """Random weights, the real decoder and aligner, both ways through long audio."""
-    config = dataclasses.replace(
-        CONFIG, vocab_size=tokenizer.vocab_size, max_source_positions=100, max_target_positions=48
-    )
-    graphdef, abstract = functional.abstract(lambda: Whisper(config, init=Init(0)))
-    rng = np.random.default_rng(4)
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * rng.normal(size=leaf.shape), jnp.float32), abstract)
-    decoder = recognition.make_decoder(graphdef, params, config, tokenizer, samples=(32000,), batch_size=2)
-    align = Aligner(graphdef, params, config, tokenizer)
-    audios = [ramp(seconds) for seconds in (5.3, 1.0, 2.5)]
-    options = LongformOptions(guards=OFF, word_timestamps=True, condition_on_previous_text=False)
-    settings = {"decoding": dataclasses.replace(ENGLISH, sample_len=8), "options": options, "align": align}
-
-    def ways(audios):
-        yield dict(
-            transcribe_sequential(audios, Reading(model=decoder, tokenizer=tokenizer, config=config, **settings))
-        )
-        yield dict(
-            transcribe_chunked(
-                audios,
-                Reading(model=decoder, tokenizer=tokenizer, config=config, **settings),
-                lambda a, s: chunks(a, s),
-            )
-        )
-
-    for how, together in enumerate(ways(audios)):
-        assert any(transcript.text.strip() for transcript in together.values())
-        alone = list(ways(audios[:1]))[how][0]
-        assert alone.text == together[0].text and spans(alone) == spans(together[0])
