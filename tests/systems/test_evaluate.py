@@ -92,3 +92,17 @@ def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, mo
         assert texts[0] == texts[1]
     systems = json.loads((folder / "systems.json").read_text())
     assert {f"{name}.jsonl" for name in systems} == set(whole) and all(s["seconds"] > 0 for s in systems.values())
+
+
+def test_a_speakers_adapter_decodes_its_own_speaker_and_all_if_asked(job, context):
+    rows, speaker = context.corpus.rows("test"), context.corpus.manifest.column("speaker")
+    adapter, cohort = (registry.find(context.work, name) for name in ("lora_ann", "lora_breathy"))
+    own = evaluate.own_rows(context, rows, adapter)
+    assert 0 < len(own) < len(rows) and set(speaker[own]) == {"ann"}
+    assert list(evaluate.own_rows(context, rows, cohort)) == list(rows)
+    assert len(tiny_job.records(job / "evaluate" / "lora_ann.jsonl")) == len(own)
+    scope, context.cfg.evaluate.speaker_scope = context.cfg.evaluate.speaker_scope, "all"
+    try:
+        assert list(evaluate.own_rows(context, rows, adapter)) == list(rows)
+    finally:
+        context.cfg.evaluate.speaker_scope = scope
