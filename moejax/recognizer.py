@@ -72,7 +72,7 @@ def load(
         raise UnknownName(f"a published model has no system {system!r}; it has base")
     if place.is_file():
         config, params = openai_whisper.load(place)
-        tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open(Tokenizer)
+        tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open()
         params = _adapted(params, config, adapters, route)
         return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
     config, params = whisper_folder.load(place)
@@ -275,7 +275,7 @@ class Recognizer:
         """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none
         where it is silent. Files are read block by block, so memory holds what is returned and no more.
 
-        Errors: FileNotFoundError; `data.audio.Rejected`, a ValueError, for what cannot be used.
+        Errors: FileNotFoundError; `audio.read.Rejected`, a ValueError, for what cannot be used.
         """
         if isinstance(item, str | Path) and not Path(item).is_file():
             raise NotThere(f"no audio file {item}")

@@ -172,5 +172,5 @@ JOBS = {
 }
 
 if __name__ == "__main__":
-    allocator.keep_pages()  # as stages.run does
+    allocator.keep_pages()  # as job.graph does
     serve(JOBS, hello)

@@ -2,7 +2,7 @@
 
     config.json  generation_config.json  preprocessor_config.json
     model.safetensors, or model.safetensors.index.json and its shards
-    tokenizer files (see data.tokenizer)
+    tokenizer files (see text.tokenizer)
 
 The map of names is exhaustive both ways: a key of the file without a place, a place without a key, or a wrong shape is
 an error. What Hugging Face has no field for (hop, padding mask, a caller's own entries) stands in config.json under
@@ -109,7 +109,7 @@ def save(
       folder: an earlier save is replaced; a folder with other files in it is refused.
       config: WhisperConfig.
       params: {"backbone": ..., "buffer": ...}; experts, gates and heads have no place in this format and are an error.
-      tokenizer: data.tokenizer.Tokenizer; gives the control-token ids and is saved along.
+      tokenizer: text.tokenizer.Tokenizer; gives the control-token ids and is saved along.
       extra: JSON-able entries for "moejax" in config.json.
       dtype: of the stored weights (float32, float16, bfloat16); None keeps that of `params`.
       generation: entries of generation_config.json that win over those derived here (alignment heads, a language).

@@ -17,6 +17,7 @@ from moejax.convert import hf_whisper, torch_file
 from moejax.errors import BadValue, NotThere
 from moejax.nn.functional import nest
 from moejax.nn.whisper import WhisperConfig
+from moejax.text.tokenizer import Tokenizer
 from moejax.types import Params
 
 _DIMS = {  # theirs: ours
@@ -109,7 +110,7 @@ def save(
       path: file to write; OpenAI's loader takes any existing file's path.
       config: WhisperConfig; models that the format cannot express are refused (see `check`).
       params: {"backbone": ..., "buffer": ...}; merge experts into the backbone first.
-      tokenizer: data.tokenizer.Tokenizer, to be sure that its vocabulary is the published one.
+      tokenizer: text.tokenizer.Tokenizer, to be sure that its vocabulary is the published one.
       dtype: of the stored tensors; published files hold float16, and their loader makes float32 of it.
     """
     check(config, tokenizer)
@@ -143,12 +144,11 @@ class Vocabulary:
     multilingual: bool
     num_languages: int
 
-    def open(self, tokenizer_class: Any) -> Any:
-        """The tokenizer, by `data.tokenizer.Tokenizer` (passed in: this room may not import that one)."""
+    def open(self) -> Tokenizer:
+        """The tokenizer."""
         if self.path.is_dir():
-            return tokenizer_class.from_hf_folder(self.path)
-        options = {"multilingual": self.multilingual, "num_languages": self.num_languages}
-        return tokenizer_class.from_tiktoken(self.path, **options)
+            return Tokenizer.from_hf_folder(self.path)
+        return Tokenizer.from_tiktoken(self.path, multilingual=self.multilingual, num_languages=self.num_languages)
 
 
 def vocabulary(path: str | pathlib.Path, config: WhisperConfig, given: str | pathlib.Path | None = None) -> Vocabulary:

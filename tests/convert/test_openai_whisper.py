@@ -146,7 +146,7 @@ def test_the_vocabulary_follows_from_the_size(tmp_path, size, file, multilingual
 def test_a_vocabulary_in_hugging_face_files(tmp_path):
     tokenizer = Tokenizer.train(["the cat sat"] * 3, 300)
     tokenizer.save(tmp_path)
-    found = openai_whisper.vocabulary(tmp_path / "x.pt", CONFIG).open(Tokenizer)
+    found = openai_whisper.vocabulary(tmp_path / "x.pt", CONFIG).open()
     assert found.encode("the cat") == tokenizer.encode("the cat")
     with pytest.raises(ValueError, match="300 tokens is no published vocabulary"):
         openai_whisper.vocabulary(tmp_path / "x.pt", dataclasses.replace(CONFIG, vocab_size=300))

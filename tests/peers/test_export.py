@@ -279,7 +279,7 @@ def test_openai_whisper_gives_the_same_tokens(work, tmp_path, mel_BNM, tokens_BL
         found = whisper.decode(model, features(mel_BNM), options)
         assert [result.tokens for result in found] == our_tokens(work, mel_BNM, tokenizer, "moe", ROUTE)
     config, _ = openai_whisper.load(tmp_path / "m" / "model.pt")
-    beside = openai_whisper.vocabulary(tmp_path / "m" / "model.pt", config).open(Tokenizer)
+    beside = openai_whisper.vocabulary(tmp_path / "m" / "model.pt", config).open()
     assert config == CONFIG and beside.encode("Käse!") == tokenizer.encode("Käse!")
 
 
