@@ -9,12 +9,13 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from moejax.errors import BadValue
 from moejax.runtime import faults, processes
+
+if TYPE_CHECKING:
+    import numpy as np
 
 TEMPORARY = (".*.tmp", ".*.tmp.npz", ".*.partial", ".*.new", ".*.old")  # how files are called until they are whole
 
@@ -74,8 +75,10 @@ def write_json(path: Path, value) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
+def write_npz(path: Path, **arrays: "np.ndarray") -> None:
     """Arrays as .npz, as `write_text`. Errors: an array of Python objects, which would need pickle to be read."""
+    import numpy as np  # here, not above: what `--help` prints comes from modules that write files
+
     objects = [name for name, array in arrays.items() if np.asarray(array).dtype == object]
     if objects:
         raise TypeError(f"write_npz: array {objects[0]!r} holds Python objects; give it a plain dtype")
