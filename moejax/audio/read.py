@@ -27,6 +27,7 @@ REASONS = (
     "no_text",
 )
 FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
+PAUSE_SECONDS = 0.2  # longer than the closure of a stop
 SILENCE_BELOW_LOUD_DB = 35.0
 _MAX_CHANNELS = soundfiles.MAX_CHANNELS
 _RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
@@ -321,7 +322,8 @@ def silence_share(samples: np.ndarray, rate: int) -> float:
 def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = SAMPLE_RATE) -> list[tuple[int, int]]:
     """Cuts a long recording [S] into pieces of at most `max_seconds`, as (start, stop) that follow on one another.
 
-    Each cut lies in the middle of the quietest 100 ms of the second half of its piece.
+    Each cut lies in the middle of the last pause (0.2 s or longer) of the second half of its piece, so that pieces are
+    few; where there is none, in the middle of that half's quietest 100 ms.
     """
     limit = int(max_seconds * rate)
     size = max(1, round(rate * FRAME_SECONDS))
@@ -332,7 +334,17 @@ def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = SAMPLE_RATE) 
     start, spans = 0, []
     while len(samples) - start > limit:
         first, last = -(-(start + limit // 2) // size), (start + limit) // size
-        cut = (first + int(np.argmin(smooth[first:last]))) * size + size // 2
+        pause = _last_pause(levels[start // size : last], first - start // size)
+        quiet = int(np.argmin(smooth[first:last])) if pause is None else pause - (first - start // size)
+        cut = (first + quiet) * size + size // 2
         spans.append((start, cut))
         start = cut
     return [*spans, (start, len(samples))]
+
+
+def _last_pause(levels, first):
+    """Middle of the last pause after frame `first` of a piece's levels, or None."""
+    quiet = np.pad(levels[first:] < _loud_level(levels) - SILENCE_BELOW_LOUD_DB, 1).astype(int)
+    begins, ends = np.flatnonzero(np.diff(quiet) == 1), np.flatnonzero(np.diff(quiet) == -1)
+    long = np.flatnonzero(ends - begins >= round(PAUSE_SECONDS / FRAME_SECONDS))
+    return first + int(begins[long[-1]] + ends[long[-1]]) // 2 if len(long) else None

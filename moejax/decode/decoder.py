@@ -96,18 +96,21 @@ class Decoder:
         return [results[i] for i in range(len(windows))]
 
     def encode(self, windows) -> Iterator[Encoded]:
-        """Batches of `batch_size` rows (one row if there is one window), each made when asked for."""
+        """Batches of at most `batch_size` rows, each made when asked for.
+
+        On a processor every row costs, so a last batch has no more than the next power of two, and every window is
+        encoded by itself (its activations stay in the cache); elsewhere one shape serves all batches of several rows.
+        """
         windows = [w if isinstance(w, Window) or np.ndim(w) != 2 else Window(w) for w in windows]
         places = [
             (self._length(w), isinstance(w, Window) + (isinstance(w, Window) and w.audio_S is not None))
             for w in windows
         ]
-        rows = self.batch_size if len(windows) > 1 else 1
         for place in sorted(set(places)):
             members = [i for i, other in enumerate(places) if other == place]
-            for at in range(0, len(members), rows):
-                chosen = members[at : at + rows]
-                yield self._encode([windows[i] for i in chosen], chosen, rows, *place)
+            for at in range(0, len(members), self.batch_size):
+                chosen = members[at : at + self.batch_size]
+                yield self._encode([windows[i] for i in chosen], chosen, self._rows(len(chosen), len(windows)), *place)
 
     def search(self, encoded: Encoded, prompts=None, options: DecodingOptions | None = None) -> list[Decoding]:
         """One `Decoding` per real row of an encoded batch: language detection, search, fallback."""
@@ -160,6 +163,12 @@ class Decoder:
             raise BadValue(f"a window of {size / SAMPLE_RATE:.2f} s; the model takes at most {longest:.2f} s")
         return fitting[0]
 
+    def _rows(self, filled, of):
+        """Rows of a batch with `filled` of `of` windows."""
+        if jax.default_backend() == "cpu":
+            return min(1 << (filled - 1).bit_length(), self.batch_size)
+        return self.batch_size if of > 1 else 1
+
     def _encode(self, windows, index, rows, length, kind):
         """`kind` 0: audio; 1: mel; 2: mel with audio."""
         hop = self.config.hop
@@ -175,9 +184,17 @@ class Decoder:
                 samples_B[b] = max(len(audio_S), 1)
             content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32).data)
         label_B = np.full(rows, self.label, np.int32)
-        encoded = self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
-        states_BTD, mask_BT, route, weight_BE = encoded
-        return Encoded(index, states_BTD, mask_BT, route, weight_BE, _row_keys(jax.random.key(self.seed), content_B))
+        inputs = audio_BS, samples_B, label_B, mel_BNM
+        if jax.default_backend() == "cpu":
+            each = [self._run(*jax.tree.map(lambda x, b=b: x[b : b + 1], inputs)) for b in range(len(windows))]
+            each += each[-1:] * (rows - len(each))
+            encoded = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each) if rows > 1 else each[0]
+        else:
+            encoded = self._run(*inputs)
+        return Encoded(index, *encoded, _row_keys(jax.random.key(self.seed), content_B))
+
+    def _run(self, audio_BS, samples_B, label_B, mel_BNM):
+        return self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
 
     def _search(self, encoded, start: Start, options, temperature, wanted):
         """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""

@@ -3,12 +3,16 @@
 A recording (or an independent piece of one) is a generator: it yields `Detect`, `Hear` or `Asked` and is sent a
 language, a `Decoding` or a list of words. It knows nothing of the others, so its result cannot depend on them; the
 decoder's rows do not see each other either.
+
+Windows of about the same length share a batch, because a search ends when its last row has: short recordings are opened
+ahead for that, as many as hold the audio of a batch of whole windows.
 """
 
 import dataclasses
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
+from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
 from moejax.decode.options import DecodingOptions
@@ -53,13 +57,14 @@ class Model(Protocol):
 def run_together(
     listenings: Iterable[Listening], model: Model, options: DecodingOptions, align: Align | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """(place, result) of each generator, in the order in which they end; at most `model.batch_size` are open at a time.
+    """(place, result) of each generator, in the order in which they end. Open at a time: `model.batch_size`, or more
+    short ones (see above).
 
     The iterable is read only when there is room, so that audio can be loaded as it is needed.
     """
     waiting, source, place, exhausted = {}, iter(listenings), 0, False
     while True:
-        while not exhausted and len(waiting) < model.batch_size:
+        while not exhausted and _room(waiting, model.batch_size):
             listening = next(source, None)
             if listening is None:
                 exhausted = True
@@ -72,8 +77,19 @@ def run_together(
             place += 1
         if not waiting:
             return
-        for group in _alike(waiting):
+        for group in _alike(waiting, model.batch_size, exhausted):
             yield from _answer(group, waiting, model, options, align)
+
+
+def _room(waiting, batch_size):
+    heard = sum(_samples(question) for _, question in waiting.values())
+    return len(waiting) < batch_size or heard < batch_size * WINDOW_SECONDS * SAMPLE_RATE
+
+
+def _samples(question):
+    """Length of a question's window; of one of features alone, the longest."""
+    audio_S = question.window.audio_S
+    return WINDOW_SECONDS * SAMPLE_RATE if audio_S is None else len(audio_S)
 
 
 def _step(listening, answer):
@@ -84,12 +100,17 @@ def _step(listening, answer):
         return True, end.value
 
 
-def _alike(waiting):
-    """Places whose questions can share a batch: same kind, same language."""
+def _alike(waiting, batch_size, exhausted):
+    """Places whose questions can share batches (same kind, same language), shortest windows first.
+
+    What does not fill a batch waits for what comes next, unless nothing comes or nothing fills one.
+    """
     groups = {}
     for place, (_, question) in waiting.items():
         groups.setdefault((type(question).__name__, getattr(question, "language", None)), []).append(place)
-    return groups.values()
+    ordered = [sorted(group, key=lambda place: _samples(waiting[place][1])) for group in groups.values()]
+    full = [group[: len(group) // batch_size * batch_size] for group in ordered]
+    return ordered if exhausted or not any(full) else [group for group in full if group]
 
 
 def _answer(places, waiting, model, options, align):

@@ -8,7 +8,7 @@ from flax import nnx
 
 from moejax.errors import BadValue
 from moejax.nn.variables import Backbone, Init
-from moejax.ops import int8
+from moejax.ops import products
 from moejax.ops.attention import attend
 from moejax.types import Array, Route
 
@@ -48,7 +48,7 @@ class Linear(nnx.Module):
     def __call__(self, x_BTD: Array, route: Route | None = None, noise: Noise | None = None) -> Array:
         experts = None if route is None else self.experts
         factor_BO = None if experts is None else experts.factor(self.kernel[...], route)
-        y_BTO = int8.matmul(x_BTD, self.kernel[...])
+        y_BTO = products.matmul(x_BTD, self.kernel[...])
         if factor_BO is None:
             y_BTO = self._biased(y_BTO)
         if experts is not None:
@@ -91,8 +91,9 @@ class Conv(nnx.Module):
         N, out = x_BNM.shape[1], -(-x_BNM.shape[1] // self.stride)
         padded = jnp.pad(x_BNM, ((0, 0), (1, 1 + out * self.stride - N), (0, 0)))
         shifts = [padded[:, s : s + out * self.stride : self.stride] for s in range(3)]
-        kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1]).astype(x_BNM.dtype)
-        return jnp.concatenate(shifts, axis=-1) @ kernel + self.bias[...].astype(x_BNM.dtype)[None, None]
+        kernel = self.kernel[...].reshape(-1, self.kernel.shape[-1])
+        y_BNO = products.matmul(jnp.concatenate(shifts, axis=-1), kernel)
+        return y_BNO + self.bias[...].astype(x_BNM.dtype)[None, None]
 
 
 class Attention(nnx.Module):
@@ -124,9 +125,11 @@ class Attention(nnx.Module):
         route: Route | None = None,
         noise: Noise | None = None,
     ) -> Array:
-        q_BTHK = self.split_heads(self.q(x_BTD, route, noise))
-        out_BTHK = attend(q_BTHK, *keys_values, key_mask_BS=key_mask_BS, causal=causal)
-        return self.out(out_BTHK.reshape(x_BTD.shape), route, noise)
+        heads = (self.split_heads(self.q(x_BTD, route, noise)), *keys_values)
+        if products.rounds(x_BTD, self.q.kernel[...]):
+            heads = tuple(head.astype(jnp.bfloat16) for head in heads)  # products of attention as those of the layers
+        out_BTHK = attend(*heads, key_mask_BS=key_mask_BS, causal=causal)
+        return self.out(out_BTHK.reshape(x_BTD.shape).astype(x_BTD.dtype), route, noise)
 
 
 class Block(nnx.Module):

@@ -23,14 +23,26 @@ def attend(q_BTHK, k_BSHK, v_BSHK, *, key_mask_BS=None, causal=False):
     q_BTHK = q_BTHK * jnp.asarray(K**-0.5, q_BTHK.dtype)
     if causal or B * H * T * S * 4 <= BLOCK_BYTES:
         return _plain(q_BTHK, k_BSHK, v_BSHK, key_mask_BS, causal)
-    blocks = _blocks(B * T * S * 4, T)
-    # The batch stays one axis of a block: on a mesh it is the axis that the devices share.
-    q_XBTK = q_BTHK.reshape(B, blocks, T // blocks, H, K).transpose(3, 1, 0, 2, 4).reshape(H * blocks, B, -1, K)
-    k_HBSK, v_HBSK = k_BSHK.transpose(2, 0, 1, 3), v_BSHK.transpose(2, 0, 1, 3)
-    out_XBTK = jax.lax.map(
-        lambda x: _one_head(q_XBTK[x], k_HBSK[x // blocks], v_HBSK[x // blocks], key_mask_BS), jnp.arange(H * blocks)
-    )
-    return out_XBTK.reshape(H, blocks, B, T // blocks, K).transpose(2, 1, 3, 0, 4).reshape(B, T, H, K)
+    # An utterance at a time: a batch of products is several times slower on a CPU than one product (XLA gives only
+    # those to its fast kernels). On several devices the batch stays an axis of a block: it is what they share.
+    rows = 1 if jax.device_count() == 1 else B
+    blocks = _blocks(rows * T * S * 4, T)
+    shape = () if rows == 1 else (rows,)  # of a block, before its two axes
+
+    def laid_out(x_BLHK, parts):
+        x = x_BLHK.reshape(B // rows, rows, parts, -1, H, K).transpose(0, 4, 2, 1, 3, 5)
+        return x.reshape(-1, *shape, x.shape[4], K)
+
+    q_XTK, k_YSK, v_YSK = laid_out(q_BTHK, blocks), laid_out(k_BSHK, 1), laid_out(v_BSHK, 1)
+    mask_GS = None if key_mask_BS is None else key_mask_BS.reshape(-1, *shape, S)
+
+    def block(x):
+        mask_S = None if mask_GS is None else mask_GS[x // (H * blocks)]
+        return _one_head(q_XTK[x], k_YSK[x // blocks], v_YSK[x // blocks], mask_S)
+
+    out_XTK = jax.lax.map(block, jnp.arange(B // rows * H * blocks))
+    out = out_XTK.reshape(B // rows, H, blocks, rows, T // blocks, K)
+    return out.transpose(0, 3, 2, 4, 1, 5).reshape(B, T, H, K)
 
 
 def _blocks(score_bytes, length):
@@ -41,14 +53,15 @@ def _blocks(score_bytes, length):
     return next((d for d in range(1, length + 1) if length % d == 0 and d >= wanted), length)
 
 
-def _one_head(q_BTK, k_BSK, v_BSK, key_mask_BS):
-    score_BTS = jnp.einsum("BTK,BSK->BTS", q_BTK, k_BSK, preferred_element_type=jnp.float32)
-    if key_mask_BS is not None:
-        score_BTS = jnp.where(key_mask_BS[:, None, :], score_BTS, MASKED)
-    weight_BTS = jnp.exp(score_BTS - jax.lax.stop_gradient(score_BTS.max(-1, keepdims=True)))
-    sum_BT1 = weight_BTS.sum(-1, keepdims=True)
-    out_BTK = jnp.einsum("BTS,BSK->BTK", weight_BTS.astype(v_BSK.dtype), v_BSK, preferred_element_type=jnp.float32)
-    return (out_BTK / sum_BT1).astype(v_BSK.dtype)
+def _one_head(q_TK, k_SK, v_SK, key_mask_S):
+    """One head of one utterance, or of several along a first axis of all."""
+    score_TS = jnp.einsum("...TK,...SK->...TS", q_TK, k_SK, preferred_element_type=jnp.float32)
+    if key_mask_S is not None:
+        score_TS = jnp.where(key_mask_S[..., None, :], score_TS, MASKED)
+    weight_TS = jnp.exp(score_TS - jax.lax.stop_gradient(score_TS.max(-1, keepdims=True)))
+    sum_T1 = weight_TS.sum(-1, keepdims=True)
+    out_TK = jnp.einsum("...TS,...SK->...TK", weight_TS.astype(v_SK.dtype), v_SK, preferred_element_type=jnp.float32)
+    return (out_TK / sum_T1).astype(v_SK.dtype)
 
 
 def _plain(q_BTHK, k_BSHK, v_BSHK, key_mask_BS, causal):

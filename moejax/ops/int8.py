@@ -51,11 +51,3 @@ def quantize_matrix(kernel_DO) -> Int8Matrix:
     scale_O = xp.where(largest_O > 0, largest_O, 1.0).astype(np.float32) / np.float32(LEVELS)
     values_DO = xp.clip(xp.round(kernel_DO / scale_O[None, :]), -LEVELS, LEVELS).astype(np.int8)
     return Int8Matrix(values_DO, scale_O)
-
-
-def matmul(x_BTD, kernel_DO):
-    """x W in the type of x, for an array or an Int8Matrix."""
-    if isinstance(kernel_DO, Int8Matrix):
-        y_BTO = x_BTD @ kernel_DO.values.astype(x_BTD.dtype)
-        return y_BTO * kernel_DO.scale.astype(x_BTD.dtype).reshape((1,) * (x_BTD.ndim - 1) + (-1,))
-    return x_BTD @ kernel_DO.astype(x_BTD.dtype)

@@ -8,7 +8,7 @@ import tiny_whisper as tiny
 
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
-from moejax.ops import int8
+from moejax.ops import products
 from moejax.runtime import sharding
 from moejax.tasks import asr
 
@@ -62,7 +62,7 @@ def test_what_fits_the_grid_is_kept_exactly():
 def test_product_is_that_of_the_matrix_written_out(dtype):
     x_BTD = jax.random.normal(jax.random.key(0), (2, 5, 24)).astype(dtype)
     kernel = int8.quantize_matrix(matrix())
-    y_BTO = int8.matmul(x_BTD, kernel)
+    y_BTO = products.matmul(x_BTD, kernel)
     assert y_BTO.dtype == dtype
     want = np.asarray(x_BTD, np.float32) @ np.asarray(kernel.astype(jnp.float32))
     rtol = 1e-5 if dtype == "float32" else 0.03
