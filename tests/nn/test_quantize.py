@@ -8,7 +8,7 @@ import tiny_whisper as tiny
 
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
-from moejax.ops import products
+from moejax.ops import int8, products
 from moejax.runtime import sharding
 from moejax.tasks import asr
 
