@@ -17,6 +17,7 @@ import soundfile
 
 from moejax.audio import read
 from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.flaws import Rejected
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
@@ -222,7 +223,7 @@ def _gate_all(cfg, work, utterances, folder: Path) -> tuple[list[dict], list[dic
     with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
         results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder), utterances)
         for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
-            if isinstance(result, read.Rejected):
+            if isinstance(result, Rejected):
                 skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
             else:
                 fixes.update(result.pop("fixes"))
@@ -241,16 +242,16 @@ def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iter
         yield waiting.popleft().result()
 
 
-def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | read.Rejected:
+def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | Rejected:
     """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
     try:
         if not utterance.text.strip():
-            raise read.Rejected("no_text", "the text is empty")
+            raise Rejected("no_text", "the text is empty")
         checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
-    except read.Rejected as rejected:
+    except Rejected as rejected:
         return rejected
     fixes, path = checked.fixes, utterance.audio
-    if isinstance(path, str) and not fixes and not path.lower().endswith((".wav", ".flac")):
+    if isinstance(path, str) and not fixes and not (checked.direct and path.lower().endswith((".wav", ".flac"))):
         fixes = ("decoded",)
     if not isinstance(path, str) or fixes:
         path = folder / audio_name(utterance.id)
