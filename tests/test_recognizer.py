@@ -229,7 +229,7 @@ def test_what_can_be_heard_of_a_damaged_recording_is_heard_and_the_rest_is_said(
     said = []
     heard = recognizer.read(spoiled, warn=said.append)
     assert np.array_equal(heard, np.where(np.isfinite(spoiled), spoiled, 0)) and len(said) == 1
-    assert "nan: 2 of 48000 samples are not finite, between 1.000 and 1.000 s; they became zero" in said[0]
+    assert said[0] == "2 of 48000 samples are not finite, at 1.000 s; they became zero"
     assert len(recognizer.read(cut)) == 1.5 * RATE
     assert caplog.messages == ["cut.wav: truncated: the header promises 3.00 s, 1.50 s are there"]
     for silence in (np.zeros(RATE, np.float32), sound(1.0) / 32768):
