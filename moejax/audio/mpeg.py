@@ -35,6 +35,26 @@ class _Frame:
     side: int  # bytes of side information, behind which an Xing header stands
 
 
+def frame_of(head: bytes) -> _Frame | None:
+    """What the four bytes of a header say; None if they are none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
+        return None
+    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
+    bits, rate = head[2] >> 4, head[2] >> 2 & 3
+    if version == 1 or layer == 4 or bits in (0, 15) or rate == 3:
+        return None
+    one, padding, mono = version == 3, head[2] >> 1 & 1, head[3] >> 6 == 3
+    rate = _RATES[version][rate]
+    kilobits = _BITRATES[(1, layer) if one else (2, min(layer, 2))][bits]
+    samples = 384 if layer == 1 else 1152 if layer == 2 or one else 576
+    if layer == 1:
+        length = (12000 * kilobits // rate + padding) * 4
+    else:
+        length = samples // 8 * 1000 * kilobits // rate + padding
+    side = (17 if mono else 32) if one else (9 if mono else 17)
+    return _Frame((version, layer, rate), length, samples, side)
+
+
 @dataclass
 class Part:
     """One file within the file: where its frames lie, how many there are, how many its own header promises."""
@@ -49,7 +69,23 @@ class Part:
     def stream(self, stream: BinaryIO) -> Spliced:
         """Its bytes, with a header that says what is there: else the decoder would speak of it on the terminal."""
         amount = {"frames": self.frames, "bytes": sum(stop - start for start, stop in self.ranges)}
-        return Spliced(stream, self.ranges, {at: struct.pack(">I", amount[which]) for at, which in self.counts.items()})
+        patches = {at: struct.pack(">I", amount[which]) for at, which in self.counts.items()}
+        return Spliced(stream, self.ranges, patches, self._header(stream) if self.promised is None else b"")
+
+    def _header(self, stream) -> bytes:
+        """A frame that holds no sound but how many frames follow: without one the decoder guesses from the bitrate of
+        the first, and stops there.
+        """
+        if self.same[1] != 3:  # the older layers keep to one bitrate
+            return b""
+        stream.seek(self.ranges[0][0])
+        first = bytearray(stream.read(4))
+        first[1] |= 1  # no checksum
+        first[2] = 0x80 | first[2] & 0x0C  # 112 or 64 kbit/s: room enough; no padding
+        frame = frame_of(bytes(first))
+        assert frame is not None and frame.same == self.same
+        tag = b"Xing" + struct.pack(">III", 3, self.frames, sum(stop - start for start, stop in self.ranges))
+        return (bytes(first) + bytes(frame.side) + tag).ljust(frame.size, b"\0")
 
 
 def parts(stream: BinaryIO, flaws: Flaws) -> list[Part]:
@@ -85,23 +121,7 @@ class _Walk:
         return self._held[within : within + count]
 
     def _frame(self, at) -> _Frame | None:
-        head = self._bytes(at, 4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
-            return None
-        version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)
-        bits, rate = head[2] >> 4, head[2] >> 2 & 3
-        if version == 1 or layer == 4 or bits in (0, 15) or rate == 3:
-            return None
-        one, padding, mono = version == 3, head[2] >> 1 & 1, head[3] >> 6 == 3
-        rate = _RATES[version][rate]
-        kilobits = _BITRATES[(1, layer) if one else (2, min(layer, 2))][bits]
-        samples = 384 if layer == 1 else 1152 if layer == 2 or one else 576
-        if layer == 1:
-            length = (12000 * kilobits // rate + padding) * 4
-        else:
-            length = samples // 8 * 1000 * kilobits // rate + padding
-        side = (17 if mono else 32) if one else (9 if mono else 17)
-        return _Frame((version, layer, rate), length, samples, side)
+        return frame_of(self._bytes(at, 4))
 
     def _chained(self, at, count=_CHAIN) -> bool:
         """Whether frames of one kind follow on one another from here, so many or to the end of the file."""

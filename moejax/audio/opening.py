@@ -1,6 +1,7 @@
 """Opening a recording, whatever it is in: libsndfile where it can, PyAV where it cannot and is there."""
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -37,10 +38,20 @@ def _found(stream, flaws):
             yield stack.enter_context(media.opened(stream, container, flaws))
             return
         try:
-            found = stack.enter_context(soundfiles.opened(stream, flaws))
+            found = stack.enter_context(soundfiles.opened(stream, flaws, functools.partial(_rest, stream)))
         except soundfiles.NotKnown as unknown:
             found = stack.enter_context(_otherwise(stream, unknown, flaws))
         yield found
+
+
+def _rest(stream, frame: int) -> Iterator[np.ndarray]:
+    """What FFmpeg reads from this frame on, behind damage at which libsndfile gives up; nothing where it is not."""
+    with contextlib.suppress(Undecodable), media.opened(stream, "this", Flaws(whole=False)) as found:
+        at = 0
+        for block in found.blocks:
+            if at + len(block) > frame:
+                yield block[max(0, frame - at) :]
+            at += len(block)
 
 
 @contextlib.contextmanager

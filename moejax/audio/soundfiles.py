@@ -24,6 +24,9 @@ MAX_CHANNELS = 32
 _STEP = 4096  # frames asked for at once: what is read together with a broken place is lost
 
 
+Rest = Callable[[int], Iterator[np.ndarray]]
+
+
 class NotKnown(Undecodable):
     """libsndfile does not know the format; somebody else may."""
 
@@ -43,8 +46,11 @@ class Found:
 
 
 @contextlib.contextmanager
-def opened(stream: BinaryIO, flaws: Flaws) -> Iterator[Found]:
-    """A recording in a seekable stream. Errors: `Undecodable`, the blocks' too; `NotKnown`, a kind of it."""
+def opened(stream: BinaryIO, flaws: Flaws, rest: Rest | None = None) -> Iterator[Found]:
+    """A recording in a seekable stream. `rest(frame)` gives the blocks from there on by other means, if there are any.
+
+    Errors: `Undecodable`, the blocks' too; `NotKnown`, a kind of it.
+    """
     stream.seek(0)
     head = stream.read(12)
     streams, direct, quiet = _streams(stream, head, flaws)
@@ -53,9 +59,9 @@ def opened(stream: BinaryIO, flaws: Flaws) -> Iterator[Found]:
         first = files[0]
         if first.channels > MAX_CHANNELS:
             raise Undecodable("wrong_shape", f"{first.channels} channels; at most {MAX_CHANNELS}")
-        reader = _Reader(first, flaws, quiet)
+        reader = _Reader(first, flaws, quiet, rest)
         if len(files) == 1:
-            yield Found(first.samplerate, iter(reader), direct, reader.seek if first.seekable() else None)
+            yield Found(first.samplerate, iter(reader), direct, None if _is_mpeg(first) else reader.seek)
             return
         readers = [reader, *(_Reader(file, flaws, quiet) for file in files[1:])]
         blocks = ((block.reshape(len(block), -1), one.file.samplerate) for one in readers for block in one)
@@ -76,10 +82,19 @@ def _streams(stream, head, flaws) -> tuple[list, bool, Any]:
     return [whole(stream)], True, contextlib.nullcontext
 
 
+class _Straight(soundfile.SoundFile):
+    """Read from beginning to end. After each read soundfile seeks to where it stands already, which in an MP3 is
+    another place by some hundred samples, and in a damaged FLAC the end of all reading; not where it cannot seek.
+    """
+
+    def seekable(self) -> bool:
+        return False
+
+
 def _file(stream, quiet, stack) -> soundfile.SoundFile:
     try:
         with quiet():
-            return stack.enter_context(soundfile.SoundFile(cast(BinaryIO, stream)))
+            return stack.enter_context(_Straight(cast(BinaryIO, stream)))
     except soundfile.SoundFileError as error:
         raise NotKnown("unreadable", _first_line(error)) from error
 
@@ -96,8 +111,8 @@ def promised(path) -> float:
 class _Reader:
     """Blocks of one open file. At their end: whether they are as many as its header says."""
 
-    def __init__(self, file, flaws: Flaws, quiet):
-        self.file, self.flaws, self.quiet, self.found = file, flaws, quiet, 0
+    def __init__(self, file, flaws: Flaws, quiet, rest: Rest | None = None):
+        self.file, self.flaws, self.quiet, self.rest, self.found = file, flaws, quiet, rest, 0
 
     def seek(self, frame: int) -> int:
         """Where the next block begins then."""
@@ -123,15 +138,28 @@ class _Reader:
                 break
             self.found += held
             yield np.concatenate(steps)
+        if broken and self.rest and not self.flaws.whole:
+            at = self.found
+            for block in self.rest(at):
+                self.found += len(block)
+                yield block
+            broken = self.found == at
+            if not broken:
+                self.flaws.add("unreadable", f"damaged at {at / self.file.samplerate:.2f} s")
         self._check(broken)
 
     def _check(self, broken: bool):
         frames, rate = self.file.frames, self.file.samplerate
         # The length of an MP3 without a header of its own is an estimate
-        slack = max(4800, frames // 100) if self.file.format == "MP3" else 0
+        slack = max(4800, frames // 100) if _is_mpeg(self.file) else 0
         if broken or self.found < frames - slack:
             promised, there = f"{frames / rate:.2f} s", f"{self.found / rate:.2f} s"
             self.flaws.add("truncated", f"truncated: the header promises {promised}, {there} can be read")
+
+
+def _is_mpeg(file) -> bool:
+    """Whether it has MP3 in it, in a WAV perhaps: lengths and places are not exact there."""
+    return file.format == "MP3" or "MPEG" in file.subtype
 
 
 def _first_line(error: Exception) -> str:

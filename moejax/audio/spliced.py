@@ -9,13 +9,20 @@ from typing import BinaryIO
 class Spliced:
     """A readable, seekable stream of the `ranges` (start, stop) of another one, as if nothing lay between them.
 
-    `patches` are {place in the other stream: bytes that stand there instead}. For libsndfile's callbacks, in which an
-    exception is printed and lost: a place that a broken header names and the file does not have is not gone to.
+    `patches` are {place in the other stream: bytes that stand there instead}, `head` bytes before all others. For
+    libsndfile's callbacks, in which an exception is printed and lost: a place that a broken header names and the file
+    does not have is not gone to.
     """
 
-    def __init__(self, stream: BinaryIO, ranges: Sequence[tuple[int, int]], patches: Mapping[int, bytes] | None = None):
-        self._stream, self._ranges, self._patches = stream, list(ranges), dict(patches or {})
-        self._begins = [0]
+    def __init__(
+        self,
+        stream: BinaryIO,
+        ranges: Sequence[tuple[int, int]],
+        patches: Mapping[int, bytes] | None = None,
+        head: bytes = b"",
+    ):
+        self._stream, self._ranges, self._patches, self._head = stream, list(ranges), dict(patches or {}), head
+        self._begins = [len(head)]
         for start, stop in self._ranges:
             self._begins.append(self._begins[-1] + stop - start)
         self._at = 0
@@ -40,6 +47,10 @@ class Spliced:
         left = left if count < 0 else min(count, left)
         found = []
         while left > 0:
+            if self._at < len(self._head):
+                found.append(self._head[self._at : self._at + left])
+                self._at, left = self._at + len(found[-1]), left - len(found[-1])
+                continue
             number = bisect.bisect_right(self._begins, self._at) - 1
             start, stop = self._ranges[number]
             place = start + self._at - self._begins[number]
