@@ -140,6 +140,44 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(call, said):
         assert any(line.startswith(f"moejax transcribe: {name}: ") and reason in line for line in lines)
 
 
+def test_the_form_of_the_output_follows_the_format(call, said, monkeypatch):
+    """Whatever else is wrong: a program reads it."""
+    path = record("a.wav", 1.0)
+    code, out, err = call(path, "none.wav", "--format", "srt")
+    assert code == 1 and out == writers.render(said(path), "srt") and err.count("none.wav") == 1
+    monkeypatch.setattr("moejax.commands.translators.translator", lambda asked, language: failing)
+    for format in ("txt", "srt", "json"):
+        code, out, err = call(path, "--format", format, "--translate_to", "de")
+        assert (code, out) == (1, writers.render(said(path), format))
+        assert err == "moejax transcribe: a.wav: no more characters this month\n"
+
+
+def failing(transcript):
+    raise ValueError("no more characters this month")
+
+
+def test_a_cut_download_is_written_with_a_warning_and_code_0(call):
+    whole = Path(record("a.flac", 3.0)).read_bytes()
+    Path("a.flac").write_bytes(whole[: len(whole) // 2])
+    code, out, err = call("a.flac")
+    assert code == 0 and out
+    assert re.fullmatch(
+        r"moejax transcribe: warning: a.flac: truncated: the header promises 3.00 s, 1.\d\d s .*\n", err
+    )
+
+
+def test_names_of_250_bytes_and_letters_that_the_terminal_lacks(call, said, monkeypatch):
+    name = "ä" * 123 + ".wav"
+    assert len(name.encode()) == 250
+    path = record(name, 1.0)
+    assert call(path, "--format", "all", "-o", "out")[0] == 0 and len(files("out")) == len(writers.FORMATS)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    record("b.wav", 1.0)
+    assert call(path, "b.wav")[0] == 0
+    assert screen.buffer.getvalue().decode().splitlines()[0].startswith(f"{name}\t")
+
+
 def test_results_come_in_the_order_of_the_files(call, said):
     """A long recording is finished after the short ones that share its batches."""
     paths = [record("a.wav", 40.0), record("b.wav", 1.0, 1), record("c.wav", 1.0, 2)]

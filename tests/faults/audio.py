@@ -171,7 +171,8 @@ def transcribed(batch, folder) -> dict:
         heard = {path.name for path in out.iterdir()}
     finally:
         shutil.rmtree(folder)
-    refused = [line.removeprefix("moejax transcribe: ") for line in err.getvalue().splitlines()]
+    said_lines = [line.removeprefix("moejax transcribe: ") for line in err.getvalue().splitlines()]
+    refused = [line for line in said_lines if not line.startswith("warning: ")]
     bad, said, places = [], collections.Counter(), set()
     for case, path in zip(batch, paths, strict=True):
         place = place_of[path]
