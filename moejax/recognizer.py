@@ -285,7 +285,7 @@ class Recognizer:
         few values that are no numbers, silence); None logs it. Errors: FileNotFoundError; `audio.flaws.Rejected`, a
         ValueError, for what cannot be used.
         """
-        if isinstance(item, str | Path) and not Path(item).is_file():
+        if isinstance(item, str | Path) and not Path(item).exists():
             raise NotThere(f"no audio file {item}")
         warn = warn or functools.partial(log.warning, "%s: %s", _name(item))
         limits: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": float("inf"), "whole": False}

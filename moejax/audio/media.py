@@ -75,6 +75,7 @@ def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
     """The first audio track, on the file's clock. Errors: `Undecodable`, the blocks' too."""
     try:
         av = library(container)
+        from av.error import FFmpegError
     except NotInstalled as error:
         raise Undecodable("unreadable", str(error)) from error
     stream.seek(0)
@@ -85,7 +86,7 @@ def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
             track = _Track(av, file, container, flaws)
             yield Found(track.rate, conform(track.blocks(), track.rate, track.channels))
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise Undecodable("unreadable", f"{container} file: {error.strerror or error}") from error
 
 

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
@@ -53,33 +53,36 @@ def opened(stream: BinaryIO, flaws: Flaws, rest: Rest | None = None) -> Iterator
     """
     stream.seek(0)
     head = stream.read(12)
-    streams, direct, quiet = _streams(stream, head, flaws)
+    streams, direct = _streams(stream, head, flaws)
     with contextlib.ExitStack() as stack:
-        files = [_file(one, quiet, stack) for one in streams]
+        files = [_file(one, stack) for one in streams]
         first = files[0]
         if first.channels > MAX_CHANNELS:
             raise Undecodable("wrong_shape", f"{first.channels} channels; at most {MAX_CHANNELS}")
-        reader = _Reader(first, flaws, quiet, rest)
+        reader = _Reader(first, flaws, rest)
         if len(files) == 1:
             yield Found(first.samplerate, iter(reader), direct, None if _is_mpeg(first) else reader.seek)
             return
-        readers = [reader, *(_Reader(file, flaws, quiet) for file in files[1:])]
+        readers = [reader, *(_Reader(file, flaws) for file in files[1:])]
         blocks = ((block.reshape(len(block), -1), one.file.samplerate) for one in readers for block in one)
         yield Found(first.samplerate, conform(blocks, first.samplerate, first.channels))
 
 
-def _streams(stream, head, flaws) -> tuple[list, bool, Any]:
-    """(streams for libsndfile, whether that is the file itself, in which context they are read)."""
+def _streams(stream, head, flaws) -> tuple[list, bool]:
+    """(streams for libsndfile, whether that is the file itself)."""
     if wav.known(head):
         mended, changed = wav.mended(stream, flaws)
-        return [mended], not changed, contextlib.nullcontext
+        return [mended], not changed
     if head[:4] == b"OggS":
         links = ogg.links(stream, flaws)
-        return links or [whole(stream)], len(links) < 2, contextlib.nullcontext
+        return links or [whole(stream)], len(links) < 2
     if head[:4] not in (b"fLaC", b"FORM", b".snd", b"caff", b"riff"):
         if parts := mpeg.parts(stream, flaws):
-            return [part.stream(stream) for part in parts if part.frames], False, hushed
-    return [whole(stream)], True, contextlib.nullcontext
+            heard = [part.stream(stream) for part in parts if part.frames]
+            if not heard:  # a header, and no frame behind it
+                raise Undecodable("empty", "no samples")
+            return heard, False
+    return [whole(stream)], True
 
 
 class _Straight(soundfile.SoundFile):
@@ -91,9 +94,9 @@ class _Straight(soundfile.SoundFile):
         return False
 
 
-def _file(stream, quiet, stack) -> soundfile.SoundFile:
+def _file(stream, stack) -> soundfile.SoundFile:
     try:
-        with quiet():
+        with hushed():
             return stack.enter_context(_Straight(cast(BinaryIO, stream)))
     except soundfile.SoundFileError as error:
         raise NotKnown("unreadable", _first_line(error)) from error
@@ -111,8 +114,9 @@ def promised(path) -> float:
 class _Reader:
     """Blocks of one open file. At their end: whether they are as many as its header says."""
 
-    def __init__(self, file, flaws: Flaws, quiet, rest: Rest | None = None):
-        self.file, self.flaws, self.quiet, self.rest, self.found = file, flaws, quiet, rest, 0
+    def __init__(self, file, flaws: Flaws, rest: Rest | None = None):
+        self.file, self.flaws, self.rest, self.found = file, flaws, rest, 0
+        self.quiet = hushed if _is_mpeg(file) else contextlib.nullcontext
 
     def seek(self, frame: int) -> int:
         """Where the next block begins then."""

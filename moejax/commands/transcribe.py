@@ -7,7 +7,7 @@ from pathlib import Path
 
 from moejax.audio.flaws import Rejected
 from moejax.commands import inputs, transcribe_options
-from moejax.errors import BadValue
+from moejax.errors import BadValue, NotThere
 from moejax.text import writers
 from moejax.text.transcript import Transcript
 
@@ -176,6 +176,8 @@ def _one_line(error, source) -> str:
     """What is wrong, without the name of the recording, which stands before it."""
     if isinstance(error, Rejected):
         return f"{error.reason}: {error.what}"
+    if isinstance(error, NotThere):  # it was, when the command began
+        return "no such file"
     if isinstance(error, OSError) and error.strerror:
         named = error.filename and str(error.filename) != str(source.path)
         return f"{error.strerror}: {error.filename}" if named else error.strerror

@@ -297,7 +297,13 @@ def test_behind_damage_ffmpeg_goes_on():
 
 
 def test_no_samples_at_all_are_named():
-    for content in (wav(cut=96000), wav(0, cut=96000), wav(0, cut=96000, behind=LIST), sounds("AIFF", seconds=0)):
+    for content in (
+        wav(cut=96000),
+        wav(0, cut=96000),
+        wav(0, cut=96000, behind=LIST),
+        sounds("AIFF", seconds=0),
+        MP3[: xing(MP3)[1] + 9],
+    ):
         with pytest.raises(flaws.Rejected, match="empty: the recording: no samples|empty: no samples"):
             read.load(content, whole=False, **WHOLE)
 
