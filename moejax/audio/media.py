@@ -22,7 +22,7 @@ _MOST_SILENCE = 3600.0  # a clock that leaps further is broken
 _SILENCE_BLOCK = 1 << 17
 _FEW_BROKEN = 2  # packets at the seams of a broadcast; more are damage
 # Formats without a clock: FFmpeg guesses their duration from the bitrate of the beginning
-_GUESSED = ("aac", "mp3", "ac3", "eac3", "dts", "loas", "amr", "amrnb", "amrwb", "tta", "ape", "mpc", "mpc8", "gsm")
+_GUESSED = ("aac", "mp3", "ac3", "eac3", "dts", "loas", "amr", "amrnb", "amrwb", "gsm")
 _HEADS = (
     ("AVI", ((0, b"RIFF"), (8, b"AVI "))),
     ("MP4", ((4, b"ftyp"),)),
@@ -180,6 +180,8 @@ class _Track:
             with contextlib.suppress(ValueError):
                 hours, minutes, seconds = said.split(":")
                 return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - self.start
+        if self.file.format.name == "avi" and track.frames and track.time_base:  # its duration is made of what is there
+            return float((track.frames + (track.start_time or 0)) * track.time_base) - self.start
         if track.duration and track.time_base:
             return float((track.duration + (track.start_time or 0)) * track.time_base) - self.start
         return self.promised if len(self.file.streams) == 1 else 0.0

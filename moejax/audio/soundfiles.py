@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import soundfile
 
-from moejax.audio import mpeg, ogg, wav
+from moejax.audio import declared, mpeg, ogg, wav
 from moejax.audio.conform import conform
 from moejax.audio.flaws import Flaws, Undecodable
 from moejax.audio.spliced import whole
@@ -76,7 +76,9 @@ def _streams(stream, head, flaws) -> tuple[list, bool]:
     if head[:4] == b"OggS":
         links = ogg.links(stream, flaws)
         return links or [whole(stream)], len(links) < 2
-    if head[:4] not in (b"fLaC", b"FORM", b".snd", b"caff", b"riff"):
+    if head[:4] in declared.HEADS and len(head) == 12:
+        declared.check(stream, head, flaws)
+    elif head[:4] != b"fLaC":
         if parts := mpeg.parts(stream, flaws):
             heard = [part.stream(stream) for part in parts if part.frames]
             if not heard:  # a header, and no frame behind it

@@ -145,6 +145,10 @@ WITHOUT_AV = {  # name: (bytes, seconds, of what the flaw speaks or None)
     "ogg joined": (lambda: OGG + OGG, 6.0, None),
     "ogg joined, other rate": (lambda: OGG + sounds("OGG", rate=44100, channels=2), 6.0, None),
     "wav half there": (lambda: wav()[: 44 + 48000], 1.5, "truncated: the header promises 3.00 s, 1.50 s"),
+    **{
+        f"{format} half there": (lambda format=format: halved(sounds(format, "PCM_16")), 1.5, "truncated: the header")
+        for format in ("AIFF", "AU", "CAF", "W64", "RF64")
+    },
     "flac half there": (lambda: halved(sounds("FLAC")), None, "truncated: the header promises 3.00 s"),
     "ogg half there": (lambda: halved(OGG8), None, "truncated: it ends before its last page"),
     "mp3 half there": (lambda: MP3[: len(MP3) // 2], None, "truncated: the header promises 3.0"),
@@ -187,6 +191,14 @@ WITH_AV = {
         None,
         "truncated: MP4 file: its header promises 8.0 s",
     ),
+    "mkv half there": (lambda: halved(encoded("matroska", "aac", 44100)), 1.5, "its header promises 3.0 s"),
+    "avi half there": (lambda: halved(encoded("avi", "pcm_s16le", 16000)), 1.5, "its header promises 3.0 s"),
+    "flv half there": (
+        lambda: halved(encoded("flv", "aac", 44100, picture=3.0, moving="flv")),
+        None,
+        "its header promises 3.0 s",
+    ),
+    "tta half there": (lambda: halved(encoded("tta", "tta", 44100)), None, "its header promises 3.0 s"),
     "mp4 cut before its index": (lambda: halved(encoded("mp4", "aac", 44100)), None, "refused"),
 }
 
