@@ -320,14 +320,22 @@ def test_no_samples_at_all_are_named():
             read.load(content, whole=False, **WHOLE)
 
 
-def test_a_playlist_opens_nothing(tmp_path):
-    """FFmpeg would follow what a file names, to this machine's files and the network."""
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile 'secret.ts'\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\nsecret.ts\n#EXT-X-ENDLIST\n",
+    ],
+)
+def test_a_playlist_opens_nothing(tmp_path, monkeypatch, text):
+    """FFmpeg would follow what a file names, to other files of this machine and the network."""
     pytest.importorskip("av")
-    (tmp_path / "secret.ts").write_bytes(encoded("mpegts", "mp2", 48000))
-    path = tmp_path / "a.mp3"
-    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{tmp_path}/secret.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(flaws.Rejected, match="unreadable"):
-        read.load(path, **WHOLE)
+    monkeypatch.chdir(tmp_path)
+    Path("secret.ts").write_bytes(encoded("mpegts", "mp2", 48000))
+    Path("a.mp3").write_text(text)
+    for source in ("a.mp3", text.encode()):
+        with pytest.raises(flaws.Rejected, match="unreadable"):
+            read.load(source, **WHOLE)
 
 
 def test_without_the_extra_every_container_says_what_to_install(tmp_path, monkeypatch):
