@@ -6,7 +6,6 @@ from moejax.convert import whisper_folder
 from moejax.text.tokenizer import Tokenizer
 from moejax.training import base
 
-
 _FEWEST = 64  # positions of the smallest decoder that anybody uses
 
 
