@@ -5,6 +5,7 @@ Recognised by their first bytes, not by the file's name: what comes from a pipe 
 """
 
 import contextlib
+import io
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -78,16 +79,33 @@ def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
         from av.error import FFmpegError
     except NotInstalled as error:
         raise Undecodable("unreadable", str(error)) from error
-    stream.seek(0)
     try:
         # Titles may be in any encoding; a playlist may not open what it names, on this machine or another
-        with av.open(stream, mode="r", metadata_errors="replace", options={"protocol_whitelist": "none"}) as file:
+        with av.open(
+            _Quiet(stream), mode="r", metadata_errors="replace", options={"protocol_whitelist": "none"}
+        ) as file:
             if not file.streams.audio:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
             track = _Track(av, file, container, flaws)
             yield Found(track.rate, conform(track.blocks(), track.rate, track.channels))
     except FFmpegError as error:
         raise Undecodable("unreadable", f"{container} file: {error.strerror or error}") from error
+
+
+class _Quiet:
+    """A stream for FFmpeg's callbacks: where a broken index leads before the beginning is told by -1, because PyAV
+    prints exceptions. It has no name: FFmpeg is to go by the content.
+    """
+
+    def __init__(self, stream: BinaryIO):
+        stream.seek(0)
+        self.read, self.tell, self._stream = stream.read, stream.tell, stream
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
 
 class _Track:
