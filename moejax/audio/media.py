@@ -1,7 +1,8 @@
 """Containers that libsndfile cannot open (m4a, mp4, webm, mkv, avi, flv, ts, aac, wma, amr ...), through PyAV, which is
 the extra `media`.
 
-Recognised by their first bytes, not by the file's name: what comes from a pipe has none.
+Recognised by their first bytes, not by the file's name: what comes from a pipe has none. What nobody recognises may be
+known by its name.
 """
 
 import contextlib
@@ -72,8 +73,11 @@ def library(container: str):
 
 
 @contextlib.contextmanager
-def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
-    """The first audio track, on the file's clock. Errors: `Undecodable`, the blocks' too."""
+def opened(stream: BinaryIO, container: str, flaws: Flaws, name: str = "") -> Iterator[Found]:
+    """The first audio track, on the file's clock. `name`: the file's, where FFmpeg may go by it.
+
+    Errors: `Undecodable`, the blocks' too.
+    """
     try:
         av = library(container)
         from av.error import FFmpegError
@@ -81,9 +85,8 @@ def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
         raise Undecodable("unreadable", str(error)) from error
     try:
         # Titles may be in any encoding; a playlist may not open what it names, on this machine or another
-        with av.open(
-            _Quiet(stream), mode="r", metadata_errors="replace", options={"protocol_whitelist": "none"}
-        ) as file:
+        options = {"protocol_whitelist": "none"}
+        with av.open(_Quiet(stream, name), mode="r", metadata_errors="replace", options=options) as file:
             if not file.streams.audio:
                 raise Undecodable("unreadable", f"{container} file without an audio track")
             track = _Track(av, file, container, flaws)
@@ -94,12 +97,12 @@ def opened(stream: BinaryIO, container: str, flaws: Flaws) -> Iterator[Found]:
 
 class _Quiet:
     """A stream for FFmpeg's callbacks: where a broken index leads before the beginning is told by -1, because PyAV
-    prints exceptions. It has no name: FFmpeg is to go by the content.
+    prints exceptions. `name` is what FFmpeg goes by where the content says nothing (raw G.722, a broken header).
     """
 
-    def __init__(self, stream: BinaryIO):
+    def __init__(self, stream: BinaryIO, name: str):
         stream.seek(0)
-        self.read, self.tell, self._stream = stream.read, stream.tell, stream
+        self.read, self.tell, self._stream, self.name = stream.read, stream.tell, stream, name
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import soundfile
 
 from moejax.audio import media, soundfiles
 from moejax.audio.flaws import Flaws, Rejected, Undecodable
@@ -56,7 +57,13 @@ def _rest(stream, frame: int) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _otherwise(stream, unknown, flaws):
-    """What libsndfile does not know, by FFmpeg, which knows a hundred formats more."""
+    """What libsndfile does not know, by FFmpeg, which knows a hundred formats more, some by the file's name only. What
+    should be FLAC and is not is damaged: FFmpeg finds its way in, but a corpus wants it whole.
+    """
+    name = getattr(stream, "name", "")
+    name = os.path.basename(name) if isinstance(name, str) else ""
+    if flaws.whole and name.rpartition(".")[2].upper() in soundfile.available_formats():
+        name = ""
     try:
         media.library("other")
     except ModuleNotFoundError as error:
@@ -64,7 +71,7 @@ def _otherwise(stream, unknown, flaws):
         raise Undecodable("unreadable", f"not a format that libsndfile knows; {more}") from error
     with contextlib.ExitStack() as stack:
         try:
-            found = stack.enter_context(media.opened(stream, "this", flaws))
+            found = stack.enter_context(media.opened(stream, "this", flaws, name))
         except Undecodable as error:
             raise Undecodable("unreadable", f"no sound that libsndfile or FFmpeg knows ({unknown.detail})") from error
         yield found
