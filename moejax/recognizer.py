@@ -3,7 +3,9 @@
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+import numbers
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from moejax.audio import read as audio_io
 from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
+from moejax.audio.flaws import Rejected
 from moejax.convert import find, openai_whisper, peft_lora, whisper_folder
 from moejax.decode.alignment import Aligner
 from moejax.decode.alignment_heads import PUBLISHED
@@ -31,6 +34,8 @@ from moejax.text import languages
 from moejax.text.tokenizer import Tokenizer
 from moejax.text.transcript import Transcript
 from moejax.types import Array
+
+log = logging.getLogger(__name__)
 
 
 def load(
@@ -177,7 +182,8 @@ class Recognizer:
     ) -> Transcript | list[Transcript]:
         """Transcript of a path or an array [S] or [S, channels] at `rate` Hz, or a list of Transcripts of a list.
 
-        Integer arrays are scaled by their type. Audio in which nothing can be heard gives empty text. `progress` is
+        Integer arrays are scaled by their type. What can be heard of a damaged recording is heard, and a warning is
+        logged (logger `moejax.recognizer`); so is one where nothing can be heard, which gives empty text. `progress` is
         called with (place in the list, seconds done, seconds in all).
 
         Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language (its code or
@@ -185,10 +191,10 @@ class Recognizer:
         initial_prompt, condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"),
         batch_size, guards.
 
-        Errors: ValueError naming what is wrong (unreadable, NaN, wrong scale, unknown language); TypeError for an
+        Errors: ValueError naming what is wrong (unreadable, many NaN, wrong scale, unknown language); TypeError for an
         unknown option; FileNotFoundError.
         """
-        items = audio if isinstance(audio, list | tuple) else [audio]
+        items, several = _items(audio)
         self.check(**options)
         waves = (self.read(item, rate) for item in items)
         if any(not isinstance(item, str | Path) for item in items):
@@ -196,7 +202,7 @@ class Recognizer:
         found: dict[int, Transcript] = {}
         for place, transcript in self.stream(waves, progress=progress, **options):
             found[place] = transcript
-        return [found[place] for place in range(len(items))] if items is audio else found[0]
+        return [found[place] for place in range(len(items))] if several else found[0]
 
     def enroll(self, audio: str | Path | np.ndarray | list | tuple, *, rate: int = SAMPLE_RATE) -> "Recognizer":
         """A Recognizer for the speaker of these recordings (paths or arrays, as `transcribe` takes them; a few
@@ -209,7 +215,7 @@ class Recognizer:
         network = self.network
         if network.route != "gate":
             raise BadValue("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
-        items = audio if isinstance(audio, list | tuple) else [audio]
+        items, _ = _items(audio)
         waves = [self.read(item, rate) for item in items]
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
@@ -271,23 +277,29 @@ class Recognizer:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
         return asked
 
-    def read(self, item: Any, rate: int = SAMPLE_RATE) -> np.ndarray:
+    def read(self, item: Any, rate: int = SAMPLE_RATE, warn: Callable[[str], None] | None = None) -> np.ndarray:
         """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none
         where it is silent. Files are read block by block, so memory holds what is returned and no more.
 
-        Errors: FileNotFoundError; `audio.read.Rejected`, a ValueError, for what cannot be used.
+        `warn` is called with one line for each thing that is wrong with what is read all the same (a cut download, a
+        few values that are no numbers, silence); None logs it. Errors: FileNotFoundError; `audio.flaws.Rejected`, a
+        ValueError, for what cannot be used.
         """
-        if isinstance(item, str | Path) and not Path(item).is_file():
+        if isinstance(item, str | Path) and not Path(item).exists():
             raise NotThere(f"no audio file {item}")
-        limits: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": float("inf")}
+        warn = warn or functools.partial(log.warning, "%s: %s", _name(item))
+        limits: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": float("inf"), "whole": False}
+        file = isinstance(item, str | Path | bytes) or hasattr(item, "read")
         try:
-            if isinstance(item, str | Path | bytes) or hasattr(item, "read"):
-                return audio_io.load(item, **limits).samples
-            return audio_io.gate(np.asarray(item), rate, **limits).samples
-        except audio_io.Rejected as rejected:
-            if rejected.reason in ("silent", "empty", "too_short"):
+            checked = audio_io.load(item, **limits) if file else audio_io.gate(np.asarray(item), rate, **limits)
+        except Rejected as rejected:
+            if rejected.reason == "silent" or (rejected.reason == "empty" and not file):
+                warn(f"{rejected.reason}: {rejected.what}")
                 return np.zeros(0, np.float32)
             raise
+        for flaw in checked.flaws:
+            warn(flaw)
+        return checked.samples
 
     def encode(self, mel_BMN: Array) -> np.ndarray:
         """Encoder states [B, T, D] of the *base* for log-mel features [B, M, N] (Hugging Face's layout), float32."""
@@ -347,6 +359,17 @@ class Recognizer:
             label=self.network.label,
             logits_E=self._logits_E(),
         )
+
+
+def _name(item) -> str:
+    """What a warning calls a recording."""
+    return Path(item).name if isinstance(item, str | Path) else "the recording"
+
+
+def _items(audio) -> tuple[list, bool]:
+    """The recordings of what `transcribe` was given, and whether it was a list of them: one of numbers is an array."""
+    several = isinstance(audio, list | tuple) and not (audio and isinstance(audio[0], numbers.Real))
+    return (list(audio) if several else [audio]), several
 
 
 def _cut(audio_S, seconds):

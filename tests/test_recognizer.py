@@ -216,8 +216,41 @@ def test_a_missing_or_broken_file_is_named(recognizer, tmp_path):
         recognizer.transcribe(tmp_path / "x.wav")
     with pytest.raises(FileNotFoundError, match="no audio file .*none.wav"):
         recognizer.transcribe([tmp_path / "none.wav"])
-    with pytest.raises(ValueError, match="nan: 1 of 16000"):
-        recognizer.transcribe(np.where(np.arange(RATE) == 3, np.nan, 0.1).astype(np.float32))
+    with pytest.raises(ValueError, match="nan: 1600 of 16000 samples are not finite, between 0.400 and 0.500 s"):
+        recognizer.transcribe(np.where(np.arange(RATE) // 1600 == 4, np.nan, 0.1).astype(np.float32))
+
+
+def test_what_can_be_heard_of_a_damaged_recording_is_heard_and_the_rest_is_said(recognizer, tmp_path, caplog):
+    spoiled = sound(3.0)
+    spoiled[[16000, 16001]] = np.nan, np.inf
+    path = record(tmp_path / "a.wav", 3.0, subtype="FLOAT")
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(path.read_bytes()[:-96000])
+    said = []
+    heard = recognizer.read(spoiled, warn=said.append)
+    assert np.array_equal(heard, np.where(np.isfinite(spoiled), spoiled, 0)) and len(said) == 1
+    assert said[0] == "2 of 48000 samples are not finite, at 1.000 s; they became zero"
+    assert len(recognizer.read(cut)) == 1.5 * RATE
+    assert caplog.messages == ["cut.wav: truncated: the header promises 3.00 s, 1.50 s are there"]
+    for silence in (np.zeros(RATE, np.float32), sound(1.0) / 32768):
+        caplog.clear()
+        assert not len(recognizer.read(silence)) and "the recording: silent: loudest part at -" in caplog.text
+
+
+def test_an_array_of_any_type_and_order_is_the_same_sound(recognizer):
+    wave = sound(1.0)
+    whole = (wave * 2**15).astype(np.int16)
+    for other in (wave.astype(">f4"), wave.astype(np.float64), wave.astype(">f8"), wave.tolist()):
+        assert np.array_equal(recognizer.read(other), wave)
+    for other in (whole.astype(">i2"), np.stack([whole, whole], axis=1)):
+        assert np.array_equal(recognizer.read(other), recognizer.read(whole))
+    for rate in (np.int64(8000), np.uint16(8000), 8000.0, np.float32(8000)):
+        assert np.array_equal(recognizer.read(wave, rate), recognizer.read(wave, 8000))
+    assert same(recognizer.transcribe(wave.tolist(), **ONCE), recognizer.transcribe(wave, **ONCE))
+    with pytest.raises(ValueError, match="int64 has no known full scale"):
+        recognizer.read([1, 2, 3])
+    with pytest.raises(ValueError, match="sampling rate nan"):
+        recognizer.read(wave, float("nan"))
 
 
 def test_an_id_is_found_in_the_local_cache_and_offline_nowhere_else(folder, tmp_path, monkeypatch):

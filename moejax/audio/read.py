@@ -7,9 +7,6 @@ at 44.1 kHz is 1.3 GB, its speech 230 MB.
 
 import contextlib
 import dataclasses
-import io
-import os
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,111 +14,78 @@ from typing import Any, BinaryIO
 import numpy as np
 import soxr
 
-from moejax.audio import media, soundfiles
 from moejax.audio.constants import FRAME_SECONDS, SAMPLE_RATE
+from moejax.audio.flaws import Flaws, Rejected
 from moejax.audio.growing import Growing
+from moejax.audio.opening import opened
+from moejax.audio.soundfiles import MAX_CHANNELS, Found
 from moejax.errors import BadValue
 
-REASONS = (
-    *("unreadable", "truncated", "empty", "wrong_shape", "wrong_scale", "nan", "silent", "too_short", "too_long"),
-    "no_text",
-)
 FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
 PAUSE_SECONDS = 0.2  # longer than the closure of a stop
 SILENCE_BELOW_LOUD_DB = 35.0
-_MAX_CHANNELS = soundfiles.MAX_CHANNELS
 _RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
 _SLICE = 1 << 17
 # Lossy decoders and mastering overshoot full scale a little; 12 dB over it is a wrong unit, not a loud voice.
 _MAX_OVERSHOOT = 4.0
+_MOST_NOT_FINITE = 0.01  # share of the samples; a recording with more of them is not one with a few bad spots
 _ABSURD = 1e6  # beyond any unit: what is this large is counted and not computed with, or its square overflows
-
-
-class Rejected(BadValue):
-    """A recording that cannot be used: `reason` is one of REASONS, `detail` one line for a person."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What passed the gate: samples [S] float32 in [-1, 1] at the target rate, and what was done to them (of FIXES)."""
+    """What passed the gate: samples [S] float32 in [-1, 1] at the target rate, and what was done to them (of FIXES).
+
+    `flaws`: one line for each thing that is wrong with it all the same; none where it was wanted whole. `direct`:
+    libsndfile alone reads the same from the file as it lies.
+    """
 
     samples: np.ndarray
     seconds: float
     silence_share: float
     fixes: tuple[str, ...]
+    flaws: tuple[str, ...] = ()
+    direct: bool = True
 
 
 Source = str | Path | bytes | BinaryIO | Callable[[], tuple[np.ndarray, int]]
 
 
-def load(source: Source, **limits) -> Checked:
+def load(source: Source, *, whole: bool = True, **limits) -> Checked:
     """What `gate` makes of a recording, read block by block: memory holds the samples at the target rate and no more.
 
-    `source` as for `read`, `limits` the keyword arguments of `gate`. Raises `Rejected`.
+    `source` as for `read`, `whole` and `limits` the keyword arguments of `gate`. With `whole` False a cut download, a
+    header that lies and a few broken spots are flaws of what is read all the same. Raises `Rejected`.
     """
     if callable(source):
-        return gate(*source(), **limits)
-    return _pass(lambda: _opened(source), **limits)
+        return gate(*source(), whole=whole, **limits)
+    try:
+        return _pass(lambda flaws: opened(source, flaws), Flaws(whole), **limits)
+    except Rejected as rejected:
+        if rejected.name or not isinstance(source, str | Path):
+            raise
+        raise Rejected(rejected.reason, rejected.what, Path(source).name) from rejected
 
 
 def read(source: Source) -> tuple[np.ndarray, int]:
     """(samples [S] or [S, channels], rate) of a file, of its bytes, of a seekable stream, or of a function's result.
 
-    WAV, FLAC, MP3, OGG and what else libsndfile knows; MP4 (m4a), WebM and the like with the extra `media`. Integer
-    formats arrive scaled to [-1, 1]. Raises `Rejected("unreadable" | "truncated")` for files; a function may
-    return anything (the gate looks at it) and its own `Rejected` passes through.
+    WAV, FLAC, MP3, OGG and what else libsndfile knows; what FFmpeg knows with the extra `media`. Integer formats
+    arrive scaled to [-1, 1]. Raises `Rejected("unreadable" | "truncated" | "wrong_length" | "empty")` for files; a
+    function may return anything (the gate looks at it) and its own `Rejected` passes through.
     """
     if callable(source):
         return source()
-    with _opened(source) as (rate, blocks):
-        found = list(blocks)
-    return np.concatenate(found) if found else np.zeros(0, np.float32), rate
-
-
-@contextlib.contextmanager
-def _opened(source):
-    """(rate, blocks) of a file, bytes or a stream; errors while blocks are read are `Rejected`, too."""
-    name = os.path.basename(source) if isinstance(source, str | Path) else "the recording"
-    try:
-        with _stream(source) as stream:
-            stream.seek(0)
-            container = media.kind(stream.read(16))
-            stream.seek(0)
-            opened = soundfiles.opened(stream) if container is None else media.opened(stream, container)
-            with opened as (rate, blocks):
-                yield rate, blocks
-    except media.Undecodable as error:
-        raise Rejected(error.reason, f"{name}: {error.detail}") from error
-    except OSError as error:
-        raise Rejected("unreadable", f"{source}: {error.strerror or error}") from error
-
-
-def _stream(source):
-    if isinstance(source, str | Path):
-        check_file(source)
-        return open(source, "rb")
-    return io.BytesIO(source) if isinstance(source, bytes) else contextlib.nullcontext(source)
-
-
-def check_file(path: str | Path) -> None:
-    """Raises `Rejected("unreadable")` unless this is a plain file: opening a pipe or a device may wait for ever."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise Rejected("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
-        raise Rejected("unreadable", f"{path}: {kind}, not a file")
+    with opened(source, Flaws()) as recording:
+        found = list(recording.blocks)
+    return np.concatenate(found) if found else np.zeros(0, np.float32), recording.rate
 
 
 def gate(
     samples: np.ndarray,
     rate: int,
     *,
+    whole: bool = True,
     target_rate: int = SAMPLE_RATE,
     min_seconds: float = 0.1,
     max_seconds: float = 30.0,
@@ -133,15 +97,27 @@ def gate(
     silence_db: a recording whose third-loudest frame (20 ms, mean removed) stays below this is `silent`: one click does
     not make speech, and a short word in a long recording is still heard. Integers of other types are `wrong_scale`,
     as are floats above 4 or below silence by a wrong division (which end as `silent`): no unit is guessed.
+    whole: values that are not finite are `nan`; with False a few of them become zero, which is told in `flaws`.
     """
     samples = np.asarray(samples)
+    samples = samples.astype(samples.dtype.newbyteorder("="), copy=False)
     _check_array(samples)
     limits = {"target_rate": target_rate, "min_seconds": min_seconds, "max_seconds": max_seconds}
-    return _pass(lambda: contextlib.nullcontext((rate, _slices(samples))), **limits, silence_db=silence_db)
+    rate = _whole_number(rate)
+    again = lambda flaws: contextlib.nullcontext(Found(rate, _slices(samples), direct=True))  # noqa: E731
+    return _pass(again, Flaws(whole), **limits, silence_db=silence_db)
+
+
+def _whole_number(rate):
+    """A rate as an int where it is a number without a fraction, of whatever type."""
+    try:
+        return int(rate) if int(rate) == rate else rate
+    except (TypeError, ValueError, OverflowError):
+        return rate
 
 
 def _check_array(samples):
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= _MAX_CHANNELS):
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not 1 <= samples.shape[1] <= MAX_CHANNELS):
         raise Rejected("wrong_shape", f"array of shape {samples.shape}; known: [samples] and [samples, channels]")
     if not samples.size:
         raise Rejected("empty", "no samples")
@@ -156,19 +132,20 @@ def _slices(samples) -> Iterator[np.ndarray]:
 
 
 def _pass(
-    opened,
+    opening,
+    flaws: Flaws,
     *,
     target_rate: int = SAMPLE_RATE,
     min_seconds: float = 0.1,
     max_seconds: float = 30.0,
     silence_db: float = -60.0,
 ) -> Checked:
-    """The gate over blocks; `opened()` is a context of (rate, blocks), entered again where channels cancel."""
-    intake = _Intake(opened, target_rate, max_seconds)
+    """The gate over blocks; `opening(flaws)` is a context of `Found`, entered again where channels cancel."""
+    intake = _Intake(opening, flaws, target_rate, max_seconds)
     if intake.cancels():
         channel = int(intake.power_C.argmax())
         del intake  # its samples, before there are others
-        intake = _Intake(opened, target_rate, max_seconds, channel)
+        intake = _Intake(opening, flaws, target_rate, max_seconds, channel)
     intake.check(min_seconds, silence_db)
     samples = intake.resampled.finished()
     return Checked(
@@ -176,28 +153,32 @@ def _pass(
         seconds=intake.seconds,
         silence_share=silence_share(samples, target_rate),
         fixes=tuple(fix for fix in FIXES if fix in intake.fixes),
+        flaws=tuple(flaws.lines),
+        direct=intake.direct,
     )
 
 
 class _Intake:
     """One pass over a recording: each block is scaled, mixed, clipped and resampled, and measured for `check`."""
 
-    def __init__(self, opened, target_rate, max_seconds, channel: int | None = None):
+    def __init__(self, opening, flaws: Flaws, target_rate, max_seconds, channel: int | None = None):
         """`channel` is heard alone; None mixes all of them."""
-        self.channel, self.fixes = channel, set()
+        self.channel, self.flaws, self.fixes = channel, flaws, set()
         self.frames = self.values = self.not_finite = 0
+        self.bad_at: list[int] = []  # the first and the last frame that is not finite
         self.peak = 0.0
         self.sums: Any = 0.0  # [channels, and their mean] from the first block on, as the squares
         self.squares: Any = 0.0
         self.resampled = Growing()
-        with opened() as (rate, blocks):
+        with opening(flaws) as found:
+            rate, self.direct = found.rate, found.direct
             if not isinstance(rate, int | np.integer) or not _RATES[0] <= rate <= _RATES[1]:
                 raise Rejected("unreadable", f"sampling rate {rate!r}; known: {_RATES[0]} to {_RATES[1]} Hz")
             self.rate, self.levels = rate, _Levels(rate)
             resampler = None
             if rate != target_rate:
                 resampler = soxr.ResampleStream(float(rate), target_rate, 1, dtype="float32")
-            for block in blocks:
+            for block in found.blocks:
                 self._take(block, max_seconds, resampler)
         if resampler is not None:
             self.fixes.add("resampled")
@@ -209,7 +190,7 @@ class _Intake:
 
     def cancels(self) -> bool:
         """Whether the channels' mean is next to nothing beside the loudest (a microphone wired in opposite phase)."""
-        if self.channel is not None or "mixed" not in self.fixes or self.not_finite:
+        if self.channel is not None or "mixed" not in self.fixes or not self.frames:
             return False
         return bool(self.power_C[-1] < 0.01 * self.power_C[:-1].max())
 
@@ -225,7 +206,12 @@ class _Intake:
         if self.seconds < min_seconds:
             raise Rejected("too_short", f"{self.seconds:.3f} s, at least {min_seconds:g} s")
         if self.not_finite:
-            raise Rejected("nan", f"{self.not_finite} of {self.values} samples are not finite")
+            first, last = (f"{frame / self.rate:.3f}" for frame in self.bad_at)
+            where = f"at {first} s" if first == last else f"between {first} and {last} s"
+            what = f"{self.not_finite} of {self.values} samples are not finite, {where}"
+            if self.flaws.whole or self.not_finite > _MOST_NOT_FINITE * self.values:
+                raise Rejected("nan", what)
+            self.flaws.add("nan", f"{what}; they became zero")
         if self.peak > _MAX_OVERSHOOT:
             raise Rejected("wrong_scale", f"float samples reach {self.peak:.6g}; full scale is 1")
         loud = _loud_level(self.levels.decibels())
@@ -240,9 +226,8 @@ class _Intake:
         self.frames, self.values = self.frames + len(block), self.values + block.size
         if self.seconds > max_seconds:
             raise Rejected("too_long", f"{self.seconds:.2f} s or more, at most {max_seconds:g} s")
-        self.not_finite += int((~np.isfinite(block)).sum())
-        if self.not_finite:  # it will be refused, but how many there are is told
-            return
+        if not np.isfinite(block).all():
+            block = self._finite(block)
         peak = float(np.abs(block).max())
         if peak > _ABSURD:
             self.peak = max(self.peak, peak)
@@ -255,6 +240,15 @@ class _Intake:
             self.fixes.add("clipped")
             mixed = np.clip(mixed, -1.0, 1.0)
         self._keep(resampler, mixed)
+
+    def _finite(self, block):
+        """Zero where a value is not finite; how many there are, and where, is told at the end."""
+        bad = ~np.isfinite(block)
+        self.not_finite += int(bad.sum())
+        where = self.frames - len(block) + np.flatnonzero(bad.reshape(len(block), -1).any(axis=1))
+        self.bad_at = [*self.bad_at[:1], int(where[0]), int(where[-1])]
+        self.bad_at = [self.bad_at[0], self.bad_at[-1]]
+        return np.where(bad, np.float32(0), block)
 
     def _mixed(self, block):
         if block.ndim == 1 or block.shape[1] == 1:

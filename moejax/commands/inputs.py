@@ -6,11 +6,15 @@ import glob
 from pathlib import Path
 
 from moejax.errors import BadValue
+from moejax.text.writers import FORMATS
 
 SUFFIXES = (
     *("wav", "flac", "mp3", "ogg", "oga", "opus", "aif", "aiff", "au", "caf", "w64", "m4a", "mp4", "webm", "mkv"),
-    *("mka", "aac", "wma", "3gp", "amr", "mov"),
+    *("mka", "aac", "wma", "3gp", "amr", "mov", "avi", "flv", "ts", "wave", "rf64", "bwf", "aifc", "snd", "spx", "mp2"),
+    *("mpga", "m4b", "m4v", "weba", "wmv", "asf", "3g2", "awb", "f4v", "mts", "m2ts", "mpg", "mpeg", "vob", "ogv"),
+    *("ac3", "eac3", "dts", "ape", "wv", "tta", "mpc", "ra", "rm", "gsm", "sph", "voc"),
 )
+_SHOWN = 5  # names of files that are left out
 STDIN = "-"
 
 
@@ -71,8 +75,33 @@ def _folder(folder) -> list[Source]:
 
 
 def _is_audio(path, folder):
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return not hidden and path.suffix[1:].lower() in SUFFIXES and path.is_file()
+    return not _hidden(path, folder) and path.suffix[1:].lower() in SUFFIXES and path.is_file()
+
+
+def _hidden(path, folder):
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def left_out(arguments: list[str]) -> dict[str, str]:
+    """{folder: which of its files are no recordings by their names, in one line}; results of moejax do not count."""
+    found = {}
+    for argument in arguments:
+        folder = Path(argument)
+        if argument == STDIN or not folder.is_dir():
+            continue
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file() and not _hidden(path, folder)]
+        stems = {path.with_suffix("") for path in files if path.suffix[1:].lower() in SUFFIXES}
+        others = [
+            path.relative_to(folder)
+            for path in files
+            if path.suffix[1:].lower() not in SUFFIXES
+            and not (path.suffix[1:] in FORMATS and (path.with_suffix("") in stems or path.with_suffix("") in files))
+        ]
+        if others:
+            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
+            names = ", ".join(map(str, others[:_SHOWN]))
+            found[argument] = f"left out, no audio by the name: {names}{more}"
+    return found
 
 
 def _with_stems_apart(sources):

@@ -3,10 +3,10 @@
 import sys
 import time
 
-import soundfile
 from tqdm import tqdm
 
 from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.soundfiles import promised
 
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} s of audio [{elapsed}<{remaining}]{postfix}"
 
@@ -21,7 +21,7 @@ class Progress:
     def __init__(self, sources, stream=None):
         self.stream = stream or sys.stderr
         self.shown = self.stream.isatty()
-        self.seconds = [_promised(source.path) if self.shown else 0.0 for source in sources]
+        self.seconds = [promised(source.path) if self.shown and source.path else 0.0 for source in sources]
         self.at = [0.0] * len(sources)
         self.finished: set[int] = set()
         self.started = time.perf_counter()
@@ -62,9 +62,14 @@ class Progress:
         self.bar.set_description_str(f"{len(self.finished)}/{len(self.at)} files", refresh=True)
 
     def print(self, text: str):
-        """Writes to stdout without tearing the bar."""
+        """Writes to stdout without tearing the bar; as UTF-8 where its encoding has not all of the text's letters."""
         with tqdm.external_write_mode(file=sys.stdout, nolock=False):
-            sys.stdout.write(text)
+            try:
+                text.encode(sys.stdout.encoding or "utf-8")
+                sys.stdout.write(text)
+            except UnicodeEncodeError:  # an ASCII terminal, a name that is no text: question marks help nobody
+                sys.stdout.flush()
+                sys.stdout.buffer.write(text.encode("utf-8", errors="surrogateescape"))
             sys.stdout.flush()
 
     def _move(self, number, seconds):
@@ -72,11 +77,3 @@ class Progress:
         took = time.perf_counter() - self.started
         self.bar.set_postfix_str(f"{sum(self.at) / took:.1f} x real time", refresh=False)
         self.bar.update(step)
-
-
-def _promised(path) -> float:
-    """Seconds by the header; 0 where libsndfile does not know the file (its reading will say what is wrong)."""
-    try:
-        return 0.0 if path is None else soundfile.info(str(path)).duration
-    except (soundfile.SoundFileError, OSError):
-        return 0.0

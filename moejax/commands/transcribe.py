@@ -5,8 +5,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from moejax.audio.flaws import Rejected
 from moejax.commands import inputs, transcribe_options
-from moejax.errors import BadValue
+from moejax.errors import BadValue, NotThere
 from moejax.text import writers
 from moejax.text.transcript import Transcript
 
@@ -38,7 +39,7 @@ def run(options, left: list[str]) -> int:
     if voices:
         recognizer = recognizer.enroll(voices)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
-    return Job(asked, sources, missing, recognizer, translate).run()
+    return Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
 
 
 def _voices(arguments) -> list[Path]:
@@ -64,9 +65,13 @@ def _check_writable(folder: Path):
 class Job:
     """The work of one command line: reads, recognises, writes, and remembers what went wrong."""
 
-    def __init__(self, asked: transcribe_options.Asked, sources, missing: dict[str, str], recognizer, translate):
+    def __init__(self, asked: transcribe_options.Asked, sources, missing, recognizer, translate, left_out=None):
+        """`missing`: {argument: why it stands for nothing}, `left_out`: {folder: what of it is not transcribed}."""
         self.asked, self.sources, self.recognizer, self.translate = asked, sources, recognizer, translate
         self.failed = dict(missing)  # {name: reason}
+        # (name, what is wrong with what was read all the same)
+        self.warned: list[tuple[str, str]] = list((left_out or {}).items())
+        self.several = len(sources) + len(missing) > 1
         self.read: list[int] = []  # the source of each recording that could be read, in the order of reading
         self.ready: dict[int, list] = {}  # results that wait for those before them
         self.next = 0
@@ -83,6 +88,8 @@ class Job:
                     self._finish(self.read[place], transcript)
             except KeyboardInterrupt:
                 interrupted = True
+        for name, flaw in self.warned:
+            print(f"moejax transcribe: warning: {name}: {flaw}", file=sys.stderr)
         for name, reason in self.failed.items():
             print(f"moejax transcribe: {name}: {reason}", file=sys.stderr)
         if interrupted:
@@ -104,18 +111,22 @@ class Job:
             yield wave
 
     def _samples(self, source):
+        def warn(flaw):
+            self.warned.append((source.name, flaw))
+
         if source.path is not None:
-            return self.recognizer.read(source.path)
+            return self.recognizer.read(source.path, warn=warn)
         with tempfile.TemporaryFile() as spooled:  # on disk: an hour of stereo is 600 MB
             shutil.copyfileobj(sys.stdin.buffer, spooled)
             size = spooled.tell()
             if size < 2:
                 raise BadValue("nothing came from standard input")
             if self.asked.rate is None:
-                return self.recognizer.read(spooled)
+                return self.recognizer.read(spooled, warn=warn)
             import numpy as np
 
-            return self.recognizer.read(np.memmap(spooled, "<i2", mode="r", shape=(size // 2,)), self.asked.rate)
+            samples = np.memmap(spooled, "<i2", mode="r", shape=(size // 2,))
+            return self.recognizer.read(samples, self.asked.rate, warn=warn)
 
     def _heard(self, place, seconds, total):
         self.progress.heard(self.read[place], seconds)
@@ -126,12 +137,12 @@ class Job:
             if self.translate is not None:
                 results.append((self.asked.translate_to, self.translate(transcript)))
         except ValueError as error:  # the translator's: the text that was recognised is written all the same
-            self.failed[self.sources[number].name] = _one_line(error)
+            self.failed[self.sources[number].name] = _one_line(error, self.sources[number])
         if self.asked.output_dir is not None:
             try:
                 self._write(Path(self.asked.output_dir), self.sources[number], results)
             except OSError as error:
-                self.failed[self.sources[number].name] = _one_line(error)
+                self.failed[self.sources[number].name] = _one_line(error, self.sources[number])
         self._show(number, results)
 
     def _write(self, folder, source, results):
@@ -140,7 +151,7 @@ class Job:
             writers.write(transcript, stem, self.asked.formats, self.asked.layout)
 
     def _fail(self, number, error):
-        self.failed[self.sources[number].name] = _one_line(error)
+        self.failed[self.sources[number].name] = _one_line(error, self.sources[number])
         self._show(number, [])
 
     def _show(self, number, results):
@@ -154,15 +165,20 @@ class Job:
         self.progress.done(number)
 
     def _print(self, source, transcript):
-        if len(self.sources) > 1 or self.failed:
-            text = f"{source.name}\t{' '.join(transcript.text.split())}\n"
+        format = self.asked.formats[0]
+        if self.several and format == "txt":
+            self.progress.print(f"{source.name}\t{' '.join(transcript.text.split())}\n")
         else:
-            text = writers.render(transcript, self.asked.formats[0], self.asked.layout)
-        encoding = sys.stdout.encoding or "utf-8"
-        self.progress.print(text.encode(encoding, errors="replace").decode(encoding))
+            self.progress.print(writers.render(transcript, format, self.asked.layout))
 
 
-def _one_line(error) -> str:
+def _one_line(error, source) -> str:
+    """What is wrong, without the name of the recording, which stands before it."""
+    if isinstance(error, Rejected):
+        return f"{error.reason}: {error.what}"
+    if isinstance(error, NotThere):  # it was, when the command began
+        return "no such file"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        named = error.filename and str(error.filename) != str(source.path)
+        return f"{error.strerror}: {error.filename}" if named else error.strerror
     return " ".join(str(error).split()) or type(error).__name__

@@ -24,6 +24,7 @@ moejax. Options not given have the defaults of openai-whisper's `transcribe` fun
 temperature ladder where a window fails). Models of moejax that were trained on short windows decode greedily, once.
 """
 EPILOG = """one bad file does not stop the rest: it is named at the end with its reason, and the exit code is 1.
+What can be heard of a damaged file (half a download, a header that lies) is written, with a warning and exit code 0.
 exit codes: 0 all done, 1 refused or some files failed (stderr says which and why), 130 interrupted.
 """
 _COMMON = ("command", "run", "parser", "traceback", "files")  # of every command; `files` stand between options too

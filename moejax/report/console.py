@@ -18,6 +18,8 @@ def console_summary(work) -> str:
 def lines(table: tables.Table, summary: dict) -> list[str]:
     """The text over table.csv and summary.json."""
     found = _table_lines(table, summary["systems"])
+    if empty := summary.get("empty_references"):
+        found.append(f"references without words after normalisation: {len(empty)} (the first: {empty[0]})")
     for d in summary["differences"]:
         if d["system"] == roles.MIXTURE and d["low"] is not None:
             found.append(f"{d['system']} against {d['against']}: {sentences.gap(d)}, {tables.verdict(d)}")

@@ -74,6 +74,8 @@ def _results(found: Findings) -> str:
     text += (
         "header: utterances. Green: lowest of its column. Own-adapter systems are oracles: they know who speaks.</p>"
     )
+    if table.empty:
+        text += f'<p class="soft">{html.escape(table.empty_sentence())}</p>'
     if rest := [s for s in table.systems if s not in found.main]:
         mark = f'<p class="soft">{tables.MARK} scored on some of the utterances only.</p>'
         text += markup.folded(f"{len(rest)} more systems (single adapters)", _systems(found, rest) + mark)

@@ -24,6 +24,7 @@ def of(found: Findings) -> dict:
         "stages": dict(found.provenance.stages),
         "systems": systems,
         "differences": table["differences"],
+        "empty_references": table["empty_references"],
         "interval": f"95 %, bootstrap over {found.table.unit}",
         "routing": found.routing,
         "clusters": found.clusters,

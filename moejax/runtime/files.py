@@ -4,6 +4,7 @@ What a killed process leaves has one of the names in `TEMPORARY`, and `sweep` re
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -28,7 +29,7 @@ def replacing(path: Path | str, sync: bool = True) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _beside(path, "tmp")
     try:
         yield temporary
         if sync:
@@ -44,7 +45,7 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
     """`replacing` for a folder: what it held before goes when the new one stands."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    new, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{tag}") for tag in ("new", "old"))
+    new, old = _beside(folder, "new"), _beside(folder, "old")
     new.mkdir()
     try:
         yield new
@@ -54,6 +55,12 @@ def replacing_folder(folder: Path | str) -> Iterator[Path]:
     finally:
         shutil.rmtree(new, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, tag: str) -> Path:
+    """A name of this process for what shall be called `path`; short, because a name has at most 255 bytes."""
+    mark = hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()
+    return path.with_name(f".{path.name[:16]}-{mark}.{os.getpid()}.{tag}")
 
 
 def write_text(path: Path, text: str) -> None:

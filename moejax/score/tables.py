@@ -30,7 +30,8 @@ class Table:
 
     `partial` names the systems that saw only some of the utterances, as (scored, of all): their figures, "all"
     included, count only these. `sizes` holds the utterances of every (group, name) over all systems, `cohort_of` each
-    speaker's cohort, `unit` what the bootstrap drew for "all".
+    speaker's cohort, `unit` what the bootstrap drew for "all", `empty` the utterances whose reference has no words
+    under the normaliser: they are scored, and every word recognised in them counts as inserted.
     """
 
     rows: list[dict]
@@ -39,6 +40,7 @@ class Table:
     sizes: dict[tuple[str, str], int] = field(default_factory=dict)
     cohort_of: dict[str, str] = field(default_factory=dict)
     unit: str = bootstrap.SPEAKERS
+    empty: tuple[str, ...] = ()
 
     @property
     def systems(self) -> list[str]:
@@ -78,6 +80,7 @@ class Table:
             "differences": [_plain(r) for r in self.differences],
             "partial": {system: list(part) for system, part in self.partial.items()},
             "unit": self.unit,
+            "empty_references": list(self.empty),
         }
 
     def to_csv(self) -> str:
@@ -104,11 +107,21 @@ class Table:
         if self.partial:
             parts = ", ".join(f"{s} {n} of {total}" for s, (n, total) in self.partial.items())
             lines += ["", f"{MARK} scored on some of the utterances only, `all` counts these: {parts}."]
+        if self.empty:
+            lines += ["", self.empty_sentence()]
         if not few:
             lines += ["", "## Speakers", "", *self.speakers_markdown(main)]
         if self.differences:
             lines += ["", "## Differences", "", *self.differences_markdown()]
         return "\n".join(lines) + "\n"
+
+    def empty_sentence(self) -> str:
+        """How many references have no words, and what that does to the figures; "" for none."""
+        if not self.empty:
+            return ""
+        shown = ", ".join(self.empty[:3]) + (" ..." if len(self.empty) > 3 else "")
+        count = "1 utterance has" if len(self.empty) == 1 else f"{len(self.empty)} utterances have"
+        return f"{count} no words left in the reference after normalisation; words heard there are errors: {shown}."
 
     def speakers_markdown(self, main: Sequence[str] = ()) -> list[str]:
         """Lines of the table of speakers, cohort by cohort, with these systems as columns (see `to_markdown`)."""
@@ -194,6 +207,7 @@ def build(
         partial={s: (len(r), len(every)) for s, r in by_system.items() if len(r) < len(every)},
         sizes=groups,
         cohort_of=cohort_of,
+        empty=tuple(i for i, r in every.items() if not r["words"]),
         unit=bootstrap.SPEAKERS if len(speakers) >= bootstrap.MIN_SPEAKERS else bootstrap.UTTERANCES,
     )
 

@@ -188,6 +188,7 @@ def run(cfg, work) -> dict:
         tokenizer = _vocabulary(cfg, known)
         config, params = from_scratch(cfg), {}
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
+        _check_room(context, tokenizer, config.max_target_positions)
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
     sources = _Sources(context, rows, readings)
     if cfg.base.pack.seconds:
@@ -249,6 +250,20 @@ def _vocabulary(cfg, texts) -> Tokenizer:
         return Tokenizer.published(cfg.model.vocabulary)
     times = 30.0 if cfg.base.timestamps else 0.0
     return Tokenizer.train(texts, cfg.model.vocab_size, languages=(cfg.data.language,), timestamps_seconds=times)
+
+
+def _check_room(context, tokenizer, limit):
+    """Refuses transcripts, of any part, that do not fit with the vocabulary that was just learnt: stages after this one
+    would end at them.
+    """
+    column, prefix = context.corpus.manifest.column, tokenizer.prefix(context.cfg.data.language, "transcribe")
+    needs = [len(prefix) + len(tokenizer.encode(str(text))) for text in column("text")]
+    if long := [(name, count) for name, count in zip(column("id"), needs, strict=True) if count > limit]:
+        raise BadValue(
+            f"{len(long)} of {len(needs)} transcripts do not fit the decoder, the first of utterance {long[0][0]!r}"
+            f" with {long[0][1]} tokens, where the model takes {limit}: leave them out, or raise model.vocab_size or"
+            " model.sizes.max_target_positions"
+        )
 
 
 class _Sources:

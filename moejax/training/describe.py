@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,13 +17,14 @@ import soundfile
 
 from moejax.audio import read
 from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.flaws import Rejected
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
 from moejax.errors import BadValue
 from moejax.runtime.files import write_json, write_text
 from moejax.text import languages
-from moejax.training import inventory
+from moejax.training import inventory, text_room
 from moejax.work.fields import COUNT, SEED, SHARE, Field, above, below
 from moejax.work.stage import Stage
 
@@ -200,8 +201,10 @@ def inputs(cfg) -> str:
     digest.update(json.dumps([cfg.data.source, _plain(cfg.data.options)], sort_keys=True).encode())
     if cfg.data.source == "builtin":
         return digest.hexdigest()
-    root, seen = os.path.abspath(cfg.data.root or "."), {}
-    for utterance in load(cfg):
+    root, seen, utterances = os.path.abspath(cfg.data.root or "."), {}, load(cfg)
+    if model := text_room.decides(cfg, [utterance.text for utterance in utterances]):
+        digest.update(json.dumps(model).encode())
+    for utterance in utterances:
         paths = (utterance.audio,) if isinstance(utterance.audio, str) else getattr(utterance.audio, "paths", ())
         for path in paths:
             if path not in seen:
@@ -219,10 +222,11 @@ def _plain(value):
 def _gate_all(cfg, work, utterances, folder: Path) -> tuple[list[dict], list[dict], collections.Counter]:
     limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
     kept, skipped, fixes = [], [], collections.Counter()
+    too_long = text_room.room(cfg, [utterance.text for utterance in utterances])
     with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
-        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder), utterances)
+        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long), utterances)
         for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
-            if isinstance(result, read.Rejected):
+            if isinstance(result, Rejected):
                 skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
             else:
                 fixes.update(result.pop("fixes"))
@@ -241,16 +245,20 @@ def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iter
         yield waiting.popleft().result()
 
 
-def _gate_one(utterance: Utterance, limits: dict, folder: Path) -> dict | read.Rejected:
+def _gate_one(
+    utterance: Utterance, limits: dict, folder: Path, too_long: Callable[[str], str | None]
+) -> dict | Rejected:
     """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
     try:
         if not utterance.text.strip():
-            raise read.Rejected("no_text", "the text is empty")
+            raise Rejected("no_text", "the text is empty")
+        if why := too_long(utterance.text):
+            raise Rejected("text_too_long", why)
         checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
-    except read.Rejected as rejected:
+    except Rejected as rejected:
         return rejected
     fixes, path = checked.fixes, utterance.audio
-    if isinstance(path, str) and not fixes and not path.lower().endswith((".wav", ".flac")):
+    if isinstance(path, str) and not fixes and not (checked.direct and path.lower().endswith((".wav", ".flac"))):
         fixes = ("decoded",)
     if not isinstance(path, str) or fixes:
         path = folder / audio_name(utterance.id)
@@ -322,6 +330,8 @@ def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
     for part in SPLITS:
         if part not in columns["split"]:
             work.log(f"warning: the split {cfg.data.split!r} leaves no {part} utterances")
+    for names in inventory.alike(columns["speaker"]):
+        work.log(f"warning: speakers {' and '.join(names)} differ only by case: {len(names)} speakers, or one?")
     columns["sample"] = splits.sample(columns, share=cfg.data.sample_share, seed=cfg.data.seed)
     return Manifest.from_columns(columns, root=root)
 

@@ -3,6 +3,8 @@ markdown.
 """
 
 import collections
+import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,6 +50,14 @@ def _group_rows(manifest: Manifest, by: tuple[str, ...]) -> list[dict]:
         entry["hours"] = _hours(manifest.column("seconds")[rows])
         table.append(entry | {"silence": _silence(manifest, rows)})
     return table
+
+
+def alike(speakers: Sequence[str]) -> list[list[str]]:
+    """Names of speakers that differ only by case or by how their letters are encoded, as lists of two or more."""
+    groups: dict[str, set[str]] = {}
+    for name in speakers:
+        groups.setdefault(unicodedata.normalize("NFKC", name).casefold(), set()).add(name)
+    return [sorted(names) for _, names in sorted(groups.items()) if len(names) > 1]
 
 
 def markdown(summary: dict, limit: int | None = None) -> list[str]:

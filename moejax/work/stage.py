@@ -23,7 +23,7 @@ ABOUT = {
 }
 # What they read that is not in the workdir.
 OUTSIDE = {
-    "describe": "the corpus: data.source and data.root",
+    "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
     "translate": "DeepL's answers, where translate.backend asks it",
 }

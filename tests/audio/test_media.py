@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from moejax.audio import media, read
+from moejax.audio import flaws, media, read
 
 RATE = 48000
 KINDS = {"m4a": ("ipod", "aac"), "webm": ("webm", "libopus"), "mkv": ("matroska", "flac"), "aac": ("adts", "aac")}
@@ -69,7 +69,7 @@ def test_what_libsndfile_reads_is_left_to_it(head):
 )
 def test_what_is_no_sound_is_refused_in_one_line(tmp_path, content, reason):
     (tmp_path / "x.m4a").write_bytes(content)
-    with pytest.raises(read.Rejected, match="x.m4a: ") as raised:
+    with pytest.raises(flaws.Rejected, match="x.m4a: ") as raised:
         read.read(tmp_path / "x.m4a")
     assert raised.value.reason == reason and "\n" not in str(raised.value)
 
@@ -77,7 +77,7 @@ def test_what_is_no_sound_is_refused_in_one_line(tmp_path, content, reason):
 def test_half_a_file_is_truncated(tmp_path):
     content = write(tmp_path / "a.mkv", seconds=8).read_bytes()
     (tmp_path / "half.mkv").write_bytes(content[: len(content) // 2])
-    with pytest.raises(read.Rejected, match="half.mkv.*promises 8.0 s") as raised:
+    with pytest.raises(flaws.Rejected, match="half.mkv.*promises 8.0 s") as raised:
         read.read(tmp_path / "half.mkv")
     assert raised.value.reason == "truncated"
 
@@ -85,5 +85,5 @@ def test_half_a_file_is_truncated(tmp_path):
 def test_without_the_extra_its_name_is_said(tmp_path, monkeypatch):
     path = write(tmp_path / "a.m4a")
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(read.Rejected, match=r"a.m4a: MP4 audio is read by PyAV.*pip install 'moejax\[media\]'"):
+    with pytest.raises(flaws.Rejected, match=r"a.m4a: MP4 audio is read by PyAV.*pip install 'moejax\[media\]'"):
         read.read(path)

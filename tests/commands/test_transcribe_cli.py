@@ -105,9 +105,13 @@ def test_every_sound_format_and_length(call, tmp_path):
     record(folder / "blip.wav", 0.05)
     record(folder / ".hidden.wav", 1.0)
     (folder / "notes.txt").write_text("not a recording")
+    (folder / "a.srt").write_text("of an earlier run")
     tiny_model.soundfile.write(folder / "silence.wav", np.zeros(16000), 16000)
     code, out, err = call(folder, "--output_dir", "out", "--format", "tsv")
-    assert (code, out, err) == (0, "", "")
+    assert (code, out) == (0, "")
+    left, silent = err.splitlines()
+    assert left == f"moejax transcribe: warning: {folder}: left out, no audio by the name: notes.txt"
+    assert silent.startswith(f"moejax transcribe: warning: {folder}/silence.wav: silent: ")
     assert files("out") == ["a.mp3.tsv", "a.wav.tsv", "b.tsv", "blip.tsv", "deep/c.tsv", "silence.tsv"]
     assert Path("out/silence.tsv").read_text() == "start\tend\ttext\n"
     starts = [int(line.split("\t")[0]) for line in Path("out/deep/c.tsv").read_text().splitlines()[1:]]
@@ -119,18 +123,59 @@ def test_bad_files_are_named_at_the_end_and_the_rest_is_done(call, said):
     Path("broken.wav").write_bytes(b"RIFF no sound at all")
     whole = Path(record("cut.wav", 1.0)).read_bytes()
     Path("cut.wav").write_bytes(whole[: len(whole) // 2])
-    code, out, err = call(good[0], "broken.wav", "cut.wav", "none.wav", good[1], "no*.mp3")
+    Path("none_in.wav").write_bytes(whole[:44].replace(whole[40:44], b"\0\0\0\0"))
+    code, out, err = call(good[0], "broken.wav", "cut.wav", "none.wav", "none_in.wav", good[1], "no*.mp3")
     assert code == 1
-    assert out == "".join(f"{path}\t{' '.join(said(path).text.split())}\n" for path in good)
+    assert out == "".join(f"{path}\t{' '.join(said(path).text.split())}\n" for path in (good[0], "cut.wav", good[1]))
+    assert all(err.count(name) == 1 for name in ("broken.wav", "cut.wav", "none_in.wav"))
     lines = err.splitlines()
-    assert len(lines) == 4 and all(line.startswith("moejax transcribe: ") for line in lines)
+    assert len(lines) == 5 and all(line.startswith("moejax transcribe: ") for line in lines)
+    assert lines.pop(0).startswith("moejax transcribe: warning: cut.wav: truncated: the header promises 1.00 s, 0.50 s")
     for name, reason in {
         "broken.wav": "unreadable",
-        "cut.wav": "truncated",
+        "none_in.wav": "empty: no samples",
         "none.wav": "no such file",
         "no*.mp3": "no file matches",
     }.items():
         assert any(line.startswith(f"moejax transcribe: {name}: ") and reason in line for line in lines)
+
+
+def test_the_form_of_the_output_follows_the_format(call, said, monkeypatch):
+    """Whatever else is wrong: a program reads it."""
+    path = record("a.wav", 1.0)
+    code, out, err = call(path, "none.wav", "--format", "srt")
+    assert code == 1 and out == writers.render(said(path), "srt") and err.count("none.wav") == 1
+    monkeypatch.setattr("moejax.commands.translators.translator", lambda asked, language: failing)
+    for format in ("txt", "srt", "json"):
+        code, out, err = call(path, "--format", format, "--translate_to", "de")
+        assert (code, out) == (1, writers.render(said(path), format))
+        assert err == "moejax transcribe: a.wav: no more characters this month\n"
+
+
+def failing(transcript):
+    raise ValueError("no more characters this month")
+
+
+def test_a_cut_download_is_written_with_a_warning_and_code_0(call):
+    whole = Path(record("a.flac", 3.0)).read_bytes()
+    Path("a.flac").write_bytes(whole[: len(whole) // 2])
+    code, out, err = call("a.flac")
+    assert code == 0 and out
+    assert re.fullmatch(
+        r"moejax transcribe: warning: a.flac: truncated: the header promises 3.00 s, 1.\d\d s .*\n", err
+    )
+
+
+def test_names_of_250_bytes_and_letters_that_the_terminal_lacks(call, said, monkeypatch):
+    name = "ä" * 123 + ".wav"
+    assert len(name.encode()) == 250
+    path = record(name, 1.0)
+    assert call(path, "--format", "all", "-o", "out")[0] == 0 and len(files("out")) == len(writers.FORMATS)
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", screen)
+    record("b.wav", 1.0)
+    assert call(path, "b.wav")[0] == 0
+    assert screen.buffer.getvalue().decode().splitlines()[0].startswith(f"{name}\t")
 
 
 def test_results_come_in_the_order_of_the_files(call, said):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from moejax.audio import read
+from moejax.audio import flaws, read
 from moejax.data.sources import SOURCES, digits, folder, hf
 
 RATE = 16000
@@ -67,7 +67,7 @@ def test_nemo_manifest_with_segments(tmp_path):
         assert np.abs(np.fft.rfft(samples)).argmax() * 2 == hertz
         assert utterance.audio.paths == (str(tmp_path / "long.wav"),)
     assert (low.id, high.id) == ("long@0", "long@1")
-    with pytest.raises(read.Rejected, match="truncated"):
+    with pytest.raises(flaws.Rejected, match="truncated"):
         beyond.audio()
     assert whole.audio == str(tmp_path / "long.wav")
 

@@ -1,7 +1,7 @@
 """Broken recordings through the gate, through `moejax describe` and through `moejax transcribe`.
 
 What must hold: nothing crashes or hangs; a recording is used, with finite features, or refused under one of
-`audio.REASONS` in one line; whole recordings are used; describe and transcribe account for every one of them.
+`flaws.REASONS` in one line; whole recordings are used; describe and transcribe account for every one of them.
 """
 
 import collections
@@ -58,7 +58,7 @@ def _row(fault, tries, bad, said) -> Row:
 
 def gated(case, folder) -> dict:
     """{"said": "used" or the reason} of one recording. Errors: whatever must not be."""
-    from moejax.audio import read
+    from moejax.audio import flaws, read
 
     folder.mkdir(parents=True, exist_ok=True)
     path = broken_audio.make(case, folder)
@@ -69,9 +69,9 @@ def gated(case, folder) -> dict:
             try:
                 checked = read.load(path)
                 seconds = time.process_time() - start
-            except read.Rejected as rejected:
+            except flaws.Rejected as rejected:
                 said, seconds = rejected.reason, time.process_time() - start
-                _must(said in read.REASONS, f"unknown reason {said}")
+                _must(said in flaws.REASONS, f"unknown reason {said}")
                 _must("\n" not in str(rejected) and len(str(rejected)) < 500, f"not one line: {rejected}")
                 _must(case.kind != "whole", f"a whole recording is refused: {rejected}")
             else:
@@ -123,7 +123,7 @@ def _remove(path):
 def described(batch, folder) -> dict:
     """{"said": {used or reason: count}, "bad": [...]} of one corpus of broken recordings."""
     import moejax
-    from moejax.audio import read
+    from moejax.audio import flaws
     from moejax.data.manifest import Manifest
 
     # A table with a NUL is refused as a whole, which is the manifests suite's to see
@@ -146,7 +146,7 @@ def described(batch, folder) -> dict:
     for case, path in zip(batch, paths, strict=True):
         reason = skipped.get(path.stem)
         said.update([reason] if reason else [])
-        if (path.stem in used) == (reason is not None) or (reason and reason not in read.REASONS):
+        if (path.stem in used) == (reason is not None) or (reason and reason not in flaws.REASONS):
             bad.append(f"{case.kind} {case.number}: used {path.stem in used}, skipped {reason}")
     return {"said": dict(said), "bad": bad}
 
@@ -171,7 +171,8 @@ def transcribed(batch, folder) -> dict:
         heard = {path.name for path in out.iterdir()}
     finally:
         shutil.rmtree(folder)
-    refused = [line.removeprefix("moejax transcribe: ") for line in err.getvalue().splitlines()]
+    said_lines = [line.removeprefix("moejax transcribe: ") for line in err.getvalue().splitlines()]
+    refused = [line for line in said_lines if not line.startswith("warning: ")]
     bad, said, places = [], collections.Counter(), set()
     for case, path in zip(batch, paths, strict=True):
         place = place_of[path]

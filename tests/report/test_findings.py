@@ -1,13 +1,13 @@
 """What the report says is found once: whatever writes or draws sees findings, never an utterance."""
 
 import ast
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 from scored_workdir import complete, evaluated, settings
 
-from moejax.report import console, errors_page, findings, inputs, summary, table_page
+from moejax.report import console, errors_page, findings, inputs, page, summary, table_page
 from moejax.report import stage as report
 from moejax.score import tables
 
@@ -72,3 +72,13 @@ def test_console_speaks_of_the_published_files_alone(found):
     lines = console.lines(table, summary.of(found))
     assert not any(name in line for name in found.derived for line in lines)
     assert lines[1].startswith("base ") and f" {tables.percent(found.headline.base)} " in lines[1]
+
+
+def test_references_without_words_are_told_of_everywhere(found):
+    assert not any("without words" in line for line in console.lines(found.published, summary.of(found)))
+    found = replace(found, table=replace(found.table, empty=("u<1>", "u2")))
+    lines = console.lines(found.published, summary.of(found))
+    assert "references without words after normalisation: 2 (the first: u<1>)" in lines
+    told = "2 utterances have no words left in the reference after normalisation"
+    assert told in table_page.markdown(found) and told in page.page(found, {})
+    assert summary.of(found)["empty_references"] == ["u<1>", "u2"]

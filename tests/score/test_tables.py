@@ -157,3 +157,16 @@ def test_selecting_keeps_figures(table):
 def test_bad_rows_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         tables.build(change(utterances("base", 0.5)), draws=10)
+
+
+def test_references_without_words_are_scored_counted_and_shown():
+    rows = utterances("base", 0.1) + utterances("moe", 0.1)
+    rows = [r | {"words": 0, "chars": 0, "errors": 2} if r["id"] == "A1-0" else r for r in rows]
+    built = tables.build(rows, draws=50)
+    assert built.empty == ("A1-0",) and built.select(["moe"]).empty == ("A1-0",)
+    assert built.row("base")["utterances"] == 72 and built.row("base", "speaker", "A1")["errors"] >= 2
+    assert (
+        "1 utterance has no words left in the reference after normalisation; words heard there" in built.to_markdown()
+    )
+    assert built.to_dict()["empty_references"] == ["A1-0"]
+    assert "no words left" not in tables.build(utterances("base", 0.1), draws=50).to_markdown()

@@ -1,6 +1,7 @@
 """Edit counts: hand-counted cases, properties of the distance, and what clipping does."""
 
 import random
+import unicodedata
 
 import pytest
 
@@ -96,7 +97,14 @@ def test_unequal_lengths_are_named():
     ("name", "text", "expected"),
     [
         ("none", "  Hello,   World ", "Hello, World"),
-        ("lower", "Hello, World! It's twenty-one U.S. 'dollars'.", "hello world it's twenty one us dollars"),
+        ("lower", "Hello, World! It's twenty-one U.S. 'dollars'.", "hello world it's twenty one u s dollars"),
+        ("lower", "yes/no at 10:30, well...then AT&T", "yes no at 10 30 well then at t"),
+        ("lower", "3.5 or .5, 3. 1,234,567 and 1,2", "3.5 or 5 3 1234567 and 1 2"),
+        ("lower", "rock'n'roll 'quoted' o´clock", "rock'n'roll quoted o'clock"),
+        ("lower", "co\u00adoperate", "cooperate"),
+        ("lower", "हिन्दी में", "हिन्दी में"),
+        ("basic", "हिन्दी, में!", "हिन्दी में"),
+        ("basic", "น้ำแข็ง", unicodedata.normalize("NFKC", "น้ำแข็ง")),
         ("lower", "Größe — ÉTÉ", "grösse été"),
         ("lower", "don’t", "don't"),
         ("basic", "Hello [noise] (um) World!", "hello world"),

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from moejax.audio.read import Rejected, gate, read
+from moejax.audio.flaws import Rejected
+from moejax.audio.read import gate, read
 from moejax.data.manifest import SPLITS, Utterance
 from moejax.data.sources import folder
 from moejax.data.splits import unit

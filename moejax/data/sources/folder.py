@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
-from moejax.audio.read import Rejected, check_file, read
-from moejax.audio.soundfiles import BLOCK_FRAMES
+from moejax.audio.opening import excerpt
 from moejax.data.manifest import Utterance
 from moejax.errors import BadValue, NotThere
 
@@ -40,27 +38,7 @@ class Segment:
         return (self.path,)
 
     def __call__(self) -> tuple[np.ndarray, int]:
-        check_file(self.path)
-        try:
-            with soundfile.SoundFile(self.path) as file:
-                rate, start = file.samplerate, round(self.offset * file.samplerate)
-                count = file.frames - start if self.seconds is None else round(self.seconds * rate)
-                if start >= file.frames or start + count > file.frames + rate // 10:
-                    asked = f"{self.offset:g} + {(self.seconds or 0):g} s"
-                    raise Rejected("truncated", f"{self.path}: {asked} asked, {file.frames / rate:.2f} s there")
-                file.seek(start)
-                return _up_to(count, file), rate
-        except soundfile.SoundFileError:
-            return read(self.path)  # names the reason
-
-
-def _up_to(count: int, file) -> np.ndarray:
-    """At most so many frames [S] or [S, channels], in memory for those that are there: headers promise anything."""
-    blocks = []
-    while count > 0 and len(block := file.read(min(count, BLOCK_FRAMES), dtype="float32")):
-        blocks.append(block)
-        count -= len(block)
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+        return excerpt(self.path, self.offset, self.seconds)
 
 
 def load(

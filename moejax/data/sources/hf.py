@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from moejax.audio.read import Rejected, read
+from moejax.audio.flaws import Rejected
+from moejax.audio.read import read
 from moejax.data.manifest import Utterance
 from moejax.data.sources.folder import TEXT, cell, normalise, resolve_columns
 from moejax.errors import BadValue, NotThere
