@@ -73,7 +73,7 @@ def run_together(
             if ended:
                 yield place, question
             else:
-                waiting[place] = (listening, question)
+                waiting[place] = (listening, question, _samples(question))
             place += 1
         if not waiting:
             return
@@ -82,12 +82,14 @@ def run_together(
 
 
 def _room(waiting, batch_size):
-    heard = sum(_samples(question) for _, question in waiting.values())
+    heard = sum(longest for *_, longest in waiting.values())
     return len(waiting) < batch_size or heard < batch_size * WINDOW_SECONDS * SAMPLE_RATE
 
 
 def _samples(question):
-    """Length of a question's window; of one of features alone, the longest."""
+    """Length of a question's window; of one of features alone, the longest; words are asked of a window heard."""
+    if isinstance(question, Asked):
+        return 0
     audio_S = question.window.audio_S
     return WINDOW_SECONDS * SAMPLE_RATE if audio_S is None else len(audio_S)
 
@@ -106,7 +108,7 @@ def _alike(waiting, batch_size, exhausted):
     What does not fill a batch waits for what comes next, unless nothing comes or nothing fills one.
     """
     groups = {}
-    for place, (_, question) in waiting.items():
+    for place, (_, question, _) in waiting.items():
         groups.setdefault((type(question).__name__, getattr(question, "language", None)), []).append(place)
     ordered = [sorted(group, key=lambda place: _samples(waiting[place][1])) for group in groups.values()]
     full = [group[: len(group) // batch_size * batch_size] for group in ordered]
@@ -140,4 +142,5 @@ def _send(answers, waiting):
             del waiting[place]
             yield place, question
         else:
-            waiting[place] = (waiting[place][0], question)
+            listening, _, longest = waiting[place]
+            waiting[place] = (listening, question, max(longest, _samples(question)))
