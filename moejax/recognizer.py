@@ -238,7 +238,8 @@ class Recognizer:
         asked = self.check(**options)
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
-        align = self._aligner(asked.decoding.task) if asked.longform.word_timestamps else None
+        # Compiled when the first words are asked for; without that option, for repetitions alone.
+        align = self._aligner(asked.decoding.task)
         reading = Reading(
             model=decoder,
             tokenizer=self.tokenizer,

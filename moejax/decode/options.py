@@ -27,7 +27,7 @@ class DecodingOptions:
         length ** length_penalty (None: 1; any sign), suppression after the softmax, see `early_stopping`; no patience.
       early_stopping: with "transformers": True, False or "never", as `generate` takes it.
       prompt: text or ids said before the window, for all windows; the argument `prompts` of `decode` goes first.
-      prefix: text or ids that the window's own text begins with.
+      prefix: text or ids that the window's own text begins with; of a recording, the first window's.
       suppress_tokens: ids never chosen, -1 stands for annotations and symbols (`tokenizer.non_speech`); a string of ids
         with commas will do; None or empty suppresses nothing, control tokens neither.
       suppress_blank: never begin with a blank or the end token.

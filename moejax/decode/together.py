@@ -22,11 +22,14 @@ class Detect(NamedTuple):
 
 
 class Hear(NamedTuple):
-    """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder."""
+    """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder. `begins`: the
+    recording begins here, so that the options' `prefix` is its first words.
+    """
 
     window: Window
     prompt: list[int]
     language: str | None
+    begins: bool = False
 
 
 Listening = Generator[Detect | Hear | Asked, Any, Any]
@@ -85,10 +88,12 @@ def _step(listening, answer):
 
 
 def _alike(waiting):
-    """Places whose questions can share a batch: same kind, same language."""
+    """Places whose questions can share a batch: same kind, same language, all at the beginning or none."""
     groups = {}
     for place, (_, question) in waiting.items():
-        groups.setdefault((type(question).__name__, getattr(question, "language", None)), []).append(place)
+        groups.setdefault(
+            (type(question).__name__, getattr(question, "language", None), getattr(question, "begins", None)), []
+        ).append(place)
     return groups.values()
 
 
@@ -101,12 +106,15 @@ def _answer(places, waiting, model, options, align):
         if isinstance(asked[0], Detect):
             answers = [max(found, key=found.get) for found in model.detect(encoded)]
         else:
-            spoken = dataclasses.replace(options, language=asked[0].language)
+            prefix = options.prefix if asked[0].begins else None
+            spoken = dataclasses.replace(options, language=asked[0].language, prefix=prefix)
             answers = model.search(encoded, [question.prompt for question in asked], spoken)
         yield from _send(dict(zip(mine, answers, strict=True)), waiting)
-        wanted = [waiting[place][1] if place in waiting else None for place in mine]
-        wanted = [question if isinstance(question, Asked) else None for question in wanted]
-        if any(question is not None for question in wanted):
+        while True:  # most ask for words once at most; where a repetition was cut, once more
+            wanted = [waiting[place][1] if place in waiting else None for place in mine]
+            wanted = [question if isinstance(question, Asked) else None for question in wanted]
+            if not any(question is not None for question in wanted):
+                break
             words = zip(mine, align(encoded, wanted), strict=True)
             answers = {place: found for (place, found), one in zip(words, wanted, strict=True) if one is not None}
             yield from _send(answers, waiting)
