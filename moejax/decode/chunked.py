@@ -115,7 +115,8 @@ def _hear(piece, features, audio_S, seek, size, reading: Reading):
         piece.dropped.update([reason] if not seek else [])  # the end of a piece is no window of its own
         return 0
     window = Window(features.slice(seek, size), audio_S)
-    language = reading.decoding.language or piece.language
+    # One vocabulary, one language: rests then share batches with beginnings.
+    language = reading.decoding.language or (piece.language if tokenizer.is_multilingual else "en")
     begins = bool(reading.decoding.prefix) and not piece.index and not seek
     found = yield Hear(window, reading.prompt(), language, begins)
     seconds, offset = len(audio_S) / SAMPLE_RATE, (piece.start + seek * hop) / SAMPLE_RATE

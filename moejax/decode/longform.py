@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.decode import clips, hallucination
+from moejax.decode import clips, hallucination, values
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
 from moejax.decode.features import Features
@@ -57,6 +57,12 @@ class LongformOptions:
 
     def __post_init__(self):
         clips.parsed(self.clip_timestamps)
+        for name in ("condition_on_previous_text", "carry_initial_prompt", "word_timestamps"):
+            values.flag(name, getattr(self, name))
+        values.text("initial_prompt", self.initial_prompt)
+        for name in ("prepend_punctuations", "append_punctuations"):
+            values.text(name, getattr(self, name), unset=False)
+        values.number("hallucination_silence_threshold", self.hallucination_silence_threshold, least=0)
 
     def clips(self, frames: int, hop: int) -> list[tuple[int, int]]:
         """Start and end of the parts to hear, in mel frames, within a recording of `frames`.
@@ -73,8 +79,8 @@ class Reading:
     Attributes:
       model: `Decoder`, or anything with the methods of `together.Model`.
       tokenizer: `text.tokenizer.Tokenizer`. config: `nn.whisper.WhisperConfig`.
-      decoding: per-window options; `language` None is detected (on each recording's first window in which something is heard, or
-        each piece).
+      decoding: per-window options; `language` None is detected (on each recording's first window in which something
+        is heard, or each piece).
       window_seconds: window length if shorter than the model's (30 s for published ones).
       align: `alignment.Aligner`, needed for word times; a repetition is cut by it (`repetition`) where there is one.
       progress: told after every window.

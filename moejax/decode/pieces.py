@@ -39,8 +39,8 @@ def transcribe_pieces(
     """(place, Transcript) of each recording [S], in order; `cut` as of `chunked.transcribe_chunked`, into pieces of
     `reading.window_seconds` at most.
 
-    Of the options, `initial_prompt` (before every piece), clips, word times and guards apply. Segment texts are stripped and
-    joined by blanks.
+    Of the options, `initial_prompt` (before every piece), clips, word times and guards apply. Segment texts are
+    stripped and joined by blanks.
     """
     hear = _Hearing(reading)
     assert reading.window_seconds is not None  # a model that hears short windows says how short
@@ -48,7 +48,7 @@ def transcribe_pieces(
     for place, audio_S in enumerate(recordings):
         waiting.append((place, len(audio_S)))
         spans = spans_of(audio_S, cut, reading.window_seconds, reading.options)
-        pieces += [_Piece(place, start, audio_S[start:stop]) for start, stop in spans]
+        pieces += [_Piece(place, i == 0, start, audio_S[start:stop]) for i, (start, stop) in enumerate(spans)]
         if len(pieces) >= BATCHES * reading.model.batch_size:
             yield from hear(waiting, pieces)
             waiting, pieces = [], []

@@ -150,7 +150,13 @@ def _padded(ids):
 
 
 def _rectangle(words):
-    words_NL = np.full((len(words), max(map(len, words))), -1, np.int32)
+    """Words as int32 [N, L] padded with -1; N a power of two from 16 on and L a multiple of 8, so that most lists share
+    a compiled program.
+    """
+    rows, columns = 16, -(-max(map(len, words)) // 8) * 8
+    while rows < len(words):
+        rows *= 2
+    words_NL = np.full((rows, columns), -1, np.int32)
     for n, ids in enumerate(words):
         words_NL[n, : len(ids)] = ids
     return words_NL
