@@ -27,7 +27,7 @@ temperature ladder where a window fails). Models of moejax that were trained on 
 EPILOG = """one bad file does not stop the rest: it is named at the end with its reason, and the exit code is 1.
 exit codes: 0 all done, 1 refused or some files failed (stderr says which and why), 130 interrupted.
 """
-# Options of openai-whisper's and faster-whisper's command lines that have none of the same meaning here, and what does it.
+# Options of other command lines (openai-whisper, faster-whisper) that there are not here, and what does the same.
 HINTS = {
     "--model_dir": "the environment variable HF_HUB_CACHE says where models are kept",
     "--model_directory": "--model takes the folder",

@@ -14,7 +14,7 @@ from moejax.text.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
-# What DeepL writes (https://developers.deepl.com/docs/getting-started/supported-languages), and what it calls our codes.
+# What DeepL writes (developers.deepl.com, supported languages), and what it calls our codes.
 TARGETS = (
     *("ar", "bg", "cs", "da", "de", "el", "en-gb", "en-us", "es", "es-419", "et", "fi", "fr", "he", "hu", "id", "it"),
     *("ja", "ko", "lt", "lv", "nb", "nl", "pl", "pt-br", "pt-pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk"),

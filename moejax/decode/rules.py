@@ -94,6 +94,11 @@ def apply(rules: Rules, logits_BV, tokens_BL, count):
     return logits_BV
 
 
+def said_by_force(rules: Rules):
+    """How many tokens the rules force; a scalar."""
+    return 0 if rules.forced_N is None else (jnp.asarray(rules.forced_N) >= 0).sum()
+
+
 def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None):
     """The reference's `ApplyTimestampRules`.
 
