@@ -61,7 +61,7 @@ def forced(tokenizer, options, context: int) -> list[int]:
     reference; with timestamps <|0.00|> comes first, as in faster-whisper (the reference would ask for a timestamp after
     the text, and published models then say nothing more).
     """
-    ids: list[int] = _ids(tokenizer, options.prefix)[-(context // 2 - (options.sample_len or 0)) :]
+    ids = _ids(tokenizer, options.prefix)[-(context // 2 - (options.sample_len or 0)) :]
     if not ids or options.without_timestamps or ids[0] >= tokenizer.timestamp_begin:
         return ids
     return [tokenizer.timestamp_begin, *ids]
@@ -80,6 +80,6 @@ def _prompt_length(longest, most):
     return 1 + next((length for length in PROMPT_LENGTHS if longest <= length < most), most)
 
 
-def _ids(tokenizer, text):
+def _ids(tokenizer, text) -> list[int]:
     """Ids of an option that is text, ids or None."""
     return tokenizer.encode(text) if isinstance(text, str) else list(text or ())

@@ -109,9 +109,7 @@ def test_every_sound_format_and_length(call, tmp_path):
     code, out, err = call(folder, "--output_dir", "out", "--format", "tsv")
     nothing = "nothing can be heard: silent from end to end, or too short"
     assert (code, out) == (0, "")
-    assert sorted(err.splitlines()) == [
-        f"moejax transcribe: {folder}/{name}.wav: {nothing}" for name in ("blip", "silence")
-    ]
+    assert err == f"moejax transcribe: {folder}/silence.wav: {nothing}\n"
     assert files("out") == ["a.mp3.tsv", "a.wav.tsv", "b.tsv", "blip.tsv", "deep/c.tsv", "silence.tsv"]
     assert Path("out/silence.tsv").read_text() == "start\tend\ttext\n"
     starts = [int(line.split("\t")[0]) for line in Path("out/deep/c.tsv").read_text().splitlines()[1:]]
