@@ -59,3 +59,7 @@ class Preempted(Exception):
     """The run was asked to stop (SIGTERM, SIGINT) and has saved; the command line leaves with `exit_code`."""
 
     exit_code = EXIT_PREEMPTED
+
+
+class Remark(UserWarning):
+    """What goes on otherwise than the user may think; the command line shows it in one line, and goes on."""

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import numbers
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -23,7 +24,7 @@ from moejax.decode.decoder import Decoder
 from moejax.decode.longform import Progress, Reading, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
-from moejax.errors import BadValue, NotThere, UnknownName
+from moejax.errors import BadValue, NotThere, Remark, UnknownName
 from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.nn.whisper import WhisperConfig
@@ -78,13 +79,39 @@ def load(
     if place.is_file():
         config, params = openai_whisper.load(place)
         tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open()
+        _remark_on_bases(adapters, path, place)
         params = _adapted(params, config, adapters, route)
         return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
     config, params = whisper_folder.load(place)
+    _remark_on_bases(adapters, path, place)
     params = _adapted(params, config, adapters, route)
     writes_times = whisper_folder.settings(place).get("timestamps", True)
-    heads, tokenizer = whisper_folder.alignment_heads(place), Tokenizer.from_hf_folder(place)
+    heads, tokenizer = _heads(place, config), Tokenizer.from_hf_folder(place)
     return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
+
+
+def _remark_on_bases(adapters, *model):
+    """A remark for each adapter that names another published model than this one, by name or by its folder's."""
+    known = {name for name in map(find.published_name, map(str, model)) if name}
+    for folder in [adapters] if isinstance(adapters, str | Path) else adapters:
+        base = peft_lora.base_of(folder)
+        if known and find.published_name(base) not in {None, *known}:
+            message = f"{folder} was made for {base}, and the model is {sorted(known)[0]}: its text may be nonsense"
+            warnings.warn(message, Remark, stacklevel=3)
+
+
+def _heads(place, config):
+    """The heads that a folder names for word times; None, with a remark, where the model has no such heads."""
+    heads = whisper_folder.alignment_heads(place)
+    for head in heads or ():
+        fits = isinstance(head, list | tuple) and len(head) == 2 and all(isinstance(at, int) for at in head)
+        if not fits or not (0 <= head[0] < config.decoder_layers and 0 <= head[1] < config.decoder_heads):
+            has = f"{config.decoder_layers} layers of {config.decoder_heads} heads"
+            file = "config.json" if whisper_folder.is_ctranslate2(place) else "generation_config.json"
+            message = f"{place / file}: alignment head {head!r}, and the decoder has {has}; the upper half's are used"
+            warnings.warn(message, Remark, stacklevel=3)
+            return None
+    return heads
 
 
 def _adapted(params, config, adapters, route):
@@ -244,7 +271,8 @@ class Recognizer:
         asked = self.check(**options)
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
-        align = self._aligner(asked.decoding.task) if asked.longform.word_timestamps else None
+        # Compiled when the first words are asked for; without that option, for repetitions alone.
+        align = self._aligner(asked.decoding.task)
         reading = Reading(
             model=decoder,
             tokenizer=self.tokenizer,
@@ -261,7 +289,7 @@ class Recognizer:
 
     def check(self, **options: Any) -> Request:
         """What these options of `transcribe` come to. Errors: as `transcribe` raises them, before any work."""
-        if options.get("language"):
+        if isinstance(options.get("language"), str):
             options["language"] = languages.code_of(options["language"])
         asked = request(
             options,
@@ -272,10 +300,17 @@ class Recognizer:
         )
         language = asked.decoding.language or ("en" if not self.tokenizer.languages else self.tokenizer.languages[0])
         self.tokenizer.prefix(language, asked.decoding.task)
-        asked.longform.clips(0, self.config.hop)
         if asked.longform.hallucination_silence_threshold is not None and not asked.longform.word_timestamps:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
+        asked.decoding.banned(self.tokenizer)
+        self._remark_on_prompt(asked.longform.initial_prompt)
         return asked
+
+    def _remark_on_prompt(self, prompt):
+        room, size = self.config.max_target_positions // 2 - 1, len(self.tokenizer.encode(prompt)) if prompt else 0
+        if size > room:
+            message = f"initial_prompt has {size} tokens; the model takes {room}, and sees the last {room} of them"
+            warnings.warn(message, Remark, stacklevel=3)
 
     def read(self, item: Any, rate: int = SAMPLE_RATE, warn: Callable[[str], None] | None = None) -> np.ndarray:
         """Mono samples [S] at 16 kHz of a path, of a file's bytes or seekable stream, or of an array at `rate`; none

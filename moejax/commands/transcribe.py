@@ -1,17 +1,27 @@
 """`moejax transcribe`: recordings in, text and subtitles out; one bad file does not stop the rest."""
 
+import os
 import shutil
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 from moejax.audio.flaws import Rejected
 from moejax.commands import inputs, transcribe_options
-from moejax.errors import BadValue, NotThere
+from moejax.decode import clips
+from moejax.errors import BadValue, NotThere, Remark
 from moejax.text import writers
 from moejax.text.transcript import Transcript
 
 INTERRUPTED = 130
+WITHHELD = {  # {a guard's name: (what it says, the option that keeps such text)}
+    "silent": ("nothing can be heard: silent from end to end, or too short", None),
+    "energy": ("too quiet or without syllables", "--guards reference"),
+    "no_speech": ("taken for silence by the model", "--no_speech_threshold None"),
+    "compression": ("the same over and over, without sound for it", "--guards reference"),
+    "length_ratio": ("more text than anybody can say", "--guards reference"),
+}
 
 
 def add(commands) -> None:
@@ -28,18 +38,52 @@ def run(options, left: list[str]) -> int:
     if asked.output_dir is not None:
         inputs.check_apart(sources)
         _check_writable(Path(asked.output_dir))
+    _check_clips(asked)
+    _set_up(asked)
     # Imported here: --help and refusals do not wait for JAX.
-    from moejax.commands.translators import translator
+    from moejax.commands.translators import target_of, translator
     from moejax.recognizer import load
 
-    recognizer = load(
-        asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
-    )
-    recognizer.check(**asked.options)
+    if asked.translate_to is not None:
+        target_of(asked)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", Remark)
+        recognizer = load(
+            asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
+        )
+        _demand_accelerator(asked.device)
+        recognizer.check(**asked.options)
+    for remark in said:
+        print(f"moejax transcribe: {remark.message}", file=sys.stderr)
     if voices:
         recognizer = recognizer.enroll(voices)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
-    return Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Remark)  # said above, once for all files
+        return Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
+
+
+def _check_clips(asked):
+    if "clip_timestamps" in asked.options:
+        clips.parsed(asked.options["clip_timestamps"])
+
+
+def _set_up(asked):
+    """Before JAX starts: which device and how many cores it sees."""
+    if asked.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+    if asked.threads is not None:
+        if not hasattr(os, "sched_setaffinity"):
+            raise BadValue("--threads: this system does not let a program choose its cores")
+        os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[: asked.threads]))
+
+
+def _demand_accelerator(device):
+    import jax
+
+    if device == "gpu" and jax.default_backend() == "cpu":
+        raise BadValue("--device gpu: JAX sees no accelerator here; install moejax with one, or leave --device out")
 
 
 def _voices(arguments) -> list[Path]:
@@ -72,6 +116,7 @@ class Job:
         # (name, what is wrong with what was read all the same)
         self.warned: list[tuple[str, str]] = list((left_out or {}).items())
         self.several = len(sources) + len(missing) > 1
+        self.withheld: dict[str, dict[str, int]] = {}  # {name: {reason: windows}}
         self.read: list[int] = []  # the source of each recording that could be read, in the order of reading
         self.ready: dict[int, list] = {}  # results that wait for those before them
         self.next = 0
@@ -92,6 +137,8 @@ class Job:
             print(f"moejax transcribe: warning: {name}: {flaw}", file=sys.stderr)
         for name, reason in self.failed.items():
             print(f"moejax transcribe: {name}: {reason}", file=sys.stderr)
+        for name, dropped in self.withheld.items():
+            print(f"moejax transcribe: {name}: {_withheld(dropped)}", file=sys.stderr)
         if interrupted:
             left = len(self.sources) - self.next
             print(f"moejax transcribe: interrupted; {left} of {len(self.sources)} files not done", file=sys.stderr)
@@ -133,6 +180,11 @@ class Job:
 
     def _finish(self, number, transcript):
         results: list[tuple[str | None, Transcript]] = [(None, transcript)]
+        name, dropped = self.sources[number].name, dict(transcript.dropped)
+        if any(warned == name for warned, _ in self.warned):
+            dropped.pop("silent", None)  # reading has said so, and how quiet it is
+        if dropped:
+            self.withheld[name] = dropped
         try:
             if self.translate is not None:
                 results.append((self.asked.translate_to, self.translate(transcript)))
@@ -170,6 +222,16 @@ class Job:
             self.progress.print(f"{source.name}\t{' '.join(transcript.text.split())}\n")
         else:
             self.progress.print(writers.render(transcript, format, self.asked.layout))
+
+
+def _withheld(dropped: dict[str, int]) -> str:
+    """What was not written, and by which option it would have been."""
+    parts = []
+    for reason, count in sorted(dropped.items()):
+        why, keeps = WITHHELD.get(reason, (reason, None))
+        windows = "1 window" if count == 1 else f"{count} windows"
+        parts.append(why if keeps is None else f"{windows} withheld, {why} ({keeps} keeps such)")
+    return "; ".join(parts)
 
 
 def _one_line(error, source) -> str:

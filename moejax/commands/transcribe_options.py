@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import math
 from collections.abc import Callable
 
 from moejax.commands import parser
@@ -27,6 +28,18 @@ EPILOG = """one bad file does not stop the rest: it is named at the end with its
 What can be heard of a damaged file (half a download, a header that lies) is written, with a warning and exit code 0.
 exit codes: 0 all done, 1 refused or some files failed (stderr says which and why), 130 interrupted.
 """
+# Options of other command lines (openai-whisper, faster-whisper) that there are not here, and what does the same.
+HINTS = {
+    "--model_dir": "the environment variable HF_HUB_CACHE says where models are kept",
+    "--model_directory": "--model takes the folder",
+    "--compute_type": "--weights int8 or bfloat16 says how weights are kept",
+    "--vad_filter": "windows without sound are withheld by themselves (--guards)",
+    "--batched": "--chunked decodes all pieces at once",
+    "--vad": "windows without sound are withheld by themselves (--guards)",
+    "--prompt": "--initial_prompt is said before the recording",
+    "--print_colors": "--word_timestamps --format json has the words' probabilities",
+}
+_SHORTEST_STEP = 0.01  # of the ladder: a hundred rungs
 _COMMON = ("command", "run", "parser", "traceback", "files")  # of every command; `files` stand between options too
 
 
@@ -47,18 +60,27 @@ class Asked:
     layout: Layout
     translate_to: str | None
     translator: str | None
+    device: str | None
+    threads: int | None
     options: dict
 
 
 def asked(options: argparse.Namespace, left: list[str]) -> Asked:
     """What a parsed command line asks for; files may stand between options. Errors: BadValue in one line."""
     files = [*options.files, *(argument for argument in left if argument == "-" or not argument.startswith("-"))]
-    options.parser.refuse([argument for argument in left if argument not in files])
+    left = [argument for argument in left if argument not in files]
+    hint = HINTS.get(left[0].partition("=")[0]) if left else None
+    if hint is not None:
+        raise BadValue(f"transcribe has no option {left[0].partition('=')[0]!r}; {hint}")
+    options.parser.refuse(left)
     values = {name: value for name, value in vars(options).items() if name not in _COMMON}
     model = values.pop("model")
     if not files or model is None:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
-    taken = {name: values.pop(name) for name in ("system", "weights", "route", "output_dir", "rate", "translate_to")}
+    _check_half(values.pop("fp16"))
+    values.pop("verbose")
+    kept = ("system", "weights", "route", "output_dir", "rate", "translate_to", "device", "threads")
+    taken = {name: values.pop(name) for name in kept}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
     found = Asked(
@@ -89,10 +111,18 @@ def _options(values: dict) -> dict:
 def _ladder(given: tuple[float, ...], step: float | None) -> tuple[float, ...]:
     """Several temperatures are a ladder already; one climbs to 1 by `step`, None for no fallback."""
     first, *more = given
-    if more or not step:
+    if more or step is None:
         return given
+    if step < _SHORTEST_STEP:
+        rule = f"give a step of {_SHORTEST_STEP} or more, or None for no fallback"
+        raise BadValue(f"--temperature_increment_on_fallback is {step:g}; {rule}")
     rungs = tuple(round(first + i * step, 6) for i in range(int((1.0 - first) / step + 1e-6) + 1))
     return rungs or given
+
+
+def _check_half(asked: bool):
+    if asked:
+        raise BadValue("--fp16 True: half precision is --weights bfloat16 here; without it float32 is used")
 
 
 def _check(asked: Asked, format: str):
@@ -169,7 +199,7 @@ def _files(parser):
         help="a few recordings (file, folder or pattern; may "
         "be repeated) of the one who speaks in all FILEs: a mixture or hypernetwork adapts to that voice",
     )
-    add("--format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
+    add("--format", "--output_format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
     add(
         "--output_dir",
         "-o",
@@ -180,6 +210,16 @@ def _files(parser):
     )
     add("--rate", default=None, type=_count, metavar="HZ", help="standard input is raw 16-bit mono at this rate")
     add("--batch_size", type=_count, metavar="N", help="windows decoded at once")
+    add(
+        "--device",
+        default=None,
+        type=_device,
+        metavar="NAME",
+        help="cpu keeps off an accelerator that there is; cuda or gpu demands one; default: one where there is one",
+    )
+    add("--threads", default=None, type=_threads, metavar="N", help="processor cores to use; default all")
+    add("--verbose", default=True, type=_maybe(_boolean), metavar="BOOL", help=argparse.SUPPRESS)
+    add("--fp16", default=False, type=_boolean, metavar="BOOL", help=argparse.SUPPRESS)
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
@@ -196,12 +236,12 @@ def _files(parser):
 def _search(parser):
     add = parser.add_argument_group("search").add_argument
     add("--beam_size", type=_maybe(_count), metavar="N", help="beam search at temperature 0; default greedy")
-    add("--patience", type=_maybe(float), metavar="P", help="beam ends after P x N finished hypotheses")
-    add("--length_penalty", type=_maybe(float), metavar="A", help="between 0 and 1; default: mean log-probability")
+    add("--patience", type=_maybe(_number), metavar="P", help="beam ends after P x N finished hypotheses")
+    add("--length_penalty", type=_maybe(_number), metavar="A", help="between 0 and 1; default: mean log-probability")
     add("--temperature", type=_numbers, metavar="T[,T...]", help=f"default {','.join(f'{t:g}' for t in LADDER)}")
     add(
         "--temperature_increment_on_fallback",
-        type=_maybe(float),
+        type=_maybe(_number),
         metavar="T",
         help="step of the ladder from a single --temperature to 1, default 0.2; None for no fallback",
     )
@@ -213,11 +253,12 @@ def _search(parser):
         "repetition too (all, default), by the no-speech rule only (reference), nothing",
     )
     add("--suppress_tokens", metavar="IDS", help="never chosen; -1 (default) stands for annotations and symbols")
+    add("--prefix", metavar="TEXT", help="what the recording begins with, whatever is heard")
     add("--hotwords", metavar="A,B", help="phrases made likelier, with commas between")
-    add("--hotword_bias", type=float, metavar="X", help="how much likelier, added to logits; default 2")
-    add("--compression_ratio_threshold", type=_maybe(float), metavar="X", help="too repetitive above; default 2.4")
-    add("--logprob_threshold", type=_maybe(float), metavar="X", help="too unlikely below; default -1")
-    add("--no_speech_threshold", type=_maybe(float), metavar="X", help="silence above, if unlikely; default 0.6")
+    add("--hotword_bias", type=_number, metavar="X", help="how much likelier, added to logits; default 2")
+    add("--compression_ratio_threshold", type=_maybe(_number), metavar="X", help="too repetitive above; default 2.4")
+    add("--logprob_threshold", type=_maybe(_number), metavar="X", help="too unlikely below; default -1")
+    add("--no_speech_threshold", type=_maybe(_number), metavar="X", help="silence above, if unlikely; default 0.6")
 
 
 def _long(parser):
@@ -241,10 +282,10 @@ def _long(parser):
     add("--initial_prompt", metavar="TEXT", help="said before the recording: names, spelling, style")
     add("--carry_initial_prompt", type=_boolean, metavar="BOOL", help="before every window, not only the first")
     add("--condition_on_previous_text", type=_boolean, metavar="BOOL", help="default True; False repeats itself less")
-    add("--clip_timestamps", metavar="S,S", help="hear only from second to second: start,end,start,end ...")
+    add("--clip_timestamps", metavar="S,S", help="hear only from second to second: start,end,start,end ... in order")
     add(
         "--hallucination_silence_threshold",
-        type=_maybe(float),
+        type=_maybe(_number),
         metavar="S",
         help="with word times: skip longer silences around text that looks invented",
     )
@@ -273,10 +314,31 @@ def _count(text):
     return int(text)
 
 
+def _number(text):
+    try:
+        found = float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return found
+
+
+def _threads(text):
+    return None if text in ("0", "None") else _count(text)
+
+
+def _device(text):
+    kind = text.lower().partition(":")[0]
+    if kind not in ("cpu", "cuda", "gpu", "auto"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; known: cpu, cuda, gpu, auto")
+    return {"cuda": "gpu", "auto": None}.get(kind, kind)
+
+
 def _weights(text):
     try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError as error:
+        return tuple(_number(part) for part in text.split(","))
+    except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers with commas") from error
 
 

@@ -239,3 +239,12 @@ def _reason(error: Exception) -> str:
     while error.__cause__ is not None and isinstance(error.__cause__, Exception):
         error = error.__cause__  # the library's own words are several lines
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+
+
+def published_name(model: str) -> str | None:
+    """The name, such as "tiny.en", of a published model that a name, a hub id or a folder's name stands for; None for
+    others.
+    """
+    last = re.sub(r"^(faster-)?whisper-", "", Path(model).name.lower()).removesuffix(".pt")
+    found = {"large": "large-v3", "turbo": "large-v3-turbo"}.get(last, last)
+    return found if found in NAMES else None

@@ -150,6 +150,12 @@ def load_experts(folders: Sequence[str | pathlib.Path], config: WhisperConfig) -
     return options, {"expert": expert}
 
 
+def base_of(folder: str | pathlib.Path) -> str:
+    """What an adapter says it was made for; empty where it says nothing, or is none."""
+    file = pathlib.Path(folder) / CONFIG
+    return str(hf_whisper.read_json(file).get("base_model_name_or_path") or "") if file.is_file() else ""
+
+
 def merged(
     params: Params, config: WhisperConfig, folders: Sequence[str | pathlib.Path], route: Sequence[float] | None = None
 ) -> Params:

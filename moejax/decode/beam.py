@@ -110,7 +110,7 @@ def beam_search(
     )
     now = choose(jnp.broadcast_to(prefixed.x_BD[:, None], (B, W, prefixed.x_BD.shape[-1])), now)
     now, _ = jax.lax.while_loop(going, step, (now, prefixed.cache))
-    tokens_BL, lengths_B, sum_B = _best(now, plan)
+    tokens_BL, lengths_B, sum_B = _best(now, plan, ruling.said_by_force(rules))
     return Decoded(tokens_BL, lengths_B, sum_B, prefixed.no_speech_B)
 
 
@@ -165,8 +165,10 @@ def _satisfied(finished, sum_BW, count, limit_B, plan):
     return hopeless_B
 
 
-def _best(now, plan):
-    """(tokens, length, sum) of the best hypothesis; the running ones fill up where too few have finished."""
+def _best(now, plan, forced):
+    """(tokens, length, sum) of the best hypothesis; the running ones fill up where too few have finished. `forced`
+    tokens do not count in its length.
+    """
     finished, W = now.finished, plan.width
     if plan.ranking == "transformers":
         return pick((finished.tokens_BCL, finished.lengths_BC, finished.sum_BC), jnp.argmax(finished.score_BC, axis=1))
@@ -180,7 +182,7 @@ def _best(now, plan):
         jnp.concatenate([finished.sum_BC, now.sum_BW], axis=1),
     )
     there = jnp.concatenate([there_BC, fills_BW], axis=1)
-    return pick(every, jnp.argmax(jnp.where(there, score(every[2], every[1], plan), -jnp.inf), axis=1))
+    return pick(every, jnp.argmax(jnp.where(there, score(every[2], every[1] - forced, plan), -jnp.inf), axis=1))
 
 
 def pick_many(x, index_BK):

@@ -1,7 +1,9 @@
 """Long recordings in independent pieces: cut at silences, decoded in full batches, joined.
 
 Faster than the sequential algorithm on one long recording, since windows need not wait for one another; the price is
-that no window knows the text before it. Each piece has features of its own, as if it were a recording.
+that no window knows the text before it. Each piece has features of its own, as if it were a recording. Where a window's
+last pair of timestamps lies before the piece's end, the rest is heard again as a window that begins there, as in the
+sequential algorithm: a network may end its text at a pair and leave a sentence after it unsaid.
 """
 
 import collections
@@ -13,7 +15,9 @@ import numpy as np
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.alignment import Asked
 from moejax.decode.decoder import Window
-from moejax.decode.longform import Reading, mean_route
+from moejax.decode.guards import SILENT
+from moejax.decode.longform import LongformOptions, Reading, mean_route
+from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, run_together
 from moejax.decode.words import add_words, text_tokens
@@ -33,8 +37,8 @@ class _Piece:
     stop: int
     total: int  # samples of the recording
     drafts: list[Draft] = dataclasses.field(default_factory=list)
-    language: str | None = None
-    dropped: str | None = None
+    language: str | None = None  # of the first window in which something was heard
+    dropped: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
 def transcribe_chunked(
@@ -45,14 +49,14 @@ def transcribe_chunked(
     `cut` says where to cut, such as `audio.read.chunks`: pieces that follow on one another, at silences. Segments
     follow on one another within the recording (`segments.append_in_order`), whatever times the network claims.
     `language` None is detected for each piece; the transcript has that of most pieces. A recording is read when pieces
-    of it are needed. `initial_prompt` is the prompt of every piece; of the other options only the word options and
-    `guards` apply. Errors: ValueError for pieces beyond the window.
+    of it are needed. `initial_prompt` is the prompt of every window; of the other options the word options, the clips
+    and `guards` apply. Errors: ValueError for pieces beyond the window.
     """
     window = reading.frames * reading.config.hop / SAMPLE_RATE
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            for piece in _pieces(place, audio_S, cut, window):
+            for piece in _pieces(place, audio_S, cut, window, reading.options):
                 yield _listen(piece, audio_S[piece.start : piece.stop], reading)
 
     # Pieces end in any order; a recording is joined when all of its pieces are there.
@@ -69,9 +73,9 @@ def transcribe_chunked(
             yield piece.place, _join(mine, reading)
 
 
-def _pieces(place, audio_S, cut, window):
+def _pieces(place, audio_S, cut, window, options):
     """The pieces of a recording; one, perhaps without a sample, at least."""
-    spans = list(cut(audio_S, window)) or [(0, len(audio_S))]
+    spans = spans_of(audio_S, cut, window, options) or [(0, len(audio_S))]
     for start, stop in spans:
         if stop - start > int(window * SAMPLE_RATE):
             long = (stop - start) / SAMPLE_RATE
@@ -79,37 +83,74 @@ def _pieces(place, audio_S, cut, window):
     return [_Piece(place, i, len(spans), start, stop, len(audio_S)) for i, (start, stop) in enumerate(spans)]
 
 
+def spans_of(audio_S, cut: Cutter, window: float, options: LongformOptions) -> list[tuple[int, int]]:
+    """(start, stop) in samples of the pieces of all clips; none of a recording without a sample."""
+    clips = options.clips(len(audio_S), hop=1) if len(audio_S) else []
+    return [(first + start, first + stop) for first, last in clips for start, stop in cut(audio_S[first:last], window)]
+
+
 def _listen(piece, audio_S, reading: Reading) -> Listening:
-    """One piece as a generator of questions; returns it with what was heard."""
-    seconds, offset = len(audio_S) / SAMPLE_RATE, piece.start / SAMPLE_RATE
-    tokenizer, config, options = reading.tokenizer, reading.config, reading.options
-    piece.dropped = options.guards.before(audio_S) if len(audio_S) else None
-    if piece.dropped is not None or not len(audio_S):
+    """One piece as a generator of questions, window after window to its end; returns it with what was heard."""
+    if not len(audio_S):
+        piece.dropped[SILENT] += 1
         return piece
-    features = reading.features(audio_S)
-    size, prompt = -(-len(audio_S) // config.hop), reading.prompt()  # the last frame may be a part
-    found = yield Hear(Window(features.slice(0, size), audio_S), prompt, reading.decoding.language)
-    piece.language = found.language
+    hop, features = reading.config.hop, reading.features(audio_S)
+    seek, size = 0, -(-len(audio_S) // hop)  # the last frame may be a part
+    while seek < size:
+        consumed = yield from _hear(piece, features, audio_S[seek * hop :], seek, size, reading)
+        if not consumed:
+            break
+        seek += consumed
+    return piece
+
+
+def _hear(piece, features, audio_S, seek, size, reading: Reading):
+    """The window of a piece from frame `seek` to its end at `size`, whose audio is `audio_S`: its segments are added.
+
+    Returns the frames up to its last finished segment, 0 where nothing is left to hear.
+    """
+    tokenizer, hop, options = reading.tokenizer, reading.config.hop, reading.options
+    reason = options.guards.before(audio_S)
+    if reason is not None:
+        piece.dropped.update([reason] if not seek else [])  # the end of a piece is no window of its own
+        return 0
+    window = Window(features.slice(seek, size), audio_S)
+    # One vocabulary, one language: rests then share batches with beginnings.
+    language = reading.decoding.language or (piece.language if tokenizer.is_multilingual else "en")
+    begins = bool(reading.decoding.prefix) and not piece.index and not seek
+    found = yield Hear(window, reading.prompt(), language, begins)
+    seconds, offset = len(audio_S) / SAMPLE_RATE, (piece.start + seek * hop) / SAMPLE_RATE
     reason = options.guards.after(found, seconds)
     if reason is not None:
-        piece.dropped = reason if found.text.strip() else None
-        return piece
-    seek = round(piece.start / config.hop)
-    drafts = cut_at_timestamps(found, tokenizer, seek=seek, offset=offset, seconds=seconds, keep_tail=True).drafts
+        piece.dropped.update([reason] if found.text.strip() else [])
+        return 0
+    if reading.align is not None:
+        found = yield from sounded(found, size - seek, tokenizer, seconds)
+    piece.language = piece.language or (found.language if found.text.strip() else None)
+    at = {"seek": round(piece.start / hop) + seek, "offset": offset, "seconds": seconds}
+    cut = cut_at_timestamps(found, tokenizer, **at)
+    consumed = round((cut.consumed or 0.0) * SAMPLE_RATE / hop)
+    if consumed <= 0 or consumed >= size - seek:  # a pair that leads nowhere, or all of it: what is said is kept
+        cut, consumed = cut_at_timestamps(found, tokenizer, keep_tail=True, **at), 0
     if options.word_timestamps:
-        tokens = sum(text_tokens(drafts, tokenizer.eot), [])
-        words = (yield Asked(tokens, found.language, size)) if tokens else []
-        add_words(
-            drafts,
-            words,
-            eot=tokenizer.eot,
-            offset=offset,
-            last_speech=offset,
-            prepended=options.prepend_punctuations,
-            appended=options.append_punctuations,
-        )
-    piece.drafts = drafts
-    return piece
+        yield from _add_words(cut.drafts, found, size - seek, offset, piece, reading)
+    piece.drafts += cut.drafts
+    return consumed
+
+
+def _add_words(drafts, found, size, offset, piece, reading: Reading):
+    eot, options = reading.tokenizer.eot, reading.options
+    tokens = sum(text_tokens(drafts, eot), [])
+    words = (yield Asked(tokens, found.language, size)) if tokens else []
+    add_words(
+        drafts,
+        words,
+        eot=eot,
+        offset=offset,
+        last_speech=piece.drafts[-1].end if piece.drafts else piece.start / SAMPLE_RATE,
+        prepended=options.prepend_punctuations,
+        appended=options.append_punctuations,
+    )
 
 
 def _join(pieces, reading: Reading):
@@ -124,5 +165,5 @@ def _join(pieces, reading: Reading):
         segments=[draft.finished(id, reading.config.hop) for id, draft in enumerate(drafts)],
         language=language,
         route=mean_route(drafts),
-        dropped=dict(collections.Counter(piece.dropped for piece in pieces if piece.dropped)),
+        dropped=dict(sum((piece.dropped for piece in pieces), collections.Counter())),
     )

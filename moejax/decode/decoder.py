@@ -25,7 +25,7 @@ import numpy as np
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import fallback, rules
 from moejax.decode.options import DecodingOptions
-from moejax.decode.prefix import Start, starts
+from moejax.decode.prefix import Start, forced, room_for, starts
 from moejax.decode.results import Decoding
 from moejax.decode.search import SearchPlan
 from moejax.errors import BadValue
@@ -124,11 +124,11 @@ class Decoder:
             context=self.config.max_target_positions,
             rows=encoded.states_BTD.shape[0],
         )
-        rows = len(encoded.rows)
+        rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 
         def decode(temperature, wanted):
             found = self._search(encoded, start, options, temperature, wanted)
-            return [self._decoding(found, b, languages[b], temperature, encoded) for b in range(rows)]
+            return [self._decoding(found, b, languages[b], temperature, encoded, start, own) for b in range(rows)]
 
         return fallback.climb(decode, rows, options)
 
@@ -223,14 +223,15 @@ class Decoder:
             no_speech=self.tokenizer.no_speech,
             beam=beam is not None,
             width=several if beam is None else beam,
-            max_tokens=min(options.sample_len or room // 2, room),
+            max_tokens=room_for(self.tokenizer, options, room),
             patience=None if beam is None else options.patience,
             length_penalty=options.length_penalty,
             ranking=options.ranking,
             early_stopping=options.early_stopping,
         )
 
-    def _decoding(self, found, b, language, temperature, encoded):
+    def _decoding(self, found, b, language, temperature, encoded, start, own):
+        """`own`: forced tokens, which have no likelihood of their own."""
         tokens = found.tokens_BL[b, : found.lengths_B[b]].tolist()
         text = self.tokenizer.decode(tokens)
         weight = None if encoded.weight_BE is None else np.asarray(encoded.weight_BE[b]).astype(float).tolist()
@@ -238,11 +239,12 @@ class Decoder:
             tokens=tokens,
             text=text,
             language=language,
-            avg_logprob=float(found.sum_logprob_B[b]) / (len(tokens) + 1),
+            avg_logprob=float(found.sum_logprob_B[b]) / (max(len(tokens) - own, 0) + 1),
             no_speech_prob=float(found.no_speech_B[b]),
             temperature=float(temperature),
             compression_ratio=fallback.compression_ratio(text),
             route=weight,
+            ended=bool(found.lengths_B[b] < start.limit_B[b]),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from moejax.audio.constants import FRAME_SECONDS, SAMPLE_RATE
 from moejax.decode.results import Decoding
 
+SILENT = "silent"  # no guard: the recording has nothing at all (silent from end to end, empty, or too short)
 REASONS = ("no_speech", "energy", "compression", "length_ratio")
 DENSE_LANGUAGES = ("zh", "ja", "yue")  # a character is a syllable or more
 
@@ -28,9 +29,9 @@ class Guards:
       energy_rise_db: nor is a window of at least half a second whose loud frames (95th percentile) are less than this
         above its quiet ones (5th): speech has syllables and pauses, 15 dB and more; white noise and hum have about
         1 dB. 2 dB keeps speech that lies 5 dB under its noise. Music passes: that is the network's to judge.
-      compression: withheld if the text's zlib ratio is above this after the whole temperature ladder. Running English
-        of a full window stays under 2.0, the ladder tries again above 2.4, "Thank you." five times has 2.5 and eight
-        times 4.0; 3.0 lets a speaker say a number or a chorus over.
+      compression: withheld if the text's zlib ratio is above this after the whole temperature ladder, unless the
+        repetition is in the sound (`repetition`). Running English of a full window stays under 2.0, the ladder tries
+        again above 2.4, "Thank you." five times has 2.5 and eight times 4.0.
       characters_per_second: withheld if the text has more per second of the window. The fastest speakers reach about
         30 (400 words a minute); 40 leaves room. Windows count as half a second at least.
       dense_characters_per_second: the same in Chinese, Japanese and Cantonese, where fast speech has 9 or 10.
@@ -76,7 +77,7 @@ class Guards:
         """The reason, of REASONS, why the text of a window of so many seconds is withheld, or None."""
         if self._is_no_speech(found):
             return "no_speech"
-        if self.compression is not None and found.compression_ratio > self.compression:
+        if self.compression is not None and found.compression_ratio > self.compression and not found.steady:
             return "compression"
         dense = found.language in DENSE_LANGUAGES
         most = self.dense_characters_per_second if dense else self.characters_per_second

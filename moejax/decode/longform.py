@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
-from moejax.decode import hallucination
+from moejax.decode import clips, hallucination, values
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
 from moejax.decode.features import Features
-from moejax.decode.guards import Guards
+from moejax.decode.guards import SILENT, Guards
 from moejax.decode.options import DecodingOptions
+from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, cut_at_timestamps, last_end
 from moejax.decode.together import Detect, Hear, Listening, Model, run_together
 from moejax.decode.words import APPENDED, PREPENDED, add_words, text_tokens
@@ -37,8 +38,8 @@ class LongformOptions:
         above 0.5 (sequential only).
       initial_prompt: text said before the recording; `carry_initial_prompt` repeats it before every window.
       word_timestamps, prepend_punctuations, append_punctuations: word times and which marks join a word.
-      clip_timestamps: seconds start, end, start, end ... or such a string with commas; a last end left out is the
-        recording's. Parts outside are not heard (sequential only).
+      clip_timestamps: seconds start, end, start, end ... or such a string with commas, in order; a last end left out is
+        the recording's. Parts outside are not heard, and no segment ends outside its clip.
       hallucination_silence_threshold: with word times, skip silences longer than this many seconds around text that
         looks invented (sequential only).
       guards: which windows are withheld; `Guards.reference()` for the reference's behaviour.
@@ -54,15 +55,21 @@ class LongformOptions:
     hallucination_silence_threshold: float | None = None
     guards: Guards = Guards()
 
+    def __post_init__(self):
+        clips.parsed(self.clip_timestamps)
+        for name in ("condition_on_previous_text", "carry_initial_prompt", "word_timestamps"):
+            values.flag(name, getattr(self, name))
+        values.text("initial_prompt", self.initial_prompt)
+        for name in ("prepend_punctuations", "append_punctuations"):
+            values.text(name, getattr(self, name), unset=False)
+        values.number("hallucination_silence_threshold", self.hallucination_silence_threshold, least=0)
+
     def clips(self, frames: int, hop: int) -> list[tuple[int, int]]:
-        """Start and end of the parts to hear, in mel frames, within a recording of `frames`."""
-        times = self.clip_timestamps
-        if isinstance(times, str):
-            times = [float(part) for part in times.split(",")] if times else []
-        points = [min(round(time * SAMPLE_RATE / hop), frames) for time in times] or [0]
-        if len(points) % 2:
-            points.append(frames)
-        return list(zip(points[::2], points[1::2], strict=True))
+        """Start and end of the parts to hear, in mel frames, within a recording of `frames`.
+
+        Errors: BadValue for a clip that begins after the recording's end.
+        """
+        return clips.within(clips.parsed(self.clip_timestamps), frames, SAMPLE_RATE / hop)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,9 +79,10 @@ class Reading:
     Attributes:
       model: `Decoder`, or anything with the methods of `together.Model`.
       tokenizer: `text.tokenizer.Tokenizer`. config: `nn.whisper.WhisperConfig`.
-      decoding: per-window options; `language` None is detected (on each recording's first window, or each piece).
+      decoding: per-window options; `language` None is detected (on each recording's first window in which something
+        is heard, or each piece).
       window_seconds: window length if shorter than the model's (30 s for published ones).
-      align: `alignment.Aligner`, needed for word times.
+      align: `alignment.Aligner`, needed for word times; a repetition is cut by it (`repetition`) where there is one.
       progress: told after every window.
 
     Errors: ValueError for word times without `align`, BadValue for a silence threshold without word times.
@@ -137,6 +145,9 @@ class _Sequential:
         self.place, self.features, self.tokenizer, self.window = place, features, reading.tokenizer, reading.frames
         self.decoding, self.options, self.progress = reading.decoding, reading.options, reading.progress
         self.hop, self.language = reading.config.hop, reading.decoding.language
+        self.guessed: str | None = None  # where nothing is ever heard, the first window's language is all there is
+        self.begins = bool(reading.decoding.prefix)
+        self.aligned = reading.align is not None
         self.masks_padding = reading.config.mask_padding
         self.seek, self.last_speech, self.reset = 0, 0.0, 0
         self.drafts: list[Draft] = []
@@ -153,9 +164,10 @@ class _Sequential:
 
     def listen(self) -> Listening:
         """The recording as a generator of questions; returns its Transcript."""
-        yield from self._find_language()
+        if not self.features.frames:
+            self.dropped[SILENT] += 1
         for start, end in self.options.clips(self.features.frames, self.hop):
-            self.seek = start
+            self.seek, first = start, len(self.drafts)
             while self.seek < end:
                 self.seek = max(self.seek, start)
                 before = self.seek
@@ -165,32 +177,31 @@ class _Sequential:
                 if self.progress is not None:
                     done = min(self.seek, self.features.frames)
                     self.progress(self.place, self.seconds(done), self.seconds(self.features.frames))
-        assert self.language is not None  # found before the first window, or in it
+            if self.options.clip_timestamps:
+                self._keep_within(self.drafts[first:], self.seconds(start), self.seconds(end))
         return Transcript(
             text=self.tokenizer.decode(self.said[len(self.initial) :], strip=False),
             segments=[draft.finished(id, self.hop) for id, draft in enumerate(self.drafts)],
-            language=self.language,
+            language=self.language or self.guessed or "en",
             route=mean_route(self.drafts),
             dropped=dict(self.dropped),
         )
 
-    def _find_language(self):
-        if self.language is not None:
-            return
-        if not self.tokenizer.is_multilingual or not self.features.frames:
-            self.language = "en"
-            return
-        # Published models know the silence after a short recording as such; the reference shows it to them here.
-        stop = min(self.window, self.features.frames) if self.masks_padding else self.window
-        if self._first_heard() == stop:
-            return  # the same window: its decoding finds the language, and it is encoded once
-        self.language = yield Detect(Window(self.features.slice(0, stop), self.features.audio(0, stop)))
+    @staticmethod
+    def _keep_within(drafts, start, end):
+        """A network knows windows of 30 s and may claim times after the end of a shorter clip."""
+        for draft in drafts:
+            draft.move(*(min(max(time, start), end) for time in (draft.start, draft.end)))
 
-    def _first_heard(self):
-        """Frames of the first window if it begins the recording and no guard withholds it, else 0."""
-        start, end = self.options.clips(self.features.frames, self.hop)[0]
-        size = 0 if start else min(self.window, end)
-        return 0 if not size or self.options.guards.before(self.features.audio(0, size)) is not None else size
+    def _find_language(self, seek, size):
+        """Asks for the language of a window where it is not known; the window's text decides whether it holds."""
+        if self.language is not None or not self.tokenizer.is_multilingual:
+            return self.language or "en"
+        # Published models know the silence after a short recording as such; the reference shows it to them here.
+        stop = seek + (self.window if seek + size == self.features.frames and not self.masks_padding else size)
+        if stop == seek + size:
+            return None  # the same window: its decoding finds the language, and it is encoded once
+        return (yield Detect(Window(self.features.slice(seek, stop), self.features.audio(seek, stop))))
 
     def _prompt(self):
         if self.options.carry_initial_prompt:
@@ -207,13 +218,19 @@ class _Sequential:
         if reason is not None:
             self.dropped[reason] += 1
             return
+        language = yield from self._find_language(seek, size)
         window = Window(self.features.slice(seek, seek + size), audio_S)
-        found = yield Hear(window, self._prompt(), self.language)
-        self.language = self.language or found.language
+        found = yield Hear(window, self._prompt(), language, self.begins)
+        self.begins = False
         reason = self.options.guards.after(found, seconds)
+        if reason is None and found.text.strip():
+            self.language = self.language or found.language
+        self.guessed = self.guessed or found.language
         if reason is not None:
             self.dropped.update([reason] if found.text.strip() else [])
             return
+        if self.aligned:
+            found = yield from sounded(found, size, self.tokenizer, seconds)
         offset = self.seconds(seek)
         cut = cut_at_timestamps(found, self.tokenizer, seek=seek, offset=offset, seconds=seconds)
         if cut.consumed is not None:
@@ -227,15 +244,15 @@ class _Sequential:
             draft.clear_if_empty()
         self.drafts += drafts
         self.said += [token for draft in drafts for token in draft.tokens]
-        if not self.options.condition_on_previous_text or found.temperature > 0.5:
+        # A repetition as the next window's prompt would make it go on.
+        if not self.options.condition_on_previous_text or found.temperature > 0.5 or found.steady:
             self.reset = len(self.said)
 
     def _add_words(self, cut, seek, size):
         """Words of a window's segments, and where to go on from; False if the window is to be heard again later."""
         options, offset, drafts = self.options, self.seconds(seek), cut.drafts
         tokens = [token for part in text_tokens(drafts, self.tokenizer.eot) for token in part]
-        assert self.language is not None  # that of the window whose words they are
-        words = (yield Asked(tokens, self.language, size)) if tokens else []
+        words = (yield Asked(tokens, self.language or "en", size)) if tokens else []
         add_words(
             drafts,
             words,

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from moejax.decode import values
 from moejax.errors import BadValue
 
 LADDER = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # temperatures of the reference's `transcribe`
@@ -27,7 +28,7 @@ class DecodingOptions:
         length ** length_penalty (None: 1; any sign), suppression after the softmax, see `early_stopping`; no patience.
       early_stopping: with "transformers": True, False or "never", as `generate` takes it.
       prompt: text or ids said before the window, for all windows; the argument `prompts` of `decode` goes first.
-      prefix: text or ids that the window's own text begins with.
+      prefix: text or ids that the window's own text begins with; of a recording, the first window's.
       suppress_tokens: ids never chosen, -1 stands for annotations and symbols (`tokenizer.non_speech`); a string of ids
         with commas will do; None or empty suppresses nothing, control tokens neither.
       suppress_blank: never begin with a blank or the end token.
@@ -67,12 +68,21 @@ class DecodingOptions:
             raise BadValue(f"task is {self.task!r}; known: transcribe, translate")
         if self.ranking not in RANKINGS:
             raise BadValue(f"ranking is {self.ranking!r}; known: {', '.join(RANKINGS)}")
-        if not self.temperatures or min(self.temperatures) < 0:
-            raise BadValue(f"temperature is {self.temperature!r}; give one or several numbers from 0 on")
-        if self.beam_size is not None and self.beam_size < 1:
-            raise BadValue(f"beam_size is {self.beam_size}, must be at least 1")
-        if self.best_of is not None and self.best_of < 1:
-            raise BadValue(f"best_of is {self.best_of}, must be at least 1")
+        values.temperatures(self.temperature)
+        for name in ("beam_size", "best_of", "sample_len"):
+            values.count(name, getattr(self, name))
+        for name in ("suppress_blank", "without_timestamps"):
+            values.flag(name, getattr(self, name))
+        for name in ("compression_ratio_threshold", "logprob_threshold", "no_speech_threshold"):
+            values.limit(name, getattr(self, name))
+        for name in ("prompt", "prefix"):
+            values.text_or_ids(name, getattr(self, name))
+        values.text("language", self.language)
+        values.number("patience", self.patience)
+        values.number("length_penalty", self.length_penalty)
+        values.number("max_initial_timestamp", self.max_initial_timestamp, least=0)
+        values.number("hotword_bias", self.hotword_bias, unset=False)
+        values.ids("suppress_tokens", self.suppress_tokens)
         if self.patience is not None:
             if self.beam_size is None:
                 raise BadValue("patience requires beam_size")
@@ -84,8 +94,8 @@ class DecodingOptions:
             raise BadValue(f"early_stopping is {self.early_stopping!r}; known: True, False, 'never'")
         if isinstance(self.hotwords, str):
             raise BadValue(f"hotwords is the one string {self.hotwords!r}; give a tuple of phrases")
-        if self.sample_len is not None and self.sample_len < 1:
-            raise BadValue(f"sample_len is {self.sample_len}, must be at least 1")
+        if not all(isinstance(word, str) for word in self.hotwords):
+            raise BadValue(f"hotwords is {self.hotwords!r}; give a tuple of phrases")
 
     @property
     def temperatures(self) -> tuple[float, ...]:
@@ -94,9 +104,7 @@ class DecodingOptions:
 
     def banned(self, tokenizer) -> tuple[int, ...]:
         """Ids that are never chosen, in this vocabulary."""
-        asked = self.suppress_tokens
-        if isinstance(asked, str):
-            asked = [int(id) for id in asked.split(",") if id.strip()]
+        asked = values.ids("suppress_tokens", self.suppress_tokens)
         if not asked:
             return ()
         control = [id for id in tokenizer.suppress if id >= tokenizer.eot]

@@ -12,7 +12,8 @@ import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.alignment import Asked
-from moejax.decode.chunked import Cutter
+from moejax.decode.chunked import Cutter, spans_of
+from moejax.decode.guards import SILENT
 from moejax.decode.longform import Reading, mean_route
 from moejax.decode.segments import Draft, cut_at_timestamps
 from moejax.decode.words import add_words, text_tokens
@@ -24,6 +25,7 @@ BATCHES = 4  # windows of this many batches are collected, so that those of one 
 @dataclasses.dataclass
 class _Piece:
     place: int
+    first: bool  # of its recording
     start: int  # in samples of the recording
     audio_S: np.ndarray
     draft: Draft | None = None
@@ -37,16 +39,16 @@ def transcribe_pieces(
     """(place, Transcript) of each recording [S], in order; `cut` as of `chunked.transcribe_chunked`, into pieces of
     `reading.window_seconds` at most.
 
-    Of the options, `initial_prompt` (before every piece), word times and guards apply. Segment texts are stripped and
-    joined by blanks.
+    Of the options, `initial_prompt` (before every piece), clips, word times and guards apply. Segment texts are
+    stripped and joined by blanks.
     """
     hear = _Hearing(reading)
     assert reading.window_seconds is not None  # a model that hears short windows says how short
     waiting, pieces = [], []
     for place, audio_S in enumerate(recordings):
         waiting.append((place, len(audio_S)))
-        spans = cut(audio_S, reading.window_seconds) if len(audio_S) else []
-        pieces += [_Piece(place, start, audio_S[start:stop]) for start, stop in spans]
+        spans = spans_of(audio_S, cut, reading.window_seconds, reading.options)
+        pieces += [_Piece(place, i == 0, start, audio_S[start:stop]) for i, (start, stop) in enumerate(spans)]
         if len(pieces) >= BATCHES * reading.model.batch_size:
             yield from hear(waiting, pieces)
             waiting, pieces = [], []
@@ -75,7 +77,7 @@ class _Hearing:
         for encoded in self.model.encode([piece.audio_S for piece in pieces]):
             mine = [pieces[row] for row in encoded.rows]
             prompts = None if self.prompt is None else [self.prompt] * len(mine)
-            found = self.model.search(encoded, prompts, self.decoding)
+            found = self._search(encoded, prompts, mine)
             for piece, decoding in zip(mine, found, strict=True):
                 self._keep(piece, decoding)
                 done[piece.place] += len(piece.audio_S)
@@ -85,13 +87,21 @@ class _Hearing:
                 for place in sorted({piece.place for piece in mine}):
                     self.progress(place, done[place] / SAMPLE_RATE, total[place] / SAMPLE_RATE)
 
+    def _search(self, encoded, prompts, pieces):
+        found = self.model.search(encoded, prompts, dataclasses.replace(self.decoding, prefix=None))
+        first = [piece.first for piece in pieces]
+        if not self.decoding.prefix or not any(first):
+            return found
+        begun = self.model.search(encoded, prompts, self.decoding)
+        return [one if begins else other for begins, one, other in zip(first, begun, found, strict=True)]
+
     def _keep(self, piece, found):
         seconds = len(piece.audio_S) / SAMPLE_RATE
         reason = self.options.guards.after(found, seconds)
-        piece.language = found.language
         if reason is not None:
             piece.dropped = reason if found.text.strip() else None
             return
+        piece.language = found.language
         offset, seek = piece.start / SAMPLE_RATE, round(piece.start / self.config.hop)
         cut = cut_at_timestamps(found, self.tokenizer, seek=seek, offset=offset, seconds=seconds)
         piece.draft = cut.drafts[0]
@@ -125,10 +135,11 @@ class _Hearing:
             draft.text = draft.text.strip()
         languages = collections.Counter(piece.language for piece in pieces if piece.language is not None)
         spoken = languages.most_common(1)[0][0] if languages else "en"
+        silent = {} if pieces else {SILENT: 1}
         return Transcript(
             text=" ".join(draft.text for draft in drafts if draft.text),
             segments=[draft.finished(id, self.config.hop) for id, draft in enumerate(drafts)],
             language=self.decoding.language or spoken,
             route=mean_route(drafts),
-            dropped=dict(collections.Counter(piece.dropped for piece in pieces if piece.dropped)),
+            dropped=dict(collections.Counter(piece.dropped for piece in pieces if piece.dropped)) or silent,
         )

@@ -9,6 +9,7 @@ from moejax.errors import BadValue
 from moejax.types import Array
 
 PROMPT_LENGTHS = (16, 64)  # static lengths of prompts before the longest, so that short ones do not pay for it
+FORCED = 16  # forced tokens are padded to a multiple of this, so that prefixes share a program
 
 
 class Start(NamedTuple):
@@ -33,16 +34,15 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -
     """Prefixes of `rows` rows as the reference's `_get_initial_tokens` makes them, the first `len(languages)` real.
 
     `prompts`: token ids per real row, or None for `options.prompt`. They are cut from the left to context // 2 - 1.
+    `options.prefix` is not in it: it is generated, by force (`forced`).
     """
-    room = options.sample_len or context // 2
-    own = _ids(tokenizer, options.prefix)
-    if own:
-        own = own[-(context // 2 - room) :]  # with the default room that is all of it, as in the reference
+    own = len(forced(tokenizer, options, context))
+    room = (options.sample_len or context // 2) + own
     said = [_ids(tokenizer, options.prompt)] * len(languages) if prompts is None else prompts
     if len(said) != len(languages):
         raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
     said = [list(ids or ())[-(context // 2 - 1) :] for ids in said]
-    heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) + own for code in languages]
+    heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) for code in languages]
     full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]
     longest = len(heads[0]) + _prompt_length(max(map(len, said)), context // 2 - 1)
     tokens_BP = np.full((rows, longest), tokenizer.eot, np.int32)
@@ -56,6 +56,23 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -
     return Start(tokens_BP, pad_B, sot_B, limit_B)
 
 
+def forced(tokenizer, options, context: int) -> list[int]:
+    """Ids that a window's own text begins with: `options.prefix`, cut from the left to half the context as in the
+    reference; with timestamps <|0.00|> comes first, as in faster-whisper (the reference would ask for a timestamp after
+    the text, and published models then say nothing more).
+    """
+    ids = _ids(tokenizer, options.prefix)[-(context // 2 - (options.sample_len or 0)) :]
+    if not ids or options.without_timestamps or ids[0] >= tokenizer.timestamp_begin:
+        return ids
+    return [tokenizer.timestamp_begin, *ids]
+
+
+def room_for(tokenizer, options, context: int) -> int:
+    """Columns for what a window says: `sample_len`, and the forced tokens in steps that compile alike."""
+    steps = -(-len(forced(tokenizer, options, context)) // FORCED) * FORCED
+    return min((options.sample_len or context // 2) + steps, context)
+
+
 def _prompt_length(longest, most):
     """Columns for prompts of which the longest has so many tokens, the start-of-previous token included."""
     if not longest:
@@ -63,6 +80,6 @@ def _prompt_length(longest, most):
     return 1 + next((length for length in PROMPT_LENGTHS if longest <= length < most), most)
 
 
-def _ids(tokenizer, text):
+def _ids(tokenizer, text) -> list[int]:
     """Ids of an option that is text, ids or None."""
     return tokenizer.encode(text) if isinstance(text, str) else list(text or ())

@@ -51,12 +51,22 @@ def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: s
         if isinstance(asked.get(name), kind):
             asked[name] = tuple(asked[name])
     longform = {name: value for name, value in options.items() if name in _LONGFORM}
+    if algorithm != "sequential":
+        _check_pieces(longform)
     return Request(
         algorithm=algorithm,
         decoding=DecodingOptions(**(_defaults(algorithm, context) | asked)),
         longform=LongformOptions(**longform, guards=_guards(options, algorithm)),
         batch_size=_batch_size(options.get("batch_size")),
     )
+
+
+def _check_pieces(longform):
+    """Refuses what only windows that follow on one another can do."""
+    if longform.get("condition_on_previous_text") is True:
+        raise BadValue("condition_on_previous_text=True needs the sequential algorithm; a piece sees no text before it")
+    if longform.get("hallucination_silence_threshold") is not None:
+        raise BadValue("hallucination_silence_threshold needs the sequential algorithm; pieces are cut at silences")
 
 
 def _algorithm(asked, timed, can_time):
@@ -78,7 +88,7 @@ def _defaults(algorithm: str, context: int) -> dict[str, Any]:
 
 
 def _guards(options, algorithm) -> Guards:
-    asked = options.get("guards") or ("none" if algorithm == "pieces" else "all")
+    asked = options.get("guards") or _default_guards(options, algorithm)
     if isinstance(asked, Guards):
         return asked
     if asked not in GUARDS:
@@ -91,7 +101,14 @@ def _guards(options, algorithm) -> Guards:
     return Guards(no_speech=limits[0], no_speech_logprob=limits[1])
 
 
+def _default_guards(options, algorithm) -> str:
+    """Models of short windows know no no-speech token, unless somebody who knows his model sets its threshold."""
+    if algorithm != "pieces":
+        return "all"
+    return "reference" if options.get("no_speech_threshold") is not None else "none"
+
+
 def _batch_size(asked):
-    if asked is not None and (not isinstance(asked, int) or asked < 1):
+    if asked is not None and (not isinstance(asked, int) or isinstance(asked, bool) or asked < 1):
         raise BadValue(f"batch_size is {asked!r}, must be a whole number from 1 on")
     return asked

@@ -9,7 +9,9 @@ class Decoding:
 
     `avg_logprob` is the sum over the tokens and the end token divided by their number, `no_speech_prob` the probability
     of the no-speech token after the start token, `compression_ratio` that of zlib on the text: the three figures of
-    the reference implementation's fallback rule. `route` holds the experts' weights, None without a mixture.
+    the reference implementation's fallback rule. `route` holds the experts' weights, None without a mixture. `ended`:
+    the end token came before the limit. `steady`: it repeats itself, and so did every rung of the ladder, each of them
+    likely (`fallback.climb`).
     """
 
     tokens: list[int]
@@ -20,3 +22,5 @@ class Decoding:
     temperature: float
     compression_ratio: float
     route: list[float] | None = None
+    ended: bool = True
+    steady: bool = False

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.audio.constants import TIMESTAMP_STEP
+from moejax.decode.prefix import FORCED, forced
 from moejax.errors import BadValue
 from moejax.types import Array
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["banned_V", "banned_first_V", "hotwords_NL", "hotword_bias"],
+    data_fields=["banned_V", "banned_first_V", "hotwords_NL", "hotword_bias", "forced_N"],
     meta_fields=["eot", "timestamps", "max_initial"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Rules:
     Attributes:
       banned_V, banned_first_V: ids never chosen, and never chosen first: bool.
       hotwords_NL: token sequences padded with -1, int32; `hotword_bias` scalar, added to logits.
+      forced_N: what is said first whatever the network and the other rules say, padded with -1, int32.
       eot: the end token's id, static.
       timestamps: id of <|0.00|> where the timestamp rules hold, static; the token before it is <|notimestamps|>.
       max_initial: index of the last timestamp that may come first, static; None: any.
@@ -37,6 +39,7 @@ class Rules:
     banned_first_V: Array | None = None
     hotwords_NL: Array | None = None
     hotword_bias: Array | None = None
+    forced_N: Array | None = None
     eot: int = 0
     timestamps: int | None = None
     max_initial: int | None = None
@@ -51,6 +54,7 @@ def make(tokenizer, options, config) -> Rules:
         banned_first_V=mask(tokenizer.begin_suppress if options.suppress_blank else (), config.vocab_size),
         hotwords_NL=_rectangle(words) if words else None,
         hotword_bias=np.float32(options.hotword_bias) if words else None,
+        forced_N=_padded(forced(tokenizer, options, config.max_target_positions)),
         eot=tokenizer.eot,
         timestamps=None if options.without_timestamps else tokenizer.timestamp_begin,
         max_initial=round(initial / TIMESTAMP_STEP) if initial else None,
@@ -82,7 +86,17 @@ def apply(rules: Rules, logits_BV, tokens_BL, count):
         logits_BV = timestamps(
             logits_BV, tokens_BL, count, eot=rules.eot, begin=rules.timestamps, max_initial=rules.max_initial
         )
+    if rules.forced_N is not None:
+        forced_N = jnp.asarray(rules.forced_N)
+        token = jnp.where(count < len(forced_N), forced_N[jnp.minimum(count, len(forced_N) - 1)], -1)
+        only_1V = jnp.where(jnp.arange(logits_BV.shape[1]) == token, 0.0, -jnp.inf)[None]
+        logits_BV = jnp.where(token >= 0, only_1V, logits_BV)
     return logits_BV
+
+
+def said_by_force(rules: Rules):
+    """How many tokens the rules force; a scalar."""
+    return 0 if rules.forced_N is None else (jnp.asarray(rules.forced_N) >= 0).sum()
 
 
 def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None):
@@ -135,8 +149,19 @@ def _token(tokens_BL, at):
     return jax.lax.dynamic_index_in_dim(tokens_BL, jnp.maximum(at, 0), axis=1, keepdims=False)
 
 
+def _padded(ids):
+    """Ids as int32 [N], N a multiple of `prefix.FORCED`; None for none."""
+    return np.asarray([*ids, *[-1] * (-len(ids) % FORCED)], np.int32) if ids else None
+
+
 def _rectangle(words):
-    words_NL = np.full((len(words), max(map(len, words))), -1, np.int32)
+    """Words as int32 [N, L] padded with -1; N a power of two from 16 on and L a multiple of 8, so that most lists share
+    a compiled program.
+    """
+    rows, columns = 16, -(-max(map(len, words)) // 8) * 8
+    while rows < len(words):
+        rows *= 2
+    words_NL = np.full((rows, columns), -1, np.int32)
     for n, ids in enumerate(words):
         words_NL[n, : len(ids)] = ids
     return words_NL

@@ -162,7 +162,11 @@ def sample(
     now = choose(jnp.broadcast_to(prefixed.x_BD[:, None], (B, W, prefixed.x_BD.shape[-1])), now)
     now, _, _ = jax.lax.while_loop(going, step, (now, prefixed.cache, visible_prefix(start, plan)))
     lengths_BW = jnp.sum(now.tokens_BWL != plan.eot, axis=2, dtype=jnp.int32)
-    best_B = jnp.argmax(score(now.sum_BW, lengths_BW, plan), axis=1) if W > 1 else jnp.zeros((B,), jnp.int32)
+    best_B = (
+        jnp.argmax(score(now.sum_BW, lengths_BW - ruling.said_by_force(rules), plan), axis=1)
+        if W > 1
+        else jnp.zeros((B,), jnp.int32)
+    )
     tokens_BL, lengths_B, sum_B = pick((now.tokens_BWL, lengths_BW, now.sum_BW), best_B)
     return Decoded(tokens_BL, lengths_B, sum_B, prefixed.no_speech_B)
 

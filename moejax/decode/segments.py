@@ -34,6 +34,7 @@ class Draft:
             avg_logprob=found.avg_logprob,
             compression_ratio=found.compression_ratio,
             no_speech_prob=found.no_speech_prob,
+            language=found.language,
             words=None if self.words is None else [Word(w.start, w.end, w.word, w.probability) for w in self.words],
         )
 

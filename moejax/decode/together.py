@@ -26,11 +26,14 @@ class Detect(NamedTuple):
 
 
 class Hear(NamedTuple):
-    """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder."""
+    """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder. `begins`: the
+    recording begins here, so that the options' `prefix` is its first words.
+    """
 
     window: Window
     prompt: list[int]
     language: str | None
+    begins: bool = False
 
 
 Listening = Generator[Detect | Hear | Asked, Any, Any]
@@ -103,13 +106,15 @@ def _step(listening, answer):
 
 
 def _alike(waiting, batch_size, exhausted):
-    """Places whose questions can share batches (same kind, same language), shortest windows first.
+    """Places whose questions can share batches (same kind, same language, all at the beginning or none),
+    shortest windows first.
 
     What does not fill a batch waits for what comes next, unless nothing comes or nothing fills one.
     """
     groups = {}
     for place, (_, question, _) in waiting.items():
-        groups.setdefault((type(question).__name__, getattr(question, "language", None)), []).append(place)
+        kind = type(question).__name__, getattr(question, "language", None), getattr(question, "begins", None)
+        groups.setdefault(kind, []).append(place)
     ordered = [sorted(group, key=lambda place: _samples(waiting[place][1])) for group in groups.values()]
     full = [group[: len(group) // batch_size * batch_size] for group in ordered]
     return ordered if exhausted or not any(full) else [group for group in full if group]
@@ -124,12 +129,15 @@ def _answer(places, waiting, model, options, align):
         if isinstance(asked[0], Detect):
             answers = [max(found, key=found.get) for found in model.detect(encoded)]
         else:
-            spoken = dataclasses.replace(options, language=asked[0].language)
+            prefix = options.prefix if asked[0].begins else None
+            spoken = dataclasses.replace(options, language=asked[0].language, prefix=prefix)
             answers = model.search(encoded, [question.prompt for question in asked], spoken)
         yield from _send(dict(zip(mine, answers, strict=True)), waiting)
-        wanted = [waiting[place][1] if place in waiting else None for place in mine]
-        wanted = [question if isinstance(question, Asked) else None for question in wanted]
-        if any(question is not None for question in wanted):
+        while True:  # most ask for words once at most; where a repetition was cut, once more
+            wanted = [waiting[place][1] if place in waiting else None for place in mine]
+            wanted = [question if isinstance(question, Asked) else None for question in wanted]
+            if not any(question is not None for question in wanted):
+                break
             words = zip(mine, align(encoded, wanted), strict=True)
             answers = {place: found for (place, found), one in zip(words, wanted, strict=True) if one is not None}
             yield from _send(answers, waiting)

@@ -20,7 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from moejax.audio.constants import TIMESTAMP_STEP
 from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import replacing
-from moejax.text.languages import NAMES, listed
+from moejax.text.languages import NAMES, unknown
 
 LANGUAGES = tuple(NAMES)
 TASKS = ("translate", "transcribe")
@@ -187,7 +187,7 @@ class Tokenizer:
         ids = [self.sot]
         if self.is_multilingual:
             if language not in self.languages:
-                raise BadValue(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
+                raise BadValue(unknown(language, self.languages))
             if task not in TASKS:
                 raise BadValue(f"unknown task {task!r}; known: {' '.join(TASKS)}")
             ids += [self._special(f"<|{language}|>"), self._special(f"<|{task}|>")]
@@ -198,7 +198,7 @@ class Tokenizer:
     def language_id(self, language: str) -> int:
         """Id of a language token."""
         if language not in self.languages:
-            raise BadValue(f"unknown language {language!r}; this vocabulary has {listed(self.languages)}")
+            raise BadValue(unknown(language, self.languages))
         return self._specials[f"<|{language}|>"]
 
     @functools.cached_property

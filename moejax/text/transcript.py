@@ -23,7 +23,7 @@ class Segment:
 
     `seek` is the position of the decoding window in mel frames of 10 ms; `avg_logprob`, `compression_ratio` and
     `no_speech_prob` belong to that window; `words` only where word times were asked for; `route` holds the experts'
-    weights, None without a mixture.
+    weights, None without a mixture; `language` is the one that its window was decoded in.
     """
 
     start: float
@@ -38,6 +38,7 @@ class Segment:
     compression_ratio: float = 0.0
     no_speech_prob: float = 0.0
     words: list[Word] | None = None
+    language: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Transcripts as files: txt, json, srt, vtt, tsv, byte for byte as openai-whisper 20250625 writes them.
 
 Whoever has a program that reads those files keeps it. JSON gains a key only where moejax has more to say: `route` (the
-experts' weights) and `dropped` (what the guards withheld).
+experts' weights), `dropped` (what the guards withheld) and a segment's `language`. A cue of no length, which no player
+shows, is left out of srt and vtt.
 """
 
 import dataclasses
@@ -83,6 +84,8 @@ def _segment_dict(segment: Segment) -> dict:
     names = ("id", "seek", "start", "end", "text", "tokens", "temperature")
     names += ("avg_logprob", "compression_ratio", "no_speech_prob")
     found = {name: getattr(segment, name) for name in names}
+    if segment.language is not None:
+        found["language"] = segment.language
     if segment.words is not None:
         keys = ("word", "start", "end", "probability")
         found["words"] = [{key: getattr(word, key) for key in keys} for word in segment.words]
@@ -116,7 +119,11 @@ def _srt(transcript, layout) -> str:
 
 
 def _cues(transcript, layout, show: Callable[[float], str]) -> Iterator[tuple[str, str, str]]:
-    """(start, end, text) of each subtitle."""
+    """(start, end, text) of each subtitle that lasts."""
+    return (cue for cue in _all_cues(transcript, layout, show) if cue[0] != cue[1])
+
+
+def _all_cues(transcript, layout, show: Callable[[float], str]) -> Iterator[tuple[str, str, str]]:
     segments = transcript.segments
     if not segments or segments[0].words is None:
         for segment in segments:

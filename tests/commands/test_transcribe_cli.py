@@ -254,6 +254,21 @@ def test_standard_input_as_a_file_and_as_raw_samples(call, said, monkeypatch):
         (["*.mp3"], r"no file matches$"),
         (["empty"], r"empty: no audio file in this folder; looked for wav "),
         ([], r"usage: moejax transcribe FILE"),
+        (["a.wav", "--clip_timestamps", "5,3"], r"clip_timestamps has the clip 5,3, which does not last; give seconds"),
+        (
+            ["a.wav", "--temperature_increment_on_fallback", "1e-9"],
+            r"increment_on_fallback is 1e-09; give a step of 0.01",
+        ),
+        (["a.wav", "--temperature", "nan"], r"--temperature: 'nan' is not a number"),
+        (["a.wav", "--logprob_threshold", "nan"], r"--logprob_threshold: 'nan' is not a finite number"),
+        (["a.wav", "--suppress_tokens", "a"], r"suppress_tokens is 'a'; give token ids with commas"),
+        (["a.wav", "--language", "Germn"], r"unknown language 'Germn'; did you mean de \(german\)"),
+        (["a.wav", "--translate_to", "en"], r"--translate_to en: .*did you mean en-gb or en-us.*--task translate"),
+        (["a.wav", "--translate_to", "xx"], r"--translate_to xx: DeepL does not write that; it writes ar, bg"),
+        (["a.wav", "--fp16", "True"], r"--fp16 True: half precision is --weights bfloat16 here"),
+        (["a.wav", "--device", "mps"], r"--device: 'mps' is no device; known: cpu, cuda, gpu, auto"),
+        (["a.wav", "--model_dir", "x"], r"no option '--model_dir'; the environment variable HF_HUB_CACHE"),
+        (["a.wav", "--chunked", "--condition_on_previous_text", "True"], r"needs the sequential algorithm"),
     ],
     ids=" ".join,
 )
@@ -314,12 +329,13 @@ def test_every_option_reaches_the_recogniser(model):
         "max_line_count",
         "max_words_per_line",
         "enroll",
+        *("device", "threads", "fp16", "verbose"),
     }
     with pytest.raises(TypeError, match="no option 'zzz'") as raised:
         recognizer.check(zzz=1)
     known = set(str(raised.value).split("known: ")[1].split(", "))
     assert flags - own - {"temperature_increment_on_fallback"} <= known
-    assert known - flags == {"early_stopping", "max_initial_timestamp", "prefix", "ranking", "sample_len"} | {
+    assert known - flags == {"early_stopping", "max_initial_timestamp", "ranking", "sample_len"} | {
         *("suppress_blank", "without_timestamps")
     }
 

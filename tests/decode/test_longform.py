@@ -188,21 +188,6 @@ def test_the_language_is_found_in_the_first_window_and_that_is_encoded_once(toke
     assert found.language == "de" and model.sizes == encoded and [language for *_, language in model.seen] == asked
 
 
-def test_a_first_window_that_a_guard_withholds_still_decides_the_language(tokenizer):
-    model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, "one"))
-    model.detect = lambda encoded: [{"en": 1.0, "de": 0.0} for _ in encoded.windows]
-    audio_S = np.concatenate([np.zeros(30 * 16000, np.float32), ramp(10)])
-    ((_, found),) = transcribe_sequential(
-        [audio_S],
-        Reading(
-            model=model,
-            tokenizer=tokenizer,
-            config=CONFIG,
-        ),
-    )
-    assert found.language == "en" and found.dropped == {"energy": 1} and found.text.strip() == "one"
-
-
 def test_a_window_that_leads_nowhere_is_left(tokenizer):
     model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, 0.0, 0.0, "one"))
     (found,) = sequential([ramp(70)], model)
