@@ -9,13 +9,14 @@ if TYPE_CHECKING:
     from moejax.job.graph import run
     from moejax.job.study import study
     from moejax.job.table import evaluate
-    from moejax.recognizer import Recognizer, load
+    from moejax.loading import load
+    from moejax.recognizer import Recognizer
     from moejax.text.transcript import Transcript
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    "load": "moejax.recognizer",
+    "load": "moejax.loading",
     "Recognizer": "moejax.recognizer",
     "Transcript": "moejax.text.transcript",
     "run": "moejax.job.graph",

@@ -16,21 +16,19 @@ import numpy as np
 from moejax.audio import read as audio_io
 from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
 from moejax.audio.flaws import Rejected
-from moejax.convert import find, openai_whisper, peft_lora, whisper_folder
 from moejax.decode.alignment import Aligner
-from moejax.decode.alignment_heads import PUBLISHED
 from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.decoder import Decoder
+from moejax.decode.enrolled import Context, joined
 from moejax.decode.longform import Progress, Reading, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
-from moejax.errors import BadValue, NotThere, Remark, UnknownName
+from moejax.enrolment import phrases, voice
+from moejax.errors import BadValue, NotThere, Remark
 from moejax.nn import functional
-from moejax.nn.quantize import quantize
 from moejax.nn.whisper import WhisperConfig
-from moejax.runtime import allocator, compilation
-from moejax.systems.system import Network, Opened, System
-from moejax.tasks import asr, recognition
+from moejax.systems.system import Network, Opened
+from moejax.tasks import recognition
 from moejax.text import languages
 from moejax.text.tokenizer import Tokenizer
 from moejax.text.transcript import Transcript
@@ -39,115 +37,9 @@ from moejax.types import Array
 log = logging.getLogger(__name__)
 
 
-def load(
-    path: str | Path,
-    system: str | None = None,
-    weights: str = "",
-    vocabulary: str | Path | None = None,
-    adapters: str | Path | Sequence[str | Path] = (),
-    route: Sequence[float] | None = None,
-) -> "Recognizer":
-    """Recognizer from a moejax workdir, a Whisper folder of Hugging Face or faster-whisper, an OpenAI checkpoint (.pt),
-    or the name of a published model.
-
-    Args:
-      path: a name such as "tiny.en" or "openai/whisper-tiny" is looked for in the Hugging Face cache, then in installed
-        packages, then on the hub, from which it is downloaded (`convert.find`; `moejax models` lists names).
-      system: a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there is:
-        `moe`, then `moe_frozen`, then `base`.
-      weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
-      vocabulary: of an OpenAI checkpoint, which has none in it: a tiktoken file, or a folder with one or with
-        tokenizer.json; None looks beside it and in an installed openai-whisper.
-      adapters: PEFT folders with LoRAs of a published model, which are merged into its weights.
-      route: their weights, such as (0.5, 0.5); one adapter alone has weight 1.
-
-    Errors: FileNotFoundError naming what was looked for; KeyError for an unknown system; ValueError for a broken file.
-    """
-    allocator.keep_pages()  # before JAX starts its threads, so that they share what one of them has freed
-    compilation.keep_programs()
-    place = Path(path).expanduser()
-    if (place / "base" / "model.json").is_file() and (place / "config.json").is_file():
-        if adapters:
-            known = f"such as the one that {path}/base/model.json names"
-            raise BadValue(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
-        return _from_workdir(place, system, weights)
-    place = find.model(path)
-    if place.is_dir() and not (place / "config.json").is_file():
-        raise NotThere(f"{path} is {find.NEITHER}")
-    if system not in (None, "base"):
-        raise UnknownName(f"a published model has no system {system!r}; it has base")
-    if place.is_file():
-        config, params = openai_whisper.load(place)
-        tokenizer = openai_whisper.vocabulary(place, config, vocabulary).open()
-        _remark_on_bases(adapters, path, place)
-        params = _adapted(params, config, adapters, route)
-        return _published(config, params, tokenizer, weights, heads=PUBLISHED.get(place.stem))
-    config, params = whisper_folder.load(place)
-    _remark_on_bases(adapters, path, place)
-    params = _adapted(params, config, adapters, route)
-    writes_times = whisper_folder.settings(place).get("timestamps", True)
-    heads, tokenizer = _heads(place, config), Tokenizer.from_hf_folder(place)
-    return _published(config, params, tokenizer, weights, heads=heads, writes_times=writes_times)
-
-
-def _remark_on_bases(adapters, *model):
-    """A remark for each adapter that names another published model than this one, by name or by its folder's."""
-    known = {name for name in map(find.published_name, map(str, model)) if name}
-    for folder in [adapters] if isinstance(adapters, str | Path) else adapters:
-        base = peft_lora.base_of(folder)
-        if known and find.published_name(base) not in {None, *known}:
-            message = f"{folder} was made for {base}, and the model is {sorted(known)[0]}: its text may be nonsense"
-            warnings.warn(message, Remark, stacklevel=3)
-
-
-def _heads(place, config):
-    """The heads that a folder names for word times; None, with a remark, where the model has no such heads."""
-    heads = whisper_folder.alignment_heads(place)
-    for head in heads or ():
-        fits = isinstance(head, list | tuple) and len(head) == 2 and all(isinstance(at, int) for at in head)
-        if not fits or not (0 <= head[0] < config.decoder_layers and 0 <= head[1] < config.decoder_heads):
-            has = f"{config.decoder_layers} layers of {config.decoder_heads} heads"
-            file = "config.json" if whisper_folder.is_ctranslate2(place) else "generation_config.json"
-            message = f"{place / file}: alignment head {head!r}, and the decoder has {has}; the upper half's are used"
-            warnings.warn(message, Remark, stacklevel=3)
-            return None
-    return heads
-
-
-def _adapted(params, config, adapters, route):
-    """The weights with the adapters of `load` merged into them."""
-    if not adapters:
-        if route is not None:
-            raise BadValue("a route is the weights of adapters, and there are none")
-        return params
-    folders = [adapters] if isinstance(adapters, str | Path) else list(adapters)
-    return peft_lora.merged(params, config, folders, route)
-
-
-def _published(config, params, tokenizer, weights, *, heads=None, writes_times=True) -> "Recognizer":
-    graphdef, params = asr.init(asr.build(config), quantize(params, weights))
-    longest = min(WINDOW_SECONDS, config.max_source_positions * 2 * config.hop / SAMPLE_RATE)
-    shorter = [s for s in (2.0, 4.0, 8.0, 16.0) if s < longest] if config.mask_padding else []
-    timed = writes_times and _has_times(config, tokenizer) and longest == WINDOW_SECONDS and not config.mask_padding
-    return Recognizer(
-        System("base", "base", "base").opened(Network(graphdef, params, config), 0),
-        tokenizer,
-        seconds=(*shorter, longest),
-        language=None if timed else "en",
-        timestamps=timed,
-        heads=heads,
-    )
-
-
-def _has_times(config, tokenizer) -> bool:
+def has_times(config: WhisperConfig, tokenizer: Tokenizer) -> bool:
+    """Whether the vocabulary has timestamps that the network can write."""
     return config.vocab_size > tokenizer.timestamp_begin
-
-
-def _from_workdir(path: Path, system: str | None, weights: str) -> "Recognizer":
-    # Imported here: the stages lie above this module and only a workdir needs them.
-    from moejax.job.opening import open_workdir
-
-    return Recognizer(**open_workdir(path, system, weights))
 
 
 class Recognizer:
@@ -175,6 +67,7 @@ class Recognizer:
         self.seconds = tuple(sorted(seconds))
         self.language, self.batch_size, self.seed = language, batch_size, seed
         self.timestamps, self.heads = timestamps, heads
+        self.context: Context | None = None  # an enrolled speaker's phrases
 
     @property
     def network(self) -> Network:
@@ -231,40 +124,58 @@ class Recognizer:
             found[place] = transcript
         return [found[place] for place in range(len(items))] if several else found[0]
 
-    def enroll(self, audio: str | Path | np.ndarray | list | tuple, *, rate: int = SAMPLE_RATE) -> "Recognizer":
-        """A Recognizer for the speaker of these recordings (paths or arrays, as `transcribe` takes them; a few
-        utterances are enough, and nobody need know what is said): the gate, or the hypernetwork, hears their mean
-        embedding in place of each window's own, which also holds the text.
+    def enroll(
+        self,
+        audio: str | Path | np.ndarray | list | tuple,
+        texts: str | Sequence[str] | None = None,
+        *,
+        rate: int = SAMPLE_RATE,
+    ) -> "Recognizer":
+        """A Recognizer for the speaker of these recordings (paths or arrays, as `transcribe` takes them).
 
-        Errors: ValueError for a system that nobody's voice changes (`base`, an adapter) and for recordings in which
-        nothing can be heard; else as `transcribe`.
+        With what is said in them (`texts`, one each; three phrases of a few seconds are enough): they stand in front of
+        every window (`decode.enrolled`), with any model that hears 30 s. Texts in capitals are written as sentences.
+        Without texts, of a mixture or a hypernetwork: the gate hears their mean embedding in place of each window's
+        own, which also holds the text.
+
+        Errors: ValueError for a system that nobody's voice changes when there are no texts, for phrases that leave no
+        room in the window, and for recordings in which nothing can be heard; else as `transcribe`.
         """
-        network = self.network
-        if network.route != "gate":
-            raise BadValue("a speaker is enrolled in a mixture or a hypernetwork; this system treats everybody alike")
         items, _ = _items(audio)
-        waves = [self.read(item, rate) for item in items]
+        waves, other = [self.read(item, rate) for item in items], copy.copy(self)
+        if texts is not None:
+            if self.samples[-1] < WINDOW_SECONDS * SAMPLE_RATE:
+                raise BadValue(f"phrases with texts need a model that hears 30 s; this hears {self.seconds[-1]:g} s")
+            said = [texts] if isinstance(texts, str) else texts
+            silent = [str(place + 1) for place, wave in enumerate(waves) if not len(wave)]
+            if silent:
+                raise BadValue(f"nothing can be heard in phrase {', '.join(silent)} of {len(waves)}")
+            other.context = joined(waves, [phrases.written(text) for text in said])
+            return other
+        if self.network.route != "gate":
+            raise BadValue(
+                "a speaker is enrolled by voice in a mixture or a hypernetwork; this system treats everybody alike: "
+                "give the texts of the recordings, then they stand in front of what it hears"
+            )
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
             raise BadValue(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
-        assert network.embedding is not None  # what every gate hears
-        embed, found = asr.make_embed(network.graphdef, network.embedding), []
-        for piece in pieces:
-            window = next(samples for samples in self.samples if samples >= len(piece))
-            audio_BS = np.pad(piece, (0, window - len(piece)))[None]
-            found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32)))[0])
-        other = copy.copy(self)
         for compiled in ("decoder", "_logits"):
             other.__dict__.pop(compiled, None)
-        logits_NE = np.asarray(asr.make_gate(network.graphdef)(network.params, np.mean(found, axis=0)[None]))
-        other.system = dataclasses.replace(self.system, network=dataclasses.replace(network, logits_NE=logits_NE))
+        network = dataclasses.replace(self.network, logits_NE=voice.logits(self.network, pieces, self.samples))
+        other.system = dataclasses.replace(self.system, network=network)
         return other
 
     def stream(
-        self, waves: Iterable[np.ndarray], *, progress: Progress | None = None, **options: Any
+        self,
+        waves: Iterable[np.ndarray],
+        *,
+        progress: Progress | None = None,
+        contexts: Sequence[Context | None] | None = None,
+        **options: Any,
     ) -> Iterator[tuple[int, Transcript]]:
         """(place, Transcript) of each wave as it is finished; waves are what `read` gives, options those of
-        `transcribe`.
+        `transcribe`. `contexts`: the phrases of each wave's speaker; None: those of whom `enroll` was told.
 
         The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory.
         """
@@ -282,7 +193,10 @@ class Recognizer:
             window_seconds=self.seconds[-1] if asked.algorithm == "pieces" else self.samples[-1] / SAMPLE_RATE,
             align=align,
             progress=progress,
+            contexts=(lambda _: self.context) if contexts is None else contexts.__getitem__,
         )
+        if asked.algorithm == "pieces" and (contexts or self.context):
+            raise BadValue("phrases stand in front of windows of 30 s; this model hears shorter pieces")
         if asked.algorithm == "sequential":
             return transcribe_sequential(waves, reading)
         return (transcribe_chunked if asked.algorithm == "chunked" else transcribe_pieces)(waves, reading, _cut)
@@ -294,7 +208,7 @@ class Recognizer:
         asked = request(
             options,
             timed=self.timestamps,
-            can_time=_has_times(self.config, self.tokenizer),
+            can_time=has_times(self.config, self.tokenizer),
             language=self.language,
             context=self.config.max_target_positions,
         )

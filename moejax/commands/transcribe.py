@@ -42,7 +42,7 @@ def run(options, left: list[str]) -> int:
     _set_up(asked)
     # Imported here: --help and refusals do not wait for JAX.
     from moejax.commands.translators import target_of, translator
-    from moejax.recognizer import load
+    from moejax.loading import load
 
     if asked.translate_to is not None:
         target_of(asked)

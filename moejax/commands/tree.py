@@ -4,14 +4,14 @@ import argparse
 import difflib
 
 from moejax import __version__
-from moejax.commands import bench, config, export, models, plan, stage, transcribe
+from moejax.commands import bench, config, export, models, plan, score, stage, transcribe
 from moejax.commands.parser import Parser
 from moejax.errors import BadValue
 from moejax.work.stage import ABOUT
 
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
-    **{"transcribe": transcribe, "models": models, "export": export, "bench": bench},
+    **{"transcribe": transcribe, "score": score, "models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -22,6 +22,8 @@ usage:
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings
                                                                NAME: a row of the workdir's table, moe if not given
+  moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
+                    [--enroll 0,3]                             and with phrases of each speaker in front
   moejax models                                                models that have a name, and where they are
   moejax export     --workdir W --to FORMAT --output D         for other libraries: hf, openai, ctranslate2, peft
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights

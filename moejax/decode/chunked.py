@@ -52,12 +52,13 @@ def transcribe_chunked(
     of it are needed. `initial_prompt` is the prompt of every window; of the other options the word options, the clips
     and `guards` apply. Errors: ValueError for pieces beyond the window.
     """
-    window = reading.frames * reading.config.hop / SAMPLE_RATE
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            for piece in _pieces(place, audio_S, cut, window, reading.options):
-                yield _listen(piece, audio_S[piece.start : piece.stop], reading)
+            mine = reading.of(place)
+            window = mine.frames * mine.config.hop / SAMPLE_RATE
+            for piece in _pieces(place, audio_S, cut, window, mine.options):
+                yield mine.behind(_listen(piece, audio_S[piece.start : piece.stop], mine))
 
     # Pieces end in any order; a recording is joined when all of its pieces are there.
     heard = collections.defaultdict(list)

@@ -112,8 +112,14 @@ class Decoder:
                 chosen = members[at : at + self.batch_size]
                 yield self._encode([windows[i] for i in chosen], chosen, self._rows(len(chosen), len(windows)), *place)
 
-    def search(self, encoded: Encoded, prompts=None, options: DecodingOptions | None = None) -> list[Decoding]:
-        """One `Decoding` per real row of an encoded batch: language detection, search, fallback."""
+    def search(
+        self, encoded: Encoded, prompts=None, options: DecodingOptions | None = None, before=None, earliest=None
+    ) -> list[Decoding]:
+        """One `Decoding` per real row of an encoded batch: language detection, search, fallback.
+
+        `before`: per row, ids that the decoder is to have said in this window already; they are not in the result.
+        `earliest`: per row, the timestamp (in steps of 20 ms) from which on it goes on.
+        """
         options = options or DecodingOptions()
         languages = self._languages(encoded, options)
         start = starts(
@@ -123,11 +129,12 @@ class Decoder:
             options,
             context=self.config.max_target_positions,
             rows=encoded.states_BTD.shape[0],
+            before=before,
         )
         rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 
         def decode(temperature, wanted):
-            found = self._search(encoded, start, options, temperature, wanted)
+            found = self._search(encoded, start, options, temperature, wanted, earliest)
             return [self._decoding(found, b, languages[b], temperature, encoded, start, own) for b in range(rows)]
 
         return fallback.climb(decode, rows, options)
@@ -196,8 +203,12 @@ class Decoder:
     def _run(self, audio_BS, samples_B, label_B, mel_BNM):
         return self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
 
-    def _search(self, encoded, start: Start, options, temperature, wanted):
+    def _search(self, encoded, start: Start, options, temperature, wanted, earliest):
         """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""
+        ruled = rules.make(self.tokenizer, options, self.config)
+        if earliest is not None and ruled.timestamps is not None:
+            filled = [*earliest, *[0] * (len(start.limit_B) - len(earliest))]
+            ruled = dataclasses.replace(ruled, earliest_B=np.asarray(filled, np.int32))
         plan = self._plan(options, temperature, start)
         limit_B = np.where([*wanted, *[False] * (len(start.limit_B) - len(wanted))], start.limit_B, 0)
         keys_B = jax.vmap(lambda key: jax.random.fold_in(key, round(1000 * temperature)))(encoded.keys_B)
@@ -207,7 +218,7 @@ class Decoder:
             encoded.mask_BT,
             encoded.route,
             start._replace(limit_B=limit_B),
-            rules.make(self.tokenizer, options, self.config),
+            ruled,
             np.float32(temperature),
             keys_B,
             plan=plan,

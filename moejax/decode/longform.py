@@ -16,6 +16,7 @@ from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import clips, hallucination, values
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
+from moejax.decode.enrolled import Context, in_context
 from moejax.decode.features import Features
 from moejax.decode.guards import SILENT, Guards
 from moejax.decode.options import DecodingOptions
@@ -84,6 +85,7 @@ class Reading:
       window_seconds: window length if shorter than the model's (30 s for published ones).
       align: `alignment.Aligner`, needed for word times; a repetition is cut by it (`repetition`) where there is one.
       progress: told after every window.
+      contexts: place of a recording -> its speaker's phrases, which stand in front of every window.
 
     Errors: ValueError for word times without `align`, BadValue for a silence threshold without word times.
     """
@@ -96,6 +98,7 @@ class Reading:
     window_seconds: float | None = None
     align: Align | None = None
     progress: Progress | None = None
+    contexts: Callable[[int], Context | None] | None = None
 
     def __post_init__(self):
         if self.options.word_timestamps and self.align is None:
@@ -113,6 +116,23 @@ class Reading:
         """Log-mel features of a recording, or of a piece that is one by itself."""
         return Features(audio_S, n_mels=self.config.num_mel_bins, hop=self.config.hop, block=self.frames)
 
+    def of(self, place: int) -> "Reading":
+        """How recording `place` is read: with the window that its speaker's phrases leave."""
+        context = None if self.contexts is None else self.contexts(place)
+        if context is None:
+            return dataclasses.replace(self, contexts=None)
+        whole = self.frames * self.config.hop / SAMPLE_RATE
+        return dataclasses.replace(self, window_seconds=whole - context.seconds, contexts=lambda _: context)
+
+    def behind(self, listening: Listening) -> Listening:
+        """A recording of `of(place)` with its speaker's phrases in front of every window."""
+        context = None if self.contexts is None else self.contexts(0)
+        if context is None:
+            return listening
+        whole = dataclasses.replace(self, window_seconds=None)
+        timed = not self.decoding.without_timestamps
+        return in_context(listening, context, whole.features, self.tokenizer, timed)
+
     def prompt(self) -> list[int]:
         """Tokens of `initial_prompt`."""
         return self.tokenizer.encode(self.options.initial_prompt) if self.options.initial_prompt else []
@@ -127,7 +147,8 @@ def transcribe_sequential(recordings: Iterable[np.ndarray], reading: Reading) ->
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            yield _Sequential(place, reading.features(audio_S), reading).listen()
+            mine = reading.of(place)
+            yield mine.behind(_Sequential(place, mine.features(audio_S), mine).listen())
 
     return run_together(listenings(), reading.model, reading.decoding, reading.align)
 

@@ -30,21 +30,28 @@ def shared(prefix, batch: int, limit: int, sot: int = 0) -> Start:
     return Start(tokens_BP, pad_B, sot_B, limit_B)
 
 
-def starts(tokenizer, languages, prompts, options, *, context: int, rows: int) -> Start:
+def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, before=None) -> Start:
     """Prefixes of `rows` rows as the reference's `_get_initial_tokens` makes them, the first `len(languages)` real.
 
     `prompts`: token ids per real row, or None for `options.prompt`. They are cut from the left to context // 2 - 1.
-    `options.prefix` is not in it: it is generated, by force (`forced`).
+    `options.prefix` is not in it: it is generated, by force (`forced`). `before`: ids of this window's own text per
+    real row, which follow the start; prompts are cut by so many more.
     """
     own = len(forced(tokenizer, options, context))
     room = (options.sample_len or context // 2) + own
     said = [_ids(tokenizer, options.prompt)] * len(languages) if prompts is None else prompts
     if len(said) != len(languages):
         raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
-    said = [list(ids or ())[-(context // 2 - 1) :] for ids in said]
-    heads = [tokenizer.prefix(code, options.task, not options.without_timestamps) for code in languages]
+    before = [[] for _ in languages] if before is None else before
+    own_length = -(-max(map(len, before)) // FORCED) * FORCED
+    if own_length >= context // 2 - 1:
+        raise BadValue(f"{max(map(len, before))} tokens before a window's own; at most {context // 2 - 1 - FORCED}")
+    most = context // 2 - 1 - own_length
+    said = [list(ids or ())[-most:] for ids in said]
+    starting = [tokenizer.prefix(code, options.task, not options.without_timestamps) for code in languages]
+    heads = [[*head, *ids] for head, ids in zip(starting, before, strict=True)]
     full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]
-    longest = len(heads[0]) + _prompt_length(max(map(len, said)), context // 2 - 1)
+    longest = len(starting[0]) + own_length + _prompt_length(max(map(len, said)), most)
     tokens_BP = np.full((rows, longest), tokenizer.eot, np.int32)
     pad_B, sot_B, limit_B = (np.zeros(rows, np.int32) for _ in range(3))
     for b, ids in enumerate(full):

@@ -19,7 +19,7 @@ from moejax.types import Array
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["banned_V", "banned_first_V", "hotwords_NL", "hotword_bias", "forced_N"],
+    data_fields=["banned_V", "banned_first_V", "hotwords_NL", "hotword_bias", "forced_N", "earliest_B"],
     meta_fields=["eot", "timestamps", "max_initial"],
 )
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Rules:
       banned_V, banned_first_V: ids never chosen, and never chosen first: bool.
       hotwords_NL: token sequences padded with -1, int32; `hotword_bias` scalar, added to logits.
       forced_N: what is said first whatever the network and the other rules say, padded with -1, int32.
+      earliest_B: the first timestamp (in steps) that may come in each row, int32; `max_initial` counts from it.
       eot: the end token's id, static.
       timestamps: id of <|0.00|> where the timestamp rules hold, static; the token before it is <|notimestamps|>.
       max_initial: index of the last timestamp that may come first, static; None: any.
@@ -40,6 +41,7 @@ class Rules:
     hotwords_NL: Array | None = None
     hotword_bias: Array | None = None
     forced_N: Array | None = None
+    earliest_B: Array | None = None
     eot: int = 0
     timestamps: int | None = None
     max_initial: int | None = None
@@ -83,8 +85,17 @@ def apply(rules: Rules, logits_BV, tokens_BL, count):
     if rules.banned_first_V is not None:
         logits_BV = jnp.where((jnp.asarray(rules.banned_first_V) & (count == 0))[None], -jnp.inf, logits_BV)
     if rules.timestamps is not None:
+        earliest_B = 0
+        if rules.earliest_B is not None:  # hypotheses of a row lie side by side
+            earliest_B = jnp.repeat(jnp.asarray(rules.earliest_B), len(logits_BV) // len(rules.earliest_B))
         logits_BV = timestamps(
-            logits_BV, tokens_BL, count, eot=rules.eot, begin=rules.timestamps, max_initial=rules.max_initial
+            logits_BV,
+            tokens_BL,
+            count,
+            eot=rules.eot,
+            begin=rules.timestamps,
+            max_initial=rules.max_initial,
+            earliest_B=earliest_B,
         )
     if rules.forced_N is not None:
         forced_N = jnp.asarray(rules.forced_N)
@@ -99,12 +110,12 @@ def said_by_force(rules: Rules):
     return 0 if rules.forced_N is None else (jnp.asarray(rules.forced_N) >= 0).sum()
 
 
-def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None):
+def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None, earliest_B=0):
     """The reference's `ApplyTimestampRules`.
 
     Timestamps come in pairs except before the end token, do not decrease, and no segment has zero length; the first
-    token is a timestamp up to `begin + max_initial`; and where all timestamps together are likelier than any single
-    text token, it is a timestamp. `begin` is <|0.00|>, the id before it <|notimestamps|>.
+    token is a timestamp from `begin + earliest_B` up to `max_initial` more; and where all timestamps together are
+    likelier than any single text token, it is a timestamp. `begin` is <|0.00|>, the id before it <|notimestamps|>.
     """
     id_1V = jnp.arange(logits_BV.shape[1])[None]
     seen_BL = (jnp.arange(tokens_BL.shape[1]) < count)[None] & (tokens_BL >= begin)
@@ -117,8 +128,9 @@ def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial
     time_1V = id_1V >= begin
     banned_BV = (id_1V == begin - 1) | (last & before & time_1V) | (last & ~before & (id_1V < eot))
     banned_BV |= (latest_B1 >= 0) & time_1V & (id_1V < least_B1)
-    first_1V = ~time_1V if max_initial is None else ~time_1V | (id_1V > begin + max_initial)
-    logits_BV = jnp.where(banned_BV | ((count == 0) & first_1V), -jnp.inf, logits_BV)
+    least_B1 = begin + jnp.reshape(earliest_B, (-1, 1))
+    first_BV = id_1V < least_B1 if max_initial is None else (id_1V < least_B1) | (id_1V > least_B1 + max_initial)
+    logits_BV = jnp.where(banned_BV | ((count == 0) & first_BV), -jnp.inf, logits_BV)
     time_B = jax.nn.logsumexp(logits_BV[:, begin:], axis=1)
     text_B = logits_BV[:, :begin].max(axis=1)
     return jnp.where((time_B > text_B)[:, None] & ~time_1V, -jnp.inf, logits_BV)

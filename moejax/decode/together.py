@@ -27,13 +27,16 @@ class Detect(NamedTuple):
 
 class Hear(NamedTuple):
     """Asks for the decoding of a window after a prompt; `language` None leaves it to the decoder. `begins`: the
-    recording begins here, so that the options' `prefix` is its first words.
+    recording begins here, so that the options' `prefix` is its first words. `before`: what the decoder is to have said
+    in this window already, ids; `earliest`: the timestamp, in steps, from which on it goes on.
     """
 
     window: Window
     prompt: list[int]
     language: str | None
     begins: bool = False
+    before: list[int] = []
+    earliest: int = 0
 
 
 Listening = Generator[Detect | Hear | Asked, Any, Any]
@@ -48,7 +51,7 @@ class Model(Protocol):
         """Batches with `rows`, the places of the windows (`Window`, or samples)."""
         ...
 
-    def search(self, encoded, prompts: list[list[int]] | None, options: DecodingOptions) -> list[Decoding]:
+    def search(self, encoded, prompts: list[list[int]] | None, options: DecodingOptions, **said) -> list[Decoding]:
         """Decodings in the order of `encoded.rows`."""
         ...
 
@@ -131,7 +134,11 @@ def _answer(places, waiting, model, options, align):
         else:
             prefix = options.prefix if asked[0].begins else None
             spoken = dataclasses.replace(options, language=asked[0].language, prefix=prefix)
-            answers = model.search(encoded, [question.prompt for question in asked], spoken)
+            said = {}
+            if any(question.before for question in asked):
+                said["before"] = [question.before for question in asked]
+                said["earliest"] = [question.earliest for question in asked]
+            answers = model.search(encoded, [question.prompt for question in asked], spoken, **said)
         yield from _send(dict(zip(mine, answers, strict=True)), waiting)
         while True:  # most ask for words once at most; where a repetition was cut, once more
             wanted = [waiting[place][1] if place in waiting else None for place in mine]

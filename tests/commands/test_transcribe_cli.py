@@ -15,7 +15,7 @@ import tiny_job
 import tiny_model
 from tiny_model import record, sound
 
-import moejax.recognizer
+import moejax.loading
 from moejax import __main__ as cli
 from moejax.commands import inputs, progress, transcribe_options, tree
 from moejax.job import opening
@@ -39,13 +39,13 @@ def model(tmp_path_factory):
     return tiny_model.write(tmp_path_factory.mktemp("cli") / "model", timed=True)
 
 
-load = functools.cache(moejax.recognizer.load)  # a model is compiled once for all commands of this file
+load = functools.cache(moejax.loading.load)  # a model is compiled once for all commands of this file
 
 
 @pytest.fixture(autouse=True)
 def desk(tmp_path, monkeypatch):
     """Every command runs in a folder of its own."""
-    monkeypatch.setattr(moejax.recognizer, "load", load)
+    monkeypatch.setattr(moejax.loading, "load", load)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -1,0 +1,22 @@
+"""Enrolment by voice: what a gate or a hypernetwork makes of a speaker, whatever is said."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from moejax.systems.system import Network
+from moejax.tasks import asr
+
+
+def logits(network: Network, pieces: Sequence[np.ndarray], samples: Sequence[int]) -> np.ndarray:
+    """The gate's logits [1, E] for the mean embedding of audio [S] of one speaker.
+
+    `samples`: window lengths; every piece fits the longest. Each piece is heard in the shortest that holds it.
+    """
+    assert network.embedding is not None  # what every gate hears
+    embed, found = asr.make_embed(network.graphdef, network.embedding), []
+    for piece in pieces:
+        window = next(size for size in samples if size >= len(piece))
+        audio_BS = np.pad(piece, (0, window - len(piece)))[None]
+        found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32)))[0])
+    return np.asarray(asr.make_gate(network.graphdef)(network.params, np.mean(found, axis=0)[None]))
