@@ -45,7 +45,9 @@ BELOW = {
     "config": "moejax.job.config.text",
     "plan": "moejax.job.plan.plan",
     "transcribe": "moejax.loading.load",
-    "score": "moejax.loading.load",
+    "score": "moejax.data.sources.folder.load",
+    "enroll": "moejax.audio.read.load",
+    "speakers": "moejax.enrolment.profiles.names",
     "export": "moejax.export.write.run",
     "bench": "moejax.bench.run.report",
     "models": "moejax.convert.find.here",
@@ -88,12 +90,16 @@ def command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = str(tiny_job.write_config(tmp_path / "tiny.py"))
     Path("a.wav").touch()
+    Path("a.txt").write_text("what is said in it")
     run = ["--config", config, "--workdir", "W"]
     options = {
         "transcribe": ["a.wav", "--model", "M"],
         "export": ["--workdir", "W", "--to", "hf", "--output", "D"],
         "bench": [],
         "models": [],
+        "score": ["--model", "M", "--data", "."],
+        "enroll": ["a.wav", "--name", "anna"],
+        "speakers": [],
     }
     # What a run looks at before its first stage is not what this is about.
     monkeypatch.setattr("moejax.job.graph.outside_inputs", lambda *_: {})

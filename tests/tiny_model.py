@@ -19,25 +19,26 @@ def tokenizer(timed: bool) -> Tokenizer:
     return Tokenizer.train(TEXTS * 3, 2000, languages=("en", "de"), timestamps_seconds=30 if timed else 0)
 
 
-def config(timed: bool, vocab_size: int) -> WhisperConfig:
-    """30 s as published checkpoints hear them, or 2.56 s."""
+def config(timed: bool, vocab_size: int, context: int = 32) -> WhisperConfig:
+    """30 s as published checkpoints hear them, or 2.56 s; `context` tokens of the decoder of the former."""
     if timed:
-        return WhisperConfig(32, 1, 1, 2, 2, 128, 128, vocab_size, max_source_positions=1500, max_target_positions=32)
+        sizes = {"max_source_positions": 1500, "max_target_positions": context}
+        return WhisperConfig(32, 1, 1, 2, 2, 128, 128, vocab_size, **sizes)
     return WhisperConfig(
         32, 1, 1, 2, 2, 48, 48, vocab_size, max_source_positions=64, max_target_positions=32, hop=320, mask_padding=True
     )
 
 
-def make(*, timed: bool = True, vocab_size: int, seed: int = 1):
+def make(*, timed: bool = True, vocab_size: int, seed: int = 1, context: int = 32):
     """`(WhisperConfig, params)` with random weights."""
-    made = config(timed, vocab_size)
+    made = config(timed, vocab_size, context)
     _, params = asr.init(asr.build(made, seed=seed))
     return made, {group: params[group] for group in ("backbone", "buffer")}
 
 
-def write(folder, *, timed: bool, seed: int = 1):
+def write(folder, *, timed: bool, seed: int = 1, context: int = 32):
     """A Hugging Face folder of such a model and its own small vocabulary."""
-    made, params = make(timed=timed, vocab_size=tokenizer(timed).vocab_size, seed=seed)
+    made, params = make(timed=timed, vocab_size=tokenizer(timed).vocab_size, seed=seed, context=context)
     hf_whisper.save(folder, made, params, tokenizer(timed))
     return folder
 

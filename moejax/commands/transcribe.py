@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from moejax.audio.flaws import Rejected
-from moejax.commands import inputs, transcribe_options
+from moejax.commands import inputs, transcribe_options, voices
 from moejax.decode import clips
 from moejax.errors import BadValue, NotThere, Remark
 from moejax.text import writers
@@ -32,7 +32,7 @@ def run(options, left: list[str]) -> int:
     """Exit code of the command. Whatever can be known before the first recording is opened is refused before it."""
     asked = transcribe_options.asked(options, left)
     sources, missing = inputs.find(asked.files)
-    voices = _voices(asked.enroll)
+    _check_voice(asked)
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
         raise BadValue(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
     if asked.output_dir is not None:
@@ -56,8 +56,7 @@ def run(options, left: list[str]) -> int:
         recognizer.check(**asked.options)
     for remark in said:
         print(f"moejax transcribe: {remark.message}", file=sys.stderr)
-    if voices:
-        recognizer = recognizer.enroll(voices)
+    recognizer = voices.enrolled(recognizer, asked.enroll, asked.speaker)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
@@ -67,6 +66,18 @@ def run(options, left: list[str]) -> int:
 def _check_clips(asked):
     if "clip_timestamps" in asked.options:
         clips.parsed(asked.options["clip_timestamps"])
+
+
+def _check_voice(asked):
+    """Before a model is loaded: phrases that are there."""
+    if asked.enroll and asked.speaker:
+        raise BadValue("--enroll and --speaker are two ways to say who speaks: give one")
+    if asked.speaker:
+        from moejax.enrolment import profiles
+
+        profiles.load(asked.speaker)
+    if asked.enroll:
+        voices.recordings(asked.enroll, "--enroll")
 
 
 def _set_up(asked):
@@ -84,17 +95,6 @@ def _demand_accelerator(device):
 
     if device == "gpu" and jax.default_backend() == "cpu":
         raise BadValue("--device gpu: JAX sees no accelerator here; install moejax with one, or leave --device out")
-
-
-def _voices(arguments) -> list[Path]:
-    """The recordings that --enroll means. Errors: one that is not there, or is standard input."""
-    if not arguments:
-        return []
-    found, missing = inputs.find(list(arguments))
-    missing |= {inputs.STDIN: "standard input is for what is transcribed"} if None in [s.path for s in found] else {}
-    if missing:
-        raise BadValue("; ".join(f"--enroll {name}: {reason}" for name, reason in missing.items()))
-    return [source.path for source in found if source.path is not None]
 
 
 def _check_writable(folder: Path):

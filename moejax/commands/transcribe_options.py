@@ -54,6 +54,7 @@ class Asked:
     adapters: tuple[str, ...]
     route: tuple[float, ...] | None
     enroll: tuple[str, ...]
+    speaker: str | None
     formats: tuple[str, ...]
     output_dir: str | None
     rate: int | None
@@ -79,7 +80,7 @@ def asked(options: argparse.Namespace, left: list[str]) -> Asked:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     _check_half(values.pop("fp16"))
     values.pop("verbose")
-    kept = ("system", "weights", "route", "output_dir", "rate", "translate_to", "device", "threads")
+    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "translate_to", "device", "threads")
     taken = {name: values.pop(name) for name in kept}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
@@ -196,9 +197,11 @@ def _files(parser):
         action="append",
         default=[],
         metavar="FILE",
-        help="a few recordings (file, folder or pattern; may "
-        "be repeated) of the one who speaks in all FILEs: a mixture or hypernetwork adapts to that voice",
+        help="a few recordings (file, folder or pattern; may be repeated) of the one who speaks in all FILEs. With "
+        "their texts (metadata.csv or .txt beside them) they stand in front of what any model hears; without texts a "
+        "mixture or hypernetwork adapts to the voice",
     )
+    add("--speaker", default=None, metavar="NAME", help="one whom moejax enroll knows speaks in all FILEs")
     add("--format", "--output_format", "-f", default="txt", choices=(*FORMATS, "all"), help="default txt")
     add(
         "--output_dir",

@@ -4,14 +4,15 @@ import argparse
 import difflib
 
 from moejax import __version__
-from moejax.commands import bench, config, export, models, plan, score, stage, transcribe
+from moejax.commands import bench, config, export, models, plan, score, stage, transcribe, voices
 from moejax.commands.parser import Parser
 from moejax.errors import BadValue
 from moejax.work.stage import ABOUT
 
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
-    **{"transcribe": transcribe, "score": score, "models": models, "export": export, "bench": bench},
+    **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "score": score},
+    **{"models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -22,6 +23,8 @@ usage:
   moejax STAGE      --config FILE.py[:variant] --workdir W     one stage (and what it needs)
   moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings
                                                                NAME: a row of the workdir's table, moe if not given
+  moejax enroll     FILE... --name NAME                        phrases of one speaker, for transcribe --speaker NAME
+  moejax speakers   [export|remove NAME]                       who is enrolled
   moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax models                                                models that have a name, and where they are
@@ -54,7 +57,7 @@ def build() -> Parser:
     tree = Parser(prog="moejax", usage=argparse.SUPPRESS, description=overview, epilog=CODES)
     tree.add_argument("--version", action="version", version=__version__)
     commands = tree.add_subparsers(dest="command", help=argparse.SUPPRESS)
-    for module in COMMANDS.values():
+    for module in dict.fromkeys(COMMANDS.values()):
         module.add(commands)
     return tree
 

@@ -1,0 +1,128 @@
+"""The one who speaks: `--enroll` and `--speaker` of `moejax transcribe`, `moejax enroll` and `moejax speakers`."""
+
+import sys
+from pathlib import Path
+
+from moejax.commands import inputs, parser
+from moejax.errors import BadValue
+
+PHRASES = 3  # that stand in front of every window; more cost time and, in small models, errors
+ENROLL = """Keeps a speaker's phrases under a name: from then on `moejax transcribe FILE --model base --speaker NAME`
+reads with that voice in its ears. Nothing is trained, and nothing leaves this machine.
+
+The phrases are recordings of two to six seconds, three or more, with what is said in each: in a table metadata.csv
+(columns file, text) beside them, or in a .txt file of the same name.
+"""
+ENROLL_EPILOG = """examples:
+  moejax enroll voice/ --name anna                       every recording of a folder
+  moejax enroll 1.wav 2.wav 3.wav --name anna            with 1.txt, 2.txt and 3.txt beside them
+  moejax transcribe talk.mp3 --model base --speaker anna
+"""
+SPEAKERS = """Who is enrolled on this machine.
+
+  moejax speakers                       names, phrases, seconds
+  moejax speakers export anna FOLDER    recordings and metadata.csv
+  moejax speakers remove anna
+"""
+
+
+def add(commands) -> None:
+    ours = parser.add(
+        commands,
+        "enroll",
+        enroll,
+        usage="moejax enroll FILE|FOLDER ... --name NAME [--replace]",
+        description=ENROLL,
+        epilog=ENROLL_EPILOG,
+    )
+    ours.add_argument("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
+    ours.add_argument("--name", metavar="NAME", help="of the speaker")
+    ours.add_argument("--replace", action="store_true", help="take these phrases instead of those that were kept")
+    usage = "moejax speakers [export|remove NAME]"
+    ours = parser.add(commands, "speakers", speakers, usage=usage, description=SPEAKERS)
+    ours.add_argument("words", nargs="*", metavar="", help="export NAME FOLDER, or remove NAME")
+
+
+def enroll(options, left: list[str]) -> int:
+    """`moejax enroll`; exit code."""
+    options.parser.refuse(left)
+    if not options.files:
+        options.parser.print_help()
+        return 2
+    if not options.name:
+        raise BadValue("--name is missing: under which name these phrases are kept")
+    from moejax.audio import read
+    from moejax.audio.constants import SAMPLE_RATE
+    from moejax.enrolment import phrases, profiles
+
+    profiles.place(options.name)  # a name that is none is refused before anything is read
+    paths, texts = recordings(options.files, "enroll")
+    if texts is None:
+        raise BadValue(
+            f"{paths[0].name} has no text: give metadata.csv with columns file, text, or {paths[0].stem}.txt"
+        )
+    waves = [read.load(path, min_seconds=0.3, max_seconds=20.0).samples for path in paths]
+    order = phrases.fitting(waves, PHRASES)
+    if not order:
+        raise BadValue(f"{len(waves)} phrases, and none is short enough for a window; two to six seconds are good")
+    folder = profiles.save(options.name, waves, texts, replace=options.replace)
+    for place, (path, wave, text) in enumerate(zip(paths, waves, texts, strict=True)):
+        used = "used" if place in order else "kept"
+        print(f"{used}  {len(wave) / SAMPLE_RATE:5.1f} s  {path.name}: {phrases.written(text)}")
+    print(f"{options.name} is enrolled by {len(order)} of {len(waves)} phrases in {folder}")
+    return 0
+
+
+def speakers(options, left: list[str]) -> int:
+    """`moejax speakers`; exit code."""
+    options.parser.refuse(left)
+    from moejax.audio.constants import SAMPLE_RATE
+    from moejax.enrolment import profiles
+
+    match options.words:
+        case [] | ["list"]:
+            for name in profiles.names():
+                profile = profiles.load(name)
+                seconds = sum(map(len, profile.waves)) / SAMPLE_RATE
+                print(f"{name}\t{len(profile.waves)} phrases\t{seconds:.1f} s")
+            if not profiles.names():
+                print(f"nobody is enrolled in {profiles.place()}", file=sys.stderr)
+        case ["export", name, folder]:
+            profiles.export(name, Path(folder))
+        case ["remove", name]:
+            profiles.remove(name)
+        case words:
+            raise BadValue(f"moejax speakers {' '.join(words)}: list, export NAME FOLDER, or remove NAME")
+    return 0
+
+
+def recordings(arguments: list[str], what: str) -> tuple[list[Path], list[str] | None]:
+    """Recordings that arguments mean, and their texts if they have any. Errors: one that is not there; as `inputs`."""
+    found, missing = inputs.find(list(arguments))
+    missing |= {inputs.STDIN: "standard input is for what is transcribed"} if None in [s.path for s in found] else {}
+    if missing:
+        raise BadValue("; ".join(f"{what} {name}: {reason}" for name, reason in missing.items()))
+    from moejax.enrolment import folder
+
+    paths = [source.path for source in found if source.path is not None]
+    return paths, folder.texts(paths)
+
+
+def enrolled(recognizer, arguments, speaker: str | None):
+    """The recogniser with whom `--enroll` or `--speaker` name in its ears; as it is where neither is given."""
+    from moejax.enrolment import phrases, profiles
+
+    if speaker is not None:
+        profile = profiles.load(speaker)
+        places = phrases.fitting(profile.waves, PHRASES)
+        return recognizer.enroll([profile.waves[i] for i in places], [profile.texts[i] for i in places])
+    if not arguments:
+        return recognizer
+    paths, texts = recordings(arguments, "--enroll")
+    if texts is None:
+        return recognizer.enroll(paths)
+    waves = [recognizer.read(path) for path in paths]
+    places = phrases.fitting(waves, PHRASES)
+    if not places:
+        raise BadValue(f"--enroll: none of {len(waves)} phrases leaves room in a window; two to six seconds are good")
+    return recognizer.enroll([waves[i] for i in places], [texts[i] for i in places])
