@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.bench import decoding, inputs, training, weights
+from moejax.bench import decoding, floor, inputs, training, weights
 from moejax.bench.worker import Job, Timed, serve
 from moejax.convert import hf_whisper
 from moejax.errors import Failed
@@ -24,7 +24,7 @@ from moejax.runtime import allocator
 from moejax.tasks import asr
 from moejax.types import Route
 
-SGEMM, COPY_BYTES = 2048, 256 * 2**20
+COPY_BYTES = 256 * 2**20
 
 
 def opened(options, **experts):
@@ -120,14 +120,16 @@ def start(options) -> Job:
 
 def peak_sgemm(options) -> Job:
     """A float32 (or options' type) matrix product of jax, the measure of arithmetic."""
-    a, b = (jnp.ones((SGEMM, SGEMM), options.get("dtype", "float32")) for _ in range(2))
+    size = floor.product_size(jax.default_backend())
+    a, b = (jnp.ones((size, size), options.get("dtype", "float32")) for _ in range(2))
     run = jax.jit(jnp.matmul)
     return Job(lambda: run(a, b).block_until_ready())
 
 
 def peak_blas(options) -> Job:
     """The same by numpy's BLAS: a processor's peak is the better of two libraries."""
-    a, b = (np.ones((SGEMM, SGEMM), np.float32) for _ in range(2))
+    size = floor.product_size("cpu")
+    a, b = (np.ones((size, size), np.float32) for _ in range(2))
     return Job(lambda: a @ b)
 
 

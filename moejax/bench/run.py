@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from moejax.bench import load, measure, rows, table
+from moejax.bench import floor, load, measure, rows, table
 from moejax.bench.side import Side, SideError
 from moejax.errors import BadValue
 
@@ -159,7 +159,7 @@ class Bench:
         medians = {job: c.median() for job, c in zip(jobs, contestants, strict=True)}
         products = [median for job, median in medians.items() if job != "peak_copy" and median]
         if products:
-            found["flops_per_s"] = 2.0 * 2048**3 / min(products)
+            found["flops_per_s"] = 2.0 * floor.product_size(self.hello[rows.OURS]["device"]) ** 3 / min(products)
         if medians["peak_copy"]:
             found["bytes_per_s"] = 2.0 * 256 * 2**20 / medians["peak_copy"]
         if not (products and medians["peak_copy"]):
