@@ -96,11 +96,11 @@ def report(settings: Settings) -> int:
 
 
 class Bench:
-    """One run of the benchmark in a folder of its own. `engines`: who takes part."""
+    """One run of the benchmark in a folder of its own."""
 
-    def __init__(self, settings: Settings, folder: Path, *, engines: tuple[Engine, ...] = ENGINES, say=None):
+    def __init__(self, settings: Settings, folder: Path, say=None):
         self.settings, self.folder, self.started = settings, folder, time.monotonic()
-        self.engines = [engine for engine in engines if engine.ours or settings.peers]
+        self.engines = [engine for engine in ENGINES if engine.ours or settings.peers]
         self.models = Models(settings.model, find.model(settings.model), settings.language, folder)
         self.meter = load.available()
         self.begun: list[Engine] = []

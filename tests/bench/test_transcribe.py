@@ -85,7 +85,9 @@ def test_workloads_of_files_with_texts_beside_them(tmp_path, monkeypatch):
     assert [one.text for one in clips.recordings] == ["the cat 0", "the cat 1"]  # 32 s is no clip
     assert [one.text for one in talk.recordings] == ["the cat 0 the cat 1 the cat 2"]
     assert talk.seconds == pytest.approx(45 + 3 * workloads.GAP, abs=0.01)
-    assert hour.recordings[0].text.split()[-1] == "1" and 60 <= hour.seconds < 92  # again from the first
+    assert (
+        hour.recordings[0].text == " ".join(2 * [talk.recordings[0].text]) and 60 <= hour.seconds < 92
+    )  # again from the first
     audio, rate = soundfile.read(talk.recordings[0].path)
     assert rate == 16000 and not np.abs(audio[3 * rate + 100 : 3 * rate + 4000]).any()
 
@@ -145,23 +147,18 @@ def test_a_peer_that_is_not_installed_is_a_row_that_says_so(tmp_path, monkeypatc
 
 
 def test_peers_get_the_same_weights_in_their_own_format(tmp_path):
-    from moejax.convert import hf_whisper, openai_whisper, whisper_folder
-
     hf_folder = tiny_model.write(tmp_path / "hf", timed=True)
     models = engines.Models("hf", hf_folder, "en", tmp_path)
     with pytest.raises(ValueError, match="vocabulary other than the published ones"):
         models.openai_whisper()
     (tmp_path / "model.pt").write_bytes(b"")
     assert engines.Models("m", tmp_path / "model.pt", "en", tmp_path).openai_whisper() == tmp_path / "model.pt"
-    assert whisper_folder.load_config(hf_folder) == hf_whisper.load_config(hf_folder)
-    assert openai_whisper.check is not None
 
 
 def test_a_run_of_ours_on_a_tiny_model(tmp_path, capsys, monkeypatch):
     """Two of our pipelines, each started twice, on one recording; the report keeps every run and text."""
     monkeypatch.setattr(transcribe.load, "available", lambda: False)  # the tests' machine is not quiet
     monkeypatch.setattr(transcribe, "ENGINES", (engines.ENGINES[0], engines.ENGINES[2]))
-    monkeypatch.setattr(transcribe.Bench.__init__, "__kwdefaults__", {"engines": transcribe.ENGINES, "say": None})
     monkeypatch.setattr(transcribe, "WAIT", 0.0)
     model = tiny_model.write(tmp_path / "m", timed=True)
     files, file = recorded(tmp_path, (2,)), tmp_path / "bench.json"
