@@ -36,7 +36,7 @@ class Settings:
         """The same with its groups named. Errors: a group that there is not, numbers that measure nothing."""
         groups = tuple(self.groups) or rows.GROUPS
         if unknown := [group for group in groups if group not in rows.GROUPS]:
-            raise BadValue(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}")
+            raise BadValue(f"unknown bench {unknown[0]!r}; known: {', '.join(rows.GROUPS)}, transcribe")
         for name in ("batch", "tokens", "devices", "seconds", "row_limit", "limit"):
             if getattr(self, name) <= 0:
                 raise BadValue(f"--{name} must be positive, got {getattr(self, name)}")

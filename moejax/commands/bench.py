@@ -3,8 +3,11 @@
 import argparse
 
 from moejax.commands import parser
+from moejax.errors import BadValue
 
-DESCRIPTION = """Measures the rows asked for, prints one table; all four groups without a name.
+DESCRIPTION = """Measures the rows asked for, prints one table; mel, encode, train, decode without a name.
+
+`transcribe` is another table, asked for alone: whole commands on your recordings, start of the process included.
 
 A call counts only when other processes used less than 0.15 of a core during it; a row without enough such calls says
 "not measured". Run it on a machine that does nothing else.
@@ -14,7 +17,20 @@ EPILOG = """examples:
   moejax bench --peers --json bench.json           the whole table beside the peers, and all that was measured
   moejax bench --peers --check                     are the results equal? valid on a busy machine
   moejax bench mel decode --size base --batch 1    part of it, at other sizes
+  moejax bench transcribe --peers --data FOLDER    our command beside faster-whisper and openai-whisper: a talk of five
+                                                   minutes, 100 clips, one of 11 s; time, processor time, WER
+  moejax bench transcribe --peers --model base --files talk.wav --workloads talk
+
+`transcribe` takes its recordings from FOLDER (metadata.csv with the columns file and text, else all sound files, texts
+beside them as NAME.txt), or from --files. Its rows: `moejax transcribe` sequential and chunked, float32 and bfloat16,
+each with no compiled programs at hand (first start) and with them (later start); faster-whisper in int8 and float32, as
+WhisperModel and as BatchedInferencePipeline (8 at once); openai-whisper. All greedy, language given, all cores.
 """
+
+OPTIONS = (
+    *("groups", "peers", "json", "check", "size", "batch", "seconds", "tokens", "dtype", "weights", "devices"),
+    *("calls", "row_limit", "limit", "model", "language", "data", "files", "workloads", "hour"),
+)
 
 
 def add(commands) -> None:
@@ -22,14 +38,14 @@ def add(commands) -> None:
         commands,
         "bench",
         run,
-        usage="moejax bench [mel] [encode] [train] [decode] [options]",
+        usage="moejax bench [mel] [encode] [train] [decode] [options] | transcribe --data FOLDER [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        argument_default=argparse.SUPPRESS,  # defaults are those of `bench.run.Settings`
+        argument_default=argparse.SUPPRESS,  # defaults are those of the two `Settings`
     )
     add = ours.add_argument
-    add("groups", nargs="*", metavar="GROUP", help="mel, encode, train, decode")
-    peers = 'also openai-whisper, transformers, PEFT, CTranslate2 (pip install "moejax[peers]")'
+    add("groups", nargs="*", metavar="GROUP", help="mel, encode, train, decode; or transcribe")
+    peers = 'also the other engines (pip install "moejax[peers]")'
     add("--peers", action="store_true", help=peers)
     add("--json", metavar="FILE", help="everything that was measured, every call with its load")
     add("--check", action="store_true", help="compare results only, once each; no times")
@@ -42,23 +58,41 @@ def add(commands) -> None:
     add("--weights", choices=("", "float32", "bfloat16", "int8"), help="int8 keeps our backbone in int8")
     devices = "XLA devices of the training steps, default 1 (2 uses two cores better outside of matrix products)"
     add("--devices", type=int, metavar="N", help=devices)
-    add("--calls", type=int, metavar="N", help="clean calls that a median needs, default 3")
-    add("--row_limit", type=float, metavar="S", help="seconds for a row, default 120")
-    add("--limit", type=float, metavar="S", help="seconds for all, default 3600")
+    add("--calls", type=int, metavar="N", help="clean calls that a median needs, default 3; transcribe: 2")
+    add("--row_limit", type=float, metavar="S", help="seconds for a row, default 120; transcribe: a process, 1800")
+    add("--limit", type=float, metavar="S", help="seconds for all, default 3600; transcribe: 7200")
+    whole = ours.add_argument_group("transcribe only")
+    add = whole.add_argument
+    add("--model", metavar="MODEL", help="of everybody: a name, a folder or a .pt file; default tiny.en")
+    add("--language", metavar="CODE", help="told to everybody, default en")
+    add("--data", metavar="FOLDER", help="recordings with texts")
+    add("--files", nargs="+", metavar="FILE", help="recordings, in place of --data")
+    names = "of short, clips, talk; default all three"
+    add("--workloads", metavar="NAME[,NAME]", help=names)
+    add("--hour", action="store_true", help="also one hour, joined from the recordings, once for each engine")
 
 
 def settings(options, left: list[str]):
-    """`bench.run.Settings` of a command line, checked."""
+    """`bench.run.Settings` or `bench.transcribe.Settings` of a command line, checked."""
     options.parser.refuse(left)
-    from moejax.bench.run import Settings  # here: help does not wait for it
-
+    if "transcribe" in options.groups:  # imported here: help does not wait for it
+        from moejax.bench.transcribe import Settings
+    else:
+        from moejax.bench.run import Settings
+    if "transcribe" in options.groups and len(options.groups) > 1:
+        raise BadValue("transcribe is a table of its own: ask for it alone")
+    given = {name: value for name, value in vars(options).items() if name in OPTIONS}
     fields = Settings.__dataclass_fields__
-    return Settings(**{name: value for name, value in vars(options).items() if name in fields}).checked()
+    if foreign := [name for name in given if name not in fields]:
+        which = "transcribe has" if "transcribe" in options.groups else "only transcribe has"
+        no = " no" if "transcribe" in options.groups else ""
+        raise BadValue(f"bench {which}{no} --{foreign[0]}")
+    return Settings(**given).checked()
 
 
 def run(options, left: list[str]) -> int:
     """Exit code 0 when it could measure or compare what was asked, 1 when nothing could be."""
     asked = settings(options, left)
-    from moejax.bench.run import report
+    from moejax.bench import run, transcribe
 
-    return report(asked)
+    return (transcribe if isinstance(asked, transcribe.Settings) else run).report(asked)
