@@ -1,0 +1,70 @@
+"""Phrases in front of a window, token by token against openai-whisper's `decode` with the same window and `prefix`.
+
+    MOEJAX_TEST_WEIGHTS=WEIGHTS MOEJAX_TEST_DATA=DATA pytest tests/peers/test_enrolled.py -s
+
+`real_speech` says what the folders hold: forty utterances of eight speakers of speechocean762, each behind three others
+of the same speaker.
+"""
+
+import jax
+import numpy as np
+import pytest
+import real_speech
+import torch
+import whisper
+
+import moejax
+from moejax.decode.enrolled import joined
+from moejax.enrolment import phrases
+
+pytestmark = pytest.mark.filterwarnings("default")
+SPEAKERS, EACH, PHRASES = 8, 5, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimised():
+    torch.set_num_threads(1)
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def speakers():
+    """Per speaker the utterances to enroll by, and those to read."""
+    own: dict[str, list] = {}
+    for one in real_speech.rows("speechocean762"):
+        own.setdefault(one.speaker, []).append(one)
+    chosen = sorted(own)[:: len(own) // SPEAKERS][:SPEAKERS]
+    return [(own[name][:PHRASES], own[name][PHRASES : PHRASES + EACH]) for name in chosen]
+
+
+@pytest.mark.parametrize("name", ["tiny.en", "base"])
+@pytest.mark.parametrize("beam", [None, 5])
+def test_tokens_are_those_of_the_reference_with_a_prefix(name, beam, speakers, tmp_path):
+    folder = real_speech.weights(name)
+    ours, theirs = moejax.load(folder), real_speech.openai(folder, name, tmp_path)
+    equal, count = 0, 0
+    for own, read in speakers:
+        context = joined([one.audio for one in own], [phrases.written(one.text) for one in own])
+        prefix = context.tokens(ours.tokenizer, timed=False)
+        got = {}
+        waves = (one.audio for one in read)
+        options = {"language": "en", "temperature": 0.0, "without_timestamps": True, "beam_size": beam}
+        for place, transcript in ours.stream(waves, contexts=[context] * len(read), guards="none", **options):
+            got[place] = [token for segment in transcript.segments for token in segment.tokens]
+        for place, one in enumerate(read):
+            window = whisper.pad_or_trim(np.concatenate([context.audio_S, one.audio]))
+            mel = whisper.log_mel_spectrogram(window, n_mels=theirs.dims.n_mels)
+            asked = whisper.DecodingOptions(
+                language="en", without_timestamps=True, prefix=prefix, beam_size=beam, fp16=False
+            )
+            found = whisper.decode(theirs, mel, asked)
+            want = [token for token in found.tokens if token < ours.tokenizer.eot]
+            same = [token for token in got[place] if token < ours.tokenizer.eot] == want
+            equal, count = equal + same, count + 1
+            if not same:
+                print(f"{name} beam {beam}: {found.text!r} here {ours.tokenizer.decode(got[place])!r}")
+    print(f"{name}, beam {beam}: {equal} of {count} equal")
+    assert count == SPEAKERS * EACH and equal == count
