@@ -6,12 +6,15 @@ from pathlib import Path
 from moejax.commands import inputs, parser
 from moejax.errors import BadValue
 
+SURE = -0.5  # mean log-probability of a reading that stands as a text though nobody has looked at it
 PHRASES = 3  # that stand in front of every window; more cost time and, in small models, errors
 ENROLL = """Keeps a speaker's phrases under a name: from then on `moejax transcribe FILE --model base --speaker NAME`
 reads with that voice in its ears. Nothing is trained, and nothing leaves this machine.
 
 The phrases are recordings of two to six seconds, three or more, with what is said in each: in a table metadata.csv
-(columns file, text) beside them, or in a .txt file of the same name.
+(columns file, text) beside them, or in a .txt file of the same name. Without texts, --listen MODEL reads them: on a
+terminal each reading is shown, and return takes it as it is, a line of text instead of it, a dash leaves it out;
+elsewhere those that the model is sure of are taken.
 """
 ENROLL_EPILOG = """examples:
   moejax enroll voice/ --name anna                       every recording of a folder
@@ -31,12 +34,13 @@ def add(commands) -> None:
         commands,
         "enroll",
         enroll,
-        usage="moejax enroll FILE|FOLDER ... --name NAME [--replace]",
+        usage="moejax enroll FILE|FOLDER ... --name NAME [--listen MODEL] [--replace]",
         description=ENROLL,
         epilog=ENROLL_EPILOG,
     )
     ours.add_argument("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
     ours.add_argument("--name", metavar="NAME", help="of the speaker")
+    ours.add_argument("--listen", metavar="MODEL", help="reads the phrases that have no text")
     ours.add_argument("--replace", action="store_true", help="take these phrases instead of those that were kept")
     usage = "moejax speakers [export|remove NAME]"
     ours = parser.add(commands, "speakers", speakers, usage=usage, description=SPEAKERS)
@@ -57,9 +61,12 @@ def enroll(options, left: list[str]) -> int:
 
     profiles.place(options.name)  # a name that is none is refused before anything is read
     paths, texts = recordings(options.files, "enroll")
+    if texts is None and options.listen:
+        paths, texts = _listened(paths, options.listen)
     if texts is None:
         raise BadValue(
-            f"{paths[0].name} has no text: give metadata.csv with columns file, text, or {paths[0].stem}.txt"
+            f"{paths[0].name} has no text: give metadata.csv with columns file, text, or {paths[0].stem}.txt, "
+            "or --listen MODEL"
         )
     waves = [read.load(path, min_seconds=0.3, max_seconds=20.0).samples for path in paths]
     order = phrases.fitting(waves, PHRASES)
@@ -71,6 +78,26 @@ def enroll(options, left: list[str]) -> int:
         print(f"{used}  {len(wave) / SAMPLE_RATE:5.1f} s  {path.name}: {phrases.written(text)}")
     print(f"{options.name} is enrolled by {len(order)} of {len(waves)} phrases in {folder}")
     return 0
+
+
+def _listened(paths, model):
+    """(phrases, texts) as a model reads them, confirmed by whoever sits at the terminal. Errors: none that is sure."""
+    from moejax.loading import load
+
+    recognizer, kept = load(model), []
+    for path, heard in zip(paths, recognizer.transcribe([str(path) for path in paths]), strict=True):
+        text, sure = heard.text.strip(), min((part.avg_logprob for part in heard.segments), default=float("-inf"))
+        if sys.stdin.isatty():
+            answer = input(f"{path.name}: {text}\n  [return: right; or what was said; - leaves it out] ").strip()
+            text = "" if answer == "-" else answer or text
+        elif sure < SURE:
+            print(f"left out: {path.name}: {text!r}, of which the model is not sure", file=sys.stderr)
+            text = ""
+        if text:
+            kept.append((path, text))
+    if not kept:
+        raise BadValue(f"--listen {model}: none of {len(paths)} readings is sure enough; write the texts down")
+    return [path for path, _ in kept], [text for _, text in kept]
 
 
 def speakers(options, left: list[str]) -> int:

@@ -88,7 +88,8 @@ def in_context(listening: Listening, context: Context, features, tokenizer, time
         if isinstance(question, Hear):
             audio_S = np.concatenate([context.audio_S, question.window.audio_S])
             heard = features(audio_S)
-            window = Window(heard.slice(0, -(-len(audio_S) // heard.hop)), audio_S)
+            size = len(context.audio_S) // heard.hop + len(question.window.mel_NM)
+            window = Window(heard.slice(0, size), audio_S)
             found = yield question._replace(window=window, before=ids, earliest=steps)
             answer = _without(found, steps, tokenizer)
         elif isinstance(question, Asked):

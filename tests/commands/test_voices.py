@@ -103,6 +103,19 @@ def test_what_is_refused_names_itself(model, voice, call, tmp_path):
     assert call("speakers")[1].startswith("anna\t1 phrases")
 
 
+def test_phrases_without_texts_are_read_by_a_model(model, voice, call, monkeypatch):
+    for path in voice.glob("*.txt"):
+        path.unlink()
+    assert "or --listen MODEL" in call("enroll", voice, "--name", "dora")[2]
+    code, _, err = call("enroll", voice, "--name", "dora", "--listen", model)  # random weights are sure of nothing
+    assert code == 1 and "none of 4 readings is sure enough" in err and err.count("left out: ") == 4
+    answers = iter(["", "the cat", "-", "ba do"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda shown: next(answers))
+    code, out, _ = call("enroll", voice, "--name", "dora", "--listen", model)
+    assert code == 0 and "2.wav: The cat." in out and "4.wav: Ba do." in out and "3.wav" not in out
+
+
 @pytest.fixture
 def corpus(tmp_path):
     folder = tmp_path / "corpus"

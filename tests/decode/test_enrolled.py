@@ -54,7 +54,7 @@ class Hearing:
         none = [None] * len(encoded.rows)
         found = []
         for window, ids, first in zip(encoded.windows, before or none, earliest or none, strict=True):
-            assert len(window.mel_NM) == -(-len(window.audio_S) // 160) <= 3000
+            assert len(window.audio_S) // 160 <= len(window.mel_NM) <= 3000
             self.asked.append((ids, first, len(window.audio_S)))
             begin, first = self.tokenizer.timestamp_begin, first or 0
             last = len(window.audio_S) // 320

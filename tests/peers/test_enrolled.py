@@ -12,6 +12,7 @@ import pytest
 import real_speech
 import torch
 import whisper
+from whisper.audio import N_FRAMES, N_SAMPLES
 
 import moejax
 from moejax.decode.enrolled import joined
@@ -53,8 +54,9 @@ def test_tokens_are_those_of_the_reference_with_a_prefix(name, beam, speakers, t
         for place, transcript in ours.stream(waves, contexts=[context] * len(read), guards="none", **options):
             got[place] = [token for segment in transcript.segments for token in segment.tokens]
         for place, one in enumerate(read):
-            window = whisper.pad_or_trim(np.concatenate([context.audio_S, one.audio]))
-            mel = whisper.log_mel_spectrogram(window, n_mels=theirs.dims.n_mels)
+            audio_S = np.concatenate([context.audio_S, one.audio])  # windows are made as its `transcribe` makes them
+            mel = whisper.log_mel_spectrogram(audio_S, theirs.dims.n_mels, padding=N_SAMPLES)[:, :-N_FRAMES]
+            mel = whisper.pad_or_trim(mel, N_FRAMES)
             asked = whisper.DecodingOptions(
                 language="en", without_timestamps=True, prefix=prefix, beam_size=beam, fp16=False
             )
