@@ -135,7 +135,7 @@ def test_a_long_recording_is_heard_whole_and_on_its_own_clock(tokenizer, how):
     assert all(first == round(context.seconds * 50) for _, first, _ in model.asked)
     assert all(size <= 30 * RATE for *_, size in model.asked)
     assert [round(segment.start, 2) for segment in transcript.segments][0] == 0.0
-    assert round(transcript.segments[-1].end, 2) == 70.0
+    assert transcript.segments[-1].end == pytest.approx(70.0, abs=0.021)
     assert all(a.end <= b.start + 1e-6 for a, b in zip(transcript.segments, transcript.segments[1:], strict=False))
     assert set(transcript.text.split()) == {"three", "four"}  # nothing of the phrases
 
