@@ -82,7 +82,7 @@ SECTIONS = {
         "buckets": Field(
             (2.0, 4.0, 6.0),
             "Audio lengths in seconds to which utterances are padded: one compilation each.\n"
-            "A pretrained Whisper takes (30.0,).",
+            "A pretrained Whisper takes (30.0,), whatever stands here, unless model.times is 0.",
             limits=(0.01, 30.0),
             needed=True,
         ),
