@@ -112,6 +112,7 @@ def _published(config, params, tokenizer, weights, *, heads=None, writes_times=T
         seconds=(*shorter, longest),
         language=None if timed else "en",
         timestamps=timed,
+        can_time=writes_times and has_times(config, tokenizer) and not config.mask_padding,
         heads=heads,
     )
 

@@ -55,18 +55,21 @@ class Recognizer:
         seconds: Sequence[float],
         language: str | None = "en",
         timestamps: bool = False,
+        can_time: bool | None = None,
         heads: Sequence[Sequence[int]] | None = None,
         batch_size: int = 8,
         seed: int = 0,
     ):
         """`system`: opened; the other settings say how it listens. `seconds`: window lengths. `language`: the default,
         None detects it. `timestamps`: the model writes them and hears 30 s, so long audio is read as the reference
-        reads it. `heads`: (layer, head) pairs for word times.
+        reads it. `can_time`: it writes them where an algorithm is asked for that needs them; None: as `timestamps`.
+        `heads`: (layer, head) pairs for word times.
         """
         self.system, self.tokenizer = system, tokenizer
         self.seconds = tuple(sorted(seconds))
         self.language, self.batch_size, self.seed = language, batch_size, seed
         self.timestamps, self.heads = timestamps, heads
+        self.can_time = timestamps if can_time is None else can_time
         self.context: Context | None = None  # an enrolled speaker's phrases
 
     @property
@@ -182,6 +185,9 @@ class Recognizer:
         asked = self.check(**options)
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
+        if asked.algorithm != "pieces":
+            # With times a model hears all of its window, however short its pieces are.
+            decoder.samples = (2 * self.config.max_source_positions * self.config.hop,)
         # Compiled when the first words are asked for; without that option, for repetitions alone.
         align = self._aligner(asked.decoding.task)
         reading = Reading(
@@ -190,7 +196,7 @@ class Recognizer:
             config=self.config,
             decoding=asked.decoding,
             options=asked.longform,
-            window_seconds=self.seconds[-1] if asked.algorithm == "pieces" else self.samples[-1] / SAMPLE_RATE,
+            window_seconds=self.seconds[-1] if asked.algorithm == "pieces" else decoder.samples[-1] / SAMPLE_RATE,
             align=align,
             progress=progress,
             contexts=(lambda _: self.context) if contexts is None else contexts.__getitem__,
@@ -208,7 +214,7 @@ class Recognizer:
         asked = request(
             options,
             timed=self.timestamps,
-            can_time=has_times(self.config, self.tokenizer),
+            can_time=self.can_time,
             language=self.language,
             context=self.config.max_target_positions,
         )

@@ -86,7 +86,7 @@ def test_a_micro_model_is_read_in_pieces_as_it_was_evaluated(micro):
     for piece, segment in zip(found.segments, timed.segments, strict=True):
         assert "".join(word.word for word in segment.words).strip() == segment.text
         assert all(piece.start <= word.start <= word.end <= piece.end + 0.04 for word in segment.words)
-    with pytest.raises(ValueError, match="sequential.*timestamps, which this model's vocabulary lacks; use chunked"):
+    with pytest.raises(ValueError, match="sequential.*timestamps, which this model does not write; use chunked"):
         micro.check(algorithm="sequential")
 
 

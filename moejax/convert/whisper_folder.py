@@ -2,7 +2,9 @@
 
 import pathlib
 from types import ModuleType
+from typing import Any
 
+from moejax.audio.constants import SAMPLE_RATE, WINDOW_SECONDS
 from moejax.convert import ctranslate2, hf_whisper
 from moejax.nn.whisper import WhisperConfig
 from moejax.types import Params
@@ -27,6 +29,15 @@ def load_config(folder: str | pathlib.Path) -> WhisperConfig:
 def settings(folder: str | pathlib.Path) -> dict:
     """What moejax wrote into a folder for itself; empty for published models."""
     return _format(folder).settings(folder)
+
+
+def writes_times(folder: str | pathlib.Path, config: WhisperConfig, tokenizer: Any) -> bool:
+    """Whether the model of a folder writes times in windows of 30 s as the published ones do, so that long audio can be
+    read by the reference's algorithm: its vocabulary has them, it hears its padding, and nothing says otherwise.
+    """
+    window = 2 * config.max_source_positions * config.hop == WINDOW_SECONDS * SAMPLE_RATE
+    timed = config.vocab_size > tokenizer.timestamp_begin and settings(folder).get("timestamps", True)
+    return bool(timed) and window and not config.mask_padding
 
 
 def alignment_heads(folder: str | pathlib.Path) -> list | None:

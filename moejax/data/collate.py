@@ -11,14 +11,14 @@ from moejax.types import Batch
 @dataclasses.dataclass(frozen=True)
 class Utterances:
     """What batches are made of: `audio(row)` float32 [S], `samples` of each row, and `tokens`, each row's ids (prefix,
-    text, end token), of which `prefix` are given, not predicted. With `states(row)` [T, D] and the `stride` in samples
-    between them, batches hold these in place of audio.
+    text, end token), of which `prefix` are given, not predicted (one number, or one for each row). With `states(row)`
+    [T, D] and the `stride` in samples between them, batches hold these in place of audio.
     """
 
     audio: Callable
     samples: np.ndarray
     tokens: Sequence
-    prefix: int
+    prefix: int | Sequence[int]
     eot: int
     states: Callable | None = None
     stride: int = 320
@@ -56,7 +56,7 @@ class Collator:
         batch = assemble(
             [None if row < 0 else silence if kept else self.of.audio(row) for row in rows],
             [self.of.tokens[row] for row in pick],
-            [self.of.prefix] * len(rows),
+            self._given(pick),
             samples=0 if kept else bucket,
             length=self.lengths[bucket],
             eot=self.of.eot,
@@ -70,6 +70,10 @@ class Collator:
             gate_in_BU=self.gate_in[pick] * real_B[:, None],
             cohort_B=self.cohorts[pick].astype(np.int32),
         )
+
+    def _given(self, pick):
+        prefix = self.of.prefix
+        return [prefix if isinstance(prefix, int) else prefix[row] for row in pick]
 
     def _states(self, bucket, rows):
         assert self.of.states is not None  # asked where states were kept

@@ -35,7 +35,8 @@ def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: s
         `logprob_threshold` in it. None for language, algorithm, batch_size and guards is the default.
       timed: the model writes timestamps and hears 30 s: defaults as in the reference's `transcribe`, sequential. Else
         one greedy pass over pieces cut at silences, nothing suppressed or withheld: what it was evaluated with.
-      can_time: its vocabulary has timestamps. language: its default. context: its number of token positions.
+      can_time: it writes timestamps where it is asked to: the algorithms that need them are to be had.
+      language: its default. context: its number of token positions.
 
     Errors: TypeError for an unknown option, ValueError for a value.
     """
@@ -73,10 +74,13 @@ def _algorithm(asked, timed, can_time):
     if asked is not None and asked not in ALGORITHMS:
         raise BadValue(f"algorithm is {asked!r}; known: {', '.join(ALGORITHMS)}")
     if asked == "sequential" and not can_time:
-        raise BadValue("the sequential algorithm needs timestamps, which this model's vocabulary lacks; use chunked")
+        raise BadValue(
+            "the sequential algorithm needs timestamps, which this model does not write; use chunked, which cuts at"
+            " silences"
+        )
     if timed:
         return asked or "sequential"
-    return "sequential" if asked == "sequential" else "pieces"
+    return asked if asked and can_time else "pieces"
 
 
 def _defaults(algorithm: str, context: int) -> dict[str, Any]:

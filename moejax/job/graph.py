@@ -23,6 +23,7 @@ from moejax.work.folder import Work, digest, flatten
 # when it was written.
 IDLE = {idle for key, field in FIELDS.items() for idle in field.idle(key)}
 LOCATIONS = {key for key, field in FIELDS.items() if field.location} | {"input"}
+LATER = {key: field.default for key, field in FIELDS.items() if field.later}
 
 
 def run(
@@ -149,6 +150,7 @@ def stage_inputs(name: str, config: Config, passed: dict[str, str]) -> dict:
         return {STAGES[name].switch: ()}
     inputs = flatten(sections_of(name, config))
     inputs = {key: value for key, value in inputs.items() if key not in IDLE and key not in STAGES[name].without}
+    inputs = {key: value for key, value in inputs.items() if key not in LATER or value != LATER[key]}
     inputs.update({f"stage {need}": passed[need] for need in STAGES[name].needs if not _idle(need, config)})
     return inputs
 

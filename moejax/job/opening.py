@@ -74,24 +74,33 @@ def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
         raise BadValue(
             f"{name} is {opened.of} on another route than its own, for the table alone; load {opened.of} instead"
         )
-    timed = _writes_times(context)
+    published, can_time = context.base.times > 0, _can_time(context)
+    timed = published or (can_time and context.cfg.base.timestamps and _hears_window(context))
     return {
         "system": opened,
         "tokenizer": context.base.tokenizer,
         # A model that hears padding was trained to hear all of its window.
         "seconds": (WINDOW_SECONDS,) if timed else context.cfg.model.buckets,
         "timestamps": timed,
-        "language": context.cfg.data.language,
-        "seed": context.cfg.seed,
+        "can_time": can_time,
+        # What reads as the published model does finds the language as that does, and draws as that draws.
+        "language": None if published else context.cfg.data.language,
+        **({} if published else {"seed": context.cfg.seed}),
         "heads": whisper_folder.alignment_heads(context.base.folder),
     }
 
 
-def _writes_times(context) -> bool:
-    """Whether the base was trained on windows like the published ones, with times in their targets."""
-    config = context.base.config
-    window = 2 * config.max_source_positions * config.hop == WINDOW_SECONDS * SAMPLE_RATE
-    return bool(context.cfg.base.get("timestamps", False)) and window and not config.mask_padding
+def _can_time(context) -> bool:
+    """Whether the base is a published model, or was trained on windows, with times in their targets: it writes times
+    where it is asked to, if not as well as systems that were trained to keep doing so.
+    """
+    config, base = context.base.config, context.base
+    learnt = context.cfg.base.timestamps or context.cfg.model.pretrained
+    return bool(learnt) and config.vocab_size > base.tokenizer.timestamp_begin and not config.mask_padding
+
+
+def _hears_window(context) -> bool:
+    return context.window == WINDOW_SECONDS * SAMPLE_RATE
 
 
 def open_translator(path) -> tuple[translation.Offline, str]:

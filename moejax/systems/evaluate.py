@@ -13,7 +13,7 @@ from moejax.nn import quantize
 from moejax.runtime import faults
 from moejax.runtime.files import read_json, read_jsonl, write_json, write_text
 from moejax.runtime.sharding import shard_batch
-from moejax.systems import registry, routing
+from moejax.systems import listening, registry, routing
 from moejax.systems.system import Opened, System
 from moejax.tasks import recognition
 from moejax.train.params_file import digest_of
@@ -111,6 +111,28 @@ def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
 
 def decode(context: Context, system: Opened, rows: np.ndarray) -> list[dict]:
     """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds."""
+    network, labels = system.network, np.full(len(rows), system.network.label)
+    if network.route == "gate" and network.mixture and network.mixture.known_share:
+        # A cluster that is known, by sound for dev and test
+        labels = gate_inputs.clusters_of(context)["label"][rows]
+    return (_listened if context.base.times else _predicted)(context, system, rows, labels)
+
+
+def _listened(context, system, rows, labels) -> list[dict]:
+    """Of a base that writes times: as it reads recordings."""
+    records: dict[int, dict] = {}
+    start = time.perf_counter()
+    found = listening.transcripts(context, system, rows, labels)
+    for i, transcript, weight_E in context.work.progress(found, total=len(rows), desc=system.name):
+        faults.point("evaluate.batch")
+        route = None if weight_E is None or system.network.route == "label" else [round(w, 6) for w in weight_E]
+        records[i] = _record(context, rows[i], transcript.text.strip(), route, 0.0)
+    seconds = round((time.perf_counter() - start) / len(rows), 5)
+    return [{**records[i], "seconds": seconds} for i in range(len(rows))]
+
+
+def _predicted(context, system, rows, labels) -> list[dict]:
+    """Of any other: greedily, in the windows that it was trained on, without times."""
     cfg, tokenizer, network = context.cfg, context.base.tokenizer, system.network
     predict = _predictor(
         network.graphdef,
@@ -121,10 +143,6 @@ def decode(context: Context, system: Opened, rows: np.ndarray) -> list[dict]:
         tokenizer.eot,
         context.max_tokens(),
     )
-    labels = np.full(len(rows), network.label)
-    if network.route == "gate" and network.mixture and network.mixture.known_share:
-        # A cluster that is known, by sound for dev and test
-        labels = gate_inputs.clusters_of(context)["label"][rows]
     collate = context.collator(rows, labels=labels)
     samples = context.corpus.samples[rows]
     batches = eval_batches(samples, context.buckets, cfg.evaluate.batch_size, multiple=context.multiple)

@@ -18,7 +18,7 @@ from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.params_file import save_params
-from moejax.training import encoder_states, fitting, gate_inputs, network
+from moejax.training import encoder_states, fitting, gate_inputs, network, timed
 from moejax.work.context import Context
 from moejax.work.fields import STEPS, Field
 from moejax.work.stage import Stage
@@ -91,6 +91,7 @@ def _full(context, rows) -> dict:
     config = dataclasses.replace(config, dtype=cfg.model.dtype)
     graphdef, params = asr.init(asr.build(config, seed=cfg.seed), params)
     loss_fn = asr.make_loss(graphdef, asr.Row(**fitting.row_options(section)))
+    plan, fetch = timed.material(context, rows, section)
     params = fitting.train(
         context,
         fitting.Training(
@@ -98,8 +99,8 @@ def _full(context, rows) -> dict:
             loss_fn,
             ("backbone",),
             section,
-            plan=fitting.speech_plan(context, rows, section),
-            fetch=context.collator(rows),
+            plan=plan,
+            fetch=fetch,
             sub=(FULL,),
             eval_fn=fitting.dev_loss(context, graphdef, None, "none", section),
         ),
@@ -131,6 +132,8 @@ def _train(context, kind, rows, labels, mixture):
     row = asr.Row(route="label", **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(context.corpus.cohorts))
     single = None if kind in MANY else np.zeros(len(context.corpus.manifest), np.int64)
+    kept = encoder_states.why_not(row, mixture) is None
+    plan, fetch = timed.material(context, rows, section, labels=labels, kept=kept)
     dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single)
     return fitting.train(
         context,
@@ -139,9 +142,9 @@ def _train(context, kind, rows, labels, mixture):
             loss_fn,
             ("expert",),
             section,
-            plan=fitting.speech_plan(context, rows, section),
+            plan=plan,
             sub=(kind,),
-            fetch=encoder_states.collator(context, rows, row, mixture, labels),
+            fetch=fetch,
             eval_fn=dev,
         ),
         params,

@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import find, hf_whisper, whisper_folder
-from moejax.data.collate import Collator, Utterances
 from moejax.data.manifest import COLUMNS
 from moejax.data.pipeline import BatchPlan
 from moejax.decode import alignment_heads
@@ -25,8 +23,8 @@ from moejax.runtime.files import write_json
 from moejax.speech import synthetic
 from moejax.tasks import asr
 from moejax.text.tokenizer import Tokenizer
-from moejax.training import fitting, packed
-from moejax.work.context import Context, bucket_samples
+from moejax.training import fitting, material, packed, timed
+from moejax.work.context import Context
 from moejax.work.fields import STEPS, Field
 from moejax.work.stage import Stage
 
@@ -84,9 +82,17 @@ SECTIONS = {
         "buckets": Field(
             (2.0, 4.0, 6.0),
             "Audio lengths in seconds to which utterances are padded: one compilation each.\n"
-            "A pretrained Whisper takes (30.0,).",
+            "A pretrained Whisper takes (30.0,), whatever stands here, unless model.times is 0.",
             limits=(0.01, 30.0),
             needed=True,
+        ),
+        "times": Field(
+            0.25,
+            "Share of training batches that are joined windows with times, where model.pretrained writes times.\n"
+            "Such a base hears 30 s everywhere, whatever model.buckets say; all systems then read long audio as it does"
+            " and are evaluated so. 0: utterances alone, in model.buckets, decoded without times. Others ignore this.",
+            limits=(0.0, 0.9),
+            later=True,
         ),
     },
     "base": {
@@ -173,8 +179,9 @@ def run(cfg, work) -> dict:
     published = pretrained(cfg)
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = whisper_folder.load(published)
-        write_json(work.path("base", "model.json"), {"path": published})
-        return {"pretrained": published, "d_model": config.d_model, "content": content(published)}
+        times = times_of(cfg, published, config, Tokenizer.from_hf_folder(published))
+        _point(work, published, times)
+        return {"pretrained": published, "d_model": config.d_model, "content": _marked(content(published), times)}
     rows = context.corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in context.corpus.manifest.column("text")[rows]]
     readings = _readings(cfg, work, texts)
@@ -189,13 +196,13 @@ def run(cfg, work) -> dict:
         config, params = from_scratch(cfg), {}
         config = dataclasses.replace(config, vocab_size=tokenizer.vocab_size)
         _check_room(context, tokenizer, config.max_target_positions)
-    config = dataclasses.replace(config, dtype=cfg.model.dtype)
-    sources = _Sources(context, rows, readings)
+    config, times = dataclasses.replace(config, dtype=cfg.model.dtype), times_of(cfg, published, config, tokenizer)
+    sources = material.Sources(context, rows, readings)
     if cfg.base.pack.seconds:
         packed.check(cfg, config)
         params = packed.fit(context, config, params, tokenizer, sources)
     else:
-        params = _fit(context, config, params, _Material(context, config, tokenizer, sources))
+        params = _fit(context, config, params, material.Material(context, config, tokenizer, sources, times))
     if not processes.first():
         return {}
     hf_whisper.save(
@@ -205,13 +212,30 @@ def run(cfg, work) -> dict:
         tokenizer=tokenizer,
         generation=generation(published, config) if cfg.model.pretrained else None,
     )
-    write_json(work.path("base", "model.json"), {"path": "base/model"})
+    _point(work, "base/model", times)
     return {
         "utterances": len(rows),
         "readings": len(readings),
         "parameters": functional.count(params["backbone"]),
-        "content": content(work.path("base", "model")),
+        "content": _marked(content(work.path("base", "model")), times),
     }
+
+
+def times_of(cfg, folder, config, tokenizer) -> float:
+    """`model.times` where the base is a published model that writes times and keeps doing so in its own training."""
+    if not cfg.model.pretrained or (cfg.base.pack.seconds and not cfg.base.timestamps):
+        return 0.0
+    return cfg.model.times if whisper_folder.writes_times(folder, config, tokenizer) else 0.0
+
+
+def _point(work, path, times) -> None:
+    """Says where the base is, and how it is used: workdirs of the time before there were times go on without them."""
+    write_json(work.path("base", "model.json"), {"path": path, **({"times": times} if times else {})})
+
+
+def _marked(content: str, times: float) -> str:
+    """The content as later stages know it: with times they train on other material."""
+    return f"{content} with times" if times else content
 
 
 def generation(folder, config) -> dict:
@@ -266,65 +290,7 @@ def _check_room(context, tokenizer, limit):
         )
 
 
-class _Sources:
-    """Real utterances, then readings: `cache[i]` the audio, `samples`, `texts`, `speakers` ("" for readings)."""
-
-    def __init__(self, context, rows, readings):
-        files, column = context.corpus.manifest.audio_paths(), context.corpus.manifest.column
-        paths = [path for _, path in readings]
-        self.rows, self.real = rows, len(rows)
-        self.cache = AudioCache([files[r] for r in rows] + paths, context.cfg.runtime.audio_cache_bytes)
-        self.samples = np.concatenate([context.corpus.samples[rows], _lengths(paths)])
-        self.texts = [str(text) for text in column("text")[rows]] + [text for text, _ in readings]
-        self.names = [str(name) for name in column("id")[rows]] + [f"reading of {text!r}" for text, _ in readings]
-        self.speakers = [str(name) for name in column("speaker")[rows]] + [""] * len(readings)
-
-
-class _Material:
-    """Utterances one by one, behind one index: first the real ones, then the readings."""
-
-    def __init__(self, context, config, tokenizer, sources):
-        self.buckets = bucket_samples(context.cfg.model.buckets, config.hop)
-        lengths, texts, real = sources.samples, sources.texts, sources.real
-        # A slow reading may outlast the largest bucket; real rows may not
-        keep = np.flatnonzero(lengths <= self.buckets[-1])
-        if (long := np.flatnonzero(lengths[:real] > self.buckets[-1])).size:
-            name, end = context.corpus.manifest.column("id")[sources.rows[long[0]]], self.buckets[-1] / SAMPLE_RATE
-            raise BadValue(
-                f"utterance {name!r} lasts {lengths[long[0]] / SAMPLE_RATE:.2f} s, but model.buckets end at {end:g} s; "
-                f"{long.size} of {real} training utterances are longer"
-            )
-        self.index, self.real = keep, int(np.sum(keep < real))
-        prefix = tokenizer.prefix(context.cfg.data.language, "transcribe")
-        tokens = [prefix + tokenizer.encode(texts[i]) + [tokenizer.eot] for i in keep]
-        self.samples, self.names = lengths[keep], np.array([sources.names[i] for i in keep])
-        audio = packed.Picked(sources.cache, keep)
-        self.collate = Collator(Utterances(audio, self.samples, tokens, len(prefix), tokenizer.eot), self.buckets)
-
-    def order(self, repeat: int) -> np.ndarray:
-        """Collator indices of one epoch: the real part `repeat` times, every reading once. repeat 0: the real part."""
-        real = np.arange(self.real)
-        return real if repeat == 0 else np.concatenate([np.tile(real, repeat), np.arange(self.real, len(self.index))])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Reordered:
-    """A collator seen through an order with repetitions; filler stays filler."""
-
-    collate: Collator
-    order: np.ndarray
-
-    def __call__(self, bucket, rows):
-        return self.collate(bucket, np.where(rows < 0, -1, self.order[rows]))
-
-
-def _lengths(paths) -> np.ndarray:
-    import soundfile
-
-    return np.array([soundfile.info(path).frames for path in paths], np.int64)
-
-
-def _fit(context, config, params, material):
+def _fit(context, config, params, utterances):
     """`short_steps` on the shortest of the mix, `steps` on all of it, `finetune_steps` on the real part alone."""
     section = context.cfg.base
     ctc = section.ctc > 0 and not context.cfg.model.pretrained
@@ -332,32 +298,34 @@ def _fit(context, config, params, material):
     row = asr.Row(ctc=section.ctc if ctc else 0.0, **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row)
     trainable = ("backbone", "head") if ctc else ("backbone",)
-    mixed = material.order(section.repeat)
+    mixed = utterances.order(section.repeat)
     phases: list[tuple[tuple[str, ...], Any, np.ndarray]] = [((), section, mixed)]
     if section.short_steps:
-        short = mixed[material.samples[mixed] <= material.buckets[0]]
+        short = mixed[utterances.samples[mixed] <= utterances.buckets[0]]
         if not len(short):
-            raise BadValue(f"base.short_steps: nothing is as short as {material.buckets[0] / SAMPLE_RATE} s")
+            raise BadValue(f"base.short_steps: nothing is as short as {utterances.buckets[0] / SAMPLE_RATE} s")
         phases.insert(0, (("short",), packed.changed(section, steps=section.short_steps), short))
     if section.finetune_steps:
         options = packed.changed(
             section, steps=section.finetune_steps, learning_rate=section.learning_rate * 0.1, warmup=0
         )
-        phases.append((("finetune",), options, material.order(0)))
+        phases.append((("finetune",), options, utterances.order(0)))
     for sub, options, order in phases:
         plan = BatchPlan(
-            lengths=material.samples[order],
-            buckets=material.buckets,
+            lengths=utterances.samples[order],
+            buckets=utterances.buckets,
             batch_size=options.batch_size,
             seed=context.cfg.seed,
             multiple=context.multiple,
-            names=material.names[order],
+            names=utterances.names[order],
         )
+        fetch = material.Reordered(utterances.collate, order)
+        if utterances.joined:
+            joined = utterances.joined
+            plan, fetch = timed.beside(plan, fetch, joined, joined.collator(), utterances.times)
         params = fitting.train(
             context,
-            fitting.Training(
-                "base", loss_fn, trainable, options, plan=plan, fetch=_Reordered(material.collate, order), sub=sub
-            ),
+            fitting.Training("base", loss_fn, trainable, options, plan=plan, fetch=fetch, sub=sub),
             params,
         )
     return params

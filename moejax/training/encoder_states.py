@@ -2,7 +2,7 @@
 
 Where no expert sits in the encoder and nothing is augmented, an utterance has the same states in every epoch and for
 every system: they are computed once and read from a file in W/states, which all such stages of a workdir share. A step
-is then the decoder alone. `collator` chooses by itself; runtime.encoder_cache_bytes = 0 turns it off. States come from
+is then the decoder alone. `why_not` says when that is; runtime.encoder_cache_bytes = 0 turns it off. States come from
 another program than the step's own encoder and may differ from it in the last digit.
 """
 
@@ -44,14 +44,6 @@ class States:
         return np.array(file)
 
 
-def collator(context: Context, rows, row: asr.Row, mixture: asr.Mixture, labels=None, gate_in=None):
-    """`context.collator` of these rows of the training part, with kept encoder states in place of audio where the row
-    of the training table allows it.
-    """
-    found = None if why_not(row, mixture) else opened(context)
-    return context.collator(rows, labels, gate_in, found)
-
-
 def why_not(row: asr.Row, mixture: asr.Mixture) -> str | None:
     """What makes the encoder's states change from step to step; None where nothing does."""
     targets = [target if isinstance(target, str) else target[0] for target in mixture.targets]
@@ -63,9 +55,24 @@ def why_not(row: asr.Row, mixture: asr.Mixture) -> str | None:
 
 def opened(context: Context) -> States | None:
     """The states of the training part, computed now if they were not; None where they would not fit the limit."""
-    work, config, _ = context.work, context.base.config, context.base.params
     rows = context.corpus.rows("train")
-    samples, step = context.corpus.samples[rows], 2 * config.hop
+    made = {"ids": digest(context.corpus.manifest.column("id")[rows].tolist())}
+    samples = context.corpus.samples[rows]
+    return _kept(context, rows, samples, lambda context: context.collator(rows), made, "utterances")
+
+
+def opened_windows(context: Context, windows) -> States | None:
+    """The states of joined windows (`timed.Joined`), by their numbers; else as `opened`."""
+    made = {"ids": digest(context.corpus.manifest.column("id").tolist()), "windows": windows.digest()}
+    return _kept(context, np.arange(len(windows)), windows.samples, lambda _: windows.collator(), made, "windows")
+
+
+def _kept(context, rows, samples, collator, made, what) -> States | None:
+    """States of utterances or windows: `rows` are the numbers that they are asked for by, `collator(context)` batches
+    of them, `made` says which they are.
+    """
+    work, config, _ = context.work, context.base.config, context.base.params
+    step = 2 * config.hop
     bucket_N = np.asarray(context.buckets)[bucket_of(samples, context.buckets)]
     frames_N = -(-(samples if config.mask_padding else bucket_N) // step)
     kind = jax.numpy.dtype(config.dtype)
@@ -74,8 +81,8 @@ def opened(context: Context) -> States | None:
         if limit:
             work.log(f"  encoder states would take {size / 1e9:.1f} GB, over runtime.encoder_cache_bytes: not cached")
         return None
-    made = {"base": work.finished("base")["digest"], "weights": context.weights, "dtype": str(kind)}
-    made |= {"buckets": list(context.buckets), "ids": digest(context.corpus.manifest.column("id")[rows].tolist())}
+    made = {"base": work.finished("base")["digest"], "weights": context.weights, "dtype": str(kind)} | made
+    made |= {"buckets": list(context.buckets)}
     path = work.path("states", f"{digest(made)}.bin")
     first_N = np.concatenate([[0], np.cumsum(frames_N)])
     start = {int(r): (int(f), int(n)) for r, f, n in zip(rows, first_N, frames_N, strict=False)}
@@ -83,7 +90,7 @@ def opened(context: Context) -> States | None:
     if processes.first() and not _whole(path, size):
         with processes.working(together=processes.count() == 1):
             own = Context(context.cfg, work, context.weights) if processes.alone() else context
-            _write(own, rows, states, path, size)
+            _write(own, (rows, samples, collator(own), what), states, path, size)
     processes.agree()  # nobody reads what is being written
     return states
 
@@ -93,13 +100,14 @@ def _whole(path: Path, size: int) -> bool:
     return path.exists() and note.exists() and path.stat().st_size == size == json.loads(note.read_text())["bytes"]
 
 
-def _write(context, rows, states, path, size) -> None:
+def _write(context, material, states, path, size) -> None:
+    rows, samples, collate, what = material
     work, config, params = context.work, context.base.config, context.base.params
     begun = time.perf_counter()
     graphdef, _ = functional.abstract(asr.build(config))
     encode = recognition.make_encode(graphdef)
-    batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=context.multiple)
-    stream = loader(batches, context.collator(rows), workers=context.cfg.runtime.workers)
+    batches = eval_batches(samples, context.buckets, BLOCK, multiple=context.multiple)
+    stream = loader(batches, collate, workers=context.cfg.runtime.workers)
     shape = (size // _row_bytes(states), states.width)
     shown = work.progress(stream, total=len(batches), desc="encoder states")
     with replacing(path) as unfinished:
@@ -114,8 +122,8 @@ def _write(context, rows, states, path, size) -> None:
         file.flush()
         del file
     seconds = time.perf_counter() - begun
-    write_json(path.with_suffix(".json"), {"bytes": size, "utterances": len(rows), "seconds": round(seconds, 2)})
-    work.log(f"  encoder states of {len(rows)} utterances kept: {size / 1e6:.0f} MB, {seconds:.1f} s; no step encodes")
+    write_json(path.with_suffix(".json"), {"bytes": size, what: len(rows), "seconds": round(seconds, 2)})
+    work.log(f"  encoder states of {len(rows)} {what} kept: {size / 1e6:.0f} MB, {seconds:.1f} s; no step encodes")
 
 
 def _row_bytes(states: States) -> int:

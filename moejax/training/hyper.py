@@ -23,7 +23,7 @@ from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.tasks import hypernetwork as task
 from moejax.train.params_file import save_params
-from moejax.training import fitting, gate_inputs, network
+from moejax.training import fitting, gate_inputs, network, timed
 from moejax.work.context import Context
 from moejax.work.fields import SHARE, SIZE, STEPS, Field
 from moejax.work.stage import Stage
@@ -144,6 +144,7 @@ def _hyper(context, name, rows) -> dict:
         section = _section(cfg, share)
         if section.steps:
             loss_fn = task.make_loss(graphdef, asr.Row(voice_mix=mixed, **fitting.row_options(section)), hyper)
+            plan, fetch = timed.material(context, rows, section, gate_in=condition_NU)
             params = fitting.train(
                 context,
                 fitting.Training(
@@ -151,8 +152,8 @@ def _hyper(context, name, rows) -> dict:
                     loss_fn,
                     ("expert", "gate"),
                     section,
-                    plan=fitting.speech_plan(context, rows, section),
-                    fetch=context.collator(rows, gate_in=condition_NU),
+                    plan=plan,
+                    fetch=fetch,
                     sub=(name, part),
                 ),
                 params,
@@ -181,6 +182,7 @@ def _lora(context, name, rows) -> dict:
     mixture = single(cfg, rank)
     graphdef, params = network.with_experts(context, mixture)
     row = asr.Row(route="label", **fitting.row_options(section))
+    plan, fetch = timed.material(context, rows, section, labels=np.zeros(len(rows), np.int64))
     params = fitting.train(
         context,
         fitting.Training(
@@ -188,8 +190,8 @@ def _lora(context, name, rows) -> dict:
             asr.make_loss(graphdef, row, mixture=mixture),
             ("expert",),
             section,
-            plan=fitting.speech_plan(context, rows, section),
-            fetch=context.collator(rows, np.zeros(len(rows), np.int64)),
+            plan=plan,
+            fetch=fetch,
             sub=(name,),
         ),
         params,

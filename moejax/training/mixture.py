@@ -15,7 +15,7 @@ from moejax.nn import gates
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.params_file import save_params
-from moejax.training import encoder_states, fitting, gate_inputs, network, probe
+from moejax.training import encoder_states, fitting, gate_inputs, network, probe, timed
 from moejax.training.load_monitor import LoadMonitor
 from moejax.work import fields
 from moejax.work.context import Context
@@ -198,8 +198,8 @@ def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, tr
     gate_in = gate_inputs.embeddings_of(context, rows)
     if row.voice_mix:
         gate_in = np.concatenate([gate_in, gate_inputs.speaker_means(context, rows)], axis=1)
-    collate = encoder_states.collator(context, rows, row, mixture, labels, gate_in)
-    section = context.cfg[name]
+    section, kept = context.cfg[name], encoder_states.why_not(row, mixture) is None
+    plan, fetch = timed.material(context, rows, section, labels=labels, gate_in=gate_in, kept=kept)
     monitor = LoadMonitor(mixture.num_experts, context.corpus.cohorts, prior_E)
     if section.steps:
         params = fitting.train(
@@ -209,8 +209,8 @@ def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, tr
                 loss_fn,
                 trainable,
                 section,
-                plan=fitting.speech_plan(context, rows, section),
-                fetch=collate,
+                plan=plan,
+                fetch=fetch,
                 on_metrics=monitor,
                 stepped=row.temperature_steps > 0,
                 eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N),

@@ -86,6 +86,13 @@ class Base:
     def tokenizer(self) -> Tokenizer:
         return Tokenizer.from_hf_folder(self.folder)
 
+    @functools.cached_property
+    def times(self) -> float:
+        """Share of training batches that are joined windows with times (`model.times`), where the base is a published
+        model that writes them; else 0: utterances alone, read in pieces.
+        """
+        return float(read_json(self._work.path("base", "model.json")).get("times", 0.0))
+
     def network(self, folder):
         """`(WhisperConfig, params)` of another Hugging Face folder, in the same types."""
         config, params = whisper_folder.load(folder, dtype="float32" if self._weights else self._dtype)
@@ -120,8 +127,17 @@ class Context:
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """Fixed audio lengths in samples, multiples of an encoder frame."""
+        """Fixed audio lengths in samples, multiples of an encoder frame. A base that writes times hears all of its
+        window, in training as in use: what it is trained on in shorter ones it loses there.
+        """
+        if self.base.times:
+            return (self.window,)
         return bucket_samples(self.cfg.model.buckets, self.base.config.hop)
+
+    @property
+    def window(self) -> int:
+        """Samples that the base hears at most, 30 s in published ones."""
+        return 2 * self.base.config.max_source_positions * self.base.config.hop
 
     @property
     def multiple(self) -> int:

@@ -53,6 +53,8 @@ class Field:
     no_result: bool | tuple[str, ...] = False
     # It says where something lies: the stage that reads it runs again, and by its content decides whether later ones do
     location: bool = False
+    # It came when there were workdirs without it: its default is as if there were no such key, so they stay finished
+    later: bool = False
 
     @property
     def open(self) -> bool:

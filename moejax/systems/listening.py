@@ -1,0 +1,79 @@
+"""How the systems of a published base that writes times are evaluated: as `moejax transcribe` reads with such a model.
+
+Windows of 30 s, the reference's rules, temperatures and guards, all at their defaults; only the language is told, as
+the corpus knows it. What is sampled, where a temperature above 0 is needed, is what `moejax.load` would sample.
+"""
+
+import copy
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+
+from moejax.decode.longform import Reading, transcribe_sequential
+from moejax.decode.request import request
+from moejax.systems.system import Opened
+from moejax.tasks import recognition
+from moejax.text.transcript import Transcript
+from moejax.work.context import Context
+
+
+def transcripts(
+    context: Context, system: Opened, rows: np.ndarray, labels: np.ndarray
+) -> Iterator[tuple[int, Transcript, list[float] | None]]:
+    """(i, Transcript, experts' weights) of each of these rows of the manifest, in the order in which they are finished.
+
+    `labels`: the expert of a known route, or the cluster that a gate is told, for each row. The weights are there for
+    silence too, of which a transcript says nothing.
+    """
+    network, config = system.network, context.base.config
+    decoder = recognition.make_decoder(
+        network.graphdef,
+        network.params,
+        config,
+        context.base.tokenizer,
+        samples=(context.window,),
+        route=network.route,
+        mixture=network.mixture,
+        embedding=network.embedding,
+        batch_size=context.cfg.evaluate.batch_size,
+    )
+    options = {"language": context.cfg.data.language}
+    asked = request(options, timed=True, can_time=True, language=None, context=config.max_target_positions)
+    reading = Reading(
+        model=decoder,
+        tokenizer=context.base.tokenizer,
+        config=config,
+        decoding=asked.decoding,
+        options=asked.longform,
+    )
+    for own, label, logits_E in _alike(network, rows, labels):
+        told = copy.copy(decoder)  # the compiled programs are shared
+        told.label = int(label)
+        if logits_E is not None:
+            encode = functools.partial(decoder.programs.encode, given=True, logits_E=logits_E)
+            told.programs = dataclasses.replace(decoder.programs, encode=encode)
+        waves = (context.corpus.audio[int(rows[i])] for i in own)
+        for place, found in transcribe_sequential(waves, dataclasses.replace(reading, model=told)):
+            i = int(own[place])
+            yield i, found, found.route or _route(told, context.corpus.audio[int(rows[i])])
+
+
+def _alike(network, rows, labels):
+    """(places in `rows`, label, logits or None) of the rows that share a label and what stands for the gate's logits:
+    a decoder has one of each.
+    """
+    given_NE = None if network.logits_NE is None else network.logits_NE[rows]
+    keys = np.asarray(labels, np.float64)[:, None]
+    keys = keys if given_NE is None else np.concatenate([keys, given_NE], axis=1)
+    _, first, place = np.unique(keys, axis=0, return_index=True, return_inverse=True)
+    for group, one in enumerate(first):
+        own = np.flatnonzero(place.reshape(-1) == group)
+        yield own, labels[one], None if given_NE is None else given_NE[one]
+
+
+def _route(decoder, audio_S):
+    """Experts' weights of the beginning of a recording; None without experts."""
+    (encoded,) = decoder.encode([audio_S[: decoder.samples[-1]]])
+    return None if encoded.weight_BE is None else np.asarray(encoded.weight_BE[0]).astype(float).tolist()

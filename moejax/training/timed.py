@@ -1,0 +1,270 @@
+"""Training that leaves a published base able to write times and to hear 30 s of talk: beside utterances alone, without
+times, batches of windows of joined utterances, with times, as `data.pack` makes them.
+
+Without these an adapter learns that a window ends where its first utterance does, and the reference's algorithm, which
+goes on from the last time written, loses what comes after. There are as many windows as let every utterance be heard
+about twice; they are fixed, so that the encoder's states of them can be kept as those of utterances are.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.data.collate import Collator, Utterances
+from moejax.data.pack import Packer, Recipe, Window
+from moejax.data.pipeline import FILLER, BatchPlan
+from moejax.training import encoder_states, fitting
+from moejax.work.context import Context
+
+# No plain windows, the utterances alone are those; no noise but what the corpus has; prompts short enough to be cheap.
+RECIPE = Recipe(plain=0.0, nospeech=0.0, noise=0.0, prompt=0.3, prompt_tokens=48)  # or an eighth of the room
+HEARD = 2  # windows that an utterance stands in before no more begin with it
+TOGETHER = 64  # utterances of one group at most: each window draws from all of its group
+NO_WINDOW = FILLER - 1  # index of a row that rounds out a batch of windows: whose batch it is shows in every row
+ROWS = 4  # a batch of windows has so many times fewer rows than one of utterances: a window holds about so many more
+
+
+@dataclasses.dataclass(frozen=True)
+class Joined:
+    """Windows out of utterances: what is said in each, and of which utterances (`members`) each is made."""
+
+    packer: Packer
+    windows: tuple[Window, ...]
+    members: tuple[tuple[int, ...], ...]  # numbers of the caller's utterances, in the order in which they are heard
+
+    def __len__(self):
+        return len(self.windows)
+
+    def of(self, rows) -> "Joined":
+        """Those windows in which nothing but these utterances is heard."""
+        allowed = set(np.asarray(rows).tolist())
+        kept = [i for i, heard in enumerate(self.members) if allowed.issuperset(heard)]
+        return dataclasses.replace(
+            self,
+            windows=tuple(self.windows[i] for i in kept),
+            members=tuple(self.members[i] for i in kept),
+        )
+
+    def collator(self, *, labels=None, gate_in=None, cohorts=None, states=None, stride=320) -> Collator:
+        """Batches of windows. What is given is one for each window; `states(i)` in place of the audio of window i."""
+        said = [self.packer.tokens(window) for window in self.windows]
+        utterances = Utterances(
+            audio=_Waves(self.packer, self.windows),
+            samples=self.samples,
+            tokens=[ids for ids, _ in said],
+            prefix=[given for _, given in said],
+            eot=self.packer.eot,
+            states=states,
+            stride=stride,
+        )
+        return Collator(utterances, (self.packer.window,), labels=labels, gate_in=gate_in, cohorts=cohorts)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """Samples of each window: all hear their padding."""
+        return np.full(len(self), self.packer.window, np.int64)
+
+    @property
+    def names(self) -> list[str]:
+        """What each is called in messages and known by."""
+        return [f"window of {len(heard)} utterances, the first {heard[0]}" for heard in self.members]
+
+    def digest(self) -> str:
+        """The same for the same windows."""
+        said = repr([(window.kind, window.pieces, window.speed, window.seed) for window in self.windows])
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Waves:
+    """Audio of window i; pickles for loader processes."""
+
+    packer: Packer
+    windows: tuple[Window, ...]
+
+    def __call__(self, i):
+        return self.packer.wave(self.windows[int(i)])
+
+
+def join(*, audio, samples, texts, groups: Sequence, tokenizer, language, window, room, seed) -> Joined | None:
+    """Windows of `window` samples out of utterances of one group each (a speaker's, such as (speaker, cohort)).
+
+    `audio(i)`, `samples`, `texts`, `groups` are of the utterances; `room` is the decoder's positions. Utterances that
+    leave no room for a prompt are not in any; None where that is all of them.
+    """
+    recipe = dataclasses.replace(RECIPE, prompt_tokens=min(RECIPE.prompt_tokens, room // 8))
+    most = room - 1 - recipe.prompt_tokens - len(tokenizer.prefix(language, "transcribe")) - 4
+    lengths = np.array([len(tokenizer.encode(text)) for text in texts])
+    rows = np.flatnonzero((np.asarray(samples) <= window) & (lengths <= most))
+    if not len(rows):
+        return None
+    packer = Packer(
+        audio=_Picked(audio, rows),
+        samples=np.asarray(samples)[rows],
+        texts=[texts[i] for i in rows],
+        speakers=_parted([groups[i] for i in rows]),
+        tokenizer=tokenizer,
+        language=language,
+        window=window,
+        room=room,
+        recipe=recipe,
+        seed=seed,
+    )
+    kept, heard = [], np.zeros(len(rows), np.int64)
+    for number in range(len(packer)):
+        drawn = packer.draw(number)
+        if heard[drawn.pieces[0].row] < HEARD:
+            kept.append(drawn)
+            np.add.at(heard, [piece.row for piece in drawn.pieces], 1)
+    members = tuple(tuple(int(rows[piece.row]) for piece in drawn.pieces) for drawn in kept)
+    return Joined(packer, tuple(kept), members)
+
+
+def _parted(groups) -> list[int]:
+    """Group numbers, none of more than TOGETHER utterances: where nobody has a name, all are of one group."""
+    seen: dict = {}
+    parts: dict = {}
+    found = []
+    for group in groups:
+        seen[group] = seen.get(group, -1) + 1
+        found.append(parts.setdefault((group, seen[group] // TOGETHER), len(parts)))
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Picked:
+    """Audio of utterance `rows[i]`; pickles for loader processes."""
+
+    audio: Callable
+    rows: np.ndarray
+
+    def __call__(self, i):
+        return self.audio(int(self.rows[i]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternating:
+    """A plan whose batches are those of `alone`, but a share of them those of `joined`, evenly spread; endless. Indices
+    of the second begin at `first`.
+    """
+
+    alone: Any
+    joined: BatchPlan
+    share: float
+    first: int
+    made: str  # digest of the windows
+
+    def _place(self, number) -> tuple[bool, int]:
+        """(whether batch `number` is one of windows, its number among its like)."""
+        before = int(number * self.share + 1e-9)
+        joined = int((number + 1) * self.share + 1e-9) > before
+        return joined, before if joined else number - before
+
+    def __getitem__(self, number):
+        joined, own = self._place(int(number))
+        if not joined:
+            return self.alone[own]
+        bucket, index_B = self.joined[own]
+        return bucket, np.where(index_B == FILLER, NO_WINDOW, index_B + self.first)
+
+    def names_of(self, number):
+        """Names of what is heard in batch `number`."""
+        joined, own = self._place(int(number))
+        return (self.joined if joined else self.alone).names_of(own)
+
+    def digest(self):
+        """The same for two plans that give the same batches."""
+        return f"{self.alone.digest()}, {self.share:g} of {self.made} {self.joined.digest()}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Either:
+    """A collator of utterances, and from index `first` on one of windows."""
+
+    alone: Callable
+    joined: Collator
+    first: int
+
+    def __call__(self, bucket, rows):
+        if FILLER <= rows[0] < self.first:
+            return self.alone(bucket, rows)
+        return self.joined(bucket, np.where(rows == NO_WINDOW, FILLER, rows - self.first))
+
+
+def beside(alone: BatchPlan, fetch: Callable, joined: Joined, collate: Collator, share: float):
+    """`(plan, fetch)` of both; a batch of windows has a quarter of the rows."""
+    first = len(alone.lengths)
+    plan = BatchPlan(
+        lengths=joined.samples,
+        buckets=(joined.packer.window,),
+        batch_size=max(alone.batch_size // ROWS, 1),
+        seed=alone.seed,
+        multiple=alone.multiple,
+        names=joined.names,
+    )
+    return Alternating(alone, plan, share, first, joined.digest()), Either(fetch, collate, first)
+
+
+def material(context: Context, rows, section, *, labels=None, gate_in=None, kept: bool = False):
+    """`(plan, fetch)` of a training on these rows of the manifest: utterances alone, and beside them windows where the
+    base writes times. `labels`, `gate_in`: one for each row; a window has the label of its first utterance and the mean
+    of what the gate hears of all. `kept`: encoder states may be kept (`encoder_states.why_not`).
+    """
+    plan = fitting.speech_plan(context, rows, section)
+    states = encoder_states.opened(context) if kept else None
+    fetch = context.collator(rows, labels, gate_in, states)
+    every = windows(context) if context.base.times else None
+    joined = every.of(rows) if every else None
+    if not every or not joined:
+        return plan, fetch
+    place = {int(row): i for i, row in enumerate(rows)}
+    members = [[place[row] for row in heard] for heard in joined.members]
+    states = encoder_states.opened_windows(context, every) if kept else None
+    if states is not None:
+        number = {window.seed: i for i, window in enumerate(every.windows)}
+        states = _Picked(states, np.array([number[window.seed] for window in joined.windows]))
+    collate = joined.collator(
+        labels=None if labels is None else np.asarray(labels)[[heard[0] for heard in members]],
+        gate_in=None if gate_in is None else np.stack([np.mean(gate_in[heard], axis=0) for heard in members]),
+        cohorts=context.corpus.cohort_index(rows)[[heard[0] for heard in members]],
+        states=states,
+        stride=2 * context.base.config.hop,
+    )
+    context.work.log(
+        f"  {context.base.times:g} of the batches are windows of {joined.packer.window / SAMPLE_RATE:g} s with times:"
+        f" {len(joined)} of {sum(map(len, members)) / len(joined):.1f} utterances"
+    )
+    return beside(plan, fetch, joined, collate, context.base.times)
+
+
+def windows(context: Context) -> Joined | None:
+    """The windows of the training part, the same for all stages of a run; each of one speaker, of one cohort, within or
+    without the sample, so that a stage that trains on some of these finds windows of them alone. `members` are rows of
+    the manifest.
+    """
+    manifest, rows = context.corpus.manifest, context.corpus.rows("train")
+    columns = [manifest.column(name)[rows].tolist() for name in ("speaker", "cohort", "sample")]
+    joined = join(
+        audio=_Picked(functools.partial(_of, context.corpus.audio), rows),
+        samples=context.corpus.samples[rows],
+        texts=[str(text) for text in manifest.column("text")[rows]],
+        groups=list(zip(*columns, strict=True)),
+        tokenizer=context.base.tokenizer,
+        language=context.cfg.data.language,
+        window=context.window,
+        room=context.base.config.max_target_positions,
+        seed=context.cfg.seed,
+    )
+    if joined is None:
+        return None
+    members = tuple(tuple(int(rows[i]) for i in heard) for heard in joined.members)
+    return dataclasses.replace(joined, members=members)
+
+
+def _of(cache, row):
+    return cache[row]

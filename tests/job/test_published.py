@@ -1,0 +1,171 @@
+"""A workdir on a published base keeps what that had: it is evaluated, opened and read as the model itself, and its
+adapters write times.
+
+The base is a small network with the published shape: 30 s, a vocabulary with times, several languages. With
+MOEJAX_WEIGHTS, a folder with tiny.en/, and MOEJAX_CLIP, a recording of speech, the same is asked of published weights.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import tiny_job
+import tiny_model
+
+import moejax
+from moejax.convert import hf_whisper
+from moejax.job import config as configs
+from moejax.job import graph
+from moejax.job.opening import open_context
+from moejax.runtime.files import read_json, write_json
+from moejax.tasks import asr
+from moejax.text import writers
+
+pytestmark = pytest.mark.job
+
+ONCE = {"temperature": 0.0, "guards": "none"}  # one search for each window, whatever an untrained network says
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with tiny_job.quick():
+        yield
+
+
+def job_of(weights, **changes):
+    short = dict(gate__steps=2, experts__steps=2, joint__steps=4, adapters__steps=4, adapters__kinds=("lora", "full"))
+    targets = ("decoder/layers/*/*attn/[qv]",)
+    short |= dict(evaluate__systems=("base", "moe", "moe_shuffled_gate"), report__draws=5)
+    settings = dict(model__pretrained=str(weights), base__steps=0, translate__backend="none", mixture__targets=targets)
+    return tiny_job.config(**{**short, **settings, **changes})
+
+
+def write_model(folder):
+    """Of the published shape, but for a hop of 0.1 s: 30 s are then 150 states, and a test takes seconds."""
+    tokenizer = tiny_model.tokenizer(True)
+    config = dataclasses.replace(tiny_model.config(True, tokenizer.vocab_size), hop=1600, max_source_positions=150)
+    _, params = asr.init(asr.build(config, seed=1))
+    hf_whisper.save(folder, config, {group: params[group] for group in ("backbone", "buffer")}, tokenizer)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """corpus/, weights/ and the finished workdir W/."""
+    folder = tmp_path_factory.mktemp("published")
+    tiny_job.write_corpus(folder / "corpus", per_speaker=5)
+    write_model(folder / "weights")
+    with contextlib.chdir(folder), tiny_job.quick():
+        moejax.run(job_of(folder / "weights"), "W", quiet=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(folder):
+    return moejax.load(folder / "weights")
+
+
+@pytest.fixture(scope="module")
+def base(folder):
+    return moejax.load(folder / "W", system="base")
+
+
+def same(left, right):
+    return writers.render(left, "json") == writers.render(right, "json")
+
+
+def test_the_base_row_is_what_the_model_transcribes(folder, published):
+    context = open_context(folder / "W")
+    paths = context.corpus.manifest.audio_paths()
+    rows = context.corpus.rows("test")
+    records = tiny_job.records(folder / "W" / "evaluate" / "base.jsonl")
+    found = published.transcribe([paths[row] for row in rows], language="en")
+    assert [record["hypothesis"] for record in records] == [one.text.strip() for one in found] and len(records) > 1
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"algorithm": "chunked"}, {"task": "translate", "language": "German", "initial_prompt": "ba do"}]
+)
+def test_the_base_is_opened_as_the_model_itself(base, published, options):
+    assert base.check(**options) == published.check(**options) and base.timestamps
+    wave = tiny_model.sound(33.0)
+    found = base.transcribe(wave, **ONCE, **options)
+    assert same(found, published.transcribe(wave, **ONCE, **options)) and found.segments
+
+
+@pytest.mark.parametrize("system", ["lora", "moe", "full", "moe_frozen"])
+def test_what_is_trained_on_it_reads_long_audio_with_times(folder, published, system):
+    recognizer = moejax.load(folder / "W", system=system)
+    assert recognizer.check() == published.check() and recognizer.samples == (480_000,)
+    segments = recognizer.transcribe(tiny_model.sound(64.0), **ONCE).segments
+    assert segments and all(one.start <= one.end for one in segments)
+    assert segments[-1].seek >= 300 and [one.seek for one in segments] == sorted(one.seek for one in segments)
+
+
+def test_windows_with_times_are_a_share_of_the_training(folder):
+    log = (folder / "W" / "log.txt").read_text()
+    assert log.count("0.25 of the batches are windows of 30 s with times") == 4  # experts, joint, lora, full
+    assert "windows kept" in log  # the encoder is as it was: states are kept
+    routes = [record["route"] for record in tiny_job.records(folder / "W" / "evaluate" / "moe.jsonl")]
+    assert all(len(route) == 3 for route in routes)
+
+
+def test_a_workdir_of_the_time_before_is_read_in_pieces_and_stays_finished(folder, tmp_path):
+    work = tiny_job.copy(folder, tmp_path)
+    pointer = work / "W" / "base" / "model.json"
+    write_json(pointer, {"path": read_json(pointer)["path"]})
+    old = moejax.load(work / "W", system="lora")
+    assert old.check().algorithm == "pieces" and old.seconds == (tiny_job.BUCKET,)
+    assert old.check(algorithm="sequential").algorithm == "sequential"
+    assert old.check(algorithm="chunked").algorithm == "chunked"
+    assert old.transcribe(tiny_model.sound(33.0), **ONCE, algorithm="sequential").segments[-1].end > 5
+    config = configs.resolve(job_of(folder / "weights"))
+    assert "model.times" not in graph.stage_inputs("base", config, {"describe": ""})
+    other = configs.resolve(job_of(folder / "weights", model__times=0.5))
+    assert graph.stage_inputs("base", other, {"describe": ""})["model.times"] == 0.5
+
+
+def test_times_can_be_left_alone(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    work = moejax.run(job_of(folder / "weights", model__times=0.0), tmp_path / "W", "base", quiet=True)
+    with_times, without = (read_json(w / "base" / "done.json") for w in (folder / "W", work.root))
+    assert with_times["passes"] != without["passes"] and "times" not in read_json(work.path("base", "model.json"))
+
+
+def test_a_fine_tuned_base_trains_on_them_too(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    config = job_of(folder / "weights", base__steps=4, base__batch_size=4)
+    work = moejax.run(config, tmp_path / "W", "base", quiet=True)
+    assert read_json(work.path("base", "model.json")) == {"path": "base/model", "times": 0.25}
+    assert moejax.load(work.root).check().algorithm == "sequential"
+
+
+def test_what_cannot_write_times_is_not_read_by_them(tmp_path_factory):
+    micro = moejax.load(tiny_job.shared(tmp_path_factory) / "W")
+    with pytest.raises(ValueError, match="sequential.*timestamps, which this model does not write; use chunked"):
+        micro.check(algorithm="sequential")
+    assert micro.check(algorithm="chunked").algorithm == "pieces"
+
+
+WEIGHTS, CLIP = os.environ.get("MOEJAX_WEIGHTS"), os.environ.get("MOEJAX_CLIP")
+
+
+@pytest.mark.skipif(not (WEIGHTS and CLIP), reason="MOEJAX_WEIGHTS: a folder with tiny.en/; MOEJAX_CLIP: jfk.flac")
+def test_published_weights(tmp_path, monkeypatch):
+    clip, rate = soundfile.read(CLIP, dtype="float32")
+    talk = np.tile(np.concatenate([clip, np.zeros(rate // 2, np.float32)]), 6)
+    tiny_job.write_corpus(tmp_path / "corpus", per_speaker=3)
+    monkeypatch.chdir(tmp_path)
+    weights = Path(WEIGHTS) / "tiny.en"
+    steps = dict(gate__steps=2, experts__steps=1, joint__steps=4, joint__batch_size=4, adapters__kinds=())
+    moejax.run(job_of(weights, **steps, evaluate__systems=("base",)), "W", quiet=True)
+    alone, base = moejax.load(weights), moejax.load("W", system="base")
+    expected = alone.transcribe(talk, rate=rate)
+    assert same(base.transcribe(talk, rate=rate), expected)
+    found = moejax.load("W", system="moe").transcribe(talk, rate=rate)
+    assert json.loads(writers.render(found, "json"))["segments"] and found.segments[-1].end > len(talk) / rate - 5
+    assert found.text.lower().count("country") > 6

@@ -1,0 +1,94 @@
+"""Windows with times beside utterances alone: what is in them, when their batches come, whose audio they hold."""
+
+import numpy as np
+import pytest
+import tiny_model
+
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.data.pipeline import FILLER, BatchPlan
+from moejax.training import timed
+
+TOKENIZER = tiny_model.tokenizer(True)
+WINDOW, ROOM = 30 * SAMPLE_RATE, 96
+GROUPS = [("ann", "a")] * 9 + [("bob", "b")] * 5 + [("", "a")] * 70
+SAMPLES = np.random.default_rng(4).integers(2 * SAMPLE_RATE, 7 * SAMPLE_RATE, len(GROUPS))
+TEXTS = [f"{'ba do ki mu'.split()[i % 4]} do" for i in range(len(GROUPS))]
+
+
+def audio(i):
+    """Utterance i is a level that tells which it is."""
+    return np.full(SAMPLES[i], (i + 1) / 100, np.float32)
+
+
+@pytest.fixture(scope="module")
+def joined():
+    return timed.join(
+        audio=audio,
+        samples=SAMPLES,
+        texts=TEXTS,
+        groups=GROUPS,
+        tokenizer=TOKENIZER,
+        language="en",
+        window=WINDOW,
+        room=ROOM,
+        seed=3,
+    )
+
+
+def test_every_utterance_is_heard_and_windows_have_one_group_and_several_utterances(joined):
+    assert {row for heard in joined.members for row in heard} == set(range(len(GROUPS)))
+    assert all(len({GROUPS[row] for row in heard}) == 1 for heard in joined.members)
+    assert np.mean([len(heard) for heard in joined.members]) > 2.5 and len(joined) < len(GROUPS)
+
+
+def test_the_text_of_a_window_stands_between_the_times_at_which_its_audio_is_heard(joined):
+    batch = joined.collator()(WINDOW, np.arange(len(joined)))
+    begin, several = TOKENIZER.timestamp_begin, 0
+    for b, (window, heard) in enumerate(zip(joined.windows, joined.members, strict=True)):
+        said = batch.targets_BL[b][batch.score_BL[b]].tolist()
+        assert said[-1] == TOKENIZER.eot and said[0] == TOKENIZER.language_id("en")
+        times = [(id - begin) * 0.02 for id in said if id >= begin]
+        whole = [i for i, piece in enumerate(window.pieces) if piece.whole]
+        for i in whole:
+            middle = round((times[2 * i] + times[2 * i + 1]) / 2 * SAMPLE_RATE)
+            assert batch.audio_BS[b, middle] == pytest.approx((heard[i] + 1) / 100, abs=1e-6)
+        text = TOKENIZER.decode([id for id in said if id < begin])
+        assert text.split() == " ".join(TEXTS[heard[i]] for i in whole).split()
+        several += len(whole) > 1
+    assert several > len(joined) / 2
+
+
+def test_windows_of_some_utterances_hold_no_others(joined):
+    ann = joined.of(range(9))
+    assert len(ann) and {row for heard in ann.members for row in heard} == set(range(9))
+    assert ann.digest() != joined.digest() and not joined.of([0, 10])
+
+
+def test_what_leaves_no_room_is_in_no_window():
+    long = ["ba do ki mu " * 40, *TEXTS[1:]]
+    options = {"audio": audio, "samples": SAMPLES, "groups": GROUPS, "tokenizer": TOKENIZER, "language": "en"}
+    found = timed.join(texts=long, window=WINDOW, room=ROOM, seed=3, **options)
+    assert 0 not in {row for heard in found.members for row in heard}
+    assert timed.join(texts=long[:1] * len(TEXTS), window=WINDOW, room=ROOM, seed=3, **options) is None
+
+
+def test_batches_of_windows_come_evenly_with_fewer_rows_and_say_whose_they_are(joined):
+    alone = BatchPlan(lengths=SAMPLES, buckets=(WINDOW,), batch_size=8, seed=1)
+    marks = []
+    collate = joined.collator()
+    plan, fetch = timed.beside(alone, lambda bucket, rows: marks.append(rows) or "alone", joined, collate, 0.25)
+    batches = [plan[number] for number in range(200)]
+    kinds = [bool(rows[0] >= len(GROUPS) or rows[0] == timed.NO_WINDOW) for _, rows in batches]
+    assert kinds == [number % 4 == 3 for number in range(200)]
+    assert {len(rows) for (_, rows), kind in zip(batches, kinds, strict=True) if kind} == {2}
+    utterances = [rows for (_, rows), kind in zip(batches, kinds, strict=True) if not kind]
+    np.testing.assert_array_equal(utterances, [alone[number][1] for number in range(150)])
+    heard = {int(row) - len(GROUPS) for (_, rows), kind in zip(batches, kinds, strict=True) if kind for row in rows}
+    assert set(range(len(joined))) <= heard
+    assert fetch(*plan[0]) == "alone" and len(marks) == 1
+    made = fetch(*plan[3])
+    assert made.audio_BS.shape == (2, WINDOW) and made.real_B.all()
+    filler = fetch(WINDOW, np.array([timed.NO_WINDOW, len(GROUPS)]))
+    assert filler.real_B.tolist() == [False, True] and filler.tokens_BL.shape == made.tokens_BL.shape
+    assert fetch(WINDOW, np.array([FILLER, FILLER])) == "alone"
+    assert plan.names_of(3)[0].startswith("window of") and plan.names_of(0) == alone.names_of(0)
