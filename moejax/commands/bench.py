@@ -75,17 +75,18 @@ def add(commands) -> None:
 def settings(options, left: list[str]):
     """`bench.run.Settings` or `bench.transcribe.Settings` of a command line, checked."""
     options.parser.refuse(left)
-    if "transcribe" in options.groups:  # imported here: help does not wait for it
+    groups = getattr(options, "groups", ())
+    if "transcribe" in groups:  # imported here: help does not wait for it
         from moejax.bench.transcribe import Settings
     else:
         from moejax.bench.run import Settings
-    if "transcribe" in options.groups and len(options.groups) > 1:
+    if "transcribe" in groups and len(groups) > 1:
         raise BadValue("transcribe is a table of its own: ask for it alone")
     given = {name: value for name, value in vars(options).items() if name in OPTIONS}
     fields = Settings.__dataclass_fields__
     if foreign := [name for name in given if name not in fields]:
-        which = "transcribe has" if "transcribe" in options.groups else "only transcribe has"
-        no = " no" if "transcribe" in options.groups else ""
+        which = "transcribe has" if "transcribe" in groups else "only transcribe has"
+        no = " no" if "transcribe" in groups else ""
         raise BadValue(f"bench {which}{no} --{foreign[0]}")
     return Settings(**given).checked()
 
