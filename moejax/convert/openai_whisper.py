@@ -95,7 +95,7 @@ def check(config: WhisperConfig, tokenizer: Any = None) -> None:
     wrong += [f"a mel hop of {c.hop} samples (it has {HOP})"] if c.hop != HOP else []
     wrong += ["masked padding (it hears padding as silence)"] if c.mask_padding else []
     wrong += ["a feed-forward width other than 4 d_model"] if {c.encoder_ffn, c.decoder_ffn} != {4 * c.d_model} else []
-    if c.vocab_size not in _VOCABULARIES or (tokenizer is not None and not _published(tokenizer)):
+    if c.vocab_size not in _VOCABULARIES or (tokenizer is not None and not _published(tokenizer, c.vocab_size)):
         wrong.append("a vocabulary other than the published ones")
     if wrong:
         raise BadValue(f"OpenAI's Whisper cannot express this model: {'; '.join(wrong)}. Export it with --to hf")
@@ -176,11 +176,13 @@ def vocabulary(path: str | pathlib.Path, config: WhisperConfig, given: str | pat
     raise NotThere(f"{path} needs its vocabulary {name}, which is not in {where}; put it beside the file")
 
 
-def _published(tokenizer) -> bool:
-    """Whether text and control tokens stand where the published vocabularies have them."""
-    if tokenizer.vocab_size not in _VOCABULARIES:
+def _published(tokenizer, vocab_size: int) -> bool:
+    """Whether text and control tokens stand where the published vocabulary of this size has them. Some folders do not
+    list its timestamps, which are its end.
+    """
+    if tokenizer.vocab_size not in (vocab_size, tokenizer.timestamp_begin):
         return False
-    multilingual, languages = _VOCABULARIES[tokenizer.vocab_size]
+    multilingual, languages = _VOCABULARIES[vocab_size]
     eot, the, world = (50257, 264, 1002) if multilingual else (50256, 262, 995)
     found = (tokenizer.eot, tokenizer.encode("the"), tokenizer.encode("world"), tokenizer.timestamp_begin)
     return tokenizer.is_multilingual == multilingual and found == (eot, [the], [world], eot + languages + 8)

@@ -211,8 +211,8 @@ class _Sequential:
     @staticmethod
     def _keep_within(drafts, start, end):
         """A network knows windows of 30 s and may claim times after the end of a shorter clip."""
-        for draft in drafts:
-            draft.move(*(min(max(time, start), end) for time in (draft.start, draft.end)))
+        for one in (timed for draft in drafts for timed in (draft, *(draft.words or ()))):
+            one.start, one.end = (min(max(time, start), end) for time in (one.start, one.end))
 
     def _find_language(self, seek, size):
         """Asks for the language of a window where it is not known; the window's text decides whether it holds."""

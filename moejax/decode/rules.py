@@ -83,7 +83,8 @@ def apply(rules: Rules, logits_BV, tokens_BL, count):
     if rules.banned_V is not None:
         logits_BV = jnp.where(jnp.asarray(rules.banned_V)[None], -jnp.inf, logits_BV)
     if rules.banned_first_V is not None:
-        logits_BV = jnp.where((jnp.asarray(rules.banned_first_V) & (count == 0))[None], -jnp.inf, logits_BV)
+        first = count == said_by_force(rules)  # of its own: an end right after the prefix would be no text, too
+        logits_BV = jnp.where((jnp.asarray(rules.banned_first_V) & first)[None], -jnp.inf, logits_BV)
     if rules.timestamps is not None:
         earliest_B = 0
         if rules.earliest_B is not None:  # hypotheses of a row lie side by side

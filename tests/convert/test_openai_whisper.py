@@ -1,6 +1,7 @@
 """OpenAI checkpoints: exact round trips, every key accounted for, and no silent change of what a model computes."""
 
 import dataclasses
+import types
 
 import ml_dtypes
 import numpy as np
@@ -150,3 +151,18 @@ def test_a_vocabulary_in_hugging_face_files(tmp_path):
     assert found.encode("the cat") == tokenizer.encode("the cat")
     with pytest.raises(ValueError, match="300 tokens is no published vocabulary"):
         openai_whisper.vocabulary(tmp_path / "x.pt", dataclasses.replace(CONFIG, vocab_size=300))
+
+
+@pytest.mark.parametrize(("listed", "refused"), [(51865, False), (50364, False), (50363, True)])
+def test_a_vocabulary_may_leave_its_timestamps_out(listed, refused):
+    """Several published folders do: their tokenizer.json ends with <|notimestamps|>."""
+    ids = {"the": [264], "world": [1002]}
+    tokenizer = types.SimpleNamespace(
+        vocab_size=listed, is_multilingual=True, eot=50257, timestamp_begin=50364, encode=ids.__getitem__
+    )
+    config = dataclasses.replace(CONFIG, encoder_ffn=4 * CONFIG.d_model, decoder_ffn=4 * CONFIG.d_model)
+    if refused:
+        with pytest.raises(ValueError, match="a vocabulary other than the published ones"):
+            openai_whisper.check(config, tokenizer)
+    else:
+        openai_whisper.check(config, tokenizer)

@@ -74,7 +74,8 @@ def test_clips_of_a_recording():
 def test_only_clips_are_heard_and_no_segment_leaves_them(tokenizer, read):  # noqa: F811
     model = Scripted(tokenizer, lambda second, prompt, seconds: said(tokenizer, 0.0, "one", 25.0))
     (found,) = read([ramp(20)], model, clip_timestamps="2,5,8,10")
-    assert [(round(at), round(seconds)) for at, seconds, *_ in model.seen] == [(2, 3), (8, 2)]
+    # In one batch the shorter window may come first
+    assert sorted((round(at), round(seconds)) for at, seconds, *_ in model.seen) == [(2, 3), (8, 2)]
     assert spans(found) == [(" one", 2.0, 5.0), (" one", 8.0, 10.0)]
 
 

@@ -158,14 +158,14 @@ class Ours:
             yield types.SimpleNamespace(rows=rows, windows=[windows[row] for row in rows])
 
     def search(self, encoded, prompts, options):
-        found = []
+        found, language = [], options.language or max((likely := self.detect(encoded)[0]), key=likely.get)
         for window, prompt in zip(encoded.windows, prompts, strict=True):
             mel_NM = np.zeros((3000, 80), np.float32)
             mel_NM[: len(window.mel_NM)] = window.mel_NM
             script = self.scripts[id(window.audio_S.base)]
             tokens, logprob, no_speech, temperature = script.hear(mel_NM, prompt)
             text = script.tokenizer.decode(tokens)
-            found.append(Decoding(tokens, text, options.language, logprob, no_speech, temperature, 1.0))
+            found.append(Decoding(tokens, text, language, logprob, no_speech, temperature, 1.0))
         return found
 
     def detect(self, encoded):
@@ -218,7 +218,7 @@ def options_of(seed, *, words, seconds=0):
 def theirs(script, audio, options, language):
     model = Theirs(script)
     found = whisper.transcribe(model, audio, temperature=(0.0,), language=language, fp16=False, verbose=None, **options)
-    return found, model
+    return within_clips(found, options, audio), model
 
 
 def ours(scripts, audios, options, language, **settings):
@@ -236,6 +236,17 @@ def ours(scripts, audios, options, language, **settings):
         ),
     )
     return [one for _, one in sorted(found, key=lambda pair: pair[0])], model
+
+
+def within_clips(reference, options, audio):
+    """The reference's result with no time outside its clip: ours ends where the clip ends, theirs where its window."""
+    marks = [float(mark) for mark in options["clip_timestamps"].split(",")]
+    marks += [len(audio) // 160 / 100] if len(marks) % 2 else []
+    for segment in reference["segments"]:
+        at = max(place for place in range(0, len(marks), 2) if marks[place] <= segment["seek"] / 100 + 1e-6)
+        for timed in (segment, *segment.get("words", ())):
+            timed["start"], timed["end"] = (min(max(timed[x], marks[at]), marks[at + 1]) for x in ("start", "end"))
+    return reference
 
 
 def compare(mine, reference, script, scripted, times=1e-9):
