@@ -164,6 +164,8 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     item = jnp.dtype(cfg.model.dtype).itemsize
     trained = per_device(params, mesh, ("expert", "gate"), 4)
     samples = bucket_samples(cfg.model.buckets, config.hop)[-1]
+    if cfg.model.pretrained and cfg.model.times and not config.mask_padding:  # it hears all of its window
+        samples = 2 * config.max_source_positions * config.hop
     frames = min(samples // (2 * config.hop), config.max_source_positions)
     # Targets are short (rarely 100 tokens in 30 s); half of the room is what decoding may use.
     tokens = config.max_target_positions // 2 if config.max_target_positions > 128 else config.max_target_positions

@@ -100,11 +100,11 @@ def join(*, audio, samples, texts, groups: Sequence, tokenizer, language, window
     recipe = dataclasses.replace(RECIPE, prompt_tokens=min(RECIPE.prompt_tokens, room // 8))
     most = room - 1 - recipe.prompt_tokens - len(tokenizer.prefix(language, "transcribe")) - 4
     lengths = np.array([len(tokenizer.encode(text)) for text in texts])
-    rows = np.flatnonzero((np.asarray(samples) <= window) & (lengths <= most))
-    if not len(rows):
+    rows = np.flatnonzero((np.asarray(samples) <= window) & (lengths <= most)).tolist()
+    if not rows:
         return None
     packer = Packer(
-        audio=_Picked(audio, rows),
+        audio=_Picked(audio, np.array(rows)),
         samples=np.asarray(samples)[rows],
         texts=[texts[i] for i in rows],
         speakers=_parted([groups[i] for i in rows]),

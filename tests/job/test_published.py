@@ -54,14 +54,20 @@ def write_model(folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """corpus/, weights/ and the finished workdir W/."""
+def place(tmp_path_factory):
+    """corpus/ and weights/."""
     folder = tmp_path_factory.mktemp("published")
     tiny_job.write_corpus(folder / "corpus", per_speaker=5)
     write_model(folder / "weights")
-    with contextlib.chdir(folder), tiny_job.quick():
-        moejax.run(job_of(folder / "weights"), "W", quiet=True)
     return folder
+
+
+@pytest.fixture(scope="module")
+def folder(place):
+    """These and the finished workdir W/."""
+    with contextlib.chdir(place), tiny_job.quick():
+        moejax.run(job_of(place / "weights"), "W", quiet=True)
+    return place
 
 
 @pytest.fixture(scope="module")
@@ -136,9 +142,9 @@ def test_times_can_be_left_alone(folder, tmp_path, monkeypatch):
     assert with_times["passes"] != without["passes"] and "times" not in read_json(work.path("base", "model.json"))
 
 
-def test_a_fine_tuned_base_trains_on_them_too(folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder)
-    config = job_of(folder / "weights", base__steps=4, base__batch_size=4)
+def test_a_fine_tuned_base_trains_on_them_too(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(place)
+    config = job_of(place / "weights", base__steps=4, base__batch_size=4)
     work = moejax.run(config, tmp_path / "W", "base", quiet=True)
     assert read_json(work.path("base", "model.json")) == {"path": "base/model", "times": 0.25}
     assert moejax.load(work.root).check().algorithm == "sequential"

@@ -37,7 +37,7 @@ def test_a_batch_with_kept_states_has_the_loss_and_gradient_of_its_audio(context
     rows, chosen = context.corpus.rows("train"), mixture(*DECODER)
     row = asr.Row(route="label")
     labels = np.arange(len(rows)) % 2
-    kept = encoder_states.collator(context, rows, row, chosen, labels)
+    kept = context.collator(rows, labels, states=encoder_states.opened(context))
     heard = context.collator(rows, labels)
     bucket = context.buckets[-1]
     fits = np.flatnonzero(

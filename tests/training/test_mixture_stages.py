@@ -36,6 +36,7 @@ def context(tmp_path):
         cfg=cfg,
         work=Work(tmp_path, quiet=True),
         corpus=corpus,
+        base=types.SimpleNamespace(times=0.0),
         mesh=tiny.single(),
         multiple=1,
         buckets=(tiny.BUCKET,),
