@@ -54,7 +54,7 @@ def _bar(name, value, must, why):
 
 def text(report: dict) -> str:
     """The table, the verdicts, and how it was measured."""
-    cells = [HEAD]
+    cells: list[tuple[str, ...]] = [HEAD]
     for row in report["rows"]:
         if row["first"]:
             cells.append(_cells(row, report, row["first"]))
