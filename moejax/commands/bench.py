@@ -96,4 +96,4 @@ def run(options, left: list[str]) -> int:
     asked = settings(options, left)
     from moejax.bench import run, transcribe
 
-    return (transcribe if isinstance(asked, transcribe.Settings) else run).report(asked)
+    return transcribe.report(asked) if isinstance(asked, transcribe.Settings) else run.report(asked)

@@ -21,9 +21,11 @@ ENROLL_EPILOG = """examples:
   moejax enroll 1.wav 2.wav 3.wav --name anna            with 1.txt, 2.txt and 3.txt beside them
   moejax transcribe talk.mp3 --model base --speaker anna
 """
-SPEAKERS = """Who is enrolled on this machine.
-
-  moejax speakers                       names, phrases, seconds
+SPEAKERS = """Who is enrolled on this machine: names, phrases, seconds. Where they lie says $MOEJAX_SPEAKERS, or else
+~/.local/share/moejax/speakers.
+"""
+SPEAKERS_EPILOG = """examples:
+  moejax speakers                       all of them
   moejax speakers export anna FOLDER    recordings and metadata.csv
   moejax speakers remove anna
 """
@@ -43,7 +45,7 @@ def add(commands) -> None:
     ours.add_argument("--listen", metavar="MODEL", help="reads the phrases that have no text")
     ours.add_argument("--replace", action="store_true", help="take these phrases instead of those that were kept")
     usage = "moejax speakers [export|remove NAME]"
-    ours = parser.add(commands, "speakers", speakers, usage=usage, description=SPEAKERS)
+    ours = parser.add(commands, "speakers", speakers, usage=usage, description=SPEAKERS, epilog=SPEAKERS_EPILOG)
     ours.add_argument("words", nargs="*", metavar="", help="export NAME FOLDER, or remove NAME")
 
 

@@ -198,7 +198,9 @@ class Decoder:
             encoded = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each) if rows > 1 else each[0]
         else:
             encoded = self._run(*inputs)
-        return Encoded(index, *encoded, _row_keys(jax.random.key(self.seed), content_B))
+        states_BTD, mask_BT, route, weight_BE = encoded
+        keys_B = _row_keys(jax.random.key(self.seed), content_B)
+        return Encoded(index, states_BTD, mask_BT, route, weight_BE, keys_B)
 
     def _run(self, audio_BS, samples_B, label_B, mel_BNM):
         return self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)

@@ -86,6 +86,7 @@ def in_context(listening: Listening, context: Context, features, tokenizer, time
         except StopIteration as end:
             return end.value
         if isinstance(question, Hear):
+            assert question.window.audio_S is not None  # whoever reads recordings hands in their audio
             audio_S = np.concatenate([context.audio_S, question.window.audio_S])
             heard = features(audio_S)
             size = len(context.audio_S) // heard.hop + len(question.window.mel_NM)

@@ -111,7 +111,9 @@ def said_by_force(rules: Rules):
     return 0 if rules.forced_N is None else (jnp.asarray(rules.forced_N) >= 0).sum()
 
 
-def timestamps(logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None, earliest_B=0):
+def timestamps(
+    logits_BV, tokens_BL, count, *, eot: int, begin: int, max_initial: int | None, earliest_B: Array | int = 0
+):
     """The reference's `ApplyTimestampRules`.
 
     Timestamps come in pairs except before the end token, do not decrease, and no segment has zero length; the first

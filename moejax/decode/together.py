@@ -51,7 +51,9 @@ class Model(Protocol):
         """Batches with `rows`, the places of the windows (`Window`, or samples)."""
         ...
 
-    def search(self, encoded, prompts: list[list[int]] | None, options: DecodingOptions, **said) -> list[Decoding]:
+    def search(
+        self, encoded, prompts: list[list[int]] | None, options: DecodingOptions, *, before=None, earliest=None
+    ) -> list[Decoding]:
         """Decodings in the order of `encoded.rows`."""
         ...
 

@@ -25,7 +25,7 @@ def limit(name: str, value: Any) -> None:
 
 def count(name: str, value: Any) -> None:
     """A whole number from 1 on, or None."""
-    fine = value is None or (isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= 1)
+    fine = value is None or (isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1)
     _demand(name, value, fine, "a whole number of at least 1", True)
 
 

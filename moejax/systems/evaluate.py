@@ -124,7 +124,7 @@ def _listened(context, system, rows, labels) -> list[dict]:
     start = time.perf_counter()
     found = listening.transcripts(context, system, rows, labels)
     for i, transcript, weight_E in context.work.progress(found, total=len(rows), desc=system.name):
-        faults.point("evaluate.batch")
+        _decoded()
         route = None if weight_E is None or system.network.route == "label" else [round(w, 6) for w in weight_E]
         records[i] = _record(context, rows[i], transcript.text.strip(), route, 0.0)
     seconds = round((time.perf_counter() - start) / len(rows), 5)
@@ -160,7 +160,7 @@ def _predicted(context, system, rows, labels) -> list[dict]:
         if given_NE is not None:
             replaced["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
         decoded, weight_BE = predict(network.params, placed.audio_BS, placed.samples_B, placed.label_B, **replaced)
-        faults.point("evaluate.batch")
+        _decoded()
         tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
         weights = None if weight_BE is None or network.route == "label" else np.asarray(weight_BE)
         seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
@@ -170,6 +170,11 @@ def _predicted(context, system, rows, labels) -> list[dict]:
                 route = None if weights is None else [round(float(w), 6) for w in weights[b]]
                 records[i] = _record(context, rows[i], text, route, seconds)
     return [records[i] for i in range(len(rows))]
+
+
+def _decoded() -> None:
+    """The point of both ways where a test may end the process."""
+    faults.point("evaluate.batch")
 
 
 def _record(context, row, hypothesis, route, seconds) -> dict:

@@ -63,7 +63,7 @@ def code_of(language: str) -> str | None:
 
 def unknown(language: str, codes) -> str:
     """The message for a language that a vocabulary with these codes lacks, with the nearest that it has."""
-    plain, names = language.strip().lower(), {NAMES.get(code, code): code for code in codes}
+    plain, names = language.strip().lower(), {str(NAMES.get(code, code)): str(code) for code in codes}
     near = difflib.get_close_matches(plain, [*names, *codes], n=1, cutoff=0.5)
     code = names.get(near[0], near[0]) if near else None
     hint = f"did you mean {code} ({NAMES.get(code, code)})? " if code else ""

@@ -10,7 +10,7 @@ import pytest
 
 from moejax.decode.decoder import Window
 from moejax.decode.options import DecodingOptions
-from moejax.decode.prefix import starts
+from moejax.decode.prefix import forced, starts
 from moejax.nn.whisper import WhisperConfig
 from moejax.ops.audio import log_mel
 from moejax.tasks import asr, recognition
@@ -164,14 +164,10 @@ def test_prefixes_are_the_reference_ones(tokenizer):
     assert [start.tokens_BP[b, start.sot_B[b]] for b in range(2)] == [sot, sot]
     assert start.limit_B.tolist() == [20, 20, 0] and start.tokens_BP.shape == (3, 3 + 1 + 16)
     long = starts(tokenizer, ["en"], [list(range(60))], dataclasses.replace(times, prefix="mat"), context=40, rows=1)
-    own = tokenizer.encode("mat")
-    assert long.tokens_BP[0].tolist() == [
-        prev,
-        *range(41, 60),
-        *tokenizer.prefix("en", timestamps=True),
-        *own,
-    ]
-    assert long.limit_B[0] == min(20, 40 - long.tokens_BP.shape[1] + 1)
+    assert long.tokens_BP[0].tolist() == [prev, *range(41, 60), *tokenizer.prefix("en", timestamps=True)]
+    own = forced(tokenizer, dataclasses.replace(times, prefix="mat"), 40)  # generated, by force, on top of the room
+    assert own == [tokenizer.timestamp_begin, *tokenizer.encode("mat")]
+    assert long.limit_B[0] == min(20 + len(own), 40 - long.tokens_BP.shape[1] + 1)
     alone = starts(tokenizer, ["en"], None, dataclasses.replace(times, without_timestamps=True), context=40, rows=1)
     assert alone.tokens_BP[0].tolist() == tokenizer.prefix("en")
 
