@@ -1,5 +1,6 @@
 """Freed memory stays with the process: large buffers do not fault their pages in again."""
 
+import os
 import subprocess
 import sys
 
@@ -24,3 +25,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_large_buffers_are_faulted_in_once(mode, low, high):
     done = subprocess.run([sys.executable, "-c", PROGRAM, mode], capture_output=True, text=True, check=True)
     assert low <= int(done.stdout) <= high
+
+
+@pytest.mark.parametrize("platforms,kept", [("cpu", True), ("", True), ("cuda", False), ("cuda,cpu", False)])
+def test_nothing_is_done_where_an_accelerator_is_asked_for(platforms, kept):
+    program = "from moejax.runtime import allocator; print(allocator.keep_pages())"
+    environment = {**os.environ, "JAX_PLATFORMS": platforms}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == str(kept)
