@@ -37,9 +37,9 @@ def timed(argv: list[str], environment: dict[str, str] | None = None, *, limit: 
     """
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as said:
         before, start = _others() if meter else None, time.perf_counter()
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env={**os.environ, **(environment or {})}
-        )
+        asked = {**os.environ, **(environment or {})}
+        asked.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed has its byte code beside it
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=asked)
         clock = threading.Timer(limit, process.kill)
         clock.start()
         try:

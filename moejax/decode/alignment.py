@@ -18,6 +18,7 @@ from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.nn.attention_scores import cross_scores
 from moejax.ops.alignment import token_frame_weights
+from moejax.runtime import programs
 
 LENGTHS = (32, 64, 128, 256)  # static numbers of tokens; the longest is the decoder's context
 
@@ -100,7 +101,7 @@ def make_align(graphdef, heads, *, eot: int):
         prob_BL = jax.lax.map(functools.partial(_probabilities, model.decoder, eot), (x_BLD, tokens_BL))
         return weight_BLT, prob_BL
 
-    return run
+    return programs.kept(run, graphdef, tuple(heads), eot)
 
 
 def _probabilities(decoder, eot, row):

@@ -1,9 +1,10 @@
-"""Long recordings in independent pieces: cut at silences, decoded in full batches, joined.
+"""Long recordings in independent pieces: cut at silences, read side by side in full batches, joined.
 
-Faster than the sequential algorithm on one long recording, since windows need not wait for one another; the price is
-that no window knows the text before it. Each piece has features of its own, as if it were a recording. Where a window's
-last pair of timestamps lies before the piece's end, the rest is heard again as a window that begins there, as in the
-sequential algorithm: a network may end its text at a pair and leave a sentence after it unsaid.
+Faster than the sequential algorithm on one long recording, since windows of different pieces need not wait for one
+another; the price is that no window knows the text before it. Each piece has features of its own, as if it were a
+recording, and is read window after window as in the sequential algorithm: the next begins at the last pair of
+timestamps. Networks have learnt to leave what stands at a window's end to the next window (10 of 11 pieces of one
+window each had to be heard again there), so pieces are few and long, as many as share a batch.
 """
 
 import collections
@@ -23,21 +24,24 @@ from moejax.decode.together import Hear, Listening, run_together
 from moejax.decode.words import add_words, text_tokens
 from moejax.text.transcript import Transcript
 
+PIECES = 8  # of a long recording: a batch of as many reads it from end to end
+SPARE = 3.0  # seconds that a piece may be longer than that: it ends at a pause before
+
 Cutter = Callable[[np.ndarray, float], list[tuple[int, int]]]  # (audio [S], most seconds) -> (start, stop) in samples
 
 
 @dataclasses.dataclass
 class _Piece:
-    """One of `count` pieces of recording `place`, from sample `start` to `stop`."""
+    """Piece `index` of recording `place`, from sample `start` to `stop`."""
 
     place: int
     index: int
-    count: int
     start: int
     stop: int
     total: int  # samples of the recording
     drafts: list[Draft] = dataclasses.field(default_factory=list)
     language: str | None = None  # of the first window in which something was heard
+    heard: int = 0  # samples read so far
     dropped: collections.Counter = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -50,38 +54,27 @@ def transcribe_chunked(
     follow on one another within the recording (`segments.append_in_order`), whatever times the network claims.
     `language` None is detected for each piece; the transcript has that of most pieces. A recording is read when pieces
     of it are needed. `initial_prompt` is the prompt of every window; of the other options the word options, the clips
-    and `guards` apply. Errors: ValueError for pieces beyond the window.
+    and `guards` apply.
     """
+
+    pieces = collections.defaultdict(list)  # of each recording that is being read
 
     def listenings():
         for place, audio_S in enumerate(recordings):
             mine = reading.of(place)
             window = mine.frames * mine.config.hop / SAMPLE_RATE
-            for piece in _pieces(place, audio_S, cut, window, mine.options):
-                yield mine.behind(_listen(piece, audio_S[piece.start : piece.stop], mine))
+            longest = max(window, len(audio_S) / SAMPLE_RATE / PIECES + SPARE)
+            spans = spans_of(audio_S, cut, longest, mine.options) or [(0, len(audio_S))]
+            pieces[place] = [_Piece(place, i, start, stop, len(audio_S)) for i, (start, stop) in enumerate(spans)]
+            for piece in pieces[place]:
+                yield mine.behind(_listen(piece, audio_S[piece.start : piece.stop], mine, pieces[place]))
 
     # Pieces end in any order; a recording is joined when all of its pieces are there.
-    heard = collections.defaultdict(list)
-    for _, piece in run_together(listenings(), reading.model, reading.decoding, reading.align):
-        mine = heard[piece.place]
-        mine.append(piece)
-        if reading.progress is not None:
-            done = sum(one.stop - one.start for one in mine)
-            reading.progress(piece.place, done / SAMPLE_RATE, piece.total / SAMPLE_RATE)
-        if len(mine) == piece.count:
-            del heard[piece.place]
-            mine.sort(key=lambda one: one.index)
-            yield piece.place, _join(mine, reading)
-
-
-def _pieces(place, audio_S, cut, window, options):
-    """The pieces of a recording; one, perhaps without a sample, at least."""
-    spans = spans_of(audio_S, cut, window, options) or [(0, len(audio_S))]
-    for start, stop in spans:
-        if stop - start > int(window * SAMPLE_RATE):
-            long = (stop - start) / SAMPLE_RATE
-            raise ValueError(f"a piece of {long:.2f} s; the window holds {window:.2f} s")
-    return [_Piece(place, i, len(spans), start, stop, len(audio_S)) for i, (start, stop) in enumerate(spans)]
+    ended = collections.Counter()
+    for _, place in run_together(listenings(), reading.model, reading.decoding, reading.align):
+        ended[place] += 1
+        if ended[place] == len(pieces[place]):
+            yield place, _join(pieces.pop(place), reading)
 
 
 def spans_of(audio_S, cut: Cutter, window: float, options: LongformOptions) -> list[tuple[int, int]]:
@@ -90,33 +83,39 @@ def spans_of(audio_S, cut: Cutter, window: float, options: LongformOptions) -> l
     return [(first + start, first + stop) for first, last in clips for start, stop in cut(audio_S[first:last], window)]
 
 
-def _listen(piece, audio_S, reading: Reading) -> Listening:
-    """One piece as a generator of questions, window after window to its end; returns it with what was heard."""
+def _listen(piece, audio_S, reading: Reading, pieces) -> Listening:
+    """One piece as a generator of questions, window after window to its end; returns its recording's place. `pieces`:
+    all of that recording, of which this is one.
+    """
     if not len(audio_S):
         piece.dropped[SILENT] += 1
-        return piece
+        return piece.place
     hop, features = reading.config.hop, reading.features(audio_S)
     seek, size = 0, -(-len(audio_S) // hop)  # the last frame may be a part
+    rest = False  # whether what is left was heard already, at the end of a window that did not finish it
     while seek < size:
-        consumed = yield from _hear(piece, features, audio_S[seek * hop :], seek, size, reading)
-        if not consumed:
-            break
-        seek += consumed
-    return piece
+        stop = min(seek + reading.frames, size)
+        consumed = yield from _hear(piece, features, audio_S[seek * hop : stop * hop], seek, stop, size, rest, reading)
+        rest, seek = stop == size, seek + consumed
+        piece.heard = min(seek * hop, len(audio_S))
+        if reading.progress is not None:
+            done = sum(one.heard for one in pieces)
+            reading.progress(piece.place, done / SAMPLE_RATE, piece.total / SAMPLE_RATE)
+    return piece.place
 
 
-def _hear(piece, features, audio_S, seek, size, reading: Reading):
-    """The window of a piece from frame `seek` to its end at `size`, whose audio is `audio_S`: its segments are added.
+def _hear(piece, features, audio_S, seek, stop, size, rest, reading: Reading):
+    """The window of a piece from frame `seek` to `stop`, whose audio is `audio_S`: its segments are added.
 
-    Returns the frames up to its last finished segment, 0 where nothing is left to hear.
+    Returns the frames up to its last finished segment, those of the window where nothing is left to hear in it.
     """
-    tokenizer, hop, options = reading.tokenizer, reading.config.hop, reading.options
+    tokenizer, hop, options, frames = reading.tokenizer, reading.config.hop, reading.options, stop - seek
     reason = options.guards.before(audio_S)
     if reason is not None:
-        piece.dropped.update([reason] if not seek else [])  # the end of a piece is no window of its own
-        return 0
-    window = Window(features.slice(seek, size), audio_S)
-    # One vocabulary, one language: rests then share batches with beginnings.
+        piece.dropped.update([] if rest else [reason])  # a rest is no window of its own
+        return frames
+    window = Window(features.slice(seek, stop), audio_S)
+    # One vocabulary, one language: later windows then share batches with first ones.
     language = reading.decoding.language or (piece.language if tokenizer.is_multilingual else "en")
     begins = bool(reading.decoding.prefix) and not piece.index and not seek
     found = yield Hear(window, reading.prompt(), language, begins)
@@ -124,17 +123,17 @@ def _hear(piece, features, audio_S, seek, size, reading: Reading):
     reason = options.guards.after(found, seconds)
     if reason is not None:
         piece.dropped.update([reason] if found.text.strip() else [])
-        return 0
+        return frames
     if reading.align is not None:
-        found = yield from sounded(found, size - seek, tokenizer, seconds)
+        found = yield from sounded(found, frames, tokenizer, seconds)
     piece.language = piece.language or (found.language if found.text.strip() else None)
     at = {"seek": round(piece.start / hop) + seek, "offset": offset, "seconds": seconds}
     cut = cut_at_timestamps(found, tokenizer, **at)
-    consumed = round((cut.consumed or 0.0) * SAMPLE_RATE / hop)
-    if consumed <= 0 or consumed >= size - seek:  # a pair that leads nowhere, or all of it: what is said is kept
-        cut, consumed = cut_at_timestamps(found, tokenizer, keep_tail=True, **at), 0
+    consumed = frames if cut.consumed is None else round(cut.consumed * SAMPLE_RATE / hop)
+    if consumed <= 0 or (stop == size and consumed >= frames):  # a pair that leads nowhere, or all of it
+        cut, consumed = cut_at_timestamps(found, tokenizer, keep_tail=True, **at), frames
     if options.word_timestamps:
-        yield from _add_words(cut.drafts, found, size - seek, offset, piece, reading)
+        yield from _add_words(cut.drafts, found, frames, offset, piece, reading)
     piece.drafts += cut.drafts
     return consumed
 

@@ -66,8 +66,8 @@ class Reader:
         self.batch, self.route = states_BTD.shape[0], route
         self.seen_BT = mask_BT if self.config.mask_padding else None
         self.layers = [self._layer(block, states_BTD, route) for block in self.decoder.layers]
-        embed = self.decoder.embed[...]
-        self.embed_DV = (embed if products.rounds(states_BTD, embed) else embed.astype(self.config.dtype)).T
+        embed_VD = self.decoder.embed[...]
+        self.embed_VD = embed_VD if products.rounds(states_BTD, embed_VD) else embed_VD.astype(self.config.dtype)
 
     def cache(self, length: int) -> list[tuple[Array, Array]]:
         """Zeros: per layer keys [B, H, K, length] and values [B, H, length, K]."""
@@ -107,13 +107,16 @@ class Reader:
 
     def logits(self, x_BTD: Array) -> Array:
         """float32 logits [B, T, V] of hidden states."""
-        x_BTD = self.decoder.norm(x_BTD)
-        if not products.rounds(x_BTD, self.embed_DV):
-            return jnp.matmul(x_BTD, self.embed_DV, preferred_element_type=jnp.float32)
-        x_RD = x_BTD.reshape(-1, x_BTD.shape[-1])
-        # Two rows at least: a CPU has no fast product of one row in bfloat16 (35 ms for 51,864 columns, 3 ms for two).
-        logits_RV = products.matmul(jnp.pad(x_RD, ((0, max(0, 2 - len(x_RD))), (0, 0))), self.embed_DV)
-        return logits_RV[: len(x_RD)].reshape(*x_BTD.shape[:2], -1)
+        x_RD = self.decoder.norm(x_BTD).reshape(-1, x_BTD.shape[-1]).astype(self.embed_VD.dtype)
+        rows = len(x_RD)
+        if products.rounds(x_BTD, self.embed_VD):
+            # Two rows at least: a CPU has no fast product of one row in bfloat16 (35 ms for 51,864 columns, 3 ms for two).
+            x_RD = jnp.pad(x_RD, ((0, max(0, 2 - rows)), (0, 0)))
+        # The long matrix on the left, as it lies in memory: on a CPU 1.4 to 1.6 times as fast for eight rows.
+        logits_VR = jax.lax.dot_general(
+            self.embed_VD, x_RD, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+        )
+        return logits_VR.T[:rows].reshape(*x_BTD.shape[:2], -1)
 
     def _block(self, block, layer, x, cache, column, visible_BTS):
         own = block.own_route(x, self.route)

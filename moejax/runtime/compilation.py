@@ -1,4 +1,6 @@
-"""JAX's persistent compilation cache: programs that any process compiled once are read by the next one."""
+"""JAX's persistent compilation cache: programs that any process compiled once are read by the next one. `programs` keeps
+the large ones whole beside it.
+"""
 
 import logging
 import os
@@ -7,15 +9,22 @@ from pathlib import Path
 FOLDER = "~/.cache/moejax/xla"
 VARIABLE = "MOEJAX_COMPILATION_CACHE"  # another folder, or "" for none; runs have a config key instead
 
+_mine: list[Path] = []  # the folder that was turned on here
 
-def keep_programs(folder: str | None = None) -> None:
-    """Turns the cache on in `folder`; "" leaves it off, None means $MOEJAX_COMPILATION_CACHE or else `FOLDER`.
+
+def folder() -> Path | None:
+    """Where programs are kept; None where `keep_programs` has not turned that on."""
+    return _mine[0] if _mine else None
+
+
+def keep_programs(chosen: str | None = None) -> None:
+    """Turns the cache on in the `chosen` folder; "" leaves it off, None means $MOEJAX_COMPILATION_CACHE or else `FOLDER`.
 
     A cache that somebody configured in JAX already is left alone, and one that cannot be written to is a warning.
     """
     import jax  # here: runtime is imported by what must not wait for it
 
-    chosen = os.environ.get(VARIABLE, FOLDER) if folder is None else folder
+    chosen = os.environ.get(VARIABLE, FOLDER) if chosen is None else chosen
     if not chosen or jax.config.values["jax_compilation_cache_dir"] is not None:
         return
     place = Path(chosen).expanduser()
@@ -25,4 +34,5 @@ def keep_programs(folder: str | None = None) -> None:
         logging.getLogger(__name__).warning("compiled programs are not kept: %s", error)
         return
     jax.config.update("jax_compilation_cache_dir", str(place))
+    _mine[:] = [place]
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)  # a dozen quick ones are half a second

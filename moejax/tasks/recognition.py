@@ -20,6 +20,7 @@ from moejax.nn import functional, whisper
 from moejax.nn.functional import GraphDef
 from moejax.ops import pooling, routing
 from moejax.ops.audio import log_mel
+from moejax.runtime import programs
 from moejax.tasks.asr import ROUTES, Embedding, embed
 from moejax.tasks.routes import Routing, even, replaced
 from moejax.types import Array, Params, Route
@@ -72,7 +73,8 @@ def make_encode(
     is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
     then takes all that is real).
     """
-    return jax.jit(_encoder(graphdef, route, mixture, embedding))
+    encode = jax.jit(_encoder(graphdef, route, mixture, embedding))
+    return programs.kept(encode, graphdef, route, mixture, embedding)
 
 
 def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding: Embedding | None):
@@ -122,7 +124,7 @@ def make_search(graphdef: GraphDef) -> Callable[..., Decoded]:
             return beam_search(model, states_BTD, start, rules, **common)
         return sample(model, states_BTD, start, rules, temperature=temperature, keys_B=keys_B, **common)
 
-    return run
+    return programs.kept(run, graphdef, static=("plan",))
 
 
 def make_detect(graphdef: GraphDef) -> Callable[..., Array]:
@@ -133,7 +135,7 @@ def make_detect(graphdef: GraphDef) -> Callable[..., Array]:
         model = functional.merge(graphdef, params)
         return detect(model, states_BTD, sot, language_C, mask_BT=mask_BT, route=route)
 
-    return run
+    return programs.kept(run, graphdef)
 
 
 def make_decoder(
@@ -155,12 +157,8 @@ def make_decoder(
     encode = make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
     if logits_E is not None:
         encode = functools.partial(encode, given=True, logits_E=logits_E)
-    programs = Programs(
-        encode=encode,
-        search=make_search(graphdef),
-        detect=make_detect(graphdef),
-    )
-    return Decoder(params, programs, config, tokenizer, samples=samples, **options)
+    compiled = Programs(encode=encode, search=make_search(graphdef), detect=make_detect(graphdef))
+    return Decoder(params, compiled, config, tokenizer, samples=samples, **options)
 
 
 def encoder_adapted(params: Params) -> bool:
