@@ -26,10 +26,10 @@ MAY: dict[str, tuple[str, ...]] = {
     "speech": ("audio", "runtime"),
     "nn": ("types", "ops"),
     "train": ("types", "runtime"),
-    "decode": ("types", "text", "audio", "ops", "nn"),
+    "decode": ("types", "text", "audio", "ops", "nn", "runtime"),
     "convert": ("types", "text", "audio", "runtime", "ops", "nn"),
     "data": ("types", "runtime", "text", "audio", "speech"),
-    "tasks": ("types", "audio", "ops", "nn", "decode", "convert"),
+    "tasks": ("types", "audio", "ops", "nn", "decode", "convert", "runtime"),
 }
 MAY["work"] = ("types", "runtime", "text", "audio", "ops", "nn", "train", "convert", "data")
 MAY["cohorts"] = (*MAY["work"], "tasks", "work")

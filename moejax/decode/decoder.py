@@ -27,7 +27,7 @@ from moejax.decode import fallback, rules
 from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import Start, forced, room_for, starts
 from moejax.decode.results import Decoding
-from moejax.decode.search import SearchPlan
+from moejax.decode.search import Draws, SearchPlan
 from moejax.errors import BadValue
 
 
@@ -53,7 +53,7 @@ class Encoded:
     mask_BT: Any  # true on encoder frames of real audio
     route: Any  # types.Route, None without a mixture
     weight_BE: Any  # experts' weights, None without a mixture
-    keys_B: Any  # random key of each row, from the content of its window
+    content_B: Any  # uint32, a digest of what each window holds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Programs:
     """Compiled parts of one model, made by `tasks.recognition.make_decoder`; shapes and `plan` are static."""
 
     encode: Callable  # (params, audio_BS, samples_B, label_B, mel_BNM=None) -> states, mask, route, weight
-    search: Callable  # (params, states, mask, route, Start, Rules, temperature, keys_B, plan=SearchPlan) -> Decoded
+    search: Callable  # (params, states, mask, route, Start, Rules, temperature, Draws, plan=SearchPlan) -> Decoded
     detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
 
 
@@ -199,8 +199,7 @@ class Decoder:
         else:
             encoded = self._run(*inputs)
         states_BTD, mask_BT, route, weight_BE = encoded
-        keys_B = _row_keys(jax.random.key(self.seed), content_B)
-        return Encoded(index, states_BTD, mask_BT, route, weight_BE, keys_B)
+        return Encoded(index, states_BTD, mask_BT, route, weight_BE, content_B)
 
     def _run(self, audio_BS, samples_B, label_B, mel_BNM):
         return self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
@@ -213,7 +212,7 @@ class Decoder:
             ruled = dataclasses.replace(ruled, earliest_B=np.asarray(filled, np.int32))
         plan = self._plan(options, temperature, start)
         limit_B = np.where([*wanted, *[False] * (len(start.limit_B) - len(wanted))], start.limit_B, 0)
-        keys_B = jax.vmap(lambda key: jax.random.fold_in(key, round(1000 * temperature)))(encoded.keys_B)
+        draws = Draws(np.uint32(self.seed), np.uint32(round(1000 * temperature)), encoded.content_B)
         found = self.programs.search(
             self.params,
             encoded.states_BTD,
@@ -222,7 +221,7 @@ class Decoder:
             start._replace(limit_B=limit_B),
             ruled,
             np.float32(temperature),
-            keys_B,
+            draws,
             plan=plan,
         )
         return jax.tree.map(np.asarray, found)
@@ -259,9 +258,3 @@ class Decoder:
             route=weight,
             ended=bool(found.lengths_B[b] < start.limit_B[b]),
         )
-
-
-@jax.jit
-def _row_keys(key, content_B):
-    """A key for each row from what its window holds, so that neither neighbours nor order change a sample."""
-    return jax.vmap(lambda content: jax.random.fold_in(key, content))(jnp.asarray(content_B))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from moejax.ops import audio
+from moejax.runtime import programs
 
 
 class Features:
@@ -29,7 +30,7 @@ class Features:
         """Features [stop - start, M] of these frames; frames past the content are those of silence."""
         blocks = []
         for first in range(start, stop, self.block):
-            mel = _block(self._samples(first), self.loudest, self.block, self.n_mels, self.hop)
+            mel = _block(self._samples(first), self.loudest, count=self.block, n_mels=self.n_mels, hop=self.hop)
             blocks.append(np.asarray(mel)[: stop - first])
         return np.concatenate(blocks) if blocks else np.zeros((0, self.n_mels), np.float32)
 
@@ -44,7 +45,8 @@ class Features:
         found = np.float32(-np.inf)
         for first in range(0, last + 1, self.block):
             # One block at a time: work that is queued keeps its input.
-            found = max(found, np.float32(_loudest(self._samples(first), self.block, self.n_mels, self.hop)))
+            block = _loudest(self._samples(first), count=self.block, n_mels=self.n_mels, hop=self.hop)
+            found = max(found, np.float32(block))
         return found
 
     def _samples(self, first):
@@ -60,11 +62,16 @@ class Features:
         return out_S
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3, 4))
-def _block(padded_S, loudest, count, n_mels, hop):
+_SIZES = ("count", "n_mels", "hop")
+
+
+@functools.partial(programs.kept, static=_SIZES)
+@functools.partial(jax.jit, static_argnames=_SIZES)
+def _block(padded_S, loudest, *, count, n_mels, hop):
     return audio.floored(audio.log_power(padded_S, count, n_mels=n_mels, hop=hop), loudest)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _loudest(padded_S, count, n_mels, hop):
+@functools.partial(programs.kept, static=_SIZES)
+@functools.partial(jax.jit, static_argnames=_SIZES)
+def _loudest(padded_S, *, count, n_mels, hop):
     return audio.log_power(padded_S, count, n_mels=n_mels, hop=hop).max()

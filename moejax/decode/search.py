@@ -5,7 +5,7 @@ hypothesis and chooses the next until every row has ended.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,20 @@ class SearchPlan:
     length_penalty: float | None = None
     ranking: str = "openai"
     early_stopping: bool | str = False
+
+
+class Draws(NamedTuple):
+    """Where a search's random numbers come from: the same for the same window, whatever shares its batch."""
+
+    seed: Any  # uint32
+    rung: Any  # uint32, the temperature in thousandths
+    content_B: Any  # uint32, from what each row's window holds
+
+    def keys(self) -> jax.Array:
+        """A random key for each row."""
+        key = jax.random.key(self.seed)
+        keys_B = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(self.content_B))
+        return jax.vmap(jax.random.fold_in, (0, None))(keys_B, self.rung)
 
 
 class Decoded(NamedTuple):

@@ -14,7 +14,9 @@ _mine: list[Path] = []  # the folder that was turned on here
 
 def folder() -> Path | None:
     """Where programs are kept; None where `keep_programs` has not turned that on."""
-    return _mine[0] if _mine else None
+    import jax
+
+    return _mine[0] if _mine and jax.config.values["jax_compilation_cache_dir"] == str(_mine[0]) else None
 
 
 def keep_programs(chosen: str | None = None) -> None:

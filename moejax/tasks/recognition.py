@@ -111,17 +111,19 @@ def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding:
 
 
 def make_search(graphdef: GraphDef) -> Callable[..., Decoded]:
-    """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan) -> Decoded`.
+    """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, draws, *, plan) -> Decoded`.
 
-    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan`; `plan` and the
-    shapes are static, temperature is not. A plan with `beam` ignores temperature and keys.
+    `start`, `rules`, `plan`, `draws`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan` and `Draws`
+    (None: greedy, whatever the temperature); `plan` and the
+    shapes are static, temperature is not. A plan with `beam` ignores temperature and draws.
     """
 
     @functools.partial(jax.jit, static_argnames=("plan",))
-    def run(params, states_BTD, mask_BT, route, start, rules, temperature, keys_B, *, plan):
+    def run(params, states_BTD, mask_BT, route, start, rules, temperature, draws, *, plan):
         model, common = functional.merge(graphdef, params), {"plan": plan, "mask_BT": mask_BT, "route": route}
         if plan.beam:
             return beam_search(model, states_BTD, start, rules, **common)
+        keys_B = None if draws is None else draws.keys()
         return sample(model, states_BTD, start, rules, temperature=temperature, keys_B=keys_B, **common)
 
     return programs.kept(run, graphdef, static=("plan",))

@@ -7,7 +7,7 @@ import pytest
 from tiny_decoder import EOT, MIXTURE, ROWS, SOT, STEPS, TIMES, VOCAB, model, next_logprobs, run, start, states
 
 from moejax.decode.rules import Rules, mask
-from moejax.decode.search import SearchPlan
+from moejax.decode.search import Draws, SearchPlan
 from moejax.nn import functional
 from moejax.nn.incremental import Reader
 from moejax.types import Route
@@ -112,8 +112,8 @@ def test_draws_follow_the_tempered_distribution():
     rows, temperature = 4000, 0.7
     states_BTD = np.repeat(states(1), rows, axis=0)
     plan, begin = dataclasses.replace(GREEDY, max_tokens=1), start([0] * rows)._replace(limit_B=np.ones(rows, np.int32))
-    keys_B = jax.random.split(jax.random.key(0), rows)
-    found = run(plan, begin, states_BTD, temperature=temperature, keys_B=keys_B)
+    draws = Draws(np.uint32(0), np.uint32(700), np.arange(rows, dtype=np.uint32))
+    found = run(plan, begin, states_BTD, temperature=temperature, draws=draws)
     logprob_V = next_logprobs(prefix_of(begin, 0), states_BTD[0])
     prob_V = np.exp(logprob_V / temperature) / np.exp(logprob_V / temperature).sum()
     count_V = np.bincount(found.tokens_BL[:, 0], minlength=VOCAB)
@@ -123,12 +123,12 @@ def test_draws_follow_the_tempered_distribution():
 
 
 def test_draws_do_not_depend_on_neighbours_and_the_best_of_several_stays():
-    states_BTD, keys_B = states(), jax.random.split(jax.random.key(1), ROWS)
+    states_BTD, draws = states(), Draws(np.uint32(1), np.uint32(800), np.arange(ROWS, dtype=np.uint32))
     plan = dataclasses.replace(GREEDY, width=3)
-    whole = run(plan, start(range(ROWS)), states_BTD, temperature=0.8, keys_B=keys_B)
+    whole = run(plan, start(range(ROWS)), states_BTD, temperature=0.8, draws=draws)
     alone = [
-        run(plan, start([b], pad=4 - b), states_BTD[b : b + 1], temperature=0.8, keys_B=keys_B[b : b + 1])
-        for b in range(ROWS)
+        run(plan, start([b], pad=4 - b), states_BTD[b : b + 1], temperature=0.8, draws=mine)
+        for b, mine in enumerate(draws._replace(content_B=draws.content_B[b : b + 1]) for b in range(ROWS))
     ]
     np.testing.assert_array_equal(whole.tokens_BL, _stack(alone).tokens_BL)
     for b in range(ROWS):  # what it says of its draws is what the network says of them
@@ -137,7 +137,7 @@ def test_draws_do_not_depend_on_neighbours_and_the_best_of_several_stays():
         for i in range(min(length + 1, STEPS)):
             total += next_logprobs([*prefix, *tokens[:i]], states_BTD[b])[tokens[i]]
         np.testing.assert_allclose(whole.sum_logprob_B[b], total, atol=1e-4)
-    cold = run(plan, start(range(ROWS)), states_BTD, temperature=0.0, keys_B=keys_B)
+    cold = run(plan, start(range(ROWS)), states_BTD, temperature=0.0, draws=draws)
     np.testing.assert_array_equal(cold.tokens_BL, run(GREEDY, start(range(ROWS)), states_BTD).tokens_BL)
     assert (cold.tokens_BL != whole.tokens_BL).any()
 

@@ -60,12 +60,12 @@ def start(rows, pad=0):
     return prefixes.Start(tokens_BP, pad_B, sot_B, limit_B)
 
 
-def run(plan, begin, states_BTD, *, rules=None, temperature=0.0, keys_B=None, route=None):
+def run(plan, begin, states_BTD, *, rules=None, temperature=0.0, draws=None, route=None):
     """`Decoded` as numpy of one search."""
     graphdef, params = model(route is not None)
     mask_BT = np.ones(states_BTD.shape[:2], bool)
     found = search(route is not None)(
-        params, states_BTD, mask_BT, route, begin, rules or Rules(eot=EOT), np.float32(temperature), keys_B, plan=plan
+        params, states_BTD, mask_BT, route, begin, rules or Rules(eot=EOT), np.float32(temperature), draws, plan=plan
     )
     return jax.tree.map(np.asarray, found)
 
