@@ -36,7 +36,9 @@ def main(size: str = "tiny", dtype: str = "float32") -> None:
         jax.block_until_ready(compiled(params, states_BTD))
         marks.append(time.perf_counter())
     traced, built, first, second = np.diff(marks)
-    print(f"{size} {dtype}: traced {traced:.1f} s, compiled {built:.1f} s, first run {first:.2f} s, second {second:.3f} s")
+    print(
+        f"{size} {dtype}: traced {traced:.1f} s, compiled {built:.1f} s, first run {first:.2f} s, second {second:.3f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -128,11 +128,15 @@ def test_verdicts_want_speed_at_the_same_accuracy():
     ]
     rows[4]["why"] = "openai-whisper is not installed"
     calls = [{"workload": "short", "why": "", "ratio": 1.2}]
-    talk, short, first = whole_table.verdicts(rows, calls)
+    talk, alike, short, first = whole_table.verdicts(rows, calls)
     # The quicker chunked one makes 0.6 points more errors, so it does not count
     assert (talk["value"], talk["met"]) == (9.0 / 8.0, "MISSED") and (short["met"], first["met"]) == ("must", "must")
+    assert (alike["value"], alike["why"]) == (5.0 / 8.0, "chunked float32 / batched int8")
     rows[1]["wer"] = 0.055
     assert whole_table.verdicts(rows, calls)[0]["value"] == 5.0 / 8.0
+    rows[3]["wer"] = 0.070  # the peer's quickest makes more errors than any of ours: beside the next one
+    talk, alike, *_ = whole_table.verdicts(rows, calls)
+    assert (talk["value"], alike["value"], alike["why"]) == (5.0 / 8.0, 0.5, "chunked float32 / sequential int8")
     lone = whole_table.verdicts(rows[:2], [])
     assert lone[0]["value"] is None and lone[0]["why"] == "no peer was measured"
 
