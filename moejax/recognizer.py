@@ -169,6 +169,14 @@ class Recognizer:
         other.system = dataclasses.replace(self.system, network=network)
         return other
 
+    def with_params(self, params: dict) -> "Recognizer":
+        """The same with other parameters of the same shapes and types; compiled programs are shared."""
+        other, params = copy.copy(self), functional.materialise(params)
+        other.system = dataclasses.replace(self.system, network=dataclasses.replace(self.network, params=params))
+        other.__dict__["decoder"] = copy.copy(self.decoder)
+        other.decoder.params = params
+        return other
+
     def stream(
         self,
         waves: Iterable[np.ndarray],

@@ -56,7 +56,7 @@ def run(options, left: list[str]) -> int:
         recognizer.check(**asked.options)
     for remark in said:
         print(f"moejax transcribe: {remark.message}", file=sys.stderr)
-    recognizer = voices.enrolled(recognizer, asked.enroll, asked.speaker)
+    recognizer = voices.enrolled(recognizer, asked)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files

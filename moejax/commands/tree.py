@@ -4,14 +4,14 @@ import argparse
 import difflib
 
 from moejax import __version__
-from moejax.commands import bench, config, export, models, plan, score, stage, transcribe, voices
+from moejax.commands import bench, config, export, models, personalize, plan, score, stage, transcribe, voices
 from moejax.commands.parser import Parser
 from moejax.errors import BadValue
 from moejax.work.stage import ABOUT
 
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
-    **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "score": score},
+    **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
@@ -24,6 +24,7 @@ usage:
   moejax transcribe FILE... --model MODEL [--system NAME]      text and subtitles of recordings
                                                                NAME: a row of the workdir's table, moe if not given
   moejax enroll     FILE... --name NAME                        phrases of one speaker, for transcribe --speaker NAME
+  moejax personalize FILE... --name NAME --model MODEL         the best way to read one person, of 10 to 200 recordings
   moejax speakers   [export|remove NAME]                       who is enrolled
   moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
                     [--enroll 0,3]                             and with phrases of each speaker in front

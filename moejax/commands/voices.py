@@ -137,17 +137,33 @@ def recordings(arguments: list[str], what: str) -> tuple[list[Path], list[str] |
     return paths, folder.texts(paths)
 
 
-def enrolled(recognizer, arguments, speaker: str | None):
-    """The recogniser with whom `--enroll` or `--speaker` name in its ears; as it is where neither is given."""
+def enrolled(recognizer, asked):
+    """The recogniser of `moejax transcribe`'s options with whom `--enroll` or `--speaker` name in its ears, as it is
+    where neither is given. What `moejax personalize` chose is done with the model that it was chosen for.
+    """
     from moejax.enrolment import phrases, profiles
 
-    if speaker is not None:
-        profile = profiles.load(speaker)
+    if asked.speaker is not None:
+        profile = profiles.load(asked.speaker)
+        chosen = profile.personal
+        if chosen and chosen["base"] != profiles.digest_of(recognizer.params):
+            print(
+                f"moejax transcribe: {asked.speaker} was learnt by {chosen['model']}; {asked.model} is given the"
+                " phrases alone",
+                file=sys.stderr,
+            )
+            chosen = None
+        if chosen and profile.adapter is not None and not asked.adapters:
+            from moejax.loading import load
+
+            recognizer = load(asked.model, weights=asked.weights, adapters=(str(profile.adapter),))
+        if chosen and not chosen["context"]:
+            return recognizer
         places = phrases.fitting(profile.waves, PHRASES)
         return recognizer.enroll([profile.waves[i] for i in places], [profile.texts[i] for i in places])
-    if not arguments:
+    if not asked.enroll:
         return recognizer
-    paths, texts = recordings(arguments, "--enroll")
+    paths, texts = recordings(asked.enroll, "--enroll")
     if texts is None:
         return recognizer.enroll(paths)
     waves = [recognizer.read(path) for path in paths]

@@ -11,9 +11,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import soundfile
 
@@ -21,6 +22,7 @@ from moejax.audio.constants import SAMPLE_RATE
 from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.runtime import files
 
+ADAPTER = "adapter"  # a folder within a profile
 FOLDER, VARIABLE = "~/.local/share/moejax/speakers", "MOEJAX_SPEAKERS"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -32,6 +34,18 @@ class Profile:
     name: str
     waves: tuple[np.ndarray, ...]
     texts: tuple[str, ...]
+    personal: dict | None = None  # what `moejax personalize` found: model, base, rank, context, rates; None: not asked
+
+    @property
+    def adapter(self) -> Path | None:
+        """The folder of the PEFT LoRA that goes with it."""
+        return place(self.name) / ADAPTER if self.personal and self.personal["rank"] else None
+
+
+def digest_of(params) -> str:
+    """Which model these parameters are of, however its weights are kept: a digest of the decoder's positions."""
+    positions = np.asarray(params["backbone"]["decoder"]["positions"]).astype(ml_dtypes.bfloat16)
+    return hashlib.sha256(positions.tobytes()).hexdigest()[:16]
 
 
 def place(name: str | None = None) -> Path:
@@ -50,8 +64,19 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in root.glob("*/profile.json")) if root.is_dir() else []
 
 
-def save(name: str, waves: Sequence[np.ndarray], texts: Sequence[str], *, replace: bool = False) -> Path:
-    """Keeps a profile, whole or not at all. Errors: BadValue for a name that is taken, without `replace`."""
+def save(
+    name: str,
+    waves: Sequence[np.ndarray],
+    texts: Sequence[str],
+    *,
+    replace: bool = False,
+    personal: dict | None = None,
+    write_adapter: Callable[[Path], None] | None = None,
+) -> Path:
+    """Keeps a profile, whole or not at all; `write_adapter` fills the folder of its adapter.
+
+    Errors: BadValue for a name that is taken, without `replace`.
+    """
     folder = place(name)
     if folder.exists() and not replace:
         raise BadValue(f"speaker {name!r} is enrolled already; --replace takes the new phrases instead")
@@ -61,7 +86,11 @@ def save(name: str, waves: Sequence[np.ndarray], texts: Sequence[str], *, replac
             path = new / f"{number}.flac"
             _write(path, wave)
             rows.append({"file": path.name, "text": text, "sha256": _digest(path), "seconds": len(wave) / SAMPLE_RATE})
-        (new / "profile.json").write_text(json.dumps({"phrases": rows}, indent=2, ensure_ascii=False) + "\n")
+        if write_adapter is not None:
+            (new / ADAPTER).mkdir()
+            write_adapter(new / ADAPTER)
+        facts = {"phrases": rows, **({"personal": personal} if personal else {})}
+        (new / "profile.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     return folder
 
 
@@ -70,8 +99,8 @@ def load(name: str) -> Profile:
     folder = place(name)
     if not (folder / "profile.json").is_file():
         raise UnknownName(f"no speaker {name!r} is enrolled; enrolled: {', '.join(names()) or 'nobody'}")
-    waves, texts = [], []
-    for row in files.read_json(folder / "profile.json")["phrases"]:
+    waves, texts, facts = [], [], files.read_json(folder / "profile.json")
+    for row in facts["phrases"]:
         path = folder / row["file"]
         if not path.is_file():
             raise NotThere(f"speaker {name!r}: {path} is missing; enroll again")
@@ -79,7 +108,7 @@ def load(name: str) -> Profile:
             raise BadValue(f"speaker {name!r}: {path} is not what was recorded; enroll again")
         waves.append(soundfile.read(path, dtype="float32")[0])
         texts.append(row["text"])
-    return Profile(name, tuple(waves), tuple(texts))
+    return Profile(name, tuple(waves), tuple(texts), facts.get("personal"))
 
 
 def remove(name: str) -> None:
@@ -100,6 +129,8 @@ def export(name: str, folder: Path) -> None:
             _write(new / f"{number}.flac", wave)
             quoted = text.replace('"', '""')
             rows.append(f'{number}.flac,"{quoted}"')
+        if profile.adapter is not None:
+            shutil.copytree(profile.adapter, new / ADAPTER)
         (new / "metadata.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 

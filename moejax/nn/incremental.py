@@ -110,7 +110,7 @@ class Reader:
         x_RD = self.decoder.norm(x_BTD).reshape(-1, x_BTD.shape[-1]).astype(self.embed_VD.dtype)
         rows = len(x_RD)
         if products.rounds(x_BTD, self.embed_VD):
-            # Two rows at least: a CPU has no fast product of one row in bfloat16 (35 ms for 51,864 columns, 3 ms for two).
+            # Two rows at least: a CPU has no fast product of one row in bfloat16 (35 ms for 51,864 columns, 3 for two).
             x_RD = jnp.pad(x_RD, ((0, max(0, 2 - rows)), (0, 0)))
         # The long matrix on the left, as it lies in memory: on a CPU 1.4 to 1.6 times as fast for eight rows.
         logits_VR = jax.lax.dot_general(

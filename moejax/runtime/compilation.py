@@ -1,5 +1,6 @@
-"""JAX's persistent compilation cache: programs that any process compiled once are read by the next one. `programs` keeps
-the large ones whole beside it.
+"""JAX's persistent compilation cache: programs that any process compiled once are read by the next one.
+
+`programs` keeps the large ones whole beside it.
 """
 
 import logging
@@ -20,7 +21,7 @@ def folder() -> Path | None:
 
 
 def keep_programs(chosen: str | None = None) -> None:
-    """Turns the cache on in the `chosen` folder; "" leaves it off, None means $MOEJAX_COMPILATION_CACHE or else `FOLDER`.
+    """Turns the cache on in the `chosen` folder; "" leaves it off, None means $MOEJAX_COMPILATION_CACHE, else `FOLDER`.
 
     A cache that somebody configured in JAX already is left alone, and one that cannot be written to is a warning.
     """

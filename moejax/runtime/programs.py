@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.core
 from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 

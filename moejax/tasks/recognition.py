@@ -113,9 +113,9 @@ def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding:
 def make_search(graphdef: GraphDef) -> Callable[..., Decoded]:
     """Jitted `(params, states_BTD, mask_BT, route, start, rules, temperature, draws, *, plan) -> Decoded`.
 
-    `start`, `rules`, `plan`, `draws`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan` and `Draws`
-    (None: greedy, whatever the temperature); `plan` and the
-    shapes are static, temperature is not. A plan with `beam` ignores temperature and draws.
+    `start`, `rules`, `plan`: `decode.prefix.Start`, `decode.rules.Rules`, `decode.search.SearchPlan`; `draws`: its
+    `Draws`, or None for greedy whatever the temperature. `plan` and the shapes are static, temperature is not. A plan
+    with `beam` ignores temperature and draws.
     """
 
     @functools.partial(jax.jit, static_argnames=("plan",))

@@ -20,12 +20,13 @@ def make(factor):
     @functools.partial(jax.jit, static_argnames=("power",))
     def scale(tree, x, *, power):
         traced.append(power)
-        return {"y": factor * tree["a"] ** power + x, "key": jax.random.normal(jax.random.key(x.sum().astype(int)), (2,))}
+        key = jax.random.key(x.sum().astype(int))
+        return {"y": factor * tree["a"] ** power + x, "drawn": jax.random.normal(key, (2,))}
     return programs.kept(scale, factor, static=("power",))
 args = {"a": np.arange(3, dtype=np.float32)}, np.ones(3, np.float32)
 scale = make(float(sys.argv[2]))
-found = [scale(*args, power=2), scale(*args, power=2), scale(*args, power=3), scale({"a": np.float32(2)}, args[1], power=2)]
-print(len(traced), [np.asarray(one["y"]).tolist() for one in found], np.asarray(found[0]["key"]).tolist())
+found = [scale(*args, power=power) for power in (2, 2, 3)] + [scale({"a": np.float32(2)}, args[1], power=2)]
+print(len(traced), [np.asarray(one["y"]).tolist() for one in found], np.asarray(found[0]["drawn"]).tolist())
 """
 
 

@@ -1,0 +1,57 @@
+"""What is chosen and what is promised, from counts of errors alone."""
+
+import numpy as np
+import pytest
+
+from moejax.errors import BadValue
+from moejax.personal import choice
+from moejax.personal.choice import Way
+from moejax.score.wer import Counts
+
+PLAIN, CONTEXT, LORA = Way(0, False), Way(0, True), Way(4, False)
+
+
+def counts(errors, words=5):
+    return [Counts(int(n), words, int(n), 0, 0) for n in errors]
+
+
+def test_every_recording_is_judged_once_and_too_few_are_refused():
+    parts = choice.folds(10)
+    assert sorted(place for part in parts for place in part) == list(range(10)) and len(parts) == choice.FOLDS
+    with pytest.raises(BadValue, match="7 recordings; from 8 on there is something to choose by"):
+        choice.folds(7)
+
+
+def test_of_equals_the_simplest_is_taken():
+    found = {PLAIN: counts([1] * 8), CONTEXT: counts([1] * 8), LORA: counts([1] * 8)}
+    assert choice.best(found, range(8)) == PLAIN
+    found[LORA] = counts([0] + [1] * 7)
+    assert choice.best(found, range(8)) == LORA and choice.best(found, range(1, 8)) == PLAIN
+    assert [way.name for way in choice.ways((4,))] == [
+        *("as published", "phrases in front", "LoRA of rank 4", "LoRA of rank 4 and phrases in front")
+    ]
+
+
+def test_luck_is_not_promised():
+    """Forty ways that are all the same but for chance: the best of them looks better than it will be."""
+    rng = np.random.default_rng(0)
+    looked, promised, within = [], [], []
+    for _ in range(60):
+        tried = [Way(rank, False) for rank in range(40)]
+        found = {way: counts(rng.binomial(5, 0.4, size=12)) for way in tried}
+        parts = choice.folds(12)
+        promise = choice.promise(found, parts, tried)
+        looked.append(sum(one.errors for one in found[promise.way]) / 60)
+        promised.append(promise.expected)
+        new = rng.binomial(5, 0.4, size=12).sum() / 60
+        within.append(promise.low <= new <= promise.high)
+    assert np.mean(looked) < 0.33  # the figure that choosing the best would have printed
+    assert 0.37 < np.mean(promised) < 0.43 and np.mean(within) > 0.85
+
+
+def test_a_real_gain_is_chosen_and_promised():
+    rng = np.random.default_rng(1)
+    found = {PLAIN: counts(rng.binomial(5, 0.5, size=40)), LORA: counts(rng.binomial(5, 0.1, size=40))}
+    promise = choice.promise(found, choice.folds(40), [PLAIN, LORA])
+    assert promise.way == LORA and promise.expected < 0.2 < promise.published
+    assert promise.low < promise.expected < promise.high < promise.published
