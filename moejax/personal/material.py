@@ -70,11 +70,9 @@ class Material:
 
     def batch(self, places: Sequence[int], labels: Sequence[int], timed: Sequence[bool]) -> Batch:
         """Recordings by their places, each for the adapter that its label names."""
-        chosen = [
-            self.rows[place][min(int(flag), len(self.rows[place]) - 1)]
-            for place, flag in zip(places, timed, strict=True)
-        ]
-        given = [self.given[int(flag)] for flag in timed]
+        turns = list(zip(places, map(int, timed), strict=True))
+        chosen = [self.rows[place][min(flag, len(self.rows[place]) - 1)] for place, flag in turns]
+        given = [self.given[min(flag, len(self.rows[place]) - 1)] for place, flag in turns]
         waves = [self.recordings[place].wave[:0] for place in places]
         batch = assemble(waves, chosen, given, samples=0, length=self.length, eot=self.eot)
         samples_B = np.asarray([len(self.recordings[place].wave) for place in places], np.int32)
