@@ -33,6 +33,7 @@ SETTINGS = (  # of JAX, which a program depends on
     "jax_default_prng_impl",
     "jax_debug_nans",
     "jax_debug_infs",
+    "jax_disable_most_optimizations",
 )
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,10 @@ class _Kept:
 
 
 def _usable() -> bool:
-    # One device: where a program's arrays lie is then no question.
-    return compilation.folder() is not None and jax.device_count() == 1 and not jax.config.values["jax_disable_jit"]
+    # One device: where a program's arrays lie is then no question. A processor: nothing else was tried, and a compiler
+    # that takes twenty seconds has JAX's own cache, which the half second of a trace does not spoil.
+    one = jax.device_count() == 1 and jax.default_backend() == "cpu"
+    return one and compilation.folder() is not None and not jax.config.values["jax_disable_jit"]
 
 
 def _folder() -> Path:
