@@ -136,7 +136,8 @@ def test_a_long_recording_is_heard_whole_and_on_its_own_clock(tokenizer, how):
     assert all(size <= 30 * RATE for *_, size in model.asked)
     assert [round(segment.start, 2) for segment in transcript.segments][0] == 0.0
     assert transcript.segments[-1].end == pytest.approx(70.0, abs=0.021)
-    assert all(a.end <= b.start + 1e-6 for a, b in zip(transcript.segments, transcript.segments[1:], strict=False))
+    gaps = [b.start - a.end for a, b in zip(transcript.segments, transcript.segments[1:], strict=False)]
+    assert len(gaps) > 1 and all(-1e-6 <= gap < 0.05 for gap in gaps)  # each window is said from its start to its end
     assert set(transcript.text.split()) == {"three", "four"}  # nothing of the phrases
 
 
