@@ -38,7 +38,7 @@ def noise(seconds, seed=0):
 
 
 class Hearing:
-    """Says a word for every half second of a window that is not in the phrases, and keeps what it was asked."""
+    """Says a word in each half of what is not phrases in a window, and keeps what it was asked."""
 
     batch_size = 2
 
@@ -59,9 +59,11 @@ class Hearing:
             begin, first = self.tokenizer.timestamp_begin, first or 0
             last = len(window.audio_S) // 320
             self.heard.append(window.audio_S[first * 320 :])
-            tokens = [begin + first, *self.tokenizer.encode(" three four"), begin + last]
+            three, four = map(self.tokenizer.encode, (" three", " four"))
+            middle = begin + (first + last) // 2
+            tokens = [begin + first, *three, middle, middle, *four, begin + last]
             if options.without_timestamps:
-                tokens = tokens[1:-1]
+                tokens = [*three, *four]
             found.append(Decoding(tokens, self.tokenizer.decode(tokens), "en", -0.1, 0.0, 0.0, 1.0))
         return found
 
