@@ -5,12 +5,14 @@ it models are found as `moejax.load` finds them on this machine, nothing is down
 of corpora (`metadata.csv` with the columns file and text). A test that wants what is not there is skipped.
 """
 
+import contextlib
 import csv
 import dataclasses
 import hashlib
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -20,6 +22,15 @@ from moejax.convert import find, hf_whisper, openai_whisper, whisper_folder
 from moejax.score import wer
 from moejax.text import normalize
 from moejax.text.tokenizer import Tokenizer
+
+
+@contextlib.contextmanager
+def optimised():
+    """JAX's optimisations, which the other tests do without: these networks are larger than their compilation."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @dataclasses.dataclass(frozen=True)

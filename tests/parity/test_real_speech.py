@@ -4,7 +4,6 @@ Sentences come from the synthesiser of the embedded corpus, so no recordings are
 with larger models, is `tests/peers/test_real_speech.py`.
 """
 
-import jax
 import numpy as np
 import pytest
 import real_speech
@@ -32,11 +31,8 @@ SENTENCES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def _optimised():
-    """This network is larger than its compilation."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with real_speech.optimised():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@
 of the same speaker.
 """
 
-import jax
 import numpy as np
 import pytest
 import real_speech
@@ -25,10 +24,8 @@ SPEAKERS, EACH, PHRASES = 8, 5, 3
 @pytest.fixture(scope="module", autouse=True)
 def _optimised():
     torch.set_num_threads(1)
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    with real_speech.optimised():
+        yield
 
 
 @pytest.fixture(scope="module")

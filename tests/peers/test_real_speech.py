@@ -6,7 +6,6 @@
 about an hour on two cores; `-s` prints counts and every difference. The light form is `tests/parity`.
 """
 
-import jax
 import numpy as np
 import pytest
 import real_speech
@@ -28,12 +27,9 @@ PROMPT = "A talk about Margaret, Mister Thornton and the mills of Milton."
 
 @pytest.fixture(scope="module", autouse=True)
 def _optimised():
-    """Networks of this size are larger than their compilation; torch's threads would wait for each other."""
-    torch.set_num_threads(1)
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    torch.set_num_threads(1)  # its threads would wait for those of JAX
+    with real_speech.optimised():
+        yield
 
 
 @pytest.fixture(scope="module", params=MODELS)
