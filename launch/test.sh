@@ -3,7 +3,7 @@
 #   bash launch/test.sh --fast     without whole jobs, faults, parity and what is long to compile: at most 3 minutes
 #   bash launch/test.sh tests/nn   further arguments go to pytest
 # PyPI's torch for Linux brings CUDA, gigabytes of it; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets the build without.
-source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" torch,test,quickstart,weights
+source "$(dirname "${BASH_SOURCE[0]}")/setup_env.sh" torch,test,quickstart
 chosen=()
 if [ "${1:-}" = "--fast" ]; then
   chosen=(-m "not job and not faults and not parity and not compiled")
