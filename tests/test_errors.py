@@ -25,7 +25,7 @@ cohorts.projection.fit_pca
 convert.hf_whisper.to_hf convert.peft_lora.load_experts convert.peft_lora.save convert.torch_file._Program
 convert.torch_file._scalar
 data.manifest.Manifest data.pipeline.BatchPlan
-decode.chunked._pieces decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
+decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
 decode.prefix.starts
 nn.inject.sizes
 ops.alignment.dtw ops.alignment.median_filter ops.audio.mel_filters ops.int8.Int8Matrix ops.pooling.pool
@@ -47,6 +47,7 @@ BELOW = {
     "transcribe": "moejax.loading.load",
     "score": "moejax.data.sources.folder.load",
     "enroll": "moejax.audio.read.load",
+    "personalize": "moejax.enrolment.profiles.place",
     "speakers": "moejax.enrolment.profiles.names",
     "export": "moejax.export.write.run",
     "bench": "moejax.bench.run.report",
@@ -99,6 +100,7 @@ def command(tmp_path, monkeypatch, capsys):
         "models": [],
         "score": ["--model", "M", "--data", "."],
         "enroll": ["a.wav", "--name", "anna"],
+        "personalize": ["a.wav", "--name", "anna", "--model", "M"],
         "speakers": [],
     }
     # What a run looks at before its first stage is not what this is about.
