@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the tests need (torch on the CPU for parity with transformers included) and runs them: about 14 minutes on 2 cores with cold caches.
+# Installs what the tests need (torch on the CPU for parity with transformers included) and runs them: about 25 to 40 minutes on 2 cores.
 #   bash launch/test.sh --fast     without whole jobs, faults, parity and what is long to compile: at most 3 minutes
 #   bash launch/test.sh tests/nn   further arguments go to pytest
 # PyPI's torch for Linux brings CUDA, gigabytes of it; PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets the build without.

@@ -34,7 +34,7 @@ HINTS = {
     "--model_directory": "--model takes the folder",
     "--compute_type": "--weights int8 or bfloat16 says how weights are kept",
     "--vad_filter": "windows without sound are withheld by themselves (--guards)",
-    "--batched": "--chunked decodes all pieces at once",
+    "--batched": "--chunked reads long pieces side by side",
     "--vad": "windows without sound are withheld by themselves (--guards)",
     "--prompt": "--initial_prompt is said before the recording",
     "--print_colors": "--word_timestamps --format json has the words' probabilities",
@@ -279,7 +279,7 @@ def _long(parser):
         action="store_const",
         const="chunked",
         dest="algorithm",
-        help="cut at silences, all pieces at once: faster, and pieces do not see each other",
+        help="cut at silences into long pieces, read side by side: faster, but no window knows the text before it",
     )
     add = group.add_argument
     add("--initial_prompt", metavar="TEXT", help="said before the recording: names, spelling, style")

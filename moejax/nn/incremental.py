@@ -6,7 +6,7 @@ history. Reordering a beam therefore moves bits of that mask; no key or value is
 nor the prefix's nor the hypotheses' own.
 
 What won on a CPU: queries, keys and values as one matrix product, the query scale in the weights, the embedding
-transposed outside the loop, keys and values of the encoder computed once.
+as it lies on the left of its product, keys and values of the encoder computed once.
 """
 
 from typing import Any, NamedTuple
