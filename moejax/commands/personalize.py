@@ -147,17 +147,17 @@ def _told(what, done, of):
 
 def _table(options, recordings, learnt, kept):
     words = sum(one.words for one in next(iter(learnt.counts.values())))
-    seconds = sum(one.seconds for one in recordings)
+    seconds, wide = sum(one.seconds for one in recordings), max(len(way.name) for way in learnt.counts)
     lines = [
         f"{len(recordings)} recordings of {options.name}, {words} words, {seconds:.0f} s;"
         " each read by what did not learn from it",
         "",
-        f"{'':34}  errors   WER %",
+        f"{'':{wide + 2}}  errors   WER %",
     ]
     for way, counts in learnt.counts.items():
         errors = sum(one.errors for one in counts)
         mark = "*" if way == learnt.promise.way else " "
-        lines.append(f"{mark} {way.name:32}  {errors:6d}  {100 * errors / max(words, 1):6.1f}")
+        lines.append(f"{mark} {way.name:{wide}}  {errors:6d}  {100 * errors / max(words, 1):6.1f}")
     found = learnt.promise
     interval = f"[{100 * found.low:.0f}, {100 * found.high:.0f}]"
     if found.way.rank or found.way.context:
