@@ -23,13 +23,14 @@ from moejax.decode.enrolled import Context, joined
 from moejax.decode.longform import Progress, Reading, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
-from moejax.enrolment import phrases, voice
+from moejax.enrolment import voice
 from moejax.errors import BadValue, NotThere, Remark
 from moejax.nn import functional
 from moejax.nn.whisper import WhisperConfig
 from moejax.systems.system import Network, Opened
 from moejax.tasks import recognition
 from moejax.text import languages
+from moejax.text.sentence import sentence
 from moejax.text.tokenizer import Tokenizer
 from moejax.text.transcript import Transcript
 from moejax.types import Array
@@ -153,7 +154,7 @@ class Recognizer:
             silent = [str(place + 1) for place, wave in enumerate(waves) if not len(wave)]
             if silent:
                 raise BadValue(f"nothing can be heard in phrase {', '.join(silent)} of {len(waves)}")
-            other.context = joined(waves, [phrases.written(text) for text in said])
+            other.context = joined(waves, [sentence(text) for text in said])
             return other
         if self.network.route != "gate":
             raise BadValue(

@@ -14,6 +14,7 @@ from moejax.decode.enrolled import Context, joined
 from moejax.enrolment import phrases
 from moejax.recognizer import Recognizer
 from moejax.runtime import files
+from moejax.text.sentence import sentence
 
 Told = Callable[[int, int], None]  # utterances heard, of how many
 
@@ -38,7 +39,7 @@ class Listener:
         places = phrases.fitting(waves, len(waves))
         if not places:
             return None, 0
-        texts = [phrases.written(own[place].text) for place in places]
+        texts = [sentence(own[place].text) for place in places]
         return joined([waves[place] for place in places], texts), len(places)
 
     def hear(self, plan: Plan, condition: Condition, told: Told) -> dict[str, str]:
@@ -55,7 +56,7 @@ class Listener:
         found = {}
         for speaker in plan.phrases:
             mine = [utterance for utterance in plan.scored if utterance.speaker == speaker]
-            said = " ".join(phrases.written(one.text) for one in plan.enrolled(speaker, condition))
+            said = " ".join(sentence(one.text) for one in plan.enrolled(speaker, condition))
             found |= self._texts(mine, told, len(found), len(plan.scored), initial_prompt=said)
         return found
 

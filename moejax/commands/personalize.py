@@ -85,11 +85,11 @@ def run(options, left: list[str]) -> int:
 
 def _read(paths, texts):
     from moejax.audio import read
-    from moejax.enrolment import phrases
     from moejax.personal.material import LONGEST, Recording
+    from moejax.text.sentence import sentence
 
     waves = [read.load(path, min_seconds=0.3, max_seconds=LONGEST).samples for path in paths]
-    return [Recording(wave, phrases.written(text)) for wave, text in zip(waves, texts, strict=True)]
+    return [Recording(wave, sentence(text)) for wave, text in zip(waves, texts, strict=True)]
 
 
 def _learn(options, recordings):

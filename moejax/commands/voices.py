@@ -60,6 +60,7 @@ def enroll(options, left: list[str]) -> int:
     from moejax.audio import read
     from moejax.audio.constants import SAMPLE_RATE
     from moejax.enrolment import phrases, profiles
+    from moejax.text.sentence import sentence
 
     profiles.place(options.name)  # a name that is none is refused before anything is read
     paths, texts = recordings(options.files, "enroll")
@@ -77,7 +78,7 @@ def enroll(options, left: list[str]) -> int:
     folder = profiles.save(options.name, waves, texts, replace=options.replace)
     for place, (path, wave, text) in enumerate(zip(paths, waves, texts, strict=True)):
         used = "used" if place in order else "kept"
-        print(f"{used}  {len(wave) / SAMPLE_RATE:5.1f} s  {path.name}: {phrases.written(text)}")
+        print(f"{used}  {len(wave) / SAMPLE_RATE:5.1f} s  {path.name}: {sentence(text)}")
     print(f"{options.name} is enrolled by {len(order)} of {len(waves)} phrases in {folder}")
     return 0
 

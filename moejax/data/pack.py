@@ -18,6 +18,7 @@ from moejax.errors import BadValue
 from moejax.speech.background import KINDS, background
 from moejax.types import Batch
 
+_STEP = round(TIMESTAMP_STEP * SAMPLE_RATE)
 _CHANCES = ("nospeech", "empty", "plain", "prompt", "abrupt", "full", "cut")  # drawn once for each window
 _HEARD = 0.1  # seconds of a cut utterance that must be audible for it to count as begun
 
@@ -35,6 +36,12 @@ class Recipe:
     # Of a window with times at most so many utterances are written, then the time at which the next begins; 0 for all.
     # Decoders go on from there: a small model need not know 30 s by heart
     most: int = 0
+    # Share in which all but the last utterance are given with their texts, as the phrases by which `decode.enrolled`
+    # makes a speaker known: 1 to `phrases` of them, `pause` seconds after each, `new` seconds left behind them
+    enrolled: float = 0.0
+    phrases: int = 5
+    pause: float = 0.5
+    new: float = 8.0
     full: float = 0.7  # share filled to the end; the others end anywhere, with silence behind
     cut: float = 0.6  # of the full ones, share with a last utterance that the window's end cuts
     abrupt: float = 0.2  # share that speech begins at once; elsewhere `lead` comes first
@@ -46,7 +53,7 @@ class Recipe:
     noise_level: tuple[float, float] = (1e-4, 1e-2)  # its root mean square, drawn on a logarithmic scale
 
     def __post_init__(self):
-        for name in (*_CHANCES, "noise"):
+        for name in (*_CHANCES, "noise", "enrolled"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BadValue(f"pack.{name} is {getattr(self, name)}; a share lies between 0 and 1")
         for name in ("lead", "gap", "noise_level"):
@@ -57,9 +64,11 @@ class Recipe:
             raise BadValue(f"pack.noise_level is {self.noise_level}; the lowest must be above 0")
         if not 0 <= self.speed < 0.5:
             raise BadValue(f"pack.speed is {self.speed}; needs 0 <= speed < 0.5")
-        for name in ("gain", "prompt_tokens", "most"):
+        for name in ("gain", "prompt_tokens", "most", "pause", "new"):
             if getattr(self, name) < 0:
                 raise BadValue(f"pack.{name} is {getattr(self, name)}; 0 or more")
+        if self.phrases < 1:
+            raise BadValue(f"pack.phrases is {self.phrases}; at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +83,17 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """One drawn window. `kind`: times, plain, nospeech or empty. `prompt` ids begin with <|startofprev|>, or are ()."""
+    """One drawn window. `kind`: times, plain, nospeech or empty. `prompt` ids begin with <|startofprev|>, or are ().
+
+    enrolled: what is said in all but the last piece is given.
+    """
 
     kind: str
     pieces: tuple[Piece, ...]
     prompt: tuple[int, ...]
     speed: float
     seed: tuple[int, ...]  # of what is drawn while the audio is made
+    enrolled: bool = False
 
 
 class Packer:
@@ -157,6 +170,9 @@ class Packer:
         order = self._others(rng, first)
         if chosen["nospeech"]:
             kind, pieces = "empty" if chosen["empty"] else "nospeech", ()
+        elif self._drawn(rng) and (pieces := self._behind_phrases(rng, order, first, speed)):
+            kind = "plain" if rng.random() < 0.5 else "times"  # people ask for either
+            return Window(kind, pieces, (), speed, (*seed, 1), enrolled=True)
         else:
             kind = "plain" if chosen["plain"] else "times"
             pieces = self._fill(rng, kind, (first, *order), speed, chosen)
@@ -194,6 +210,25 @@ class Packer:
             at += length + _seconds(rng, recipe.gap)
         return tuple(pieces)
 
+    def _drawn(self, rng) -> bool:
+        """Whether a window is of an enrolled speaker. Where none is nothing is drawn: others stay what they were."""
+        return self.recipe.enrolled > 0 and rng.random() < self.recipe.enrolled
+
+    def _behind_phrases(self, rng, order, last, speed):
+        """Phrases from the window's beginning, then utterance `last`; () where there is room for none."""
+        length = max(1, int(self.samples[last] / speed))
+        room = self.limit - len(self.untimed) - 1 - len(self.ids[last]) - 2
+        wanted, at, pieces = int(rng.integers(1, self.recipe.phrases + 1)), 0, []
+        for row in order:
+            own = max(1, int(self.samples[row] / speed))
+            behind = -(-(at + own + round(self.recipe.pause * SAMPLE_RATE)) // _STEP) * _STEP  # on whole timestamps
+            needs = len(self.ids[row]) + 2
+            left = max(length, round(self.recipe.new * SAMPLE_RATE))
+            if len(pieces) < wanted and behind + left <= self.window and needs <= room:
+                pieces.append(Piece(row, at, own))
+                at, room = behind, room - needs
+        return (*pieces, Piece(last, at, length)) if pieces else ()
+
     def _prompt(self, rng, rows, timed):
         """The last ids, as many as drawn, of a previous window's text; half of those with times keep their times."""
         wanted, ids, at = int(rng.integers(1, self.recipe.prompt_tokens + 1)), [], 0
@@ -222,6 +257,8 @@ class Packer:
         elif window.kind == "empty":
             nothing = (*self.timed, self.begin) if self.recipe.plain < 1 else self.untimed
             own, given = [*nothing, self.eot], len(self.timed)
+        elif window.enrolled:
+            return self._enrolled(window)
         elif window.kind == "plain":
             heard = [id for piece in window.pieces if piece.whole for id in self.ids[piece.row]]
             own, given = [*self.untimed, *heard, self.eot], 1
@@ -234,6 +271,16 @@ class Packer:
                     own += [*self.ids[piece.row], self._time(piece.start + piece.samples)]
             own.append(self.eot)
         return [*window.prompt, *own], len(window.prompt) + given
+
+    def _enrolled(self, window):
+        """As `decode.enrolled.Context.tokens` gives the phrases; the last utterance is scored."""
+        timed = window.kind == "times"
+        own, given = list(self.timed if timed else self.untimed), 0
+        for piece in window.pieces:
+            given, said = len(own), self.ids[piece.row]
+            between = (self._time(piece.start), self._time(piece.start + piece.samples))
+            own += [between[0], *said, between[1]] if timed else said
+        return [*own, self.eot], given
 
     def wave(self, window: Window) -> np.ndarray:
         """Audio of a window, float32 [window]. Without times a cut utterance is left out, as its text is."""

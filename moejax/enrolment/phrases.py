@@ -1,4 +1,4 @@
-"""Which of a speaker's phrases stand in front of a window, and how their texts are written."""
+"""Which of a speaker's phrases stand in front of a window."""
 
 from collections.abc import Sequence
 
@@ -17,16 +17,3 @@ def fitting(phrases: Sequence[np.ndarray], count: int, pause: float = PAUSE_SECO
             chosen.append(place)
             room -= size
     return chosen
-
-
-def written(text: str) -> str:
-    """A text as a published model writes: corpora in capitals or without any mark become a sentence with a full stop.
-
-    Read in capitals, the model goes on in capitals, which it seldom saw.
-    """
-    text = " ".join(text.split())
-    if any(letter.islower() for letter in text) and (any(letter.isupper() for letter in text) or text[-1:] in ".?!"):
-        return text
-    lower = text.lower()
-    sentence = lower[:1].upper() + lower[1:]
-    return sentence if sentence[-1:] in ".?!" or not sentence else f"{sentence}."

@@ -94,6 +94,13 @@ SECTIONS = {
             limits=(0.0, 0.9),
             later=True,
         ),
+        "enrolled": Field(
+            0.0,
+            "Share of the joined windows that teach to read an enrolled speaker, where model.times is above 0.\n"
+            "Up to five utterances of the speaker are given with their texts, one more is learnt, as --enroll reads.",
+            limits=(0.0, 1.0),
+            later=True,
+        ),
     },
     "base": {
         **fitting.TRAIN,
@@ -180,7 +187,7 @@ def run(cfg, work) -> dict:
     if published and not (cfg.base.steps or cfg.base.pack.seconds):
         config, _ = whisper_folder.load(published)
         times = times_of(cfg, published, config, Tokenizer.from_hf_folder(published))
-        _point(work, published, times)
+        _point(cfg, work, published, times)
         return {"pretrained": published, "d_model": config.d_model, "content": _marked(content(published), times)}
     rows = context.corpus.rows("train", cfg.base.select.to_dict())
     texts = [str(t) for t in context.corpus.manifest.column("text")[rows]]
@@ -212,7 +219,7 @@ def run(cfg, work) -> dict:
         tokenizer=tokenizer,
         generation=generation(published, config) if cfg.model.pretrained else None,
     )
-    _point(work, "base/model", times)
+    _point(cfg, work, "base/model", times)
     return {
         "utterances": len(rows),
         "readings": len(readings),
@@ -228,9 +235,11 @@ def times_of(cfg, folder, config, tokenizer) -> float:
     return cfg.model.times if whisper_folder.writes_times(folder, config, tokenizer) else 0.0
 
 
-def _point(work, path, times) -> None:
+def _point(cfg, work, path, times) -> None:
     """Says where the base is, and how it is used: workdirs of the time before there were times go on without them."""
-    write_json(work.path("base", "model.json"), {"path": path, **({"times": times} if times else {})})
+    used = {"times": times, "enrolled": cfg.model.enrolled if times else 0.0}
+    used = {name: share for name, share in used.items() if share}
+    write_json(work.path("base", "model.json"), {"path": path, **used})
 
 
 def _marked(content: str, times: float) -> str:

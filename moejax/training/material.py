@@ -59,6 +59,7 @@ class Material:
                 window=window,
                 room=config.max_target_positions,
                 seed=context.cfg.seed,
+                enrolled=context.cfg.model.enrolled,
             )
 
     def order(self, repeat: int) -> np.ndarray:

@@ -13,7 +13,8 @@ from moejax.training import fitting
 from moejax.work.context import bucket_samples
 from moejax.work.fields import BATCH, SHARE, STEPS, Field, above, below
 
-_RECIPE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name != "prompt_tokens")
+_OTHERS = ("prompt_tokens", "enrolled", "phrases", "pause", "new")  # a phase's own; those of `training.timed`
+_RECIPE = tuple(field.name for field in dataclasses.fields(Recipe) if field.name not in _OTHERS)
 
 
 def _lowest_highest(key, value):

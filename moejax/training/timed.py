@@ -4,6 +4,10 @@ times, batches of windows of joined utterances, with times, as `data.pack` makes
 Without these an adapter learns that a window ends where its first utterance does, and the reference's algorithm, which
 goes on from the last time written, loses what comes after. There are as many windows as let every utterance be heard
 about twice; they are fixed, so that the encoder's states of them can be kept as those of utterances are.
+
+With `model.enrolled` a share of the windows is as `decode.enrolled` makes them: phrases of a speaker whose texts are
+given, and one more utterance, the only one that is learnt. So a system learns to read whom it is told about (speech
+in context: Wang et al. 2024; meta-trained for it: arXiv 2509.15516).
 """
 
 import dataclasses
@@ -18,12 +22,17 @@ from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.collate import Collator, Utterances
 from moejax.data.pack import Packer, Recipe, Window
 from moejax.data.pipeline import FILLER, BatchPlan
+from moejax.decode.enrolled import LEAST_NEW_SECONDS, PAUSE_SECONDS
 from moejax.training import encoder_states, fitting
 from moejax.work.context import Context
 
 # No plain windows, the utterances alone are those; no noise but what the corpus has; prompts short enough to be cheap.
-RECIPE = Recipe(plain=0.0, nospeech=0.0, noise=0.0, prompt=0.3, prompt_tokens=48)  # or an eighth of the room
-HEARD = 2  # windows that an utterance stands in before no more begin with it
+# The prompt is at most an eighth of the room.
+RECIPE = Recipe(
+    plain=0.0, nospeech=0.0, noise=0.0, prompt=0.3, prompt_tokens=48, pause=PAUSE_SECONDS, new=LEAST_NEW_SECONDS
+)
+HEARD = 2  # windows with times of all that an utterance stands in before no more begin with it
+EPOCHS = 2  # windows of enrolled speakers are drawn so often for each utterance
 TOGETHER = 64  # utterances of one group at most: each window draws from all of its group
 NO_WINDOW = FILLER - 1  # index of a row that rounds out a batch of windows: whose batch it is shows in every row
 ROWS = 4  # a batch of windows has so many times fewer rows than one of utterances: a window holds about so many more
@@ -91,13 +100,16 @@ class _Waves:
         return self.packer.wave(self.windows[int(i)])
 
 
-def join(*, audio, samples, texts, groups: Sequence, tokenizer, language, window, room, seed) -> Joined | None:
+def join(
+    *, audio, samples, texts, groups: Sequence, tokenizer, language, window, room, seed, enrolled: float = 0.0
+) -> Joined | None:
     """Windows of `window` samples out of utterances of one group each (a speaker's, such as (speaker, cohort)).
 
     `audio(i)`, `samples`, `texts`, `groups` are of the utterances; `room` is the decoder's positions. Utterances that
-    leave no room for a prompt are not in any; None where that is all of them.
+    leave no room for a prompt are not in any; None where that is all of them. `enrolled`: share of the windows that are
+    of an enrolled speaker.
     """
-    recipe = dataclasses.replace(RECIPE, prompt_tokens=min(RECIPE.prompt_tokens, room // 8))
+    recipe = dataclasses.replace(RECIPE, prompt_tokens=min(RECIPE.prompt_tokens, room // 8), enrolled=enrolled)
     most = room - 1 - recipe.prompt_tokens - len(tokenizer.prefix(language, "transcribe")) - 4
     lengths = np.array([len(tokenizer.encode(text)) for text in texts])
     rows = np.flatnonzero((np.asarray(samples) <= window) & (lengths <= most)).tolist()
@@ -116,9 +128,11 @@ def join(*, audio, samples, texts, groups: Sequence, tokenizer, language, window
         seed=seed,
     )
     kept, heard = [], np.zeros(len(rows), np.int64)
-    for number in range(len(packer)):
+    for number in range(len(packer) * (EPOCHS if enrolled else 1)):
         drawn = packer.draw(number)
-        if heard[drawn.pieces[0].row] < HEARD:
+        if drawn.enrolled:
+            kept.append(drawn)
+        elif heard[drawn.pieces[0].row] < HEARD:
             kept.append(drawn)
             np.add.at(heard, [piece.row for piece in drawn.pieces], 1)
     members = tuple(tuple(int(rows[piece.row]) for piece in drawn.pieces) for drawn in kept)
@@ -235,9 +249,11 @@ def material(context: Context, rows, section, *, labels=None, gate_in=None, kept
         states=states,
         stride=2 * context.base.config.hop,
     )
+    behind = sum(window.enrolled for window in joined.windows)
     context.work.log(
         f"  {context.base.times:g} of the batches are windows of {joined.packer.window / SAMPLE_RATE:g} s with times:"
         f" {len(joined)} of {sum(map(len, members)) / len(joined):.1f} utterances"
+        + (f", {behind} of them behind phrases of the speaker" if behind else "")
     )
     return beside(plan, fetch, joined, collate, context.base.times)
 
@@ -259,6 +275,7 @@ def windows(context: Context) -> Joined | None:
         window=context.window,
         room=context.base.config.max_target_positions,
         seed=context.cfg.seed,
+        enrolled=context.base.enrolled,
     )
     if joined is None:
         return None

@@ -93,6 +93,11 @@ class Base:
         """
         return float(read_json(self._work.path("base", "model.json")).get("times", 0.0))
 
+    @functools.cached_property
+    def enrolled(self) -> float:
+        """Share of these windows that are of an enrolled speaker (`model.enrolled`)."""
+        return float(read_json(self._work.path("base", "model.json")).get("enrolled", 0.0))
+
     def network(self, folder):
         """`(WhisperConfig, params)` of another Hugging Face folder, in the same types."""
         config, params = whisper_folder.load(folder, dtype="float32" if self._weights else self._dtype)

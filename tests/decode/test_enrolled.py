@@ -203,18 +203,3 @@ def test_phrases_that_fit_are_taken_in_order():
     waves = [noise(seconds) for seconds in (9.0, 15.0, 9.0, 2.0)]
     assert phrases.fitting(waves, 4) == [0, 2, 3] and phrases.fitting(waves, 1) == [0]
     assert phrases.fitting([noise(25.0)], 3) == []
-
-
-@pytest.mark.parametrize(
-    ("given", "want"),
-    [
-        ("WE CALL IT BEAR", "We call it bear."),
-        ("we call  it bear", "We call it bear."),
-        ("We call it bear.", "We call it bear."),
-        ("We call it Bear", "We call it Bear"),
-        ("what is it?", "what is it?"),
-        ("", ""),
-    ],
-)
-def test_corpora_in_capitals_are_written_as_sentences(given, want):
-    assert phrases.written(given) == want

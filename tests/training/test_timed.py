@@ -6,6 +6,7 @@ import tiny_model
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.pipeline import FILLER, BatchPlan
+from moejax.decode import enrolled
 from moejax.training import timed
 
 TOKENIZER = tiny_model.tokenizer(True)
@@ -20,8 +21,7 @@ def audio(i):
     return np.full(SAMPLES[i], (i + 1) / 100, np.float32)
 
 
-@pytest.fixture(scope="module")
-def joined():
+def windows_of(**options):
     return timed.join(
         audio=audio,
         samples=SAMPLES,
@@ -32,7 +32,13 @@ def joined():
         window=WINDOW,
         room=ROOM,
         seed=3,
+        **options,
     )
+
+
+@pytest.fixture(scope="module")
+def joined():
+    return windows_of()
 
 
 def test_every_utterance_is_heard_and_windows_have_one_group_and_several_utterances(joined):
@@ -56,6 +62,32 @@ def test_the_text_of_a_window_stands_between_the_times_at_which_its_audio_is_hea
         assert text.split() == " ".join(TEXTS[heard[i]] for i in whole).split()
         several += len(whole) > 1
     assert several > len(joined) / 2
+
+
+def test_a_share_of_the_windows_is_what_decoding_puts_in_front_of_an_enrolled_speaker():
+    made = windows_of(enrolled=0.6)
+    batch, kinds, counts = made.collator()(WINDOW, np.arange(len(made))), set(), set()
+    for b, (window, heard) in enumerate(zip(made.windows, made.members, strict=True)):
+        if not window.enrolled:
+            continue
+        *phrases, last = heard
+        context = enrolled.joined([audio(i) for i in phrases], [TEXTS[i] for i in phrases])
+        given = TOKENIZER.prefix("en", timestamps=window.kind == "times")
+        given += context.tokens(TOKENIZER, timed=window.kind == "times")
+        first = int(np.argmax(batch.score_BL[b]))
+        assert batch.tokens_BL[b, : first + 1].tolist() == given and {GROUPS[i] for i in phrases} == {GROUPS[last]}
+        said = [id for id in batch.targets_BL[b][batch.score_BL[b]].tolist() if id < TOKENIZER.timestamp_begin]
+        assert said == [*TOKENIZER.encode(TEXTS[last]), TOKENIZER.eot]
+        at = len(context.audio_S)
+        np.testing.assert_array_equal(batch.audio_BS[b, :at], context.audio_S)
+        np.testing.assert_array_equal(batch.audio_BS[b, at : at + SAMPLES[last]], audio(last))
+        assert not batch.audio_BS[b, at + SAMPLES[last] :].any()
+        kinds.add(window.kind)
+        counts.add(len(phrases))
+    share = np.mean([window.enrolled for window in made.windows])
+    assert kinds == {"times", "plain"} and len(counts) > 3 and 0.5 < share < 0.9
+    lasts = {heard[-1] for heard, window in zip(made.members, made.windows, strict=True) if window.enrolled}
+    assert len(lasts) > len(GROUPS) / 2  # any utterance may be the one that is learnt
 
 
 def test_windows_of_some_utterances_hold_no_others(joined):

@@ -14,6 +14,7 @@ import numpy as np
 from moejax.audio.opening import excerpt
 from moejax.data.manifest import Utterance
 from moejax.errors import BadValue, NotThere
+from moejax.text.sentence import sentence
 
 FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")
@@ -22,7 +23,7 @@ _ALIASES = {
     "audio": ("file_name", "audio_filepath", "file", "path"),
     "text": ("transcription", "transcript", "sentence"),
 }
-TEXT = {"keep": lambda text: text, "lower": str.lower}
+TEXT = {"keep": lambda text: text, "lower": str.lower, "sentence": sentence}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,8 @@ def load(
         audiofolder layout with one table in each of train/, dev/, test/ (the folder is then the split).
     columns: {field of Utterance: column of the table}; a field not named here is read from the column of its own name
         (audio and text also from file_name, audio_filepath, transcription, ...); "" leaves a field empty.
-    text: keep, or lower for transcripts in capitals. Runs of white space become one space either way.
+    text: keep; for transcripts in capitals lower, or sentence ("We call it bear.", as published models write). Runs of
+        white space become one space either way.
     Audio paths are relative to the table, and may not lead out of root. Ids are those paths without their suffix.
     Errors (one line each): missing folder, table, column; a row that is no row; a path that leaves root.
     """
