@@ -1,6 +1,7 @@
 """Every test runs on 8 pretend CPU devices, with warnings and silent broadcasting as errors."""
 
 import os
+import sys
 from pathlib import Path
 
 DEVICES = "--xla_force_host_platform_device_count=8"
@@ -13,6 +14,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 CACHE = Path(__file__).parent.parent / ".cache" / "jax-tests"
 os.environ.setdefault("MOEJAX_COMPILATION_CACHE", str(CACHE))  # of commands in processes of their own
+
+# The suite asks what happens without published weights, also where the package is installed; processes inherit it.
+if not os.environ.get("MOEJAX_TEST_PACKAGE"):
+    ABSENT = str(Path(__file__).parent / "absent")
+    sys.path.insert(0, ABSENT)
+    os.environ["PYTHONPATH"] = os.pathsep.join([ABSENT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 import jax  # noqa: E402
 

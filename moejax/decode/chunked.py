@@ -61,7 +61,7 @@ def transcribe_chunked(
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            mine = reading.of(place)
+            mine = reading.of(place, len(audio_S))
             window = mine.frames * mine.config.hop / SAMPLE_RATE
             longest = max(window, len(audio_S) / SAMPLE_RATE / PIECES + SPARE)
             spans = spans_of(audio_S, cut, longest, mine.options) or [(0, len(audio_S))]

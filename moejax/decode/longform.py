@@ -116,12 +116,13 @@ class Reading:
         """Log-mel features of a recording, or of a piece that is one by itself."""
         return Features(audio_S, n_mels=self.config.num_mel_bins, hop=self.config.hop, block=self.frames)
 
-    def of(self, place: int) -> "Reading":
-        """How recording `place` is read: with the window that its speaker's phrases leave."""
+    def of(self, place: int, samples: int) -> "Reading":
+        """How recording `place` of so many samples is read: with the window that its speaker's phrases leave."""
         context = None if self.contexts is None else self.contexts(place)
         if context is None:
             return dataclasses.replace(self, contexts=None)
         whole = self.frames * self.config.hop / SAMPLE_RATE
+        context = context.leaving(samples / SAMPLE_RATE)
         return dataclasses.replace(self, window_seconds=whole - context.seconds, contexts=lambda _: context)
 
     def behind(self, listening: Listening) -> Listening:
@@ -147,7 +148,7 @@ def transcribe_sequential(recordings: Iterable[np.ndarray], reading: Reading) ->
 
     def listenings():
         for place, audio_S in enumerate(recordings):
-            mine = reading.of(place)
+            mine = reading.of(place, len(audio_S))
             yield mine.behind(_Sequential(place, mine.features(audio_S), mine).listen())
 
     return run_together(listenings(), reading.model, reading.decoding, reading.align)

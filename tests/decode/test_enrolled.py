@@ -203,3 +203,24 @@ def test_phrases_that_fit_are_taken_in_order():
     waves = [noise(seconds) for seconds in (9.0, 15.0, 9.0, 2.0)]
     assert phrases.fitting(waves, 4) == [0, 2, 3] and phrases.fitting(waves, 1) == [0]
     assert phrases.fitting([noise(25.0)], 3) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "left"), [(10.0, 3), (18.0, 3), (18.1, 2), (22.0, 2), (25.0, 1), (26.5, 3), (90.0, 3)]
+)
+def test_a_recording_that_a_window_holds_is_not_cut_for_a_phrase_more(seconds, left):
+    context = joined([noise(3.5), noise(3.5, 1), noise(3.5, 2)], ["one", "two", "three"])
+    shown = context.leaving(seconds)
+    assert (len(shown.spans), shown.texts) == (left, context.texts[:left])
+    np.testing.assert_array_equal(shown.audio_S, joined([noise(3.5, n) for n in range(left)], shown.texts).audio_S)
+
+
+@pytest.mark.parametrize("algorithm", [transcribe_sequential, transcribe_chunked])
+def test_each_recording_has_the_phrases_that_leave_room_for_it(tokenizer, algorithm):
+    context = joined([noise(5.5), noise(5.5, 1)], ["one", "two"])
+    hearing, how = reading(tokenizer, [context] * 2, without_timestamps=True)
+    more = () if algorithm is transcribe_sequential else (chunks,)
+    waves = [noise(10.0, 5), noise(23.0, 6)]
+    found = dict(algorithm(iter(waves), how, *more))
+    assert [found[place].text.split() for place in (0, 1)] == [["three", "four"]] * 2
+    assert sorted(size for _, _, size in hearing.asked) == [22 * RATE, 29 * RATE]
