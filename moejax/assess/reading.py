@@ -10,8 +10,7 @@ import numpy as np
 
 from moejax.assess.plan import TEXTS, Condition, Plan
 from moejax.data.manifest import Utterance
-from moejax.decode.enrolled import Context, joined
-from moejax.enrolment import phrases
+from moejax.decode.enrolled import Context, fitting, joined
 from moejax.recognizer import Recognizer
 from moejax.runtime import files
 from moejax.text.sentence import sentence
@@ -36,7 +35,7 @@ class Listener:
     def context(self, own: list[Utterance]) -> tuple[Context | None, int]:
         """The phrases joined, and how many of them the window holds."""
         waves = [self.wave(utterance) for utterance in own]
-        places = phrases.fitting(waves, len(waves))
+        places = fitting(waves, len(waves))
         if not places:
             return None, 0
         texts = [sentence(own[place].text) for place in places]

@@ -120,7 +120,8 @@ def _learn(options, recordings):
     found, model = learnt.promise, find.published_name(options.model) or str(options.model)
     rates = {name: getattr(found, name) for name in ("published", "expected", "low", "high")}
     facts = {
-        **{"model": model, "base": profiles.digest_of(recognizer.params), "recordings": len(recordings)},
+        **{"model": model, "place": str(find.model(options.model).resolve())},
+        **{"base": profiles.digest_of(recognizer.params), "recordings": len(recordings)},
         **{"rank": found.way.rank, "context": found.way.context, **rates},
     }
     adapter = learnt.adapter

@@ -59,7 +59,8 @@ def enroll(options, left: list[str]) -> int:
         raise BadValue("--name is missing: under which name these phrases are kept")
     from moejax.audio import read
     from moejax.audio.constants import SAMPLE_RATE
-    from moejax.enrolment import phrases, profiles
+    from moejax.decode.enrolled import fitting
+    from moejax.enrolment import profiles
     from moejax.text.sentence import sentence
 
     profiles.place(options.name)  # a name that is none is refused before anything is read
@@ -72,7 +73,7 @@ def enroll(options, left: list[str]) -> int:
             "or --listen MODEL"
         )
     waves = [read.load(path, min_seconds=0.3, max_seconds=20.0).samples for path in paths]
-    order = phrases.fitting(waves, PHRASES)
+    order = fitting(waves, PHRASES)
     if not order:
         raise BadValue(f"{len(waves)} phrases, and none is short enough for a window; two to six seconds are good")
     folder = profiles.save(options.name, waves, texts, replace=options.replace)
@@ -142,7 +143,8 @@ def enrolled(recognizer, asked):
     """The recogniser of `moejax transcribe`'s options with whom `--enroll` or `--speaker` name in its ears, as it is
     where neither is given. What `moejax personalize` chose is done with the model that it was chosen for.
     """
-    from moejax.enrolment import phrases, profiles
+    from moejax.decode.enrolled import fitting
+    from moejax.enrolment import profiles
 
     if asked.speaker is not None:
         profile = profiles.load(asked.speaker)
@@ -160,7 +162,7 @@ def enrolled(recognizer, asked):
             recognizer = load(asked.model, weights=asked.weights, adapters=(str(profile.adapter),))
         if chosen and not chosen["context"]:
             return recognizer
-        places = phrases.fitting(profile.waves, PHRASES)
+        places = fitting(profile.waves, PHRASES)
         return recognizer.enroll([profile.waves[i] for i in places], [profile.texts[i] for i in places])
     if not asked.enroll:
         return recognizer
@@ -168,7 +170,7 @@ def enrolled(recognizer, asked):
     if texts is None:
         return recognizer.enroll(paths)
     waves = [recognizer.read(path) for path in paths]
-    places = phrases.fitting(waves, PHRASES)
+    places = fitting(waves, PHRASES)
     if not places:
         raise BadValue(f"--enroll: none of {len(waves)} phrases leaves room in a window; two to six seconds are good")
     return recognizer.enroll([waves[i] for i in places], [texts[i] for i in places])

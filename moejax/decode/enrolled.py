@@ -82,6 +82,17 @@ def joined(phrases: Sequence[np.ndarray], texts: Sequence[str], pause: float = P
     return Context(np.concatenate([np.zeros(0, np.float32), *parts]), tuple(texts), tuple(spans))
 
 
+def fitting(phrases: Sequence[np.ndarray], count: int, pause: float = PAUSE_SECONDS) -> list[int]:
+    """Places of at most `count` phrases [S], 16 kHz, in the order given, that leave a window its least new audio."""
+    room, chosen = (WINDOW_SECONDS - LEAST_NEW_SECONDS) * SAMPLE_RATE, []
+    for place, phrase in enumerate(phrases):
+        size = len(phrase) + (pause + TIMESTAMP_STEP) * SAMPLE_RATE
+        if len(chosen) < count and size <= room:
+            chosen.append(place)
+            room -= size
+    return chosen
+
+
 def in_context(listening: Listening, context: Context, features, tokenizer, timed: bool) -> Listening:
     """The same recording, every window of it behind the phrases.
 

@@ -57,7 +57,7 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
     context = open_context(workdir)
     order = Order(to, dtype, quantization)
     _check(context, order, system)
-    _check_replaceable(output)
+    check_replaceable(output)
     with replacing_folder(output) as folder:
         parts = _parts(context, order, system, route)
         places = {part.name: folder / _safe(part.name) if len(parts) > 1 else folder for part in parts}
@@ -74,22 +74,26 @@ def run(workdir, to, output, *, system=None, route=None, dtype="float32", quanti
 
 
 def _check(context, order, system):
-    config = whisper_folder.load_config(context.base.folder)
+    check_format(order, whisper_folder.load_config(context.base.folder), context.base.tokenizer)
+    if order.to == "peft" and system == "base":
+        raise BadValue("the base has no LoRA; export it with --to hf, openai or ctranslate2")
+    if system is not None:
+        systems.check_system(context, system)
+
+
+def check_format(order: Order, config, tokenizer) -> None:
+    """Errors: BadValue for what the format cannot hold, and for a converter that is not installed."""
     if order.dtype not in hf_whisper.DTYPES:
         raise BadValue(f"unknown weight type {order.dtype!r}; known: {', '.join(hf_whisper.DTYPES)}")
     if order.to == "peft" and order.dtype != "float32":
         raise BadValue("PEFT folders are written in float32, as the adapters were trained")
     if order.quantization is not None and order.to != "ctranslate2":
         raise BadValue(f"--quantization belongs to --to ctranslate2, not {order.to}")
-    if order.to == "peft" and system == "base":
-        raise BadValue("the base has no LoRA; export it with --to hf, openai or ctranslate2")
     if order.to == "openai":
-        openai_whisper.check(config, context.base.tokenizer)
+        openai_whisper.check(config, tokenizer)
     if order.to == "ctranslate2":
         ctranslate2_model.check(config)
         ctranslate2_model.converters()
-    if system is not None:
-        systems.check_system(context, system)
 
 
 def _parts(context, order, system, route):
@@ -159,12 +163,14 @@ def _safe(name):
 
 
 def _manifest(folder, parts, order):
+    said = {part.name: {"system": part.system, "meaning": part.meaning, "route": part.weights} for part in parts}
+    return {**dataclasses.asdict(order), "parts": said, **listed(folder)}
+
+
+def listed(folder: Path) -> dict:
+    """{"files": {path: SHA-256}} of what an export wrote, by which a later one knows that it may replace it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {
-        **dataclasses.asdict(order),
-        "parts": {part.name: {"system": part.system, "meaning": part.meaning, "route": part.weights} for part in parts},
-        "files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files},
-    }
+    return {"files": {path.relative_to(folder).as_posix(): _sha256(path) for path in files}}
 
 
 def _sha256(path):
@@ -172,7 +178,8 @@ def _sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_replaceable(output):
+def check_replaceable(output: Path) -> None:
+    """Errors: AlreadyThere for a folder with something else in it than an earlier export."""
     if not output.exists():
         return
     if not output.is_dir():

@@ -4,8 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from moejax.convert.low_rank import LowRank
-from moejax.decode.enrolled import Context, joined
-from moejax.enrolment import phrases
+from moejax.decode.enrolled import Context, fitting, joined
 from moejax.personal import choice, lora
 from moejax.personal.choice import Promise, Way
 from moejax.personal.material import Material, Recording
@@ -79,5 +78,5 @@ def learn(
 def _context(recordings, places) -> Context | None:
     """The first phrases that fit, of the recordings that may be used."""
     own = [recordings[place] for place in places]
-    fitting = phrases.fitting([one.wave for one in own], PHRASES)
-    return joined([own[i].wave for i in fitting], [own[i].text for i in fitting]) if fitting else None
+    places = fitting([one.wave for one in own], PHRASES)
+    return joined([own[i].wave for i in places], [own[i].text for i in places]) if places else None

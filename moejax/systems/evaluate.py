@@ -1,19 +1,24 @@
 """Every system decodes the same test utterances; one JSON line per utterance and system."""
 
+import dataclasses
 import functools
+import itertools
 import json
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from moejax.data.manifest import SPLITS
 from moejax.data.pipeline import eval_batches, loader
+from moejax.decode.enrolled import Context as Front
+from moejax.errors import BadValue
 from moejax.nn import quantize
 from moejax.runtime import faults
 from moejax.runtime.files import read_json, read_jsonl, write_json, write_text
 from moejax.runtime.sharding import shard_batch
-from moejax.systems import listening, registry, routing
+from moejax.systems import enrolled, listening, published, registry, routing
 from moejax.systems.system import Opened, System
 from moejax.tasks import recognition
 from moejax.train.params_file import digest_of
@@ -21,7 +26,7 @@ from moejax.training import gate_inputs
 from moejax.types import Config
 from moejax.work.context import Context
 from moejax.work.fields import BATCH, Field
-from moejax.work.folder import Work
+from moejax.work.folder import Work, digest
 from moejax.work.stage import Stage
 
 SECTIONS = {
@@ -29,6 +34,26 @@ SECTIONS = {
         "split": Field("test", "Part that is decoded and scored.", choices=tuple(SPLITS)),
         "batch_size": Field(32, "Utterances in a batch, over all devices.", limits=BATCH),
         "systems": Field((), "Names of the systems that are decoded; () for all that were trained."),
+        "published": Field(
+            (),
+            "Published models that are decoded, too, as published: names as 'base' or 'openai/whisper-large-v3', or"
+            " folders.\nTheir rows are called whisper-base and so on.",
+            later=True,
+        ),
+        "enroll": Field(
+            (),
+            "Numbers of a speaker's phrases that stand in front of what is read, such as (3,): one row more each.\n"
+            "Those of speakers whom nothing is trained on come from the part that is scored, and are left out of every"
+            " row. Needs model.pretrained.",
+            kind=int,
+            limits=(1, 20),
+            later=True,
+        ),
+        "enroll_systems": Field(
+            ("base", "lora_total", "moe"),
+            "Systems that are read so, where they are decoded, beside all of evaluate.published.",
+            later=True,
+        ),
         "weights": Field(
             "", 'Number format of the backbone in decoding; "" is model.weights.', choices=("", *quantize.KINDS)
         ),
@@ -41,6 +66,7 @@ SECTIONS = {
 }
 
 
+Fronts = Sequence[Front | None] | None
 DECODED = "decoded.json"  # {system: what made its lines}, for a stage that is stopped
 
 
@@ -50,21 +76,21 @@ def run(cfg: Config, work: Work) -> dict:
     A stage that was stopped goes on with the system that it was at.
     """
     context = Context(cfg, work, cfg.evaluate.weights)
-    rows = context.corpus.rows(cfg.evaluate.split)
-    index, words = {}, {}
+    spoken = enrolled.phrases(context, context.corpus.rows(cfg.evaluate.split), cfg.evaluate.enroll)
+    rows, index = spoken.rows, {}
     before = read_json(work.path("evaluate", DECODED)) if work.path("evaluate", DECODED).exists() else {}
-    for name in chosen(cfg, work):
-        system = registry.open_system(context, name)
+    for system, count in _table(cfg, work, context):
+        name = system.name
         scope = own_rows(context, rows, system)
         if not len(scope):
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
-        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(system)
+        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(system, spoken, count)
         records = read_jsonl(file) if file.exists() and before.get(name) == made else []
-        if len(records) == len(scope):
+        if [record["id"] for record in records] == [str(one) for one in context.corpus.manifest.column("id")[scope]]:
             work.log(f"  {name}: decoded before")
         else:
-            records = decode(context, system, scope)
+            records = decode(context, system, scope, spoken.fronts(context, scope, count) if count else None)
             write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
             before[name] = made
             write_json(work.path("evaluate", DECODED), before)
@@ -76,16 +102,35 @@ def run(cfg: Config, work: Work) -> dict:
             "utterances": len(records),
             "seconds": sum(record["seconds"] for record in records),
         }
-        words[name] = len(records)
         if name == "moe":
             write_json(work.path("evaluate", "routing.json"), routing.summary(context, system, scope, records))
     write_json(work.path("evaluate", "systems.json"), index)
     return {"systems": len(index), "utterances": len(rows)}
 
 
-def _made_of(system: Opened) -> str:
-    """Digest of the numbers that decode: lines of others are not taken for this system's."""
+def _table(cfg: Config, work: Work, context: Context) -> Iterator[tuple[Opened, int]]:
+    """(system, phrases in front of what it reads) of every row, opened one after the other."""
+    models = published.systems(cfg.evaluate.published)
+    names = chosen(cfg, work)
+    if both := [system.name for system in models.values() if system.name in names]:
+        raise BadValue(f"evaluate.published: {both[0]!r} is the name of a system here")
+    own = ((name, functools.partial(registry.open_system, context, name)) for name in names)
+    theirs = ((name, functools.partial(published.open_model, context, name, models[name])) for name in models)
+    for name, opened in itertools.chain(own, theirs):
+        system = opened()
+        yield system, 0
+        if name in models or name in cfg.evaluate.enroll_systems:
+            for count in cfg.evaluate.enroll:
+                yield dataclasses.replace(system, name=f"{system.name}+{count}", role="control", of=system.name), count
+
+
+def _made_of(system: Opened, spoken: enrolled.Phrases, count: int) -> str:
+    """Digest of the numbers that decode, and of who is enrolled: lines of others are not taken for this system's."""
     logits_NE = system.network.logits_NE
+    if count:
+        return digest(
+            {"network": _made_of(system, spoken, 0), "phrases": {k: v[:count] for k, v in spoken.own.items()}}
+        )
     return digest_of({**system.network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})})
 
 
@@ -109,20 +154,24 @@ def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
     )
 
 
-def decode(context: Context, system: Opened, rows: np.ndarray) -> list[dict]:
-    """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds."""
+def decode(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = None) -> list[dict]:
+    """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds. `fronts`:
+    phrases of each row's speaker.
+    """
     network, labels = system.network, np.full(len(rows), system.network.label)
     if network.route == "gate" and network.mixture and network.mixture.known_share:
         # A cluster that is known, by sound for dev and test
         labels = gate_inputs.clusters_of(context)["label"][rows]
-    return (_listened if context.base.times else _predicted)(context, system, rows, labels)
+    if context.base.times or network.tokenizer is not None:
+        return _listened(context, system, rows, labels, fronts)
+    return _predicted(context, system, rows, labels)
 
 
-def _listened(context, system, rows, labels) -> list[dict]:
+def _listened(context, system, rows, labels, fronts) -> list[dict]:
     """Of a base that writes times: as it reads recordings."""
     records: dict[int, dict] = {}
     start = time.perf_counter()
-    found = listening.transcripts(context, system, rows, labels)
+    found = listening.transcripts(context, system, rows, labels, fronts)
     for i, transcript, weight_E in context.work.progress(found, total=len(rows), desc=system.name):
         _decoded()
         route = None if weight_E is None or system.network.route == "label" else [round(w, 6) for w in weight_E]

@@ -7,10 +7,11 @@ the corpus knows it. What is sampled, where a temperature above 0 is needed, is 
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from moejax.decode.enrolled import Context as Front
 from moejax.decode.longform import Reading, transcribe_sequential
 from moejax.decode.request import request
 from moejax.systems.system import Opened
@@ -20,20 +21,26 @@ from moejax.work.context import Context
 
 
 def transcripts(
-    context: Context, system: Opened, rows: np.ndarray, labels: np.ndarray
+    context: Context,
+    system: Opened,
+    rows: np.ndarray,
+    labels: np.ndarray,
+    fronts: Sequence[Front | None] | None = None,
 ) -> Iterator[tuple[int, Transcript, list[float] | None]]:
     """(i, Transcript, experts' weights) of each of these rows of the manifest, in the order in which they are finished.
 
     `labels`: the expert of a known route, or the cluster that a gate is told, for each row. The weights are there for
-    silence too, of which a transcript says nothing.
+    silence too, of which a transcript says nothing. `fronts`: phrases of each row's speaker, if he is enrolled.
     """
-    network, config = system.network, context.base.config
+    network, config = system.network, system.network.config
+    tokenizer = network.tokenizer or context.base.tokenizer
+    window = 2 * config.max_source_positions * config.hop
     decoder = recognition.make_decoder(
         network.graphdef,
         network.params,
         config,
-        context.base.tokenizer,
-        samples=(context.window,),
+        tokenizer,
+        samples=(window,),
         route=network.route,
         mixture=network.mixture,
         embedding=network.embedding,
@@ -43,7 +50,7 @@ def transcripts(
     asked = request(options, timed=True, can_time=True, language=None, context=config.max_target_positions)
     reading = Reading(
         model=decoder,
-        tokenizer=context.base.tokenizer,
+        tokenizer=tokenizer,
         config=config,
         decoding=asked.decoding,
         options=asked.longform,
@@ -55,7 +62,9 @@ def transcripts(
             encode = functools.partial(decoder.programs.encode, given=True, logits_E=logits_E)
             told.programs = dataclasses.replace(decoder.programs, encode=encode)
         waves = (context.corpus.audio[int(rows[i])] for i in own)
-        for place, found in transcribe_sequential(waves, dataclasses.replace(reading, model=told)):
+        own_fronts = None if fronts is None else [fronts[i] for i in own]
+        mine = dataclasses.replace(reading, model=told, contexts=own_fronts and own_fronts.__getitem__)
+        for place, found in transcribe_sequential(waves, mine):
             i = int(own[place])
             yield i, found, found.route or _route(told, context.corpus.audio[int(rows[i])])
 

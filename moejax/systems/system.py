@@ -20,6 +20,7 @@ from moejax.nn.whisper import WhisperConfig
 from moejax.tasks import asr
 from moejax.tasks.hypernetwork import Hyper
 from moejax.tasks.routes import Mixture
+from moejax.text.tokenizer import Tokenizer
 from moejax.work.context import Context
 from moejax.work.folder import Work
 
@@ -32,7 +33,7 @@ class Network:
 
     `route` is none, label (expert number `label`), gate, or uniform; `embedding` is what the gate hears. `logits_NE`
     stand in place of what the gate says: one row for everybody (an enrolled speaker), or one for each row of the
-    manifest (a control); None asks the gate.
+    manifest (a control); None asks the gate. `tokenizer` is the base's unless given.
     """
 
     graphdef: functional.GraphDef
@@ -42,6 +43,7 @@ class Network:
     route: str = "none"
     embedding: asr.Embedding | None = None
     label: int = 0
+    tokenizer: Tokenizer | None = None  # of a published model that is not the base
     logits_NE: np.ndarray | None = None
 
     @property

@@ -32,7 +32,6 @@ RECIPE = Recipe(
     plain=0.0, nospeech=0.0, noise=0.0, prompt=0.3, prompt_tokens=48, pause=PAUSE_SECONDS, new=LEAST_NEW_SECONDS
 )
 HEARD = 2  # windows with times of all that an utterance stands in before no more begin with it
-EPOCHS = 2  # windows of enrolled speakers are drawn so often for each utterance
 TOGETHER = 64  # utterances of one group at most: each window draws from all of its group
 NO_WINDOW = FILLER - 1  # index of a row that rounds out a batch of windows: whose batch it is shows in every row
 ROWS = 4  # a batch of windows has so many times fewer rows than one of utterances: a window holds about so many more
@@ -128,7 +127,7 @@ def join(
         seed=seed,
     )
     kept, heard = [], np.zeros(len(rows), np.int64)
-    for number in range(len(packer) * (EPOCHS if enrolled else 1)):
+    for number in range(len(packer)):
         drawn = packer.draw(number)
         if drawn.enrolled:
             kept.append(drawn)

@@ -9,7 +9,7 @@ import tiny_decoder as tiny
 from moejax.audio.read import chunks
 from moejax.decode import rules
 from moejax.decode.chunked import transcribe_chunked
-from moejax.decode.enrolled import joined
+from moejax.decode.enrolled import fitting, joined
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions, Reading, transcribe_sequential
 from moejax.decode.options import DecodingOptions
@@ -17,7 +17,6 @@ from moejax.decode.prefix import starts
 from moejax.decode.results import Decoding
 from moejax.decode.search import SearchPlan
 from moejax.decode.words import Timing
-from moejax.enrolment import phrases
 from moejax.errors import BadValue
 from moejax.nn.whisper import WhisperConfig
 from moejax.text.tokenizer import Tokenizer
@@ -201,8 +200,8 @@ def test_the_first_timestamp_comes_after_the_phrases():
 
 def test_phrases_that_fit_are_taken_in_order():
     waves = [noise(seconds) for seconds in (9.0, 15.0, 9.0, 2.0)]
-    assert phrases.fitting(waves, 4) == [0, 2, 3] and phrases.fitting(waves, 1) == [0]
-    assert phrases.fitting([noise(25.0)], 3) == []
+    assert fitting(waves, 4) == [0, 2, 3] and fitting(waves, 1) == [0]
+    assert fitting([noise(25.0)], 3) == []
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import types
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,8 @@ from moejax.job import config as configs
 from moejax.job import graph
 from moejax.job.opening import open_context
 from moejax.runtime.files import read_json, write_json
+from moejax.systems import enrolled
+from moejax.systems import published as published_rows
 from moejax.tasks import asr
 from moejax.text import writers
 
@@ -45,11 +48,13 @@ def job_of(weights, **changes):
     return tiny_job.config(**{**short, **settings, **changes})
 
 
-def write_model(folder):
+def write_model(folder, seed=1):
     """Of the published shape, but for a hop of 0.1 s: 30 s are then 150 states, and a test takes seconds."""
     tokenizer = tiny_model.tokenizer(True)
-    config = dataclasses.replace(tiny_model.config(True, tokenizer.vocab_size), hop=1600, max_source_positions=150)
-    _, params = asr.init(asr.build(config, seed=1))
+    config = dataclasses.replace(
+        tiny_model.config(True, tokenizer.vocab_size), hop=1600, max_source_positions=150, max_target_positions=96
+    )
+    _, params = asr.init(asr.build(config, seed=seed))
     hf_whisper.save(folder, config, {group: params[group] for group in ("backbone", "buffer")}, tokenizer)
 
 
@@ -175,3 +180,62 @@ def test_published_weights(tmp_path, monkeypatch):
     found = moejax.load("W", system="moe").transcribe(talk, rate=rate)
     assert json.loads(writers.render(found, "json"))["segments"] and found.segments[-1].end > len(talk) / rate - 5
     assert found.text.lower().count("country") > 6
+
+
+def test_published_models_and_enrolled_speakers_are_rows_of_the_same_utterances(folder, tmp_path, monkeypatch):
+    """Another model beside the systems; phrases of who is in training come from there, of others from the test part."""
+    monkeypatch.chdir(folder)
+    other = tmp_path / "whisper-other"
+    write_model(other, seed=2)
+    work = tiny_job.copy(folder, tmp_path)
+    more = {
+        "evaluate__published": (str(other),),
+        "evaluate__enroll": (2,),
+        "evaluate__systems": ("base", "moe", "lora"),
+    }
+    moejax.run(job_of(folder / "weights", **more), work / "W", "evaluate", quiet=True)
+    index = read_json(work / "W" / "evaluate" / "systems.json")
+    assert list(index) == ["base", "base+2", "moe", "moe+2", "lora", "whisper-other", "whisper-other+2"]
+    assert {index[name]["role"] for name in ("base+2", "moe+2")} == {"control"} and index["whisper-other"][
+        "role"
+    ] == "base"
+    found = {name: tiny_job.records(work / "W" / "evaluate" / f"{name}.jsonl") for name in index}
+    assert len({tuple(record["id"] for record in records) for records in found.values()}) == 1
+    context = open_context(work / "W")
+    column, paths = context.corpus.manifest.column, context.corpus.manifest.audio_paths()
+    place = {str(name): i for i, name in enumerate(column("id"))}
+    rows = [place[record["id"]] for record in found["base"]]
+    model = moejax.load(other)
+    heard = model.transcribe([paths[row] for row in rows], language="en")
+    assert [record["hypothesis"] for record in found["whisper-other"]] == [one.text.strip() for one in heard]
+    spoken = enrolled.phrases(context, context.corpus.rows("test"), (2,))
+    assert spoken.rows.tolist() == rows
+    for row, record in zip(rows, found["whisper-other+2"], strict=True):
+        own = spoken.own[str(column("speaker")[row])]
+        assert row not in own and {column("split")[i] for i in own} == {"train"}
+        voice = model.enroll([paths[i] for i in own], [str(column("text")[i]) for i in own])
+        assert voice.transcribe(paths[row], language="en").text.strip() == record["hypothesis"]
+
+
+def test_phrases_of_a_speaker_whom_nothing_heard_are_left_out_of_every_row():
+    who = ["ann"] * 5 + ["new"] * 4 + ["one", ""]
+    columns = {"speaker": np.array(who, object), "split": np.array(["train"] * 3 + ["test"] * 8, object)}
+    corpus = types.SimpleNamespace(manifest=types.SimpleNamespace(column=columns.__getitem__))
+    settings = types.SimpleNamespace(seed=0)
+    context = types.SimpleNamespace(base=types.SimpleNamespace(times=0.25), cfg=settings, corpus=corpus)
+    spoken = enrolled.phrases(context, np.arange(3, 11), (2, 5))
+    assert sorted(spoken.own["ann"]) == [0, 1, 2] and spoken.own["one"] == [] and "" not in spoken.own
+    assert len(spoken.own["new"]) == 3 and len(spoken.rows) == 5  # one is left to be scored
+    assert set(spoken.rows.tolist()) | set(spoken.own["new"]) == set(range(3, 11))
+    context.base.times = 0.0
+    with pytest.raises(ValueError, match="model.pretrained"):
+        enrolled.phrases(context, np.arange(3, 11), (2,))
+
+
+def test_two_published_models_with_one_name_are_refused():
+    assert [row.name for row in published_rows.systems(("base", "openai/whisper-large-v3")).values()] == [
+        "whisper-base",
+        "whisper-large-v3",
+    ]
+    with pytest.raises(ValueError, match="'whisper-base'"):
+        published_rows.systems(("base", "openai/whisper-base"))

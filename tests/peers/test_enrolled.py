@@ -14,8 +14,7 @@ import whisper
 from whisper.audio import N_FRAMES, N_SAMPLES
 
 import moejax
-from moejax.decode.enrolled import joined
-from moejax.enrolment import phrases
+from moejax.decode.enrolled import fitting, joined
 from moejax.text.sentence import sentence
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -44,8 +43,8 @@ def test_tokens_are_those_of_the_reference_with_a_prefix(name, beam, speakers, t
     ours, theirs = moejax.load(folder), real_speech.openai(folder, name, tmp_path)
     equal, count = 0, 0
     for own, read in speakers:
-        fitting = phrases.fitting([one.audio for one in own], PHRASES)  # some speak so slowly that it is two
-        context = joined([own[i].audio for i in fitting], [sentence(own[i].text) for i in fitting])
+        places = fitting([one.audio for one in own], PHRASES)  # some speak so slowly that it is two
+        context = joined([own[i].audio for i in places], [sentence(own[i].text) for i in places])
         prefix = context.tokens(ours.tokenizer, timed=False)
         got = {}
         waves = (one.audio for one in read)

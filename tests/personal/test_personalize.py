@@ -111,6 +111,19 @@ def test_a_voice_is_learnt_kept_and_used(model, voice, capsys, tmp_path):
         assert read("--adapter", folder)[0] == WRITTEN
     assert call(capsys, "speakers", "export", "anna", "copy")[0] == 0
     assert (tmp_path / "copy/adapter/adapter_model.safetensors").is_file()
+    # The model with the adapter merged is a model like any other
+    assert call(capsys, "export", "--speaker", "anna", "--to", "hf", "--output", "merged")[0] == 0
+    assert (tmp_path / "merged/README.md").is_file() and (tmp_path / "merged/export.json").is_file()
+    if not facts["context"]:
+        code, out, _ = call(capsys, "transcribe", "new.wav", "--model", "merged", *ONCE)
+        assert (code, out.strip()) == (0, WRITTEN)
+    for more, said in (
+        (("--to", "peft"), "in PEFT's layout already"),
+        (("--to", "hf", "--route", "average"), "--route does not go with --speaker"),
+        (("--to", "mp3"), "unknown format 'mp3'"),
+    ):
+        code, _, err = call(capsys, "export", "--speaker", "anna", "--output", "other-merged", *more)
+        assert code != 0 and said in err and not (tmp_path / "other-merged").exists()
     # Another model is given the phrases, and says so
     other = tiny_model.write(tmp_path / "other", timed=True, seed=3, context=128)
     code, _, err = call(capsys, "transcribe", "new.wav", "--model", other, "--speaker", "anna", *ONCE)
