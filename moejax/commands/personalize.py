@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from moejax.commands import parser, voices
+from moejax.commands import parser, record, voices
 from moejax.errors import BadValue
 
 DESCRIPTION = """Learns one voice from ten to two hundred recordings of a few seconds, each with what is said in it (a
@@ -17,7 +17,9 @@ leaves this machine.
 EPILOG = """examples:
   moejax personalize voice/ --name anna --model tiny.en
   moejax transcribe talk.mp3 --model tiny.en --speaker anna
+  moejax personalize voice/ --name anna --model tiny.en --record      shows sentences and records them first
   moejax speakers export anna FOLDER        the recordings, and adapter/ for PEFT
+  moejax export --speaker anna --to ctranslate2 --output D            the model with the LoRA merged
 
 Fifty recordings take a few minutes with tiny.en on two cores. Three recordings are enough for moejax enroll.
 """
@@ -36,6 +38,8 @@ def add(commands) -> None:
     add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
     add("--name", metavar="NAME", help="of the speaker")
     add("--model", metavar="MODEL", help="a published model: a name or a folder")
+    add("--record", action="store_true", help="records sentences into FOLDER first; goes on where it was ended")
+    add("--sentences", metavar="FILE", help="of --record, one a line; default: forty English ones")
     add("--language", metavar="CODE", help="of the recordings (default: the model's, or en)")
     add(
         "--normalizer",
@@ -69,6 +73,10 @@ def run(options, left: list[str]) -> int:
     folder = profiles.place(options.name)
     if folder.exists() and not options.replace:
         raise BadValue(f"speaker {options.name!r} is enrolled already; --replace takes the new recordings instead")
+    if options.record:
+        _record(options)
+    elif options.sentences:
+        raise BadValue("--sentences are what --record shows; without it nothing is recorded")
     paths, texts = voices.recordings(options.files, "personalize")
     if texts is None:
         raise BadValue(
@@ -81,6 +89,17 @@ def run(options, left: list[str]) -> int:
     learnt, kept = _learn(options, recordings)
     print(_table(options, recordings, learnt, kept))
     return 0
+
+
+def _record(options):
+    if len(options.files) != 1 or Path(options.files[0]).is_file():
+        raise BadValue("--record records into one folder: moejax personalize FOLDER --name NAME --model MODEL --record")
+    if not sys.stdin.isatty():
+        raise BadValue("--record asks whoever sits at the terminal; standard input is none")
+    from moejax.audio import microphone
+
+    count = record.session(record.sentences(options.sentences), Path(options.files[0]), microphone.record)
+    print(f"{count} sentences are recorded in {options.files[0]}")
 
 
 def _read(paths, texts):
