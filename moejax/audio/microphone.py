@@ -19,7 +19,7 @@ def record(until: Callable[[], object]) -> np.ndarray:
     Errors: BadValue where there is no microphone, or nothing that reads one (the extra `record`).
     """
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]  # an extra
     except ModuleNotFoundError as error:
         raise BadValue("a microphone is read with sounddevice: pip install 'moejax[record]'") from error
     except OSError as error:  # it is there, and PortAudio is not

@@ -88,7 +88,7 @@ def _speaker(given):
     from moejax.export import merged
 
     profile = profiles.load(given.pop("speaker"))
-    if profile.adapter is None:
+    if profile.personal is None or profile.adapter is None:
         said = (
             "is read best without a LoRA" if profile.personal else "has phrases alone; moejax personalize learns a LoRA"
         )

@@ -10,7 +10,7 @@ import numpy as np
 from moejax.errors import BadValue
 
 # Short, everyday, and together all sounds of English several times.
-SENTENCES = """
+_OURS = """
 Good morning, how are you today?
 Please turn on the light in the kitchen.
 I would like a cup of tea with milk.
@@ -51,7 +51,8 @@ Six of them were there, and nobody knew why.
 Please speak slowly, I did not understand.
 The ship leaves the harbour at noon.
 Good night, and sleep well.
-""".strip().splitlines()
+"""
+SENTENCES: list[str] = [line for line in _OURS.splitlines() if line]
 Record = Callable[[Callable[[], object]], np.ndarray]
 Ask = Callable[[str], str]
 

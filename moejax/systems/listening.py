@@ -62,7 +62,7 @@ def transcripts(
             encode = functools.partial(decoder.programs.encode, given=True, logits_E=logits_E)
             told.programs = dataclasses.replace(decoder.programs, encode=encode)
         waves = (context.corpus.audio[int(rows[i])] for i in own)
-        own_fronts = None if fronts is None else [fronts[i] for i in own]
+        own_fronts = None if fronts is None else [fronts[int(i)] for i in own]
         mine = dataclasses.replace(reading, model=told, contexts=own_fronts and own_fronts.__getitem__)
         for place, found in transcribe_sequential(waves, mine):
             i = int(own[place])
