@@ -193,7 +193,7 @@ def test_published_models_and_enrolled_speakers_are_rows_of_the_same_utterances(
         "evaluate__enroll": (2,),
         "evaluate__systems": ("base", "moe", "lora"),
     }
-    moejax.run(job_of(folder / "weights", **more), work / "W", "evaluate", quiet=True)
+    moejax.run(job_of(folder / "weights", **more), work / "W", quiet=True)
     index = read_json(work / "W" / "evaluate" / "systems.json")
     assert list(index) == ["base", "base+2", "moe", "moe+2", "lora", "whisper-other", "whisper-other+2"]
     assert {index[name]["role"] for name in ("base+2", "moe+2")} == {"control"} and index["whisper-other"][
@@ -201,6 +201,9 @@ def test_published_models_and_enrolled_speakers_are_rows_of_the_same_utterances(
     ] == "base"
     found = {name: tiny_job.records(work / "W" / "evaluate" / f"{name}.jsonl") for name in index}
     assert len({tuple(record["id"] for record in records) for records in found.values()}) == 1
+    table = (work / "W" / "report" / "table.csv").read_text()
+    page = (work / "W" / "report" / "report.html").read_text()
+    assert all(f"\n{name}," in table and name in page for name in index)
     context = open_context(work / "W")
     column, paths = context.corpus.manifest.column, context.corpus.manifest.audio_paths()
     place = {str(name): i for i, name in enumerate(column("id"))}
