@@ -79,7 +79,7 @@ def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, mo
         (folder / name).unlink()
     decode, seen = evaluate.decode, []
     monkeypatch.setattr(
-        evaluate, "decode", lambda context, system, rows: seen.append(system.name) or decode(context, system, rows)
+        evaluate, "decode", lambda context, system, *more: seen.append(system.name) or decode(context, system, *more)
     )
     with contextlib.chdir(copy):
         moejax.run(tiny_job.config(), "W", ["evaluate"], quiet=True)
