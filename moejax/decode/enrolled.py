@@ -94,7 +94,10 @@ def fitting(phrases: Sequence[np.ndarray], count: int, pause: float = PAUSE_SECO
 
 
 def in_context(listening: Listening, context: Context, features, tokenizer, timed: bool) -> Listening:
-    """The same recording, every window of it behind the phrases.
+    """The same recording, every window of it behind the phrases. One of which nothing is read so is read without them.
+
+    (Slow speakers: the model may take what is behind the phrases for the beginning of something that the window's end
+    cuts, of which published Whispers write the time alone. And what it says of silence, it says of the phrases, too.)
 
     Args:
       listening: as `together.run_together` takes it; its windows leave `context.seconds` of the model's free.
@@ -102,7 +105,7 @@ def in_context(listening: Listening, context: Context, features, tokenizer, time
     """
     ids, own = context.tokens(tokenizer, timed), context.tokens(tokenizer, timed=False)
     steps = round(context.seconds / TIMESTAMP_STEP)
-    answer = None
+    answer, alone = None, False
     while True:
         try:
             question = listening.send(answer)
@@ -115,8 +118,9 @@ def in_context(listening: Listening, context: Context, features, tokenizer, time
             size = len(context.audio_S) // heard.hop + len(question.window.mel_NM)
             window = Window(heard.slice(0, size), audio_S)
             found = yield question._replace(window=window, before=ids, earliest=steps)
-            answer = _without(found, steps, tokenizer)
-        elif isinstance(question, Asked):
+            alone = not found.text.strip()
+            answer = (yield question) if alone else _without(found, steps, tokenizer)
+        elif isinstance(question, Asked) and not alone:
             frames = question.frames + len(context.audio_S) // heard.hop
             words = yield question._replace(tokens=[*own, *question.tokens], frames=frames)
             answer = _own_words(words, len(own), context.seconds)

@@ -223,3 +223,29 @@ def test_each_recording_has_the_phrases_that_leave_room_for_it(tokenizer, algori
     found = dict(algorithm(iter(waves), how, *more))
     assert [found[place].text.split() for place in (0, 1)] == [["three", "four"]] * 2
     assert sorted(size for _, _, size in hearing.asked) == [22 * RATE, 29 * RATE]
+
+
+@pytest.mark.parametrize("algorithm", [transcribe_sequential, transcribe_chunked])
+@pytest.mark.parametrize("words", [False, True])
+def test_of_which_nothing_is_read_behind_phrases_is_read_without_them(tokenizer, algorithm, words):
+    context = joined([noise(5.5)], ["one"])
+    plain, how = reading(tokenizer, [context], words=words)
+    hear = plain.search
+
+    def search(encoded, prompts, options, before=None, earliest=None):
+        found = hear(encoded, prompts, options, before, earliest)
+        nothing = Decoding([tokenizer.timestamp_begin + 300], "", "en", -0.1, 0.0, 0.0, 1.0)
+        return [nothing if ids else one for ids, one in zip(before or [None] * len(found), found, strict=True)]
+
+    plain.search = search
+    more = () if algorithm is transcribe_sequential else (chunks,)
+    ((_, transcript),) = algorithm(iter([noise(10.0, 5)]), how, *more)
+    alone, as_ever = reading(tokenizer, [None], words=words)
+    ((_, want),) = algorithm(iter([noise(10.0, 5)]), as_ever, *more)
+    assert transcript.text == want.text and transcript.text.split()
+    assert [(one.start, one.end) for one in transcript.segments] == [(one.start, one.end) for one in want.segments]
+    assert [bool(ids) for ids, _, _ in plain.asked] == [True, False] and len(alone.asked) == 1
+    if words:
+        assert [w.start for s in transcript.segments for w in s.words] == [
+            w.start for s in want.segments for w in s.words
+        ]
