@@ -10,7 +10,7 @@ import numpy as np
 
 from moejax.assess.plan import TEXTS, Condition, Plan
 from moejax.data.manifest import Utterance
-from moejax.decode.enrolled import Context, fitting, joined
+from moejax.decode.enrolled import Context, front
 from moejax.recognizer import Recognizer
 from moejax.runtime import files
 from moejax.text.sentence import sentence
@@ -32,14 +32,9 @@ class Listener:
         samples, rate = utterance.audio()
         return self.recognizer.read(samples, rate)
 
-    def context(self, own: list[Utterance]) -> tuple[Context | None, int]:
-        """The phrases joined, and how many of them the window holds."""
-        waves = [self.wave(utterance) for utterance in own]
-        places = fitting(waves, len(waves))
-        if not places:
-            return None, 0
-        texts = [sentence(own[place].text) for place in places]
-        return joined([waves[place] for place in places], texts), len(places)
+    def context(self, own: list[Utterance]) -> Context | None:
+        """Those of the phrases that the window holds, joined."""
+        return front([self.wave(one) for one in own], [sentence(one.text) for one in own], len(own))
 
     def hear(self, plan: Plan, condition: Condition, told: Told) -> dict[str, str]:
         """Text of every scored utterance, by id."""
@@ -47,7 +42,7 @@ class Listener:
             return self._prompted(plan, condition, told)
         contexts: dict[str, Context | None] = {speaker: None for speaker in plan.phrases}
         if condition.count:
-            contexts = {speaker: self.context(plan.enrolled(speaker, condition))[0] for speaker in plan.phrases}
+            contexts = {speaker: self.context(plan.enrolled(speaker, condition)) for speaker in plan.phrases}
         fronts = [contexts[utterance.speaker] for utterance in plan.scored]
         return self._texts(plan.scored, told, 0, len(plan.scored), contexts=fronts)
 

@@ -93,6 +93,12 @@ def fitting(phrases: Sequence[np.ndarray], count: int, pause: float = PAUSE_SECO
     return chosen
 
 
+def front(phrases: Sequence[np.ndarray], texts: Sequence[str], count: int) -> Context | None:
+    """At most `count` of the phrases, those that fit, joined; None where none does."""
+    places = fitting(phrases, count)
+    return joined([phrases[i] for i in places], [texts[i] for i in places]) if places else None
+
+
 def in_context(listening: Listening, context: Context, features, tokenizer, timed: bool) -> Listening:
     """The same recording, every window of it behind the phrases. One of which nothing is read so is read without them.
 

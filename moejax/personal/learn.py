@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from moejax.convert.low_rank import LowRank
-from moejax.decode.enrolled import Context, fitting, joined
+from moejax.decode.enrolled import Context, front
 from moejax.personal import choice, lora
 from moejax.personal.choice import Promise, Way
 from moejax.personal.material import Material, Recording
@@ -78,5 +78,4 @@ def learn(
 def _context(recordings, places) -> Context | None:
     """The first phrases that fit, of the recordings that may be used."""
     own = [recordings[place] for place in places]
-    places = fitting([one.wave for one in own], PHRASES)
-    return joined([own[i].wave for i in places], [own[i].text for i in places]) if places else None
+    return front([one.wave for one in own], [one.text for one in own], PHRASES)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moejax.decode.enrolled import Context as Front
-from moejax.decode.enrolled import fitting, joined
+from moejax.decode.enrolled import front
 from moejax.errors import BadValue
 from moejax.text.sentence import sentence
 from moejax.work.context import Context
@@ -29,9 +29,7 @@ class Phrases:
         manifest, made = context.corpus.manifest, {}
         for speaker, own in self.own.items():
             waves = [context.corpus.audio[row] for row in own[:count]]
-            places = fitting(waves, count)
-            texts = [sentence(str(manifest.column("text")[own[place]])) for place in places]
-            made[speaker] = joined([waves[place] for place in places], texts) if places else None
+            made[speaker] = front(waves, [sentence(str(text)) for text in manifest.column("text")[own[:count]]], count)
         return [made.get(str(speaker)) for speaker in manifest.column("speaker")[rows]]
 
 

@@ -2,7 +2,7 @@
 times, batches of windows of joined utterances, with times, as `data.pack` makes them.
 
 Without these an adapter learns that a window ends where its first utterance does, and the reference's algorithm, which
-goes on from the last time written, loses what comes after. There are as many windows as let every utterance be heard
+goes on from the last time written, loses what comes after. There are as many windows as let every utterance be learnt
 about twice; they are fixed, so that the encoder's states of them can be kept as those of utterances are.
 
 With `model.enrolled` a share of the windows is as `decode.enrolled` makes them: phrases of a speaker whose texts are
