@@ -32,8 +32,8 @@ MAY: dict[str, tuple[str, ...]] = {
     "tasks": ("types", "audio", "ops", "nn", "decode", "convert", "runtime"),
 }
 MAY["work"] = ("types", "runtime", "text", "audio", "ops", "nn", "train", "convert", "data")
-MAY["cohorts"] = (*MAY["work"], "tasks", "work")
-MAY["training"] = (*MAY["cohorts"], "cohorts", "decode", "score", "speech")
+MAY["cohorts"] = (*MAY["work"], "tasks", "work", "decode")
+MAY["training"] = (*MAY["cohorts"], "cohorts", "score", "speech")
 MAY["systems"] = (*MAY["training"], "training", "mt")
 MAY["report"] = ("runtime", "text", "score", "train", "work", "systems")
 MAY["job"] = (*MAY["systems"], "systems", "report")

@@ -1,12 +1,14 @@
 """Embeddings of every utterance: pooled states of the unadapted encoder."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
-from moejax.cohorts import gradients
-from moejax.data.pipeline import eval_batches, loader
+from moejax.cohorts import gradients, hearing
+from moejax.data.pipeline import FILLER, eval_batches, loader
 from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.ops.pooling import POOLINGS
@@ -84,26 +86,13 @@ def options(cfg) -> asr.Embedding:
 def run(cfg, work) -> dict:
     """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits."""
     context = Context(cfg, work)
-    config, params = context.base.config, context.base.params
-    check_layers(cfg.embed.layers, config.encoder_layers)
-    graphdef, _ = functional.abstract(asr.build(config))
-    embed = asr.make_embed(graphdef, options(cfg))
-    rows = np.arange(len(context.corpus.manifest))
-    fetch = _Audio(context.corpus.audio)
-    names = context.corpus.manifest.column("id")
-    batches = eval_batches(
-        context.corpus.samples, context.buckets, cfg.embed.batch_size, multiple=context.multiple, names=names
-    )
-    out = None
-    stream = loader(batches, fetch, workers=cfg.runtime.workers)
-    for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
-        placed = shard_batch(batch, context.mesh)
-        pooled_BU = np.asarray(embed(params, placed["audio_BS"], placed["samples_B"]))
-        if out is None:
-            out = np.zeros((len(rows), pooled_BU.shape[1]), np.float32)
-        out[index[index >= 0]] = pooled_BU[index >= 0]
+    check_layers(cfg.embed.layers, context.base.config.encoder_layers)
+    out = np.zeros((0, 0), np.float32)
+    for rows, pooled_BU in _of_windows(context) if context.base.times else _of_pieces(context):
+        if not out.size:
+            out = np.zeros((len(context.corpus.manifest), pooled_BU.shape[1]), np.float32)
+        out[rows] = pooled_BU
         faults.point("embed.batch")
-    assert out is not None  # no corpus is empty
     if not np.isfinite(out).all():
         bad = context.corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
@@ -112,7 +101,49 @@ def run(cfg, work) -> dict:
         np.savez(file, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
         faults.point("embed.partial")
     more = gradients.write(context) if "gradient" in cfg.embed.signals else {}
-    return {"utterances": len(rows), "width": int(out.shape[1]), **more}
+    return {"utterances": len(out), "width": int(out.shape[1]), **more}
+
+
+def _of_pieces(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows, their embeddings), batch after batch, of a base that hears utterances in buckets."""
+    cfg, work = context.cfg, context.work
+    graphdef, _ = functional.abstract(asr.build(context.base.config))
+    embed, params = asr.make_embed(graphdef, options(cfg)), context.base.params
+    names = context.corpus.manifest.column("id")
+    batches = eval_batches(
+        context.corpus.samples, context.buckets, cfg.embed.batch_size, multiple=context.multiple, names=names
+    )
+    stream = loader(batches, _Audio(context.corpus.audio), workers=cfg.runtime.workers)
+    for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
+        placed = shard_batch(batch, context.mesh)
+        pooled_BU = np.asarray(embed(params, placed["audio_BS"], placed["samples_B"]))
+        yield index[index >= 0], pooled_BU[index >= 0]
+
+
+def _of_windows(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The same of a base that hears whole windows: of the kept states where they are what is pooled, else of its own
+    pass. One window at a time on a processor, whose caches hold no more.
+    """
+    pooled, config = options(context.cfg), context.base.config
+    graphdef, _ = functional.abstract(asr.build(config))
+    embed, of_states = asr.make_embed(graphdef, pooled), asr.make_pooled(pooled, config.hop)
+    states = hearing.utterances(context) if pooled.layers == (-1,) else None
+    rows = np.arange(len(context.corpus.manifest))
+    size = 1 if jax.default_backend() == "cpu" else context.cfg.embed.batch_size
+    batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+    for batch in context.work.progress(batches, total=len(batches), desc="embed"):
+        filled = np.concatenate([batch, np.full(size - len(batch), FILLER)])
+        heard = _Audio(context.corpus.audio)(context.window, filled)
+        inputs = heard["audio_BS"], heard["samples_B"]
+        if states is not None:
+            pooled_BU = of_states(np.stack([states(row) for row in np.maximum(filled, 0)]), *inputs)
+        else:
+            mel_BNM = np.zeros((size, context.window // config.hop, config.num_mel_bins), np.float32)
+            for b, row in enumerate(batch):
+                mel_NM = hearing.window_of(context, context.corpus.audio[int(row)]).mel_NM
+                mel_BNM[b, : len(mel_NM)] = mel_NM
+            pooled_BU = embed(context.base.params, *inputs, mel_BNM)
+        yield batch, np.asarray(pooled_BU)[: len(batch)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,10 @@ and in two steps, where the encoder's states are wanted afterwards (word alignme
 """
 
 import dataclasses
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -60,9 +61,26 @@ class Encoded:
 class Programs:
     """Compiled parts of one model, made by `tasks.recognition.make_decoder`; shapes and `plan` are static."""
 
-    encode: Callable  # (params, audio_BS, samples_B, label_B, mel_BNM=None) -> states, mask, route, weight
+    # (params, audio_BS, samples_B, label_B, mel_BNM=None, states_BTD=None) -> states, mask, route, weight
+    encode: Callable
     search: Callable  # (params, states, mask, route, Start, Rules, temperature, Draws, plan=SearchPlan) -> Decoded
     detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
+
+
+class Heard(Protocol):
+    """Encoder states [T, D] that are known, by `content` of their windows."""
+
+    def __contains__(self, key: bytes) -> bool: ...
+
+    def __call__(self, key: bytes) -> np.ndarray: ...
+
+    def add(self, new: list[tuple[bytes, np.ndarray]]) -> None: ...
+
+
+def content(window: Window) -> bytes:
+    """Digest of what the encoder hears of a window."""
+    mel_NM = np.ascontiguousarray(window.mel_NM, np.float32)
+    return hashlib.blake2b(mel_NM.data, digest_size=16, salt=str(mel_NM.shape[1]).encode()).digest()
 
 
 class Decoder:
@@ -76,6 +94,7 @@ class Decoder:
         """
         self.params, self.programs, self.config, self.tokenizer = params, programs, config, tokenizer
         self.samples, self.batch_size, self.label, self.seed = tuple(sorted(samples)), batch_size, label, seed
+        self.heard: Heard | None = None  # windows whose states are known, and where new ones go
 
     def decode(self, windows, prompts=None, options: DecodingOptions | None = None) -> list[Decoding]:
         """One `Decoding` per window, in order.
@@ -192,17 +211,31 @@ class Decoder:
             content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32).data)
         label_B = np.full(rows, self.label, np.int32)
         inputs = audio_BS, samples_B, label_B, mel_BNM
+        keys = [content(window) for window in windows] if self.heard is not None and kind else None
         if jax.default_backend() == "cpu":
-            each = [self._run(*jax.tree.map(lambda x, b=b: x[b : b + 1], inputs)) for b in range(len(windows))]
+            each = [
+                self._run(*jax.tree.map(lambda x, b=b: x[b : b + 1], inputs), keys and keys[b : b + 1])
+                for b in range(len(windows))
+            ]
             each += each[-1:] * (rows - len(each))
             encoded = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each) if rows > 1 else each[0]
         else:
-            encoded = self._run(*inputs)
+            encoded = self._run(*inputs, keys)
         states_BTD, mask_BT, route, weight_BE = encoded
         return Encoded(index, states_BTD, mask_BT, route, weight_BE, content_B)
 
-    def _run(self, audio_BS, samples_B, label_B, mel_BNM):
-        return self.programs.encode(self.params, audio_BS, samples_B, label_B, mel_BNM=mel_BNM)
+    def _run(self, audio_BS, samples_B, label_B, mel_BNM, keys):
+        """`keys`: of the windows that the first rows are, where their states may be known."""
+        inputs = self.params, audio_BS, samples_B, label_B
+        if keys is None or self.heard is None:
+            return self.programs.encode(*inputs, mel_BNM=mel_BNM)
+        if all(key in self.heard for key in keys):
+            known = [self.heard(key) for key in keys]
+            states_BTD = np.stack([*known, *[np.zeros_like(known[0])] * (len(label_B) - len(known))])
+            return self.programs.encode(*inputs, states_BTD=states_BTD)
+        encoded = self.programs.encode(*inputs, mel_BNM=mel_BNM)
+        self.heard.add(list(zip(keys, np.asarray(encoded[0]), strict=False)))
+        return encoded
 
     def _search(self, encoded, start: Start, options, temperature, wanted, earliest):
         """One rung of the ladder: every row is in the batch, rows that are not wanted have no room and end at once."""

@@ -17,7 +17,7 @@ from moejax.decode import clips, hallucination, values
 from moejax.decode.alignment import Align, Asked
 from moejax.decode.decoder import Window
 from moejax.decode.enrolled import Context, in_context
-from moejax.decode.features import Features
+from moejax.decode.features import BLOCK, Features
 from moejax.decode.guards import SILENT, Guards
 from moejax.decode.options import DecodingOptions
 from moejax.decode.repetition import sounded
@@ -114,7 +114,8 @@ class Reading:
 
     def features(self, audio_S) -> Features:
         """Log-mel features of a recording, or of a piece that is one by itself."""
-        return Features(audio_S, n_mels=self.config.num_mel_bins, hop=self.config.hop, block=self.frames)
+        block = self.frames if self.frames < BLOCK // 2 else BLOCK  # one for all whose windows phrases shorten
+        return Features(audio_S, n_mels=self.config.num_mel_bins, hop=self.config.hop, block=block)
 
     def of(self, place: int, samples: int) -> "Reading":
         """How recording `place` of so many samples is read: with the window that its speaker's phrases leave."""

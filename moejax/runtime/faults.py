@@ -35,6 +35,7 @@ POINTS = {
     "stage.finish": "the results of a stage stand, its done.json does not",
     "stage.finished": "done.json stands",
     "train.step": "a training step was dispatched",
+    "states.block": "encoder states of a block of windows were kept",
     "embed.batch": "a batch was embedded",
     "cluster.fit": "a partition is about to be fitted",
     "evaluate.batch": "a batch was decoded",

@@ -5,7 +5,7 @@ Everything here is a pure function of `(params, batch, key)` made by closing ove
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -132,13 +132,20 @@ def embed(
 ) -> tuple[Array, Array]:
     """Pooled states [B, U] of the *unadapted* encoder and its last ones. Padding never enters: pooling is masked."""
     hop = model.config.hop
-    T = -(-mel_BNM.shape[1] // 2)
-    valid_BT = pooling.valid_frames(samples_B, T, hop)
+    valid_BT = pooling.valid_frames(samples_B, -(-mel_BNM.shape[1] // 2), hop)
     states_BTD, hidden = model.encode(mel_BNM, valid_BT, layers=True)
     chosen = [states_BTD if layer == -1 else hidden[layer] for layer in embedding.layers]
-    mask_BT = pooling.speech_frames(audio_BS, samples_B, T, hop) if embedding.trim_silence else valid_BT
-    pooled = [pooling.pool(x, mask_BT, embedding.how) for x in chosen]
-    return jnp.concatenate(pooled, axis=-1), states_BTD
+    return pooled(chosen, audio_BS, samples_B, embedding, hop), states_BTD
+
+
+def pooled(chosen: Sequence[Array], audio_BS: Array | None, samples_B: Array, embedding: Embedding, hop: int) -> Array:
+    """Embeddings [B, U] from the states of the embedding's layers, each [B, T, D]."""
+    T = chosen[0].shape[1]
+    if embedding.trim_silence:
+        mask_BT = pooling.speech_frames(audio_BS, samples_B, T, hop)
+    else:
+        mask_BT = pooling.valid_frames(samples_B, T, hop)
+    return jnp.concatenate([pooling.pool(x, mask_BT, embedding.how) for x in chosen], axis=-1)
 
 
 def make_loss(
@@ -309,14 +316,25 @@ def make_gradients(
     return run
 
 
-def make_embed(graphdef: GraphDef, embedding: Embedding) -> Callable[[Params, Array, Array], Array]:
-    """Jitted `(params, audio_BS, samples_B) -> embedding_BU`."""
+def make_embed(graphdef: GraphDef, embedding: Embedding) -> Callable[..., Array]:
+    """Jitted `(params, audio_BS, samples_B, mel_BNM=None) -> embedding_BU`; without features those of the audio."""
 
     @jax.jit
-    def run(params, audio_BS, samples_B):
+    def run(params, audio_BS, samples_B, mel_BNM=None):
         model = functional.merge(graphdef, params)
-        mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
+        if mel_BNM is None:
+            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
         return embed(model, mel_BNM, audio_BS, samples_B, embedding)[0]
+
+    return run
+
+
+def make_pooled(embedding: Embedding, hop: int) -> Callable[[Array, Array, Array], Array]:
+    """Jitted `(states_BTD, audio_BS, samples_B) -> embedding_BU` of the encoder's output, where it is known."""
+
+    @jax.jit
+    def run(states_BTD, audio_BS, samples_B):
+        return pooled([states_BTD], audio_BS, samples_B, embedding, hop)
 
     return run
 

@@ -21,7 +21,7 @@ from moejax.nn.functional import GraphDef
 from moejax.ops import pooling, routing
 from moejax.ops.audio import log_mel
 from moejax.runtime import programs
-from moejax.tasks.asr import ROUTES, Embedding, embed
+from moejax.tasks.asr import ROUTES, Embedding, embed, pooled
 from moejax.tasks.routes import Routing, even, replaced
 from moejax.types import Array, Params, Route
 
@@ -64,14 +64,14 @@ def make_predict(
 def make_encode(
     graphdef: GraphDef, *, route: str = "none", mixture: Routing | None = None, embedding: Embedding | None = None
 ) -> Callable[..., tuple[Array, Array, Route | None, Array | None]]:
-    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None)` to
+    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None, states_BTD=None)` to
     `(states_BTD, mask_BT, Route | None, weight_BE | None)`.
 
     With a gate the route is folded in once per utterance: unadapted encoder, pooling, gate, then the adapted encoder
     (only when the encoder has experts). `given` (traced, so that it costs no compilation where `logits_E` is always
     there) puts `logits_E` in place of what the gate says, one row for all or one each. Where `mel_BNM`
     is given it is encoded, and `audio_BS`, which may then be None, only says where silence is (a gate that trims it
-    then takes all that is real).
+    then takes all that is real). `states_BTD` are the encoder's where they are known (`can_know`): nothing is encoded.
     """
     encode = jax.jit(_encoder(graphdef, route, mixture, embedding))
     return programs.kept(encode, graphdef, route, mixture, embedding)
@@ -81,12 +81,14 @@ def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding:
     if route not in ROUTES:
         raise ValueError(f"unknown route {route!r}; known: {', '.join(ROUTES)}")
 
-    def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None):
+    def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None, states_BTD=None):
         model = functional.merge(graphdef, params)
-        if mel_BNM is None:
-            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=model.config.hop)
-        mask_BT = pooling.valid_frames(samples_B, -(-mel_BNM.shape[1] // 2), model.config.hop)
-        chosen, weight_BE, states_BTD = None, None, None
+        known, hop = states_BTD is not None, model.config.hop
+        if mel_BNM is None and not known:
+            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
+        T = states_BTD.shape[1] if states_BTD is not None else -(-mel_BNM.shape[1] // 2)
+        mask_BT = pooling.valid_frames(samples_B, T, hop)
+        chosen, weight_BE = None, None
         if route == "label":
             chosen = routing.one_hot(label_B)
         elif route == "uniform":
@@ -95,15 +97,18 @@ def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding:
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
         elif route == "gate":
             assert mixture is not None and embedding is not None  # what a gate belongs to, and what it hears
-            pooled = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
-            embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, pooled)
+            heard = embedding if audio_BS is not None else dataclasses.replace(embedding, trim_silence=False)
+            if states_BTD is not None:
+                embedding_BU = pooled([states_BTD], audio_BS, samples_B, heard, hop)
+            else:
+                embedding_BU, states_BTD = embed(model, mel_BNM, audio_BS, samples_B, heard)
             logits_BE = replaced(model.gate(embedding_BU), given, logits_E)
             heard_B1 = jnp.full((len(logits_BE), 1), ~jnp.asarray(given), jnp.float32)
             chosen = mixture.whole_route(logits_BE, model.gate, embedding_BU, heard_B1, label_B)
         if chosen is not None:
             assert mixture is not None  # who routes has experts
             weight_BE = routing.dense_weights(chosen, mixture.num_experts)
-        if states_BTD is None or encoder_adapted(params):
+        if states_BTD is None or (encoder_adapted(params) and not known):
             states_BTD = model.encode(mel_BNM, mask_BT, chosen)
         return states_BTD, mask_BT, chosen, weight_BE
 
@@ -161,6 +166,12 @@ def make_decoder(
         encode = functools.partial(encode, given=True, logits_E=logits_E)
     compiled = Programs(encode=encode, search=make_search(graphdef), detect=make_detect(graphdef))
     return Decoder(params, compiled, config, tokenizer, samples=samples, **options)
+
+
+def can_know(params: Params, route: str, embedding: Embedding | None) -> bool:
+    """Whether a model's encoder states may come from elsewhere: those of the unadapted encoder are all it needs."""
+    of_output = embedding is not None and embedding.layers == (-1,)
+    return not encoder_adapted(params) and (route != "gate" or of_output)
 
 
 def encoder_adapted(params: Params) -> bool:

@@ -134,7 +134,7 @@ def _train(context, kind, rows, labels, mixture):
     single = None if kind in MANY else np.zeros(len(context.corpus.manifest), np.int64)
     kept = encoder_states.why_not(row, mixture) is None
     plan, fetch = timed.material(context, rows, section, labels=labels, kept=kept)
-    dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single)
+    dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single, kept)
     return fitting.train(
         context,
         fitting.Training(

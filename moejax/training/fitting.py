@@ -19,7 +19,7 @@ from moejax.train import loop, optim
 from moejax.train.optim import SCHEDULES
 from moejax.train.params_file import digest_of, whole_array
 from moejax.train.state import init_state, make_step, place
-from moejax.training import gate_inputs
+from moejax.training import encoder_states, gate_inputs
 from moejax.work.context import Context, key_of
 from moejax.work.fields import BATCH, COUNT, STEPS, Field, above, below
 
@@ -151,19 +151,22 @@ def train(context: Context, training: Training, params):
     return {**frozen, **state.params}
 
 
-def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None):
+def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None, kept: bool = False):
     """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
     utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
 
     All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
     few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
+    `kept`: encoder states may be kept; those of dev are where the base writes times.
     """
     rows = context.corpus.manifest.indices(split="dev")
     if not section.evals or not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
     gate_in = gate_inputs.embeddings_of(context, rows) if route == "gate" else None
-    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in)
+    kept = kept and bool(context.base.times) and section.best == "loss"  # a word error rate is decoded from audio
+    states = encoder_states.opened(context) if kept else None
+    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in, states)
     bucket = context.buckets[-1]
     collate.lengths = {bucket: max(collate.lengths.values())}
     filler = np.full(-len(rows) % context.multiple, FILLER)

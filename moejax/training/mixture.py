@@ -213,7 +213,7 @@ def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, tr
                 fetch=fetch,
                 on_metrics=monitor,
                 stepped=row.temperature_steps > 0,
-                eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N),
+                eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N, kept),
             ),
             params,
         )

@@ -72,6 +72,12 @@ class Joined:
         )
         return Collator(utterances, (self.packer.window,), labels=labels, gate_in=gate_in, cohorts=cohorts)
 
+    def audible(self, number: int) -> np.ndarray:
+        """Audio of a window to the end of what is said, as a recording would end there."""
+        window = self.windows[number]
+        said = [piece for piece in window.pieces if piece.whole or window.kind == "times"]
+        return self.packer.wave(window)[: max((piece.start + piece.samples for piece in said), default=None)]
+
     @property
     def samples(self) -> np.ndarray:
         """Samples of each window: all hear their padding."""

@@ -17,6 +17,8 @@ from moejax.nn.quantize import quantize
 from moejax.runtime import processes, sharding
 from moejax.runtime.files import read_json
 from moejax.text.tokenizer import Tokenizer
+from moejax.work.folder import digest
+from moejax.work.heard import Heard
 
 
 class Corpus:
@@ -122,6 +124,14 @@ class Context:
     @functools.cached_property
     def base(self) -> Base:
         return Base(self.work, self.cfg.model.dtype, self.weights)
+
+    @functools.cached_property
+    def heard(self) -> Heard:
+        """Encoder states of the base by what was heard, in W/states: shared by all stages of these weights."""
+        config = self.base.config
+        made = {"base": self.work.finished("base")["digest"], "weights": self.weights, "dtype": config.dtype}
+        path = self.work.path("states", digest(made))
+        return Heard(path, config.d_model, config.dtype, self.cfg.runtime.encoder_cache_bytes)
 
     @functools.cached_property
     def mesh(self):

@@ -1,7 +1,5 @@
 """Kept encoder states: the same training from less work."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -55,20 +53,24 @@ def test_a_batch_with_kept_states_has_the_loss_and_gradient_of_its_audio(context
 
 def test_states_are_computed_once_and_again_when_the_file_is_cut(context):
     found = encoder_states.opened(context)
-    whole = found(int(context.corpus.rows("train")[3]))
-    stamp = Path(found.path).stat().st_mtime_ns
-    assert encoder_states.opened(context)(int(context.corpus.rows("train")[3])).tobytes() == whole.tobytes()
-    assert Path(found.path).stat().st_mtime_ns == stamp
-    with open(found.path, "r+b") as file:
-        file.truncate(100)
-    assert encoder_states.opened(context)(int(context.corpus.rows("train")[3])).tobytes() == whole.tobytes()
+    row = int(context.corpus.rows("train")[3])
+    whole, file = found(row), found.heard.path.with_name(f"{found.heard.path.name}.bin")
+    stamp = file.stat().st_mtime_ns
+    assert encoder_states.opened(context)(row).tobytes() == whole.tobytes()
+    assert file.stat().st_mtime_ns == stamp
+    with open(file, "r+b") as opened:
+        opened.truncate(100)
+    del context.heard  # as the next process sees it
+    assert encoder_states.opened(context)(row).tobytes() == whole.tobytes()
 
 
 def test_no_states_over_the_limit(context):
     with context.cfg.unlocked():
         before, context.cfg.runtime.encoder_cache_bytes = context.cfg.runtime.encoder_cache_bytes, 10
+    del context.heard
     try:
         assert encoder_states.opened(context) is None
     finally:
         with context.cfg.unlocked():
             context.cfg.runtime.encoder_cache_bytes = before
+        del context.heard
