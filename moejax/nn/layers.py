@@ -9,7 +9,7 @@ from flax import nnx
 from moejax.errors import BadValue
 from moejax.nn.variables import Backbone, Init
 from moejax.ops import products
-from moejax.ops.attention import attend
+from moejax.ops.attention import attend, attend_states
 from moejax.types import Array, Route
 
 
@@ -131,6 +131,32 @@ class Attention(nnx.Module):
         out_BTHK = attend(*heads, key_mask_BS=key_mask_BS, causal=causal)
         return self.out(out_BTHK.reshape(x_BTD.shape).astype(x_BTD.dtype), route, noise)
 
+    def to_states(
+        self,
+        x_BTD: Array,
+        states_BSD: Array,
+        *,
+        key_mask_BS: Array | None = None,
+        route: Route | None = None,
+        states_route: Route | None = None,
+    ) -> Array:
+        """The same attention to states that have no keys and values yet (`keys_values(states_BSD, states_route)`).
+
+        Both are linear in the states, so their matrices, the experts' with them, move to the other side of the sums:
+        q (W x) = (W^T q) x, and the mean of W x + b is W (mean of x) + b. With few tokens that is fewer operations than
+        keys and values of 1500 states of which each token sees the mean, and no array as large as the states is made.
+        """
+        B, T, D = x_BTD.shape
+        own_HO = jnp.repeat(jnp.eye(self.heads, dtype=jnp.float32), D // self.heads, axis=1)
+        q_BTO = self.q(x_BTD, route).astype(jnp.float32) * (D // self.heads) ** -0.5
+        q_BQO = (q_BTO[:, :, None] * own_HO[None, None]).reshape(B, -1, D)
+        states_BSD = states_BSD.astype(jnp.float32)
+        like = jax.ShapeDtypeStruct(q_BQO.shape, states_BSD.dtype)
+        (q_BQD,) = jax.linear_transpose(lambda x: self.k(x, states_route), like)(q_BQO)
+        mean_BQD = attend_states(q_BQD, states_BSD, key_mask_BS)
+        v_BTHO = self.v(mean_BQD, states_route).reshape(B, T, self.heads, D)
+        return self.out((v_BTHO * own_HO[None, None]).sum(2).astype(x_BTD.dtype), route)
+
 
 class Block(nnx.Module):
     """Pre-norm transformer block; with `cross` also attention to the encoder."""
@@ -186,8 +212,18 @@ class Block(nnx.Module):
         kv = self.self_attn.keys_values(h, own, noise)
         h = self.self_attn(h, kv, key_mask_BS=mask_BT, causal=causal, route=own, noise=noise)
         x_BTD = x_BTD + drop(noise, h)
-        if self.cross_attn is not None:
+        if self.cross_attn is not None and self.cross_attn_norm is not None and states_BSD is not None:
             # What the encoder said is the same for all tokens, and so is its route
-            kv = self.cross_attn.keys_values(states_BSD, route, noise)
-            x_BTD = self.cross(x_BTD, kv, states_mask_BS, own, noise)
+            if _few(x_BTD, states_BSD, self.cross_attn.heads) and noise is None:
+                h, by = self.cross_attn_norm(x_BTD), {"route": own, "states_route": route}
+                x_BTD = x_BTD + self.cross_attn.to_states(h, states_BSD, key_mask_BS=states_mask_BS, **by)
+            else:
+                kv = self.cross_attn.keys_values(states_BSD, route, noise)
+                x_BTD = self.cross(x_BTD, kv, states_mask_BS, own, noise)
         return self.mlp(x_BTD, own, noise)
+
+
+def _few(x_BTD, states_BSD, heads) -> bool:
+    """Whether attention is cheaper without keys and values (`Attention.to_states`)."""
+    T, S = x_BTD.shape[1], states_BSD.shape[1]
+    return jax.default_backend() == "cpu" and T * heads <= 2 * x_BTD.shape[2] and S > 4 * T

@@ -139,13 +139,25 @@ class Decoder(nnx.Module):
         at_BK: Array | None = None,
     ) -> Array:
         """With `at_BK` the logits [B, K, V] of these positions only: a large vocabulary costs more than the layers."""
+        x = self.hidden(tokens_BL, states_BTD, mask_BT, route, noise)
+        if at_BK is not None:
+            x = jnp.take_along_axis(x, at_BK[..., None], axis=1)
+        return self.logits(x)
+
+    def hidden(
+        self,
+        tokens_BL: Array,
+        states_BTD: Array,
+        mask_BT: Array | None = None,
+        route: Route | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
+        """What `logits` makes logits of, [B, L, D]."""
         x = drop(noise, self.inputs(tokens_BL))
         seen = mask_BT if self.mask_padding else None
         for block in self.layers:
             x = block(x, states_BTD, states_mask_BS=seen, causal=True, route=route, noise=noise)
-        if at_BK is not None:
-            x = jnp.take_along_axis(x, at_BK[..., None], axis=1)
-        return self.logits(x)
+        return x
 
 
 class Whisper(nnx.Module):

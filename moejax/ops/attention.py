@@ -76,6 +76,18 @@ def _plain(q_BTHK, k_BSHK, v_BSHK, key_mask_BS, causal):
     return jnp.einsum("BHTS,BSHK->BTHK", weight_BHTS, v_BSHK)
 
 
+def attend_states(q_BQD, x_BSD, key_mask_BS=None):
+    """Means of the states x by the softmax of q x, [B, Q, D]: attention whose keys and values are the states
+    themselves. float32.
+    """
+    score_BQS = jnp.einsum("BQD,BSD->BQS", q_BQD, x_BSD, preferred_element_type=jnp.float32)
+    if key_mask_BS is not None:
+        score_BQS = jnp.where(key_mask_BS[:, None], score_BQS, MASKED)
+    weight_BQS = jnp.exp(score_BQS - jax.lax.stop_gradient(score_BQS.max(-1, keepdims=True)))
+    sum_BQ1 = weight_BQS.sum(-1, keepdims=True)
+    return jnp.einsum("BQS,BSD->BQD", weight_BQS, x_BSD, preferred_element_type=jnp.float32) / sum_BQ1
+
+
 def attend_few(q_BHTK, k_BHKS, v_BHSK, visible_BTS=None):
     """Attention output [B, H, T, K] of few scaled queries onto many keys (decoding); softmax in float32.
 

@@ -1,5 +1,7 @@
 """Losses of recognition and routing. All take masks by position; all reduce in float32 over the *global* batch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -13,6 +15,76 @@ def token_cross_entropy(logits_BLV, targets_BL, score_BL, smoothing=0.0):
     loss_BL = jnp.where(score_BL, loss_BL, 0.0)
     count = jnp.maximum(score_BL.sum(), 1)
     return loss_BL.sum() / count, loss_BL.sum(-1), count
+
+
+CHUNK = 64  # scored positions whose logits exist at the same time
+
+
+def frozen_cross_entropy(x_BLD, embed_VD, targets_BL, score_BL, smoothing=0.0):
+    """`(mean of -log p over scored positions, share of them that the likeliest token hits)` of logits x E^T, where E is
+    not learnt.
+
+    The product with a large vocabulary costs more than a small decoder's layers, and most positions of a batch are
+    padding, prompts or given texts: only scored ones are multiplied, some at a time, and their gradient is found in the
+    same pass (as Wijmans et al. 2024, "Cut your losses"), so that no logits are kept. For a CPU: an accelerator would
+    rather multiply all at once.
+    """
+    B, L, D = x_BLD.shape
+    order_N = jnp.argsort(~score_BL.reshape(-1), stable=True)  # the scored first
+    room = -(B * L) % CHUNK
+    order_N = jnp.concatenate([order_N, jnp.zeros(room, order_N.dtype)])
+    real_N = jnp.arange(B * L + room) < score_BL.sum()
+    x_ND = jnp.take(x_BLD.reshape(-1, D), order_N, axis=0).astype(jnp.float32)
+    targets_N = jnp.take(targets_BL.reshape(-1), order_N)
+    loss, hits = _summed(x_ND, embed_VD.astype(jnp.float32), targets_N, real_N, smoothing)
+    count = jnp.maximum(score_BL.sum(), 1)
+    return loss / count, hits / count
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _summed(x_ND, embed_VD, targets_N, real_N, smoothing):
+    return _chunks(x_ND, embed_VD, targets_N, real_N, smoothing, False)[:2]
+
+
+def _forward(x_ND, embed_VD, targets_N, real_N, smoothing):
+    loss, hits, gradient_ND = _chunks(x_ND, embed_VD, targets_N, real_N, smoothing, True)
+    return (loss, hits), gradient_ND
+
+
+def _backward(smoothing, gradient_ND, cotangent):
+    del smoothing
+    return cotangent[0] * gradient_ND, None, None, None
+
+
+_summed.defvjp(_forward, _backward)
+
+
+def _chunks(x_ND, embed_VD, targets_N, real_N, smoothing, gradient: bool):
+    """(sum of losses, hits, gradient [N, D] or None); chunks without a scored position cost nothing."""
+    V = embed_VD.shape[0]
+
+    def heard(inputs):
+        x_CD, targets_C, real_C = inputs
+        logits_CV = x_CD @ embed_VD.T
+        logp_CV = jax.nn.log_softmax(logits_CV, axis=-1)
+        picked_C = jnp.take_along_axis(logp_CV, targets_C[:, None], axis=-1)[:, 0]
+        loss_C = -(1.0 - smoothing) * picked_C - (smoothing * logp_CV.mean(-1) if smoothing else 0.0)
+        hit_C = (logits_CV.argmax(-1) == targets_C) & real_C
+        found = jnp.where(real_C, loss_C, 0.0).sum(), hit_C.sum()
+        if not gradient:
+            return found
+        wanted_CV = jax.nn.one_hot(targets_C, V) * (1.0 - smoothing) + smoothing / V
+        slope_CV = jnp.where(real_C[:, None], jnp.exp(logp_CV) - wanted_CV, 0.0)
+        return *found, slope_CV @ embed_VD
+
+    def chunk(inputs):
+        like = jax.eval_shape(heard, inputs)
+        nothing = lambda _: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like)  # noqa: E731
+        return jax.lax.cond(inputs[2].any(), heard, nothing, inputs)
+
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, CHUNK, *leaf.shape[1:]), (x_ND, targets_N, real_N))
+    loss, hits, *slopes = jax.lax.map(chunk, parts)
+    return loss.sum(), hits.sum(), slopes[0].reshape(x_ND.shape) if gradient else None
 
 
 def ctc(logits_BTV, frames_BT, labels_BL, labels_real_BL, blank: int):

@@ -46,7 +46,7 @@ def train(
     graphdef, params = asr.init(asr.build(recognizer.config, mixture=mixture, seed=seed), recognizer.params)
     optimizer, _ = optim.make_optimizer(learning_rate=rate, steps=steps, warmup=min(8, steps), b2=0.98)
     state, frozen = init_state(params, ("expert",), optimizer, jax.random.key(seed))
-    loss = asr.make_loss(graphdef, asr.Row(route="label"), mixture=mixture)
+    loss = asr.make_loss(graphdef, asr.Row(route="label", frozen=True), mixture=mixture)
     step = jax.jit(functools.partial(train_step, loss, optimizer, None, False), donate_argnums=0)
     draws = [_turns(places, np.random.default_rng([seed, label])) for label, places in enumerate(members)]
     labels = [label for label in range(len(members)) for _ in range(EACH)]

@@ -56,6 +56,7 @@ class Row:
     warp_time: float = 0.0
     warp_freq: float = 0.0
     level: float = 0.0
+    frozen: bool = False  # the backbone is not learnt: see `losses.frozen_cross_entropy`
     scored: int = 0  # most scored positions of an utterance, which follow on each other; 0: all may be
     temperature: float = 1.0  # the gate's logits are divided by this in the first step, and by 1 after so many
     temperature_steps: int = 0
@@ -174,11 +175,16 @@ def make_loss(
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
-        at_BK, targets_BK, score_BK = scored(batch, row.scored)
-        logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
-        ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
-        hit_BK = (logits_BKV.argmax(-1) == targets_BK) & score_BK
-        metrics = {"ce": ce, "accuracy": hit_BK.sum() / count, **terms.pop("metrics", {})}
+        if row.frozen and jax.default_backend() == "cpu" and jax.device_count() == 1:
+            x_BLD = model.decoder.norm(model.decoder.hidden(batch.tokens_BL, states_BTD, mask_BT, route, noise))
+            embed_VD = model.decoder.embed[...]
+            ce, accuracy = losses.frozen_cross_entropy(x_BLD, embed_VD, batch.targets_BL, batch.score_BL, row.smoothing)
+        else:
+            at_BK, targets_BK, score_BK = scored(batch, row.scored)
+            logits_BKV = model.decoder(batch.tokens_BL, states_BTD, mask_BT, route, noise, at_BK)
+            ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
+            accuracy = ((logits_BKV.argmax(-1) == targets_BK) & score_BK).sum() / count
+        metrics = {"ce": ce, "accuracy": accuracy, **terms.pop("metrics", {})}
         if row.ctc:
             terms["ctc"] = row.ctc * _ctc(model, states_BTD, mask_BT, batch)
         return ce + sum(terms.values()), metrics | terms

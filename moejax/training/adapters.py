@@ -129,7 +129,7 @@ def _train(context, kind, rows, labels, mixture):
     cfg = context.cfg
     section = _section(cfg, kind)
     graphdef, params = network.with_experts(context, mixture)
-    row = asr.Row(route="label", **fitting.row_options(section))
+    row = asr.Row(route="label", frozen=True, **fitting.row_options(section))
     loss_fn = asr.make_loss(graphdef, row, mixture=mixture, num_cohorts=len(context.corpus.cohorts))
     single = None if kind in MANY else np.zeros(len(context.corpus.manifest), np.int64)
     kept = encoder_states.why_not(row, mixture) is None

@@ -174,7 +174,9 @@ def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=
     part, parts = process_shard(context.mesh)
     batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), context.mesh)
     calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
-    loss_fn = asr.make_loss(graphdef, asr.Row(route=route), mixture=calm, num_cohorts=len(context.corpus.cohorts))
+    loss_fn = asr.make_loss(
+        graphdef, asr.Row(route=route, frozen=True), mixture=calm, num_cohorts=len(context.corpus.cohorts)
+    )
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
     wer_of = _dev_wer(context, graphdef, calm, route, batch, rows) if section.best == "wer" else None
 

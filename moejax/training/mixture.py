@@ -173,7 +173,7 @@ def experts(cfg, work) -> dict:
     graphdef, params, mixture, meta = network.with_gate(context)
     known = cfg.experts.route == "label" or mixture.known_share
     labels = gate_inputs.clusters_of(context)["label"] if known else None
-    row = asr.Row(route=cfg.experts.route, **fitting.row_options(cfg.experts))
+    row = asr.Row(route=cfg.experts.route, frozen=True, **fitting.row_options(cfg.experts))
     return _train_mixture(context, "experts", rows, graphdef, params, mixture, meta, row, ("expert",), labels)
 
 
@@ -185,7 +185,7 @@ def joint(cfg, work) -> dict:
     section = cfg.joint
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
     terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
-    row = asr.Row(route="gate", temperature_steps=falls, **terms, **fitting.row_options(section))
+    row = asr.Row(route="gate", frozen=True, temperature_steps=falls, **terms, **fitting.row_options(section))
     labels = gate_inputs.clusters_of(context)["label"] if mixture.known_share else None
     return _train_mixture(context, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)
 

@@ -19,15 +19,18 @@ import tiny_job
 import tiny_model
 
 import moejax
+from moejax.cohorts import hearing
 from moejax.convert import hf_whisper
+from moejax.decode.decoder import content
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.job.opening import open_context
 from moejax.runtime.files import read_json, write_json
-from moejax.systems import enrolled
+from moejax.systems import enrolled, evaluate, listening, registry
 from moejax.systems import published as published_rows
 from moejax.tasks import asr
 from moejax.text import writers
+from moejax.work.heard import Heard
 
 pytestmark = pytest.mark.job
 
@@ -43,7 +46,7 @@ def quick():
 def job_of(weights, **changes):
     short = dict(gate__steps=2, experts__steps=2, joint__steps=4, adapters__steps=4, adapters__kinds=("lora", "full"))
     targets = ("decoder/layers/*/*attn/[qv]",)
-    short |= dict(evaluate__systems=("base", "moe", "moe_shuffled_gate"), report__draws=5)
+    short |= dict(embed__layers=(-1,), evaluate__systems=("base", "moe", "moe_shuffled_gate"), report__draws=5)
     settings = dict(model__pretrained=str(weights), base__steps=0, translate__backend="none", mixture__targets=targets)
     return tiny_job.config(**{**short, **settings, **changes})
 
@@ -242,3 +245,32 @@ def test_two_published_models_with_one_name_are_refused():
     ]
     with pytest.raises(ValueError, match="'whisper-base'"):
         published_rows.systems(("base", "openai/whisper-base"))
+
+
+def test_what_a_stage_has_heard_no_other_encodes_again(folder, monkeypatch):
+    context = open_context(folder / "W")
+    store, audio = context.heard, context.corpus.audio
+    heard = {content(hearing.window_of(context, audio[row])) for row in range(len(context.corpus.manifest))}
+    assert heard <= set(store.at)  # of all parts: the embedding needs them
+    monkeypatch.setattr(Heard, "add", lambda self, new: pytest.fail("a window was encoded again"))
+    rows = context.corpus.rows("test")
+    for name in ("base", "moe"):
+        records = evaluate.decode(context, registry.open_system(context, name), rows)
+        before = tiny_job.records(folder / "W" / "evaluate" / f"{name}.jsonl")
+        assert [one["hypothesis"] for one in records] == [one["hypothesis"] for one in before]
+        assert [one["route"] for one in records] == [one["route"] for one in before]
+    system = registry.open_system(context, "full")  # its encoder is another one
+    assert not listening._hears_as_base(context, system.network)
+    assert listening._hears_as_base(context, registry.open_system(context, "lora").network)
+
+
+def test_routes_of_kept_states_are_those_of_the_sound(folder):
+    """The gate hears the pooled states, from the file or from its own pass over the audio."""
+    context = open_context(folder / "W")
+    moe = moejax.load(folder / "W", system="moe")
+    paths, rows = context.corpus.manifest.audio_paths(), context.corpus.rows("test")
+    records = tiny_job.records(folder / "W" / "evaluate" / "moe.jsonl")
+    for row, record in zip(rows[:4], records, strict=False):
+        found = moe.transcribe(paths[row], language="en")
+        assert found.text.strip() == record["hypothesis"]
+        np.testing.assert_allclose(found.route or record["route"], record["route"], atol=2e-6)

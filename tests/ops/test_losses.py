@@ -117,3 +117,29 @@ def test_ctc_is_the_sum_over_paths_per_label_and_drops_the_impossible():
     logp = np.asarray(jax.nn.log_softmax(logits_BTV))
     want = (ctc_by_paths(logp[0], [0, 1], 2) + ctc_by_paths(logp[1, :3], [1], 2)) / 3  # the third: 2 labels, 1 frame
     np.testing.assert_allclose(got, want, rtol=1e-4)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy_of_scored_positions_alone_is_that_of_all_logits(smoothing):
+    """More positions than a chunk holds, most of them not scored; value, hits and gradient."""
+    B, L, D, V = 3, 50, 6, 40
+    x_BLD = jnp.asarray(RNG.normal(size=(B, L, D)), jnp.float32)
+    embed_VD = jnp.asarray(RNG.normal(size=(V, D)), jnp.float32)
+    targets_BL, score_BL = jnp.asarray(RNG.integers(0, V, (B, L))), jnp.asarray(RNG.random((B, L)) < 0.5)
+    assert int(score_BL.sum()) > losses.CHUNK
+
+    def whole(x_BLD):
+        logits_BLV = x_BLD @ embed_VD.T
+        mean, _, count = losses.token_cross_entropy(logits_BLV, targets_BL, score_BL, smoothing)
+        return 2 * mean, ((logits_BLV.argmax(-1) == targets_BL) & score_BL).sum() / count
+
+    def parts(x_BLD):
+        mean, hits = losses.frozen_cross_entropy(x_BLD, embed_VD, targets_BL, score_BL, smoothing)
+        return 2 * mean, hits
+
+    (one, hit), gradient = jax.value_and_grad(whole, has_aux=True)(x_BLD)
+    (other, hit_too), gradient_too = jax.jit(jax.value_and_grad(parts, has_aux=True))(x_BLD)
+    np.testing.assert_allclose([other, hit_too, parts(x_BLD)[0]], [one, hit, one], rtol=1e-5)
+    np.testing.assert_allclose(gradient_too, gradient, rtol=1e-4, atol=1e-6)
+    nobody = losses.frozen_cross_entropy(x_BLD, embed_VD, targets_BL, jnp.zeros((B, L), bool))
+    assert [float(x) for x in nobody] == [0.0, 0.0]
