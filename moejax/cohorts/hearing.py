@@ -6,6 +6,7 @@ utterances in its buckets.
 """
 
 import dataclasses
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -103,18 +104,22 @@ def _whole(store, keys) -> bool:
 
 
 def _hear(context, ear, what) -> list[bytes]:
-    work, store, begun = context.work, context.heard, time.perf_counter()
-    keys = {name: ear.key(name) for name in work.progress(ear.names, total=len(ear.names), desc=f"{what} looked at")}
-    missing = [name for name in ear.names if keys[name] not in store]
-    if missing and store.room(ear.frames * len(missing) // len(ear.names)):
-        blocks = [missing[at : at + BLOCK] for at in range(0, len(missing), BLOCK)]
-        for block in work.progress(blocks, total=len(blocks), desc=f"encoder states of {what}"):
-            store.add((keys[name], states_TD) for name, states_TD in ear.states(block))
-            faults.point("states.block")
-        work.log(
-            f"  encoder states of {len(missing)} of {len(keys)} {what} heard: {store.row * ear.frames / 1e6:.0f} MB,"
-            f" {time.perf_counter() - begun:.1f} s; no step encodes"
-        )
+    """The keys of all; [] where there is no room for their states."""
+    work, store, begun, keys, new = context.work, context.heard, time.perf_counter(), {}, 0
+    blocks = [ear.names[at : at + BLOCK] for at in range(0, len(ear.names), BLOCK)]
+    for block in work.progress(blocks, total=len(blocks), desc=f"encoder states of {what}"):
+        keys |= {name: ear.key(name) for name in block}
+        missing = [name for name in block if keys[name] not in store]
+        if not store.room(-(-ear.frames * len(missing) // len(ear.names))):
+            return []
+        if missing:
+            store.add((keys[name], states_TD) for name, states_TD in ear.states(missing))
+            new += len(missing)
+        faults.point("states.block")
+    work.log(
+        f"  encoder states of {new} of {len(keys)} {what} heard: {store.row * ear.frames / 1e6:.0f} MB in all,"
+        f" {time.perf_counter() - begun:.1f} s; no step encodes"
+    )
     return list(keys.values())
 
 
@@ -131,7 +136,7 @@ class Windows:
 
     def __init__(self, context: Context, names: Sequence[int], window: Callable[[int], Window]):
         config = context.base.config
-        self.names, self.window = names, window
+        self.names, self._window = names, functools.lru_cache(maxsize=BLOCK)(window)  # for its key and its states
         self.frames = len(names) * config.max_source_positions
         graphdef, _ = functional.abstract(asr.build(config))
         self._decoder = recognition.make_decoder(
@@ -144,10 +149,10 @@ class Windows:
         )
 
     def key(self, name: int) -> bytes:
-        return content(self.window(name))
+        return content(self._window(name))
 
     def states(self, names: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        for encoded in self._decoder.encode([self.window(name) for name in names]):
+        for encoded in self._decoder.encode([self._window(name) for name in names]):
             states_BTD = np.asarray(encoded.states_BTD)
             yield from ((names[place], states_BTD[b]) for b, place in enumerate(encoded.rows))
 

@@ -57,6 +57,13 @@ SECTIONS = {
         "weights": Field(
             "", 'Number format of the backbone in decoding; "" is model.weights.', choices=("", *quantize.KINDS)
         ),
+        "strength": Field(
+            1.0,
+            "Share of what adapters and experts learnt that systems are read with, by moejax.load and export, too.\n"
+            "Less forgets less of what the base knew of other speech; chosen on dev. 1: all of it.",
+            limits=(0.0, 1.0),
+            later=True,
+        ),
         "speaker_scope": Field(
             "own",
             "Which utterances lora_<speaker> decodes.\nown: those of its own speaker; all: everybody's.",

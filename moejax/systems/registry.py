@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moejax.errors import BadValue, UnknownName
-from moejax.systems import adapters, base, controls, hypernetworks, mixture
+from moejax.systems import adapters, base, controls, hypernetworks, mixture, strength
 from moejax.systems.system import Kind, Opened, System
 from moejax.work.context import Context
 from moejax.work.folder import Work
@@ -30,9 +30,10 @@ def find(work: Work, name: str) -> System:
 
 
 def open_system(context: Context, name: str) -> Opened:
-    """Loads one system, in the context of its own stages. Errors: as `find`."""
+    """Loads one system, in the context of its own stages, at `evaluate.strength`. Errors: as `find`."""
     kind, system = _entry(context.work, name)
-    return kind.open(context, system)
+    opened, share = kind.open(context, system), context.cfg.evaluate.strength
+    return opened if share == 1 else strength.at(opened, share, context.base.params)
 
 
 def _found(work: Work) -> dict[str, tuple[Kind, System]]:

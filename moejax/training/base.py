@@ -91,7 +91,7 @@ SECTIONS = {
             "Share of training batches that are joined windows with times, where model.pretrained writes times.\n"
             "Such a base hears 30 s everywhere, whatever model.buckets say; all systems then read long audio as it does"
             " and are evaluated so. 0: utterances alone, in model.buckets, decoded without times. Others ignore this.",
-            limits=(0.0, 0.9),
+            limits=(0.0, 1.0),
             later=True,
         ),
         "enrolled": Field(

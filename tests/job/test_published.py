@@ -25,6 +25,7 @@ from moejax.decode.decoder import content
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.job.opening import open_context
+from moejax.nn import functional
 from moejax.runtime.files import read_json, write_json
 from moejax.systems import enrolled, evaluate, listening, registry
 from moejax.systems import published as published_rows
@@ -274,3 +275,19 @@ def test_routes_of_kept_states_are_those_of_the_sound(folder):
         found = moe.transcribe(paths[row], language="en")
         assert found.text.strip() == record["hypothesis"]
         np.testing.assert_allclose(found.route or record["route"], record["route"], atol=2e-6)
+
+
+def test_none_of_a_fine_tuned_network_is_the_base_and_half_lies_between(folder):
+    context = open_context(folder / "W")
+    base = functional.paths(context.base.params["backbone"])
+
+    def at(strength):
+        with context.cfg.unlocked():
+            context.cfg.evaluate.strength = strength
+        return functional.paths(registry.open_system(context, "full").network.params["backbone"])
+
+    whole, half, none = at(1.0), at(0.5), at(0.0)
+    assert any(np.abs(whole[path] - base[path]).max() > 1e-5 for path in base)
+    for path, leaf in base.items():
+        np.testing.assert_allclose(none[path], leaf, atol=1e-6)
+        np.testing.assert_allclose(half[path], (np.asarray(leaf) + np.asarray(whole[path])) / 2, atol=1e-6)

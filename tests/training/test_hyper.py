@@ -190,5 +190,8 @@ def test_refusals_are_one_line_and_name_what_would_do(work, context):
     other = graph.configs.changed(context.cfg, {"mixture": {"targets": (("decoder/layers/*/fc?", 2, 4.0),)}})
     with pytest.raises(ValueError, match="'decoder/layers/\\*/fc\\?' a rank of its own"):
         hyper.definition(other, "hyper_AB")
+    other = graph.configs.changed(context.cfg, {"evaluate": {"strength": 0.5}})
+    with pytest.raises(ValueError, match="evaluate.strength is 0.5; hyper_AB is a hypernetwork"):
+        registry.open_system(hyper.Context(other, context.work), "hyper_AB")
     with pytest.raises(ValueError, match="load hyper_AB instead"):
         moejax.load(work.root, "hyper_AB_mean_condition")
