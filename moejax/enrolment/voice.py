@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from moejax.decode.features import Features
 from moejax.systems.system import Network
 from moejax.tasks import asr
 
@@ -15,8 +16,13 @@ def logits(network: Network, pieces: Sequence[np.ndarray], samples: Sequence[int
     """
     assert network.embedding is not None  # what every gate hears
     embed, found = asr.make_embed(network.graphdef, network.embedding), []
+    config = network.config
     for piece in pieces:
         window = next(size for size in samples if size >= len(piece))
-        audio_BS = np.pad(piece, (0, window - len(piece)))[None]
-        found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32)))[0])
+        audio_BS, mel_BNM = np.pad(piece, (0, window - len(piece)))[None], None
+        if not config.mask_padding:  # such models are shown zeros behind a recording's features (decode.longform)
+            heard = Features(piece, n_mels=config.num_mel_bins, hop=config.hop)
+            mel_BNM = np.zeros((1, window // config.hop, config.num_mel_bins), np.float32)
+            mel_BNM[0, : heard.frames] = heard.slice(0, heard.frames)
+        found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32), mel_BNM))[0])
     return np.asarray(asr.make_gate(network.graphdef)(network.params, np.mean(found, axis=0)[None]))

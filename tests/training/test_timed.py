@@ -124,3 +124,5 @@ def test_batches_of_windows_come_evenly_with_fewer_rows_and_say_whose_they_are(j
     assert filler.real_B.tolist() == [False, True] and filler.tokens_BL.shape == made.tokens_BL.shape
     assert fetch(WINDOW, np.array([FILLER, FILLER])) == "alone"
     assert plan.names_of(3)[0].startswith("window of") and plan.names_of(0) == alone.names_of(0)
+    windows_alone, _ = timed.beside(alone, fetch, joined, collate, 1.0)
+    assert all(rows.max() >= len(GROUPS) for _, rows in (windows_alone[number] for number in range(50)))
