@@ -83,6 +83,28 @@ def content(window: Window) -> bytes:
     return hashlib.blake2b(mel_NM.data, digest_size=16, salt=str(mel_NM.shape[1]).encode()).digest()
 
 
+def _compact(wanted: list[bool], rows: int) -> list[int] | None:
+    """The rows to search in where few of a batch are wanted, on a processor, where every row costs: as many as the next
+    power of four, the first of them again in place of filler. None: all.
+    """
+    places = [b for b, one in enumerate(wanted) if one]
+    size = next(size for size in (4**power for power in range(16)) if size >= len(places))
+    if jax.default_backend() != "cpu" or size >= rows:
+        return None
+    return [*places, *places[:1] * (size - len(places))]
+
+
+def _taken(encoded: Encoded, start: Start, places: list[int]) -> tuple[Encoded, Start]:
+    """Rows of a batch as a batch of their own."""
+    at = np.asarray(places)
+    states, mask, route, weight, content_B = jax.tree.map(
+        lambda x: x[at],
+        (encoded.states_BTD, encoded.mask_BT, encoded.route, encoded.weight_BE, encoded.content_B),
+    )
+    rows = [encoded.rows[place] for place in places]
+    return Encoded(rows, states, mask, route, weight, content_B), jax.tree.map(lambda x: x[at], start)
+
+
 class Decoder:
     """Decodes windows with one model. Rows never see each other: batching changes no result, nor does the order."""
 
@@ -152,11 +174,39 @@ class Decoder:
         )
         rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 
+        def searched(temperature, wanted, limit=None):
+            first = start if limit is None else start._replace(limit_B=np.minimum(start.limit_B, limit))
+            places = _compact(wanted, encoded.states_BTD.shape[0])
+            if places is None:
+                found = self._search(encoded, first, options, temperature, wanted, earliest)
+                return [self._decoding(found, b, languages[b], temperature, encoded, first, own) for b in range(rows)]
+            some, begun = _taken(encoded, first, places)
+            only = [place < rows and wanted[place] and place not in places[:b] for b, place in enumerate(places)]
+            later = None if earliest is None else [earliest[place] for place in places]
+            found = self._search(some, begun, options, temperature, only, later)
+            decodings: list[Any] = [None] * rows
+            for b, place in enumerate(places):
+                if only[b]:
+                    decodings[place] = self._decoding(found, b, languages[place], temperature, some, begun, own)
+            return decodings
+
         def decode(temperature, wanted):
-            found = self._search(encoded, start, options, temperature, wanted, earliest)
-            return [self._decoding(found, b, languages[b], temperature, encoded, start, own) for b in range(rows)]
+            greedy = temperature == 0 and options.beam_size is None and jax.default_backend() == "cpu"
+            limit = self._usual(encoded) + own if greedy and rows > 1 else None
+            if limit is None or 2 * limit > start.limit_B[:rows].max():
+                return searched(temperature, wanted)
+            # A search ends with its longest row: one that loops would cost its company 224 tokens each
+            found = searched(temperature, wanted, limit)
+            longer = [one and not found[b].ended for b, one in enumerate(wanted)]
+            more = searched(temperature, longer) if any(longer) else found
+            return [more[b] if longer[b] else found[b] for b in range(rows)]
 
         return fallback.climb(decode, rows, options)
+
+    def _usual(self, encoded: Encoded) -> int:
+        """Tokens with which what is heard in a batch's windows is mostly said: 8 a second and 24 more."""
+        seconds = np.asarray(encoded.mask_BT)[: len(encoded.rows)].sum(1).max() * 2 * self.config.hop / SAMPLE_RATE
+        return 24 + int(8 * seconds)
 
     def detect(self, encoded: Encoded) -> list[dict[str, float]]:
         """{language: probability} per real row of an encoded batch."""

@@ -28,8 +28,8 @@ def failed(found: Decoding, options: DecodingOptions) -> bool:
 def climb(decode, rows: int, options: DecodingOptions) -> list[Decoding]:
     """The ladder over the rows of one batch.
 
-    `decode(temperature, wanted)` decodes the rows whose entry in the list of booleans `wanted` is true, all in one
-    fixed shape, and gives a list with their `Decoding`s at their places. Of a row that fails on every rung the last
+    `decode(temperature, wanted)` decodes the rows whose entry in the list of booleans `wanted` is true and gives a list
+    with their `Decoding`s at their places. Of a row that fails on every rung the last
     rung's result is kept, as in the reference; of a repetition that is in the sound an earlier one (`_steady`).
     """
     tried: list[list[Decoding]] = [[] for _ in range(rows)]

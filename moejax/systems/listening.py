@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.decode.decoder import Decoder
 from moejax.decode.enrolled import Context as Front
 from moejax.decode.longform import Reading, transcribe_sequential
 from moejax.decode.request import request
@@ -38,15 +39,12 @@ def transcripts(
     network, config = system.network, system.network.config
     tokenizer = network.tokenizer or context.base.tokenizer
     window = 2 * config.max_source_positions * config.hop
-    decoder = recognition.make_decoder(
-        network.graphdef,
+    decoder = Decoder(
         network.params,
+        _programs(network.graphdef, network.route, network.mixture, network.embedding),
         config,
         tokenizer,
         samples=(window,),
-        route=network.route,
-        mixture=network.mixture,
-        embedding=network.embedding,
         batch_size=context.cfg.evaluate.batch_size,
     )
     if processes.count() == 1 and _hears_as_base(context, network):
@@ -71,7 +69,8 @@ def transcripts(
         mine = dataclasses.replace(reading, model=told, contexts=own_fronts and own_fronts.__getitem__)
         for place, found in transcribe_sequential(waves, mine):
             i = int(own[place])
-            yield i, found, found.route or _route(told, context.corpus.audio[int(rows[i])])
+            silent = network.mixture is not None and found.route is None
+            yield i, found, _route(told, context.corpus.audio[int(rows[i])]) if silent else found.route
 
 
 def _hears_as_base(context, network) -> bool:
@@ -93,6 +92,14 @@ def _alike(network, rows, labels):
     for group, one in enumerate(first):
         own = np.flatnonzero(place.reshape(-1) == group)
         yield own, labels[one], None if given_NE is None else given_NE[one]
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(graphdef, route, mixture, embedding):
+    """Compiled once for all systems of the same shape."""
+    return recognition.make_decoder(
+        graphdef, {}, None, None, route=route, mixture=mixture, embedding=embedding
+    ).programs
 
 
 def _route(decoder, audio_S):
