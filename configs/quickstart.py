@@ -42,6 +42,7 @@ def published():
     c.joint = dict(steps=40, learning_rate=1e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **every)
     c.adapters = dict(learning_rate=1e-3, kinds=("lora_total",), **every)
     c.evaluate = dict(batch_size=16, systems=("base", "lora_total", "moe", "moe_uniform_gate"), enroll=(3,))
+    c.evaluate.enroll_systems = ("base", "moe")
     c.translate = dict(steps=150, layers=1, extra_pairs=3000)
     c.report = dict(normalizer="english")
     return c
