@@ -260,17 +260,17 @@ class Decoder:
                 samples_B[b] = max(len(audio_S), 1)
             content_B[b] = zlib.crc32(np.ascontiguousarray(window.mel_NM if kind else window, np.float32).data)
         label_B = np.full(rows, self.label, np.int32)
-        inputs = audio_BS, samples_B, label_B, mel_BNM
         keys = [content(window) for window in windows] if self.heard is not None and kind else None
         if jax.default_backend() == "cpu":
-            each = [
-                self._run(*jax.tree.map(lambda x, b=b: x[b : b + 1], inputs), keys and keys[b : b + 1])
-                for b in range(len(windows))
-            ]
+            each = []
+            for b in range(len(windows)):
+                own = [None if x is None else x[b : b + 1] for x in (audio_BS, mel_BNM)]
+                key = keys and keys[b : b + 1]
+                each.append(self._run(own[0], samples_B[b : b + 1], label_B[b : b + 1], own[1], key))
             each += each[-1:] * (rows - len(each))
             encoded = jax.tree.map(lambda *parts: jnp.concatenate(parts), *each) if rows > 1 else each[0]
         else:
-            encoded = self._run(*inputs, keys)
+            encoded = self._run(audio_BS, samples_B, label_B, mel_BNM, keys)
         states_BTD, mask_BT, route, weight_BE = encoded
         return Encoded(index, states_BTD, mask_BT, route, weight_BE, content_B)
 

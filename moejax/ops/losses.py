@@ -1,6 +1,7 @@
 """Losses of recognition and routing. All take masks by position; all reduce in float32 over the *global* batch."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +37,8 @@ def frozen_cross_entropy(x_BLD, embed_VD, targets_BL, score_BL, smoothing=0.0):
     real_N = jnp.arange(B * L + room) < score_BL.sum()
     x_ND = jnp.take(x_BLD.reshape(-1, D), order_N, axis=0).astype(jnp.float32)
     targets_N = jnp.take(targets_BL.reshape(-1), order_N)
-    loss, hits = _summed(x_ND, embed_VD.astype(jnp.float32), targets_N, real_N, smoothing)
-    count = jnp.maximum(score_BL.sum(), 1)
-    return loss / count, hits / count
+    found: Any = _summed(x_ND, embed_VD.astype(jnp.float32), targets_N, real_N, smoothing)
+    return found[0] / jnp.maximum(score_BL.sum(), 1), found[1] / jnp.maximum(score_BL.sum(), 1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax.decode.decoder import Decoder
+from moejax.decode.decoder import Decoder, Programs
 from moejax.decode.enrolled import Context as Front
 from moejax.decode.longform import Reading, transcribe_sequential
 from moejax.decode.request import request
@@ -95,11 +95,10 @@ def _alike(network, rows, labels):
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(graphdef, route, mixture, embedding):
+def _programs(graphdef, route, mixture, embedding) -> Programs:
     """Compiled once for all systems of the same shape."""
-    return recognition.make_decoder(
-        graphdef, {}, None, None, route=route, mixture=mixture, embedding=embedding
-    ).programs
+    encode = recognition.make_encode(graphdef, route=route, mixture=mixture, embedding=embedding)
+    return Programs(encode, recognition.make_search(graphdef), recognition.make_detect(graphdef))
 
 
 def _route(decoder, audio_S):

@@ -143,6 +143,7 @@ def pooled(chosen: Sequence[Array], audio_BS: Array | None, samples_B: Array, em
     """Embeddings [B, U] from the states of the embedding's layers, each [B, T, D]."""
     T = chosen[0].shape[1]
     if embedding.trim_silence:
+        assert audio_BS is not None  # where silence is
         mask_BT = pooling.speech_frames(audio_BS, samples_B, T, hop)
     else:
         mask_BT = pooling.valid_frames(samples_B, T, hop)

@@ -84,9 +84,11 @@ def _encoder(graphdef: GraphDef, route: str, mixture: Routing | None, embedding:
     def encode(params, audio_BS, samples_B, label_B, given=False, logits_E=None, mel_BNM=None, states_BTD=None):
         model = functional.merge(graphdef, params)
         known, hop = states_BTD is not None, model.config.hop
-        if mel_BNM is None and not known:
-            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=hop)
-        T = states_BTD.shape[1] if states_BTD is not None else -(-mel_BNM.shape[1] // 2)
+        if states_BTD is not None:
+            T = states_BTD.shape[1]
+        else:
+            mel_BNM = log_mel(audio_BS, n_mels=model.config.num_mel_bins, hop=hop) if mel_BNM is None else mel_BNM
+            T = -(-mel_BNM.shape[1] // 2)
         mask_BT = pooling.valid_frames(samples_B, T, hop)
         chosen, weight_BE = None, None
         if route == "label":

@@ -29,14 +29,16 @@ def variants(file) -> list[str]:
 def test_every_variant_resolves(file):
     plain = configs.load(str(file))
     assert plain.is_locked and plain.name != configs.defaults().name
+    jobs = {}  # the first of each base: what its other variants are compared to
     for variant in variants(file):
         config = configs.load(f"{file}:{variant}")
         assert config.to_dict() != plain.to_dict()
         # Nor the same folder of runs/ (`moejax.evaluate`).
         assert config.name != plain.name and config.name.startswith(plain.name)
         # A variant makes the same job smaller: it has the same systems to compare.
-        assert (config.adapters.kinds, config.data.source) == (plain.adapters.kinds, plain.data.source)
-        assert config.joint.steps <= plain.joint.steps
+        whole = plain if bool(config.model.pretrained) == bool(plain.model.pretrained) else jobs.setdefault(0, config)
+        assert (config.adapters.kinds, config.data.source) == (whole.adapters.kinds, plain.data.source)
+        assert config.joint.steps <= whole.joint.steps
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
