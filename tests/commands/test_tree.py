@@ -126,8 +126,8 @@ def test_what_there_is_not_is_named_with_what_is_nearest(said, argv, words):
 )
 def test_overrides_in_every_spelling(said, argv, section, key, value):
     for order in (
-        [*argv, "--config", ROOT / "configs/quickstart.py"],
-        [f"--config={ROOT}/configs/quickstart.py", *argv],
+        [*argv, "--config", ROOT / "configs/quickstart.py:micro"],
+        [f"--config={ROOT}/configs/quickstart.py:micro", *argv],
     ):
         code, out, err = said("config", *order)
         assert (code, err) == (0, "") and yaml.safe_load(out)[section][key] == value
