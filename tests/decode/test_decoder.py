@@ -1,5 +1,6 @@
 """The host class on a small network with a gate: batches, ladder, languages, features, routes."""
 
+import copy
 import dataclasses
 import functools
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax.decode.decoder import Window
+from moejax.decode.decoder import Decoder, Window
 from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import forced, starts
 from moejax.nn.whisper import WhisperConfig
@@ -101,6 +102,27 @@ def test_batches_and_order_change_nothing_not_even_draws(decoder):
     decoder.seed = 1
     assert decoder.decode(waves(), SAID, options) != whole
     decoder.seed = 0
+
+
+@pytest.mark.parametrize("usual", [3, 1000])
+def test_rows_that_climb_or_run_long_without_their_company_say_what_they_say_alone(decoder, monkeypatch, usual):
+    """Of six in a batch of eight three climb the ladder, searched in four rows; with few usual tokens some run long."""
+    wide, heard = copy.copy(decoder), waves((12800, 9000, 12000, 11000, 10000, 9500))
+    wide.batch_size, searched = 8, []
+    plain = DecodingOptions(language="en", temperature=0.0, sample_len=16)
+    likely = sorted(one.avg_logprob for one in wide.decode(heard, SAID, plain))
+    ladder = {"temperature": (0.0, 0.6), "best_of": 2, "logprob_threshold": (likely[2] + likely[3]) / 2}
+    options = dataclasses.replace(plain, compression_ratio_threshold=None, no_speech_threshold=None, **ladder)
+    monkeypatch.setattr(Decoder, "_usual", lambda self, encoded: usual)
+    search = Decoder._search
+    monkeypatch.setattr(
+        Decoder, "_search", lambda self, *a: searched.append(a[0].states_BTD.shape[0]) or search(self, *a)
+    )
+    found = wide.decode(heard, SAID, options)
+    assert searched[0] == 8 and 4 in searched
+    assert sorted(one.temperature for one in found) == [0.0] * 3 + [0.6] * 3
+    for one, wave, said in zip(found, heard, SAID, strict=True):
+        close(one, wide.decode([wave], [said], options)[0])
 
 
 def test_ladder_compiles_nothing_new(decoder):
