@@ -164,10 +164,19 @@ class Recognizer:
         pieces = [wave[start:stop] for wave in waves for start, stop in _cut(wave, self.seconds[-1])]
         if not pieces:
             raise BadValue(f"nothing can be heard in the {len(items)} recordings to enroll a speaker from")
+        return self.on_route(voice.logits(self.network, pieces, self.samples)[0])
+
+    def on_route(self, logits_E: np.ndarray) -> "Recognizer":
+        """The same with these logits in place of what the gate of a mixture says, whatever is heard."""
+        network = dataclasses.replace(self.network, logits_NE=np.asarray(logits_E, np.float32)[None])
+        return self.of_system(dataclasses.replace(self.system, network=network))
+
+    def of_system(self, system: Opened) -> "Recognizer":
+        """The same ears and settings with another system of this base."""
+        other = copy.copy(self)
         for compiled in ("decoder", "_logits"):
             other.__dict__.pop(compiled, None)
-        network = dataclasses.replace(self.network, logits_NE=voice.logits(self.network, pieces, self.samples))
-        other.system = dataclasses.replace(self.system, network=network)
+        other.system = system
         return other
 
     def with_params(self, params: dict) -> "Recognizer":

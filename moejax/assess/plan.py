@@ -8,19 +8,34 @@ from moejax.data.manifest import Utterance
 from moejax.errors import BadValue
 
 OWN, OTHER, TEXTS = "", "other", "texts"  # whose phrases: the speaker's; somebody else's; the texts alone, as a prompt
+# What is done with them: they stand in front of every utterance, a mixture's route is fitted on them, a LoRA learns
+CONTEXT, ROUTE, LORA = "context", "route", "lora"
+WAYS = (CONTEXT, ROUTE, LORA, f"{ROUTE}+{CONTEXT}", f"{LORA}+{CONTEXT}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """`count` phrases in front of every utterance; `control` of (OWN, OTHER, TEXTS)."""
+    """`count` phrases of a speaker, used in one of `WAYS`; `control` of (OWN, OTHER, TEXTS)."""
 
     count: int
     control: str = OWN
+    way: str = CONTEXT
 
     @property
     def name(self) -> str:
-        """As a table calls it: 0, 3, 3-other, 3-texts."""
-        return f"{self.count}-{self.control}" if self.control else str(self.count)
+        """As a table calls it: 0, 3, 3-other, 3-texts, 3-route."""
+        more = self.control or (self.way if self.way != CONTEXT else "")
+        return f"{self.count}-{more}" if more else str(self.count)
+
+    @property
+    def learns(self) -> str:
+        """ROUTE or LORA where something is fitted on the phrases, else nothing."""
+        return next((kind for kind in (ROUTE, LORA) if kind in self.way.split("+")), "")
+
+    @property
+    def in_front(self) -> bool:
+        """Whether the phrases stand in front of what is read."""
+        return bool(self.count) and CONTEXT in self.way.split("+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +55,13 @@ class Plan:
 
 
 def make(
-    utterances: Sequence[Utterance], counts: Sequence[int], *, controls: bool = False, limit: int | None = None, seed=0
+    utterances: Sequence[Utterance],
+    counts: Sequence[int],
+    *,
+    ways: Sequence[str] = (CONTEXT,),
+    controls: bool = False,
+    limit: int | None = None,
+    seed=0,
 ) -> Plan:
     """The plan of a corpus; which utterances of a speaker are phrases, and which `limit` of the others are scored, is
     drawn from the seed and the speaker's name, so another speaker more or less changes nothing.
@@ -61,7 +82,7 @@ def make(
             raise BadValue(f"speaker {speaker!r} has {len(own)} utterances: {most} to enroll leave none to score")
         chosen = {utterance.id for utterance in rest[:limit]}
         scored += [utterance for utterance in own if utterance.id in chosen]
-    conditions = [Condition(count) for count in counts]
+    conditions = [Condition(count, way=way) for count in counts for way in (ways if count else [CONTEXT])]
     if controls and most:
         if len(phrases) < 2:
             raise BadValue("--controls: another speaker's phrases need two speakers")

@@ -6,6 +6,7 @@ import io
 import math
 from collections.abc import Sequence
 
+from moejax.assess.plan import OTHER, TEXTS
 from moejax.data.manifest import Utterance
 from moejax.score import bootstrap, wer
 from moejax.score.tables import percent, pipe, points, verdict
@@ -72,19 +73,31 @@ def _row(one: Scored, group, places, utterances, draws):
 
 
 def differences(scored: Sequence[Scored], utterances: Sequence[Utterance], *, draws=1000) -> list[dict]:
-    """Every line against the same model and system with nobody enrolled, and against its controls: a minus b."""
+    """Every line against the same model and system with nobody enrolled, against its controls and the other ways to use
+    as many phrases, and against the systems before it with as many: a minus b.
+    """
     speakers, found = [utterance.speaker for utterance in utterances], []
-    for one in scored:
-        for other in scored:
+    for place, one in enumerate(scored):
+        for before, other in enumerate(scored):
             same = (one.model, one.system) == (other.model, other.system)
-            control = other.enroll == "0" or other.enroll.startswith(f"{one.enroll}-")
-            if not same or not control or one is other:
+            if not (_controlled(one, other) if same else before < place and _rivals(one, other)):
                 continue
             a, b = ([count.errors for count in line.words] for line in (one, other))
             gap = bootstrap.difference(a, b, [count.words for count in one.words], speakers, draws=draws)
             figures = {"difference": gap.value, "low": gap.low, "high": gap.high, "unit": gap.unit}
             found.append({"line": one.name, "against": other.name, **figures})
     return found
+
+
+def _controlled(one: Scored, other: Scored) -> bool:
+    """Whether a line of the same system says what `one` is worth."""
+    return one is not other and (other.enroll == "0" or other.enroll.startswith(f"{one.enroll}-"))
+
+
+def _rivals(one: Scored, other: Scored) -> bool:
+    """Whether a line of another system is of as many phrases, and neither is a control."""
+    counts = [line.enroll.partition("-") for line in (one, other)]
+    return counts[0][0] == counts[1][0] and not any(way in (OTHER, TEXTS) for _, _, way in counts)
 
 
 def to_csv(found: Sequence[dict]) -> str:

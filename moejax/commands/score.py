@@ -19,12 +19,20 @@ speaker, cohort, etiology, severity, accent, gender. --columns names others:
 left out of every row's score, so that all rows are of the same utterances. --controls adds what tells voice from style:
 another speaker's phrases, and the texts alone as a prompt.
 
+--ways says what is done with these phrases, beside or in place of that:
+  context   in front of every window
+  route     the weights of a mixture's experts are fitted on them (systems with a gate, experts in the decoder)
+  lora      a LoRA of rank 4 is trained on them, on the base or on the one LoRA of a workdir (forty steps or more)
+  route+context, lora+context   both
+A system that cannot be read in one of the ways has no row for it.
+
 A workdir is a model, too: --model runs/q --system base,lora_total,moe
 """
 EPILOG = """examples:
   moejax score --model tiny.en --model base --data corpus
   moejax score --model base --data corpus --enroll 0,1,3,5 --controls --csv scores.csv --keep heard
   moejax score --model runs/q --system base,moe --data corpus --speakers A1,B7 --by cohort
+  moejax score --model runs/q --system lora_total,moe --data corpus --enroll 0,1,3,5,10 --ways context,route,lora
 
 --keep FOLDER keeps what was heard: the same command goes on where it was interrupted.
 overlong: share of texts of more than twice the reference's words; capped: no utterance counts more errors than words.
@@ -49,6 +57,7 @@ def add(commands) -> None:
     add("--speakers", metavar="NAMES", help="only these, with commas; or a file with one name a line")
     add("--limit", metavar="N", type=parser.whole, help="utterances of a speaker that are scored at most")
     add("--enroll", metavar="COUNTS", default="0", help="numbers of phrases, with commas (default 0)")
+    add("--ways", metavar="WAYS", default="context", help="what is done with them, with commas (default context)")
     add("--controls", action="store_true", help="another speaker's phrases, and texts alone")
     add("--by", metavar="GROUPS", help="speaker,cohort,etiology,severity,accent,gender (default: those that are named)")
     add("--normalizer", metavar="NAME", default="english", help="english (default), basic, lower, none")
@@ -79,8 +88,13 @@ def run(options, left: list[str]) -> int:
     from moejax.text import normalize
 
     normalise = normalize.get(options.normalizer)
+    ways = options.ways.split(",")
+    if unknown := [way for way in ways if way not in plan.WAYS]:
+        raise BadValue(f"--ways: unknown way {unknown[0]!r}; known: {', '.join(plan.WAYS)}")
     utterances = _corpus(options)
-    planned = plan.make(utterances, counts, controls=options.controls, limit=options.limit, seed=options.seed)
+    planned = plan.make(
+        utterances, counts, ways=ways, controls=options.controls, limit=options.limit, seed=options.seed
+    )
     by = _groups(options.by, table.GROUPS, planned.scored)
     scored = list(_scored(options, planned, normalise))
     rows, gaps = table.rows(scored, planned.scored, by), table.differences(scored, planned.scored)
@@ -127,10 +141,10 @@ def _scored(options, planned, normalise):
             opened = loading.load(model, system=system, weights=options.weights)
             listener = reading.Listener(opened, wanted)
             shown = model if not Path(model).exists() else Path(model).resolve().name
-            for condition in planned.conditions:
+            for condition in filter(listener.can, planned.conditions):
                 key = {
                     **{"model": str(model), "system": opened.system.name, "weights": options.weights},
-                    **{"condition": dataclasses.asdict(condition), "options": {k: str(v) for k, v in wanted.items()}},
+                    **{"condition": _kept_as(condition), "options": {k: str(v) for k, v in wanted.items()}},
                     "phrases": {k: [one.id for one in own] for k, own in planned.phrases.items()},
                     **{"scored": [one.id for one in planned.scored], "data": str(options.data)},
                 }
@@ -139,6 +153,12 @@ def _scored(options, planned, normalise):
                 if sys.stderr.isatty():
                     print(file=sys.stderr)
                 yield table.score(shown, opened.system.name, condition.name, texts, planned.scored, normalise)
+
+
+def _kept_as(condition):
+    """What was heard before there were ways stays known."""
+    fields = dataclasses.asdict(condition)
+    return {name: value for name, value in fields.items() if (name, value) != ("way", "context")}
 
 
 def _told(what):

@@ -8,7 +8,6 @@ import numpy as np
 
 from moejax.convert import find, low_rank
 from moejax.errors import BadValue
-from moejax.nn import inject
 from moejax.ops import routing
 from moejax.systems import registry
 from moejax.systems.system import Network, Opened, System
@@ -80,14 +79,14 @@ def one_model(context: Context, name: str, route: str | None) -> Part:
     if role == "control":
         return _on_route(system, _fixed_route(system.network), system.meaning, exact=True)
     stack, mixture = system.network.params["expert"], system.network.experts
-    adapter = low_rank.one_expert(stack, system.network.label, scale_of(mixture, stack))
+    adapter = low_rank.one_expert(stack, system.network.label, mixture.scales(low_rank.layers(stack)))
     return Part(name, name, adapter, system.meaning, True, None, mixture.stabilised)
 
 
 def _on_route(system: Opened, weights, meaning: str, *, exact: bool) -> Part:
     """A mixture's experts, folded by these weights."""
     expert, mixture = system.network.params["expert"], system.network.experts
-    adapter = low_rank.one_route(expert, weights, scale_of(mixture, expert))
+    adapter = low_rank.one_route(expert, weights, mixture.scales(low_rank.layers(expert)))
     return Part(system.name, system.name, adapter, meaning, exact, weights, mixture.stabilised)
 
 
@@ -108,7 +107,7 @@ def experts(context: Context, name: str) -> list[Part]:
     """Each expert of a mixture, and its shared expert, alone."""
     network = registry.open_system(context, name).network
     expert, mixture = network.params["expert"], network.experts
-    scale, count = scale_of(mixture, expert), mixture.num_experts
+    scale, count = mixture.scales(low_rank.layers(expert)), mixture.num_experts
     shared = low_rank.has_shared(expert)
     parts = []
     for e in range(count):
@@ -168,12 +167,3 @@ def _fixed_route(network: Network) -> list[float]:
     mixture, logits_NE = network.experts, network.logits_NE
     route = mixture.uniform(1) if logits_NE is None else mixture.route(logits_NE[:1])
     return np.asarray(routing.dense_weights(route, mixture.num_experts), np.float64)[0].tolist()
-
-
-def scale_of(mixture: asr.Mixture, expert: dict) -> dict[str, float]:
-    """{layer path: what the product of an expert's factors is multiplied by}."""
-    found = {}
-    for layer in low_rank.layers(expert):
-        rank, alpha = inject.sizes(layer, mixture.targets, mixture.rank, mixture.alpha)
-        found[layer] = alpha / (math.sqrt(rank) if mixture.stabilised else rank)
-    return found

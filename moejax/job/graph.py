@@ -99,7 +99,7 @@ def run_stage(
             work.log(f"[{name}] taken over from {donor.root}")
         else:
             work.log(f"[{name}] {STAGES[name].about} ({reason})")
-            work.begin(name, inputs, force=config.runtime.force)
+            work.begin(name, inputs, force=config.runtime.force, keep=STAGES[name].keeps and not config.runtime.force)
     if processes.agree(reason) is None:
         passed[name] = processes.agree(processes.first() and passed_on(work.finished(name) or {}))
         return

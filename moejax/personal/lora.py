@@ -8,8 +8,10 @@ import numpy as np
 
 from moejax.convert import low_rank
 from moejax.convert.low_rank import LowRank
+from moejax.errors import BadValue
 from moejax.personal.material import Material
 from moejax.recognizer import Recognizer
+from moejax.systems.system import Network, System
 from moejax.tasks import asr
 from moejax.train import optim
 from moejax.train.state import init_state, train_step
@@ -64,6 +66,30 @@ def _turns(places, rng):
     while True:
         for place in rng.permutation(np.asarray(places)):
             yield int(place), bool(rng.random() < 0.5)
+
+
+def can(recognizer: Recognizer) -> bool:
+    """Whether a LoRA can be learnt on a recogniser: one network for everybody, its kernels no integers."""
+    network = recognizer.network
+    alike = network.mixture is None or (network.route == "label" and isinstance(network.mixture, asr.Mixture))
+    return alike and not any(leaf.dtype == np.int8 for leaf in jax.tree.leaves(network.params["backbone"]))
+
+
+def plain(recognizer: Recognizer) -> Recognizer:
+    """The recogniser as one network without adapters, to learn on: a LoRA that it has is merged into its weights.
+
+    Errors: BadValue for one on which none can be learnt (`can`).
+    """
+    network = recognizer.network
+    if not can(recognizer):
+        raise BadValue(f"no LoRA can be learnt on {recognizer.system.name}: it is no network for everybody, or int8")
+    if network.mixture is None:
+        return recognizer
+    expert, mixture = network.params["expert"], network.experts
+    update = low_rank.one_expert(expert, network.label, mixture.scales(low_rank.layers(expert)))
+    graphdef, params = asr.init(asr.build(recognizer.config), low_rank.merged(network.params, update))
+    base = System("base", "base", "base").opened(Network(graphdef, params, recognizer.config), 0)
+    return recognizer.of_system(base)
 
 
 def with_adapter(recognizer: Recognizer, adapter: dict[str, LowRank]) -> Recognizer:

@@ -5,7 +5,8 @@ import functools
 import itertools
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from moejax.decode.enrolled import Context as Front
 from moejax.errors import BadValue
 from moejax.nn import quantize
 from moejax.runtime import faults
-from moejax.runtime.files import read_json, read_jsonl, write_json, write_text
+from moejax.runtime.files import read_json, write_json, write_text
 from moejax.runtime.sharding import shard_batch
 from moejax.systems import enrolled, listening, published, registry, routing
 from moejax.systems.system import Opened, System
@@ -74,13 +75,14 @@ SECTIONS = {
 
 
 Fronts = Sequence[Front | None] | None
-DECODED = "decoded.json"  # {system: what made its lines}, for a stage that is stopped
+DECODED = "decoded.json"  # {system: what its lines were made of}
 
 
 def run(cfg: Config, work: Work) -> dict:
     """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`.
 
-    A stage that was stopped goes on with the system that it was at.
+    Lines are written as they are decoded, and those that the same numbers made of the same utterance stay: a stage that
+    was stopped, or whose config has other rows now, decodes what is missing.
     """
     context = Context(cfg, work, cfg.evaluate.weights)
     spoken = enrolled.phrases(context, context.corpus.rows(cfg.evaluate.split), cfg.evaluate.enroll)
@@ -92,15 +94,12 @@ def run(cfg: Config, work: Work) -> dict:
         if not len(scope):
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
-        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(system, spoken, count)
-        records = read_jsonl(file) if file.exists() and before.get(name) == made else []
-        if [record["id"] for record in records] == [str(one) for one in context.corpus.manifest.column("id")[scope]]:
-            work.log(f"  {name}: decoded before")
-        else:
-            records = decode(context, system, scope, spoken.fronts(context, scope, count) if count else None)
-            write_text(file, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(context, system, spoken, count)
+        if before.get(name) != made:
+            file.unlink(missing_ok=True)
             before[name] = made
             write_json(work.path("evaluate", DECODED), before)
+        records = _lines(context, system, scope, spoken.fronts(context, scope, count) if count else None, file)
         index[name] = {
             "role": system.role,
             "group": system.group,
@@ -111,8 +110,31 @@ def run(cfg: Config, work: Work) -> dict:
         }
         if name == "moe":
             write_json(work.path("evaluate", "routing.json"), routing.summary(context, system, scope, records))
+    for file in work.path("evaluate").glob("*.jsonl"):
+        if file.stem not in index:  # of another config
+            file.unlink()
     write_json(work.path("evaluate", "systems.json"), index)
     return {"systems": len(index), "utterances": len(rows)}
+
+
+def _lines(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts, file: Path) -> list[dict]:
+    """The system's records of these rows, in their order, and the file of them: those that are in it are kept."""
+    ids = [str(one) for one in context.corpus.manifest.column("id")[rows]]
+    known = {record["id"]: record for record in _read_whole_lines(file)}
+    missing = [place for place, one in enumerate(ids) if one not in known]
+    if len(missing) < len(ids):
+        context.work.log(f"  {system.name}: {len(ids) - len(missing)} of {len(ids)} decoded before")
+    if missing:
+        own = None if fronts is None else [fronts[place] for place in missing]
+        _write_lines(file, known.values())  # without what a kill left half written
+        with open(file, "a", encoding="utf-8") as out:
+            for record in stream(context, system, rows[missing], own):
+                known[record["id"]] = record
+                out.write(_line(record))
+                out.flush()
+    records = [known[one] for one in ids]
+    _write_lines(file, records)
+    return records
 
 
 def _table(cfg: Config, work: Work, context: Context) -> Iterator[tuple[Opened, int]]:
@@ -131,14 +153,19 @@ def _table(cfg: Config, work: Work, context: Context) -> Iterator[tuple[Opened, 
                 yield dataclasses.replace(system, name=f"{system.name}+{count}", role="control", of=system.name), count
 
 
-def _made_of(system: Opened, spoken: enrolled.Phrases, count: int) -> str:
-    """Digest of the numbers that decode, and of who is enrolled: lines of others are not taken for this system's."""
-    logits_NE = system.network.logits_NE
-    if count:
-        return digest(
-            {"network": _made_of(system, spoken, 0), "phrases": {k: v[:count] for k, v in spoken.own.items()}}
-        )
-    return digest_of({**system.network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})})
+def _made_of(context: Context, system: Opened, spoken: enrolled.Phrases, count: int) -> str:
+    """Digest of all that a line depends on: the corpus, the numbers that decode, how, and who is enrolled by what."""
+    network, logits_NE = system.network, system.network.logits_NE
+    return digest(
+        {
+            "corpus": context.work.finished("describe")["digest"],
+            "language": context.cfg.data.language,
+            "stage": (context.work.finished(system.stage) or {}).get("digest"),
+            "network": digest_of({**network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})}),
+            "route": [network.route, network.label],
+            "phrases": {name: own[:count] for name, own in spoken.own.items()} if count else None,
+        }
+    )
 
 
 def chosen(cfg: Config, work: Work) -> list[str]:
@@ -162,8 +189,14 @@ def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
 
 
 def decode(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = None) -> list[dict]:
-    """One record per row: id, reference, hypothesis, route (weights of the experts), seconds, audio_seconds. `fronts`:
-    phrases of each row's speaker.
+    """The records of `stream`, one per row, in the order of the rows."""
+    found = {record["id"]: record for record in stream(context, system, rows, fronts)}
+    return [found[str(one)] for one in context.corpus.manifest.column("id")[rows]]
+
+
+def stream(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = None) -> Iterator[dict]:
+    """One record per row, as they are decoded: id, reference, hypothesis, route (weights of the experts), seconds
+    (since the record before), audio_seconds. `fronts`: phrases of each row's speaker.
     """
     network, labels = system.network, np.full(len(rows), system.network.label)
     if network.route == "gate" and network.mixture and network.mixture.known_share:
@@ -174,20 +207,19 @@ def decode(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = 
     return _predicted(context, system, rows, labels)
 
 
-def _listened(context, system, rows, labels, fronts) -> list[dict]:
+def _listened(context, system, rows, labels, fronts) -> Iterator[dict]:
     """Of a base that writes times: as it reads recordings."""
-    records: dict[int, dict] = {}
     start = time.perf_counter()
     found = listening.transcripts(context, system, rows, labels, fronts)
     for i, transcript, weight_E in context.work.progress(found, total=len(rows), desc=system.name):
         _decoded()
         route = None if weight_E is None or system.network.route == "label" else [round(w, 6) for w in weight_E]
-        records[i] = _record(context, rows[i], transcript.text.strip(), route, 0.0)
-    seconds = round((time.perf_counter() - start) / len(rows), 5)
-    return [{**records[i], "seconds": seconds} for i in range(len(rows))]
+        now = time.perf_counter()
+        yield _record(context, rows[i], transcript.text.strip(), route, now - start)
+        start = now
 
 
-def _predicted(context, system, rows, labels) -> list[dict]:
+def _predicted(context, system, rows, labels) -> Iterator[dict]:
     """Of any other: greedily, in the windows that it was trained on, without times."""
     cfg, tokenizer, network = context.cfg, context.base.tokenizer, system.network
     predict = _predictor(
@@ -207,9 +239,8 @@ def _predicted(context, system, rows, labels) -> list[dict]:
     replaced: dict[str, Any] = {"given": given_NE is not None}
     if network.route == "gate" and network.mixture and given_NE is None:
         given_NE = np.zeros((len(context.corpus.manifest), network.mixture.num_experts), np.float32)
-    records: dict[int, dict] = {}
-    stream = loader(batches, collate, workers=cfg.runtime.workers)
-    shown = context.work.progress(stream, total=len(batches), desc=system.name)
+    loaded = loader(batches, collate, workers=cfg.runtime.workers)
+    shown = context.work.progress(loaded, total=len(batches), desc=system.name)
     for (_, index), batch in zip(batches, shown, strict=True):
         start = time.perf_counter()
         placed = shard_batch(batch, context.mesh)
@@ -224,8 +255,7 @@ def _predicted(context, system, rows, labels) -> list[dict]:
             if i >= 0:
                 text = tokenizer.decode(tokens_BL[b, : lengths_B[b]])
                 route = None if weights is None else [round(float(w), 6) for w in weights[b]]
-                records[i] = _record(context, rows[i], text, route, seconds)
-    return [records[i] for i in range(len(rows))]
+                yield _record(context, rows[i], text, route, seconds)
 
 
 def _decoded() -> None:
@@ -245,4 +275,20 @@ def _record(context, row, hypothesis, route, seconds) -> dict:
     }
 
 
-STAGE = Stage("evaluate", run, needs=("joint", "adapters", "hyper"), reads=("evaluate",), sections=SECTIONS)
+def _line(record: dict) -> str:
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def _write_lines(file: Path, records: Iterable[dict]) -> None:
+    write_text(file, "".join(map(_line, records)))
+
+
+def _read_whole_lines(file: Path) -> list[dict]:
+    """Records of a file that a kill may have ended in the middle of its last line; [] where there is none."""
+    if not file.exists():
+        return []
+    text = file.read_text(encoding="utf-8", errors="replace")
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
+
+
+STAGE = Stage("evaluate", run, needs=("joint", "adapters", "hyper"), reads=("evaluate",), keeps=True, sections=SECTIONS)

@@ -1,12 +1,15 @@
 """From what a gate says to the experts' weights: the mixture of a task, and its load."""
 
 import dataclasses
+import math
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from moejax.errors import BadValue
+from moejax.nn import inject
 from moejax.ops import routing
 from moejax.types import Array, Params, Route
 
@@ -44,6 +47,14 @@ class Mixture:
     kind: str = "lora"
     gate: str = "utterance"  # of nn.gates.KINDS
     known_share: float = 0.0  # of the weight of an utterance whose cluster is known, that goes to its expert
+
+    def scales(self, layers: Iterable[str]) -> dict[str, float]:
+        """{layer path: what the product of an expert's factors is multiplied by there}."""
+        found = {}
+        for layer in layers:
+            rank, alpha = inject.sizes(layer, self.targets, self.rank, self.alpha)
+            found[layer] = alpha / (math.sqrt(rank) if self.stabilised else rank)
+        return found
 
     def route(self, logits_BE: Array) -> Route:
         """Route of logits alone, of any leading axes."""

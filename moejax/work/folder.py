@@ -96,14 +96,14 @@ class Work:
             return None
         return difference(done["inputs"], inputs)
 
-    def begin(self, stage: str, inputs: dict, force: bool = False) -> None:
-        """Marks the stage as started; what an earlier run with other inputs left is removed.
+    def begin(self, stage: str, inputs: dict, force: bool = False, keep: bool = False) -> None:
+        """Marks the stage as started; what an earlier run with other inputs left is removed, unless told to `keep` it.
 
         Errors: ValueError where that is a training that was not finished, naming what changed; `force` removes it too.
         """
         folder = self.path(stage)
         started = folder / "started.json"
-        if self._is_of_others(stage, inputs, force) and folder.exists():
+        if self._is_of_others(stage, inputs, force) and folder.exists() and not keep:
             faults.point("stage.clearing")
             started.unlink(missing_ok=True)  # first: a half-removed stage must not look like one that was stopped
             shutil.rmtree(folder)

@@ -74,7 +74,7 @@ WRITES = {
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",
-        "decoded.json": "what each file was decoded from: a run that was stopped goes on after it",
+        "decoded.json": "what each file was decoded from: lines that are the same under another config stay",
         "routing.json": "how the gate spreads cohorts over experts",
     },
     "translate": {
@@ -104,6 +104,7 @@ class Stage:
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
     together: bool = False  # it trains: several processes run it on all their devices; else the first one does, alone
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
+    keeps: bool = False  # its files say themselves what they were made of: other inputs do not clear its folder
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
     # Digest of what it reads from outside the workdir. Errors: what is not there, before any stage has run
     outside: Callable | None = None

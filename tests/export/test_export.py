@@ -15,7 +15,7 @@ import tiny_job
 import moejax
 from moejax.__main__ import guarded
 from moejax.convert import hf_whisper, low_rank, peft_lora
-from moejax.export import systems, write
+from moejax.export import write
 from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.ops import routing
@@ -151,7 +151,7 @@ def test_one_mixture_or_one_route_of_it_as_peft(work, context, tmp_path):
     found = peft_lora.load(tmp_path / "route", config)
     network = registry.open_system(context, "moe").network
     expert, mixture = network.params["expert"], network.mixture
-    for layer, update in low_rank.one_route(expert, (0.5, 0, 0.5), systems.scale_of(mixture, expert)).items():
+    for layer, update in low_rank.one_route(expert, (0.5, 0, 0.5), mixture.scales(low_rank.layers(expert))).items():
         np.testing.assert_array_equal(found[layer].delta(), update.delta())
 
 

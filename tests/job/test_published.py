@@ -6,6 +6,7 @@ MOEJAX_WEIGHTS, a folder with tiny.en/, and MOEJAX_CLIP, a recording of speech, 
 """
 
 import contextlib
+import csv
 import dataclasses
 import json
 import os
@@ -20,12 +21,16 @@ import tiny_model
 
 import moejax
 from moejax.cohorts import hearing
+from moejax.__main__ import guarded
 from moejax.convert import hf_whisper
 from moejax.decode.decoder import content
+from moejax.decode.features import Features
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.job.opening import open_context
 from moejax.nn import functional
+from moejax.personal import lora, route
+from moejax.personal.material import Recording
 from moejax.runtime.files import read_json, write_json
 from moejax.systems import enrolled, evaluate, listening, registry
 from moejax.systems import published as published_rows
@@ -291,3 +296,67 @@ def test_none_of_a_fine_tuned_network_is_the_base_and_half_lies_between(folder):
     for path, leaf in base.items():
         np.testing.assert_allclose(none[path], leaf, atol=1e-6)
         np.testing.assert_allclose(half[path], (np.asarray(leaf) + np.asarray(whole[path])) / 2, atol=1e-6)
+
+
+def phrases(folder):
+    """Three recordings of the corpus, one speaker's."""
+    manifest = open_context(folder / "W").corpus.manifest
+    own = np.flatnonzero(manifest.column("speaker") == manifest.column("speaker")[0])[:3]
+    paths = manifest.audio_paths()
+    reader = moejax.load(folder / "W", system="base")
+    return [Recording(reader.read(paths[row]), str(manifest.column("text")[row])) for row in own]
+
+
+def misfit(reader, recordings):
+    """Mean -log p of the texts, by the way in which `Recognizer.logits` reads."""
+    found, config, tokenizer = [], reader.config, reader.tokenizer
+    for one in recordings:
+        ids = [*tokenizer.prefix("en", "transcribe"), *tokenizer.encode(" " + one.text.strip()), tokenizer.eot]
+        mel_NM = np.zeros((2 * config.max_source_positions, config.num_mel_bins), np.float32)
+        heard = Features(one.wave, n_mels=config.num_mel_bins, hop=config.hop)
+        mel_NM[: heard.frames] = heard.slice(0, heard.frames)
+        given = len(tokenizer.prefix("en", "transcribe")) - 1
+        logits_LV = reader.logits(mel_NM.T[None], np.array([ids[:-1]]))[0][given:].astype(np.float64)
+        logp_LV = logits_LV - np.log(np.exp(logits_LV).sum(-1, keepdims=True))
+        found += [-logp_LV[at, token] for at, token in enumerate(ids[given + 1 :])]
+    return float(np.mean(found))
+
+
+def test_a_route_fitted_on_phrases_makes_their_texts_likelier_and_is_pulled_to_the_voice(folder):
+    moe, said = moejax.load(folder / "W", system="moe"), phrases(folder)
+    voice = moe.enroll([one.wave for one in said])
+    free, held = route.fit(moe, said, "en", steps=30), route.fit(moe, said, "en", steps=30, pull=1e4)
+    assert misfit(free, said) < misfit(voice, said) - 1e-4
+    distance = [np.abs(one.network.logits_NE - voice.network.logits_NE).max() for one in (free, held)]
+    assert distance[1] < 0.3 < distance[0]
+    before = misfit(moe, said)
+    free.transcribe(said[0].wave, language="en", **ONCE)
+    assert misfit(moe, said) == before  # the mixture itself is as it was
+    with pytest.raises(ValueError, match="base has no route to fit"):
+        route.fit(moejax.load(folder / "W", system="base"), said, "en")
+
+
+def test_one_lora_is_merged_to_learn_on_and_says_what_it_said(folder):
+    lora_reader, said = moejax.load(folder / "W", system="lora"), phrases(folder)
+    merged = lora.plain(lora_reader)
+    assert merged.network.mixture is None
+    assert misfit(merged, said) == pytest.approx(misfit(lora_reader, said), abs=1e-4)
+    with pytest.raises(ValueError, match="no LoRA can be learnt on moe"):
+        lora.plain(moejax.load(folder / "W", system="moe"))
+
+
+def test_every_system_is_scored_in_the_ways_that_it_can_be(folder, tmp_path, capsys):
+    asked = ("--data", folder / "corpus", "--system", "base,lora,moe", "--ways", "context,route,lora+context")
+    more = ("--enroll", "0,2", "--limit", "1", "--language", "en", "--csv", tmp_path / "s.csv")
+    assert guarded(["score", "--model", *map(str, (folder / "W", *asked, *more))]) == 0
+    with open(tmp_path / "s.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["group"] == "all"]
+    found = {(row["system"], row["enroll"]): (row["utterances"], row["words"]) for row in rows}
+    one_net = {(name, way) for name in ("base", "lora") for way in ("0", "2", "2-lora+context")}
+    assert set(found) == one_net | {("moe", "0"), ("moe", "2"), ("moe", "2-route")}
+    assert len(set(found.values())) == 1  # the same utterances
+    out = capsys.readouterr().out
+    assert "W moe, 2-route enrolled - W lora, 2-lora+context enrolled" in out  # what a mixture has to beat
+    assert "W moe - W lora" in out and "W moe, 2 enrolled - W moe, 2-route enrolled" in out
+    assert guarded(["score", "--model", str(folder / "W"), "--data", str(folder / "corpus"), "--ways", "magic"]) == 1
+    assert "unknown way 'magic'; known: context, route, lora" in capsys.readouterr().err

@@ -59,3 +59,10 @@ def test_a_real_gain_is_chosen_and_promised():
     promise = choice.promise(found, choice.folds(40), [PLAIN, LORA])
     assert promise.way == LORA and promise.expected < 0.2 < promise.published
     assert promise.low < promise.expected < promise.high < promise.published
+
+
+def test_nothing_that_was_never_wrong_is_promised_to_stay_so():
+    for recordings, words, above in ((50, 1, 0.1), (12, 6, 0.03)):
+        found = {PLAIN: counts([0] * recordings, words), CONTEXT: counts([0] * recordings, words)}
+        promise = choice.promise(found, choice.folds(recordings), [PLAIN, CONTEXT])
+        assert (promise.expected, promise.low) == (0, 0) and above < promise.high < 0.2

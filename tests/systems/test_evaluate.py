@@ -71,27 +71,53 @@ def test_the_best_step_is_the_one_that_reads_dev_best(job, tmp_path):
     assert scores[12] == pytest.approx(wer.rate(counts))
 
 
-def test_a_stage_that_was_stopped_goes_on_with_the_next_system(job, tmp_path, monkeypatch):
+def _decoded(monkeypatch) -> dict[str, list[str]]:
+    """{system: ids of what is decoded from now on}."""
+    stream, seen = evaluate.stream, {}
+
+    def seeing(context, system, rows, fronts=None):
+        seen[system.name] = [str(one) for one in context.corpus.manifest.column("id")[rows]]
+        return stream(context, system, rows, fronts)
+
+    monkeypatch.setattr(evaluate, "stream", seeing)
+    return seen
+
+
+def _texts(folder) -> dict:
+    return {
+        path.stem: [(r["id"], r["hypothesis"], r["route"]) for r in tiny_job.records(path)]
+        for path in folder.glob("*.jsonl")
+    }
+
+
+def test_a_stage_that_was_stopped_goes_on_with_the_next_utterance(job, tmp_path, monkeypatch):
     copy = tiny_job.copy(job.parent, tmp_path)
     folder = copy / "W" / "evaluate"
-    whole = {path.name: tiny_job.records(path) for path in folder.glob("*.jsonl")}
-    for name in ("done.json", "systems.json", "moe.jsonl", "moe_enrolled.jsonl"):
+    whole, seen = _texts(folder), _decoded(monkeypatch)
+    for name in ("done.json", "systems.json", "moe_enrolled.jsonl"):
         (folder / name).unlink()
-    decode, seen = evaluate.decode, []
-    monkeypatch.setattr(
-        evaluate, "decode", lambda context, system, *more: seen.append(system.name) or decode(context, system, *more)
-    )
+    file = folder / "moe.jsonl"
+    file.write_bytes(file.read_bytes()[:-9])  # the last line was not whole yet
     with contextlib.chdir(copy):
         moejax.run(tiny_job.config(), "W", ["evaluate"], quiet=True)
-    assert seen == ["moe", "moe_enrolled"]
-    for path in folder.glob("*.jsonl"):
-        texts = [
-            [(r["id"], r["hypothesis"], r["route"]) for r in part]
-            for part in (tiny_job.records(path), whole[path.name])
-        ]
-        assert texts[0] == texts[1]
+    ids = [one for one, *_ in whole["moe"]]
+    assert seen == {"moe": ids[-1:], "moe_enrolled": ids}
+    assert _texts(folder) == whole
     systems = json.loads((folder / "systems.json").read_text())
-    assert {f"{name}.jsonl" for name in systems} == set(whole) and all(s["seconds"] > 0 for s in systems.values())
+    assert set(systems) == set(whole) and all(s["seconds"] > 0 for s in systems.values())
+
+
+def test_another_table_keeps_the_lines_that_are_the_same_in_it(job, tmp_path, monkeypatch):
+    copy = tiny_job.copy(job.parent, tmp_path)
+    whole, seen = _texts(copy / "W" / "evaluate"), _decoded(monkeypatch)
+    config = tiny_job.config()
+    config.evaluate.systems = ("base", "moe")
+    config.evaluate.strength = 0.5
+    with contextlib.chdir(copy):
+        moejax.run(config, "W", ["evaluate"], quiet=True)
+    assert set(seen) == {"moe"}  # with half of what it learnt; the base has learnt nothing
+    now = _texts(copy / "W" / "evaluate")
+    assert set(now) == {"base", "moe"} and now["base"] == whole["base"]
 
 
 def test_a_speakers_adapter_decodes_its_own_speaker_and_all_if_asked(job, context):
