@@ -9,7 +9,7 @@ from moejax.errors import BadValue
 DESCRIPTION = """Learns one voice from ten to two hundred recordings of a few seconds, each with what is said in it (a
 table metadata.csv with columns file, text, or a .txt file of the same name beside each).
 
-Tried are the model as it is, three phrases in front of every window, LoRAs of two sizes on the decoder, and both
+Tried are the model as it is, up to five phrases in front of every window, LoRAs of two sizes on the decoder, and both
 together: each reads recordings that it did not learn from (four parts in turn). The one with the fewest errors is kept
 under the name, but phrases in front where nothing is clearly better than those: a dozen recordings decide little, and
 most people are read better so. What it says to expect of new recordings is measured the same way, the choosing

@@ -7,7 +7,6 @@ from moejax.commands import inputs, parser
 from moejax.errors import BadValue
 
 SURE = -0.5  # mean log-probability of a reading that stands as a text though nobody has looked at it
-PHRASES = 3  # that stand in front of every window; more cost time and, in small models, errors
 ENROLL = """Keeps a speaker's phrases under a name: from then on `moejax transcribe FILE --model base --speaker NAME`
 reads with that voice in its ears. Nothing is trained, and nothing leaves this machine.
 
@@ -73,7 +72,7 @@ def enroll(options, left: list[str]) -> int:
             "or --listen MODEL"
         )
     waves = [read.load(path, min_seconds=0.3, max_seconds=20.0).samples for path in paths]
-    order = fitting(waves, PHRASES)
+    order = fitting(waves)
     if not order:
         raise BadValue(f"{len(waves)} phrases, and none is short enough for a window; two to six seconds are good")
     folder = profiles.save(options.name, waves, texts, replace=options.replace)
@@ -162,7 +161,7 @@ def enrolled(recognizer, asked):
             recognizer = load(asked.model, weights=asked.weights, adapters=(str(profile.adapter),))
         if chosen and not chosen["context"]:
             return recognizer
-        places = fitting(profile.waves, PHRASES)
+        places = fitting(profile.waves)
         return recognizer.enroll([profile.waves[i] for i in places], [profile.texts[i] for i in places])
     if not asked.enroll:
         return recognizer
@@ -170,7 +169,7 @@ def enrolled(recognizer, asked):
     if texts is None:
         return recognizer.enroll(paths)
     waves = [recognizer.read(path) for path in paths]
-    places = fitting(waves, PHRASES)
+    places = fitting(waves)
     if not places:
         raise BadValue(f"--enroll: none of {len(waves)} phrases leaves room in a window; two to six seconds are good")
     return recognizer.enroll([waves[i] for i in places], [texts[i] for i in places])

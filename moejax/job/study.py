@@ -2,8 +2,9 @@
 
 Each run is a workdir of its own below W/variants/, in which every stage that W, or an earlier run, has finished for the
 same inputs is taken over (`job/graph.py`) and the rest is run: seeds share the base and the clusters, an ablation of
-the joint stage shares the experts too. So a killed study goes on where it was by the same command, and each run can be
-loaded like any workdir. The config as it is with the first seed is W itself.
+the joint stage shares the experts too, and all share what the frozen encoder made of what it heard (W/states). So a
+killed study goes on where it was by the same command, and each run can be loaded like any workdir. The config as it
+is with the first seed is W itself.
 
     W/variants/<variant>/seed<n>     `main` is the config as it is, `without_<cohort>` holds that cohort out
     W/variants/tune/<system>/<key=value>
@@ -27,7 +28,7 @@ from moejax.systems import controls, mixture, registry
 from moejax.systems.system import System
 from moejax.training import adapters
 from moejax.types import Config
-from moejax.work.folder import Work, digest, flatten, nest
+from moejax.work.folder import VARIANTS, Work, digest, flatten, nest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,7 +198,7 @@ def tuned(config: Config, work: Work) -> tuple[Config, dict]:
             label = ",".join(f"{key}={value}" for key, value in zip(keys, point, strict=True))
             nested = nest(dict(zip(keys, point, strict=True)))
             dev = _derived(config, (system,), {**nested, "evaluate": {"split": "dev", "systems": (system,)}})
-            folder = work.path("variants", "tune", system, re.sub(r"[^A-Za-z0-9_.=,-]+", "_", label))
+            folder = work.path(VARIANTS, "tune", system, re.sub(r"[^A-Za-z0-9_.=,-]+", "_", label))
             work.log(f"[tune {system}] {label}")
             graph.run(dev, folder, "evaluate", quiet=work.quiet, donors=donors)
             donors.append(folder)
@@ -229,13 +230,13 @@ def _changes(config, changed) -> dict:
 
 
 def _place(work: Work, variant: str, seed: int) -> Path:
-    return work.path("variants", variant, f"seed{seed}")
+    return work.path(VARIANTS, variant, f"seed{seed}")
 
 
 def _folders(work: Work) -> list[Path]:
     """Every run below W/variants, finished or not."""
     places = ("*/seed*/config.json", "tune/*/*/config.json")
-    return sorted(path.parent for place in places for path in work.path("variants").glob(place))
+    return sorted(path.parent for place in places for path in work.path(VARIANTS).glob(place))
 
 
 def _minutes(seconds: float) -> str:

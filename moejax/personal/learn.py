@@ -12,7 +12,7 @@ from moejax.recognizer import Recognizer
 from moejax.score import wer
 from moejax.score.wer import Counts
 
-RANKS, PHRASES = (4, 16), 3
+RANKS = (4, 16)
 Told = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 
 
@@ -78,4 +78,4 @@ def learn(
 def _context(recordings, places) -> Context | None:
     """The first phrases that fit, of the recordings that may be used."""
     own = [recordings[place] for place in places]
-    return front([one.wave for one in own], [one.text for one in own], PHRASES)
+    return front([one.wave for one in own], [one.text for one in own])

@@ -279,7 +279,7 @@ def windows(context: Context) -> Joined | None:
         language=context.cfg.data.language,
         window=context.window,
         room=context.base.config.max_target_positions,
-        seed=context.cfg.seed,
+        seed=context.cfg.data.seed,  # of the corpus, not of the training: seeds share what an encoder makes of them
         enrolled=context.base.enrolled,
     )
     if joined is None:

@@ -127,10 +127,12 @@ class Context:
 
     @functools.cached_property
     def heard(self) -> Heard:
-        """Encoder states of the base by what was heard, in W/states: shared by all stages of these weights."""
+        """Encoder states of the base by what was heard, in W/states: shared by all stages of these weights, and by all
+        runs of a study, whose workdirs lie below W/variants.
+        """
         config = self.base.config
         made = {"base": self.work.finished("base")["digest"], "weights": self.weights, "dtype": config.dtype}
-        path = self.work.path("states", digest(made))
+        path = self.work.study.joinpath("states", digest(made))
         return Heard(path, config.d_model, config.dtype, self.cfg.runtime.encoder_cache_bytes)
 
     @functools.cached_property

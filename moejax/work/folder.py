@@ -20,6 +20,8 @@ from moejax.errors import BadValue, NotAFolder
 from moejax.runtime import faults, processes, watchdog
 from moejax.runtime.files import link, read_json, sweep, write_json
 
+VARIANTS = "variants"  # below a study's workdir, those of its runs
+
 
 def digest(value) -> str:
     """12 hex digits of SHA-256 over canonical JSON."""
@@ -62,6 +64,13 @@ class Work:
 
     def path(self, *parts) -> Path:
         return self.root.joinpath(*parts)
+
+    @property
+    def study(self) -> Path:
+        """The workdir of the study that this is a run of (`job.study`: W/variants/...), or this one."""
+        root = self.root.absolute()
+        above = [folder.parent for folder in root.parents if folder.name == VARIANTS]
+        return next((folder for folder in reversed(above) if (folder / "config.json").is_file()), root)
 
     def log(self, message: str) -> None:
         """Prints, and appends to W/log.txt."""

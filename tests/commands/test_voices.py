@@ -57,14 +57,14 @@ def table(path):
 
 def test_a_speaker_is_enrolled_used_exported_and_removed(model, voice, call, tmp_path):
     code, out, _ = call("enroll", voice, "--name", "anna")
-    assert code == 0 and out.count("used") == 3 and out.count("kept") == 1
-    assert "1.6 s  1.wav: Ba do ki mu." in out and "anna is enrolled by 3 of 4 phrases" in out
+    assert code == 0 and out.count("used") == 4 and out.count("kept") == 0
+    assert "1.6 s  1.wav: Ba do ki mu." in out and "anna is enrolled by 4 of 4 phrases" in out
     assert call("speakers")[1] == "anna\t4 phrases\t7.0 s\n"
 
     code, named, err = call("transcribe", "new.wav", "--model", model, "--speaker", "anna", *ONCE)
     assert (code, err) == (0, "")
-    texts = [SAID[name] for name in "123"]
-    direct = moejax.load(model).enroll([str(voice / f"{name}.wav") for name in "123"], texts)
+    texts = [SAID[name] for name in "1234"]
+    direct = moejax.load(model).enroll([str(voice / f"{name}.wav") for name in "1234"], texts)
     want = direct.transcribe("new.wav", temperature=0.0, guards="none", language="en")
     assert json.loads(named)["text"] == want.text
     assert json.loads(call("transcribe", "new.wav", "--model", model, "--enroll", voice, *ONCE)[1]) == json.loads(named)
@@ -77,6 +77,14 @@ def test_a_speaker_is_enrolled_used_exported_and_removed(model, voice, call, tmp
     again = call("transcribe", "new.wav", "--model", model, "--enroll", "copy", *ONCE)[1]
     assert json.loads(again)["text"] == json.loads(named)["text"]
     assert call("speakers", "remove", "anna")[0] == 0 and "nobody is enrolled" in call("speakers")[2]
+
+
+def test_a_phrase_that_leaves_no_room_is_kept_and_not_used(voice, call):
+    tiny_model.record(voice / "5.wav", 19.0, seed=5)
+    (voice / "5.txt").write_text("a long story")
+    code, out, _ = call("enroll", voice, "--name", "anna")
+    assert code == 0 and "kept   19.0 s  5.wav: A long story." in out
+    assert out.count("used") == 4 and "anna is enrolled by 4 of 5 phrases" in out
 
 
 def test_what_is_refused_names_itself(model, voice, call, tmp_path):

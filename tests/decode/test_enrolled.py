@@ -214,6 +214,11 @@ def test_a_recording_that_a_window_holds_is_not_cut_for_a_phrase_more(seconds, l
     np.testing.assert_array_equal(shown.audio_S, joined([noise(3.5, n) for n in range(left)], shown.texts).audio_S)
 
 
+def test_a_long_recording_keeps_half_of_every_window():
+    context = joined([noise(3.5, n) for n in range(5)], ["one", "two", "three", "four", "five"])
+    assert [len(context.leaving(seconds).spans) for seconds in (9.0, 10.1, 29.0, 300.0)] == [5, 4, 3, 3]
+
+
 @pytest.mark.parametrize("algorithm", [transcribe_sequential, transcribe_chunked])
 def test_each_recording_has_the_phrases_that_leave_room_for_it(tokenizer, algorithm):
     context = joined([noise(5.5), noise(5.5, 1)], ["one", "two"])

@@ -20,13 +20,13 @@ import tiny_job
 import tiny_model
 
 import moejax
-from moejax.cohorts import hearing
 from moejax.__main__ import guarded
+from moejax.cohorts import hearing
 from moejax.convert import hf_whisper
 from moejax.decode.decoder import content
 from moejax.decode.features import Features
 from moejax.job import config as configs
-from moejax.job import graph
+from moejax.job import graph, study
 from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.personal import lora, route
@@ -360,3 +360,20 @@ def test_every_system_is_scored_in_the_ways_that_it_can_be(folder, tmp_path, cap
     assert "W moe - W lora" in out and "W moe, 2 enrolled - W moe, 2-route enrolled" in out
     assert guarded(["score", "--model", str(folder / "W"), "--data", str(folder / "corpus"), "--ways", "magic"]) == 1
     assert "unknown way 'magic'; known: context, route, lora" in capsys.readouterr().err
+
+
+def test_seeds_of_a_study_share_what_the_encoder_heard(folder, tmp_path, monkeypatch):
+    copy = tiny_job.copy(folder, tmp_path)
+    add = Heard.add
+
+    def nothing_new(self, new):
+        new = list(new)
+        assert not [key for key, _ in new if key not in self.at], "a window was encoded again"
+        add(self, new)
+
+    monkeypatch.setattr(Heard, "add", nothing_new)
+    with contextlib.chdir(copy):
+        job = job_of(folder / "weights", report__draws=5)
+        study.study(job, "W", seeds=2, quiet=True)
+    run = copy / "W" / "variants" / "main" / "seed1"
+    assert (run / "evaluate" / "moe.jsonl").exists() and not (run / "states").exists()
