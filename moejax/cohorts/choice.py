@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from moejax.cohorts import agreement, clustering, projection
+from moejax.cohorts.names import KNOWN
 from moejax.cohorts.points import Signal
 from moejax.runtime import faults, watchdog
 
@@ -45,21 +46,25 @@ class Choice:
     table: list[dict]
 
 
-def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, level: str, seed: int) -> Choice:
+def choose(
+    signals: list[Signal], voice_M: np.ndarray | None, group_M: np.ndarray, options: dict, level: str, seed: int
+) -> Choice:
     """The candidate with the best score; among those within `MARGIN` of it the most stable.
 
     The score is the silhouette times the evenness of the sizes: by the silhouette alone the best partition is often two
     clusters, one outlying speaker and everybody else, which is no cohort and gives an expert nothing to learn from.
     Candidates are the signals (layers) times the methods times the numbers of clusters that the options leave open.
-    A method asked for by name chooses its own number by its own criterion.
+    A method asked for by name chooses its own number by its own criterion. `group_M`: what the corpus calls each
+    fitted row's group, for the method that takes these.
     """
+    group_P = _of_points(group_M, voice_M)
     found = []
     for signal in signals:
         pca = signal.reduced(voice_M, options["dims"], options["variance"])
         points_PK = pca(signal.points(voice_M))
         faults.point("cluster.fit")
         watchdog.beat()
-        for model, method, settings in models_of(points_PK, options, level, seed):
+        for model, method, settings in models_of(points_PK, group_P, options, level, seed):
             silhouette = clustering.silhouette(points_PK, model.labels_N, seed)
             score = silhouette * clustering.evenness(model.labels_N) if silhouette > 0 else silhouette
             candidate = Candidate(
@@ -89,8 +94,19 @@ def choose(signals: list[Signal], voice_M: np.ndarray | None, options: dict, lev
     )
 
 
-def models_of(points_PK: np.ndarray, options: dict, level: str, seed: int):
+def _of_points(group_M: np.ndarray, voice_M: np.ndarray | None) -> np.ndarray:
+    """The group of most of a voice's rows, in the order of the voices; of each row where there are none."""
+    if voice_M is None:
+        return group_M
+    counts_PC, _ = agreement.overlap(voice_M, np.unique(group_M, return_inverse=True)[1], len(np.unique(group_M)))
+    return np.unique(group_M)[counts_PC[:, :-1].argmax(axis=1)]
+
+
+def models_of(points_PK: np.ndarray, group_P: np.ndarray, options: dict, level: str, seed: int):
     """Yields `(model, method, settings)`; the settings repeat the fit on other points with the same number."""
+    if options["method"] == KNOWN:
+        yield clustering.of_groups(points_PK, group_P), KNOWN, {}
+        return
     if options["method"] != "auto":
         settings = method_options(options, options["method"], level, len(points_PK))
         yield clustering.fit_clusters(points_PK, options["method"], seed=seed, **settings), options["method"], settings
@@ -128,7 +144,7 @@ def method_options(options: dict, method: str, level: str, num_points: int) -> d
 def stability(points_PK: np.ndarray, method: str, settings: dict, refits: int, seed: int) -> float | None:
     """Agreement between refits on 90 % of the points, or None where it was not asked for or the points are too few."""
     fixed = settings.get("num_clusters") or 0
-    if refits < 2 or len(points_PK) < max(10, fixed + 2):
+    if method == KNOWN or refits < 2 or len(points_PK) < max(10, fixed + 2):
         return None
     return agreement.stability(
         lambda index_N, run: clustering.fit_clusters(points_PK[index_N], method, seed=run, **settings).labels_N,

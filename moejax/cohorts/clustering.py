@@ -22,6 +22,7 @@ from sklearn.cluster import AgglomerativeClustering, KMeans, SpectralClustering
 from sklearn.metrics import silhouette_score
 
 from moejax.cohorts import em
+from moejax.cohorts.names import KNOWN
 from moejax.cohorts.projection import checked
 from moejax.errors import BadValue
 
@@ -105,6 +106,17 @@ def _spherical(x_NU: np.ndarray, labels_N: np.ndarray, method: str) -> ClusterMo
         probabilities_N=weight_NC[np.arange(len(x_NU)), labels_N],
         assign=assign,
     )
+
+
+def of_groups(x_NU: np.ndarray, group_N: np.ndarray) -> ClusterModel:
+    """Groups that are known, as clusters: a new point belongs where it lies nearest. Errors: BadValue for fewer than
+    two.
+    """
+    names, labels_N = np.unique(np.asarray(group_N, str), return_inverse=True)
+    if len(names) < 2:
+        raise BadValue(f"cluster.method is {KNOWN!r}, and the corpus names {len(names)} cohort(s): two are needed")
+    found = _spherical(checked(x_NU), labels_N.astype(np.int64), KNOWN)
+    return replace(found, memberships_NC=np.eye(len(names))[labels_N], probabilities_N=np.ones(len(labels_N)))
 
 
 @contextlib.contextmanager

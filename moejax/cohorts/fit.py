@@ -95,7 +95,9 @@ def discover(sample: Sample, *, num_experts: int, seed: int, options: dict, log:
     named_N = sample.fit_N & (speaker_N != "") if level == "speaker" else sample.fit_N
     voice_N, voices = _voices(sample, level, named_N, options["remove"], seed, log)
     voice_M = None if level == "utterance" else voice_N[named_N]
-    choice = cluster_choice.choose(_signals(sample, named_N, voice_M, options, seed), voice_M, options, level, seed)
+    group_M = sample.columns["cohort"][named_N].astype(str)
+    signals = _signals(sample, named_N, voice_M, options, seed)
+    choice = cluster_choice.choose(signals, voice_M, group_M, options, level, seed)
     model, points_PK = choice.model, choice.points_PK
     if model.note:
         log(f"cluster: {model.note}")

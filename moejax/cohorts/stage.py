@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from moejax.cohorts.names import LEVELS, MATCHES, METHODS, NOISE_POLICIES, PLANES
+from moejax.cohorts.names import KNOWN, LEVELS, MATCHES, METHODS, NOISE_POLICIES, PLANES
 from moejax.data.manifest import Manifest
 from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import write_json, write_npz, write_text
@@ -50,8 +50,9 @@ SECTIONS = {
         "method": Field(
             "auto",
             "How points are clustered.\n"
-            "auto: the best of cluster.auto.methods; gmm, student, laplace, vmf and dpgmm are mixtures.",
-            choices=("auto", *METHODS),
+            "auto: the best of cluster.auto.methods; gmm, student, laplace, vmf and dpgmm are mixtures; known: those"
+            " that the corpus names as cohorts are taken as they are (experts for severity x gender, say).",
+            choices=("auto", *METHODS, KNOWN),
         ),
         "layers": Field(
             ("auto",),
@@ -191,7 +192,7 @@ def run(config, work) -> dict:
                 layer_names=layer_names,
                 fit_N=sample_N & train_N,
                 train_N=train_N,
-                columns={name: manifest.column(name) for name in ("speaker", "text", *MEASURES)},
+                columns={name: manifest.column(name) for name in ("speaker", "text", "cohort", *MEASURES)},
                 gradient=gradient,
             ),
             num_experts=int(config.gate.num_experts),

@@ -100,6 +100,30 @@ def test_cohorts_of_speakers_are_found_and_everybody_is_assigned(work):
     np.testing.assert_allclose(np.mean(within**2, axis=0), 1.0, rtol=1e-3)
 
 
+@pytest.mark.parametrize("level", ["speaker", "utterance"])
+def test_groups_that_the_corpus_names_are_taken_as_they_are(work, level):
+    cohort = corpus(work)
+    result = stage.run(settings(method="known", level=level), work)
+    assert result["method"] == "known" and result["found"] == 3 and result["ari"]["found"]["cohort"] == 1
+    found = arrays(work)
+    order = {name: row for row, name in enumerate(found["id"])}
+    label_N = found["label"][[order[f"u{row}"] for row in range(len(cohort))]]
+    fitted_N = found["by"][[order[f"u{row}"] for row in range(len(cohort))]] == "fit"
+    assert fitted_N.any() and len({(a, b) for a, b in zip(label_N[fitted_N], cohort[fitted_N], strict=True)}) == 3
+    assert np.mean(label_N == np.array([label_N[fitted_N & (cohort == c)][0] for c in cohort])) > 0.9  # by sound
+    merged = stage.run(settings(num_experts=2, method="known", level=level), work)
+    assert merged["num_clusters"] == 2
+
+
+def test_the_corpus_must_name_two_groups(work):
+    corpus(work)
+    manifest = Manifest.load(work.path("describe", "manifest.parquet"), root=work.root)
+    columns = {name: manifest.column(name).tolist() for name in COLUMNS} | {"cohort": ["all"] * len(manifest)}
+    Manifest.from_columns(columns).save(work.path("describe", "manifest.parquet"))
+    with pytest.raises(ValueError, match="names 1 cohort"):
+        stage.run(settings(method="known"), work)
+
+
 def test_the_utterance_level_follows_the_sentence(work):
     corpus(work)
     result = stage.run(settings(num_experts=10, level="utterance", noise="drop", method="hdbscan", remove=()), work)
