@@ -49,7 +49,8 @@ class Collator:
             low = high
         return lengths
 
-    def __call__(self, bucket: int, rows) -> Batch:
+    def __call__(self, bucket: int, rows, length: int | None = None) -> Batch:
+        """`length`: tokens, where the plan knows them better than the bucket does."""
         real_B, pick = np.asarray(rows) >= 0, np.maximum(rows, 0)
         kept = self.of.states is not None
         silence = np.zeros(0, np.float32)
@@ -58,7 +59,7 @@ class Collator:
             [self.of.tokens[row] for row in pick],
             self._given(pick),
             samples=0 if kept else bucket,
-            length=self.lengths[bucket],
+            length=length or self.lengths[bucket],
             eot=self.of.eot,
         )
         if kept:

@@ -84,6 +84,11 @@ class Joined:
         return np.full(len(self), self.packer.window, np.int64)
 
     @property
+    def tokens(self) -> np.ndarray:
+        """What the decoder is given in each window."""
+        return np.array([len(self.packer.tokens(window)[0]) - 1 for window in self.windows])
+
+    @property
     def names(self) -> list[str]:
         """What each is called in messages and known by."""
         return [f"window of {len(heard)} utterances, the first {heard[0]}" for heard in self.members]
@@ -208,25 +213,34 @@ class Either:
     alone: Callable
     joined: Collator
     first: int
+    window: int  # samples; the buckets of windows are of tokens
 
     def __call__(self, bucket, rows):
         if FILLER <= rows[0] < self.first:
             return self.alone(bucket, rows)
-        return self.joined(bucket, np.where(rows == NO_WINDOW, FILLER, rows - self.first))
+        return self.joined(self.window, np.where(rows == NO_WINDOW, FILLER, rows - self.first), length=bucket)
 
 
 def beside(alone: BatchPlan, fetch: Callable, joined: Joined, collate: Collator, share: float):
-    """`(plan, fetch)` of both; a batch of windows has a quarter of the rows."""
+    """`(plan, fetch)` of both; a batch of windows has a quarter of the rows. All windows last alike, their texts do not:
+    those of three quarters of them take half of what the longest does, and stand in batches of their own.
+    """
     first = len(alone.lengths)
     plan = BatchPlan(
-        lengths=joined.samples,
-        buckets=(joined.packer.window,),
+        lengths=joined.tokens,
+        buckets=_rooms(joined.tokens),
         batch_size=max(alone.batch_size // ROWS, 1),
         seed=alone.seed,
         multiple=alone.multiple,
         names=joined.names,
     )
-    return Alternating(alone, plan, share, first, joined.digest()), Either(fetch, collate, first)
+    return Alternating(alone, plan, share, first, joined.digest()), Either(fetch, collate, first, joined.packer.window)
+
+
+def _rooms(tokens) -> tuple[int, ...]:
+    """Token lengths of batches, each one compilation of the step: the longest, and one more where that spares much."""
+    most, many = (-(-int(np.quantile(tokens, share)) // 8) * 8 for share in (1.0, 0.75))
+    return (many, most) if many <= 0.7 * most else (most,)
 
 
 def material(context: Context, rows, section, *, labels=None, gate_in=None, kept: bool = False):

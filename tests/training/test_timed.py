@@ -120,9 +120,33 @@ def test_batches_of_windows_come_evenly_with_fewer_rows_and_say_whose_they_are(j
     assert fetch(*plan[0]) == "alone" and len(marks) == 1
     made = fetch(*plan[3])
     assert made.audio_BS.shape == (2, WINDOW) and made.real_B.all()
-    filler = fetch(WINDOW, np.array([timed.NO_WINDOW, len(GROUPS)]))
-    assert filler.real_B.tolist() == [False, True] and filler.tokens_BL.shape == made.tokens_BL.shape
+    filler = fetch(max(bucket for bucket, _ in batches[3::4]), np.array([timed.NO_WINDOW, len(GROUPS)]))
+    assert filler.real_B.tolist() == [False, True] and filler.tokens_BL.shape[1] >= made.tokens_BL.shape[1]
     assert fetch(WINDOW, np.array([FILLER, FILLER])) == "alone"
     assert plan.names_of(3)[0].startswith("window of") and plan.names_of(0) == alone.names_of(0)
     windows_alone, _ = timed.beside(alone, fetch, joined, collate, 1.0)
     assert all(rows.max() >= len(GROUPS) for _, rows in (windows_alone[number] for number in range(50)))
+
+
+def test_windows_of_few_words_stand_in_batches_of_their_own():
+    texts = [text if i % 9 else " ".join(["mu"] * 40) for i, text in enumerate(TEXTS)]
+    options = {"audio": audio, "samples": SAMPLES, "groups": list(range(len(GROUPS))), "tokenizer": TOKENIZER}
+    joined = timed.join(texts=texts, window=WINDOW, room=ROOM, seed=3, language="en", **options)
+    alone = BatchPlan(lengths=SAMPLES, buckets=(WINDOW,), batch_size=8, seed=1)
+    plan, fetch = timed.beside(alone, None, joined, joined.collator(), 1.0)
+    seen, whole = {}, joined.collator()(WINDOW, np.arange(len(joined)))
+    for number in range(plan.joined.batches_per_epoch):
+        bucket, rows = plan[number]
+        batch = fetch(bucket, rows)
+        assert batch.tokens_BL.shape[1] == bucket
+        for b, row in enumerate(rows):
+            if row != timed.NO_WINDOW:
+                window = int(row) - len(SAMPLES)
+                seen[window] = bucket
+                np.testing.assert_array_equal(batch.audio_BS[b], whole.audio_BS[window])
+                for name in ("tokens_BL", "targets_BL", "score_BL"):  # nothing of it is cut
+                    one, all_of_it = getattr(batch, name)[b], getattr(whole, name)[window]
+                    np.testing.assert_array_equal(one, all_of_it[:bucket])
+                assert not whole.score_BL[window, bucket:].any()
+    assert sorted(seen) == list(range(len(joined))) and len(set(seen.values())) == 2
+    assert np.mean([bucket == min(seen.values()) for bucket in seen.values()]) >= 0.7
