@@ -42,6 +42,18 @@ def scale_by_group(scales: Mapping[str, float]) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
+def scale_by_leaf(scales: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiply the updates of leaves with these last names, in whatever group, by their factors."""
+
+    def update(updates, params=None):
+        del params
+        return jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf * scales.get(str(getattr(path[-1], "key", path[-1])), 1.0), updates
+        )
+
+    return optax.stateless(update)
+
+
 def _matrices(params):
     return jax.tree.map(lambda leaf: leaf.ndim >= 2, params)
 
@@ -58,12 +70,13 @@ def make_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     group_scale: Mapping[str, float] | None = None,
+    leaf_scale: Mapping[str, float] | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """(optax transformation, schedule) for params {"expert": .., "gate": ..}.
 
     `clip` bounds the global gradient norm (0 or None: no clipping). `group_scale` multiplies the learning rate of
-    whole groups, e.g. {"gate": 0.1}; groups that are not trained must not be named. Weight decay acts on arrays of two
-    or more axes only.
+    whole groups, e.g. {"gate": 0.1}; groups that are not trained must not be named. `leaf_scale` does so by the last
+    names of arrays. Weight decay acts on arrays of two or more axes only.
     """
     if name not in OPTIMIZERS:
         raise BadValue(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
@@ -77,5 +90,7 @@ def make_optimizer(
         parts.append(optax.add_decayed_weights(weight_decay, mask=_matrices))
     if group_scale:
         parts.append(scale_by_group(dict(group_scale)))
+    if leaf_scale:
+        parts.append(scale_by_leaf(dict(leaf_scale)))
     parts.append(optax.scale_by_learning_rate(rate))
     return optax.chain(*parts), rate

@@ -25,6 +25,7 @@ from moejax.work.fields import BATCH, COUNT, STEPS, Field, above, below
 
 # Adapters and hypernetworks train as long as experts and joint together unless their own steps say otherwise.
 BUDGET = ("experts.steps", "joint.steps")
+SECOND = ("B", "shared_B")  # second factors of low-rank pairs
 # Keys that every training section has.
 PLAIN = {
     "steps": Field(0, "Optimizer steps.", limits=STEPS),
@@ -115,6 +116,7 @@ def train(context: Context, training: Training, params):
         clip=section.clip,
         b2=section.b2,
         group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
+        leaf_scale=dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else None,
     )
     for line in summary_of(params, training.trainable):
         work.log(f"  trains {line}")

@@ -222,8 +222,8 @@ class Either:
 
 
 def beside(alone: BatchPlan, fetch: Callable, joined: Joined, collate: Collator, share: float):
-    """`(plan, fetch)` of both; a batch of windows has a quarter of the rows. All windows last alike, their texts do not:
-    those of three quarters of them take half of what the longest does, and stand in batches of their own.
+    """`(plan, fetch)` of both; a batch of windows has a quarter of the rows. All windows last alike, and their texts do
+    not: those of three quarters of them take half of what the longest does, and stand in batches of their own.
     """
     first = len(alone.lengths)
     plan = BatchPlan(

@@ -50,6 +50,12 @@ MIXTURE = {
     "rank": Field(4, "Rank of one expert.", limits=SIZE),
     "alpha": Field(8.0, "Scale of an expert: its update is multiplied by alpha / rank.", limits=(above(0), 1e6)),
     "stabilised": Field(False, "Whether updates are multiplied by alpha / sqrt(rank) instead."),
+    "second_rate": Field(
+        1.0,
+        "Learning rate of a pair's second factor, as a multiple of the first's: LoRA+ (Hayou et al. 2024) takes 16.",
+        limits=(above(0), 1000.0),
+        later=True,
+    ),
     "shared_rank": Field(0, "Rank of an expert that is always on; 0 for none.", limits=(0, 4096)),
     "routing": Field(
         "topk",

@@ -33,6 +33,14 @@ def test_unknown_choice_prints_the_known(options, word):
         optim.make_optimizer(learning_rate=1.0, steps=10, **options)
 
 
+def test_leaf_scale_scales_arrays_by_their_names():
+    params = {"expert": {"q": {"A": jnp.ones((2, 2)), "B": jnp.ones((2, 2))}, "B": jnp.ones((2, 2))}}
+    made = optim.make_optimizer(learning_rate=0.1, steps=10, schedule="constant", leaf_scale={"B": 16.0})[0]
+    updates, _ = made.update(params, made.init(params), params)
+    first, second = updates["expert"]["q"]["A"][0, 0], updates["expert"]["q"]["B"][0, 0]
+    assert float(second) == pytest.approx(16 * float(first)) and float(updates["expert"]["B"][0, 0]) == float(second)
+
+
 def test_group_scale_scales_one_group():
     plain, scaled = first_update(), first_update(group_scale={"gate": 0.5})
     np.testing.assert_allclose(scaled["gate"]["kernel"], 0.5 * plain["gate"]["kernel"], rtol=1e-6)
