@@ -5,6 +5,8 @@ speakers, and 60 whom nothing is trained on.
     moejax score --model runs/speechocean --system base,lora_total,moe --data DATA/speechocean762 \\
         --speakers so_0005,so_0026 --enroll 0,1,3,5
 
+    moejax all --config configs/speechocean.py ... --variants all --config.evaluate.split=dev    every recipe, on dev
+
 Variants: `base` takes Whisper base in place of tiny.en; `encoder` and `base-encoder` have experts in the encoder, too
 (for accelerators: its states cannot be kept then, and every step hears 30 s anew).
 
@@ -50,8 +52,57 @@ def get_config(variant=""):
     c.evaluate = dict(batch_size=16)
     c.translate = dict(backend="none")
     c.report = dict(normalizer="english")
+    c.study = dict(kinds=("lora_total",), systems=("moe",))
+    c.variants = variants()
     if variant == "smoke":
         c.joint.steps = 3
         c.joint.batch_size = c.adapters.batch_size = 4
         c.data.unseen_speakers = ()
     return c
+
+
+def variants():
+    """One recipe each, of the same size and as many steps; a gate that hardly moves makes one LoRA of any mixture."""
+    hot = dict(gate_scale=10.0)
+    return dict(
+        # How fast the gate learns
+        constant_gate=dict(joint=dict(gate_scale=0.0)),
+        hot_gate=dict(joint=hot),
+        hotter_gate=dict(joint=dict(gate_scale=30.0)),
+        second_rate=dict(mixture=dict(second_rate=16.0)),
+        # What it hears
+        cluster_discriminant=dict(cluster=dict(discriminant="cluster"), joint=hot),
+        no_discriminant=dict(cluster=dict(discriminant="none"), joint=hot),
+        utterance_alone=dict(joint=dict(voice_mix=False, **hot)),
+        # How it chooses
+        pretrained_gate=dict(gate=dict(steps=300, zero_start=False), joint=dict(gate_scale=1.0)),
+        level_and_age=dict(
+            cluster=dict(method="known"),
+            gate=dict(steps=300, zero_start=False, num_experts=6),
+            mixture=dict(rank=3, alpha=6.0),
+        ),
+        sigmoid=dict(mixture=dict(routing="sigmoid"), joint=hot),
+        top_2=dict(mixture=dict(routing="topk", top_k=2), gate=dict(zero_start=False), joint=hot),
+        gate_dropout=dict(joint=dict(gate_dropout=0.2, **hot)),
+        layer_gate=dict(gate=dict(kind="layer"), joint=hot),
+        rank_gate=dict(gate=dict(kind="rank"), joint=hot),
+        # What it weighs
+        eight_blocks=dict(gate=dict(num_experts=8), mixture=dict(rank=2, alpha=4.0), joint=hot),
+        shared_expert=dict(mixture=dict(shared_rank=4, rank=3, alpha=6.0), joint=hot),
+        # The single opponent
+        single_second_rate=dict(
+            mixture=dict(second_rate=16.0),
+            adapters=dict(kinds=("lora_total",)),
+            evaluate=dict(systems=("lora_total",)),
+        ),
+        single_stabilised=dict(
+            mixture=dict(stabilised=True),
+            adapters=dict(kinds=("lora_total",)),
+            evaluate=dict(systems=("lora_total",)),
+        ),
+        single_dora=dict(
+            mixture=dict(kind="dora"),
+            adapters=dict(kinds=("lora_total",)),
+            evaluate=dict(systems=("lora_total",)),
+        ),
+    )
