@@ -65,6 +65,7 @@ class DeepL:
         self._server_url = server_url or None
         self._cache = Cache(cache_dir)
         self._options = Options(glossary, formality, **options)
+        self._said = False  # whether `say` was told of the quota: once is enough
         self._glossaries: dict[tuple[str, str], str] = {}  # ids of the entries, as far as they were asked for
 
     def translate(
@@ -93,7 +94,8 @@ class DeepL:
             client = self._connect()
             try:
                 if say:
-                    say(f"{_plan(wanted, known, batches, source, target)}{_left(client)}")
+                    say(f"{_plan(wanted, known, batches, source, target)}{'' if self._said else _left(client)}")
+                    self._said = True
                 self._cache.ready()
                 more = self._options.request(self._glossary(client, source, target))
                 for batch in batches:

@@ -71,7 +71,8 @@ def pair(source: str, target: str) -> tuple[str, str]:
 
 def same(source: str, target: str) -> bool:
     """Whether there is nothing to translate, whatever the regions. DeepL would bill it all the same."""
-    return source_of(source) == source_of(target)
+    read, written = source_of(source), source_of(target)
+    return read == written if read or written else _code(source) == _code(target)
 
 
 def hint(language: str, known: tuple[str, ...]) -> str:
