@@ -17,6 +17,7 @@ from moejax.mt.deepl_options import Options
 
 BATCH_TEXTS = 50  # DeepL's limit per request
 BATCH_BYTES = 128 * 1024 - 2048  # DeepL's limit of 128 KiB per request body, less what languages and ids take
+SERVER_VARIABLE = "DEEPL_SERVER_URL"
 PATIENCE = 60.0  # seconds to wait for a response; the client's 10 would have a slow one asked for, and billed, again
 
 
@@ -45,7 +46,8 @@ class DeepL:
     """DeepL text translation, cached by content in `cache_dir`.
 
     `auth_key` None or "" means the environment's DEEPL_AUTH_KEY; it is asked for only when a text is not cached, so
-    a cached run repeats without a key. `server_url` None lets the client choose by the key (free keys end in ":fx").
+    a cached run repeats without a key. `server_url` None or "" means the environment's DEEPL_SERVER_URL, as for DeepL's
+    own command; without it the key decides (free keys end in ":fx").
     `options`, `glossary` and `formality` among them, are those of `deepl_options.Options`.
     """
 
@@ -62,7 +64,7 @@ class DeepL:
     ):
         """Errors: `TranslationError` for an option's value or a glossary file."""
         self._auth_key = auth_key
-        self._server_url = server_url or None
+        self._server_url = server_url or os.environ.get(SERVER_VARIABLE) or None
         self._cache = Cache(cache_dir)
         self._options = Options(glossary, formality, **options)
         self._said = False  # whether `say` was told of the quota: once is enough
