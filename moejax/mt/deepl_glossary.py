@@ -16,6 +16,7 @@ from moejax.mt.deepl_errors import TranslationError, one_line, told
 LONGEST = 1024  # bytes of a term, DeepL's limit
 LARGEST = 10 * 1024 * 1024  # bytes of a glossary, DeepL's limit
 LEAST = 3  # pairs that a term must be in, to be learnt
+SHORTEST = 4  # letters of a term that is learnt: shorter ones are "is" and "the", which grammar decides
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
 
@@ -63,11 +64,12 @@ def learn(pairs: Iterable[tuple[str, str]], least: int = LEAST) -> dict[str, str
     """Terms with one translation throughout parallel text: {} where there are none.
 
     A word is a term when one word of the other language is in exactly the pairs that it is in, `least` of them or
-    more, and no other word of either language is; so what merely occurs together is left out. So is a word that
-    stands alone, with always the same single word for it.
+    more, and no other word of either language is; so what merely occurs together is left out. So is a word that is
+    said alone, with always the same single word for it. Words of fewer than `SHORTEST` letters are none, unless in
+    capitals.
     """
     here, there = _places(), _places()
-    alone: dict[str, set[str]] = collections.defaultdict(set)
+    alone: dict[str, set[int]] = collections.defaultdict(set)
     for number, (text, translation) in enumerate(pairs):
         words, others = _WORD.findall(text), _WORD.findall(translation)
         for index, found in ((here, words), (there, others)):
@@ -76,17 +78,15 @@ def learn(pairs: Iterable[tuple[str, str]], least: int = LEAST) -> dict[str, str
                 places.add(number)
                 forms[word] += 1
         if len(words) == len(others) == 1:
-            alone[words[0].casefold()].add(others[0])
+            alone[words[0].casefold()].add(number)
     by_places: dict[frozenset, tuple[list[str], list[str]]] = collections.defaultdict(lambda: ([], []))
     for side, index in enumerate((here, there)):
-        for places, forms in index.values():
-            if len(places) >= least:
+        for word, (places, forms) in index.items():
+            # What is only ever said alone needs no `least`: its translation can be nothing else
+            if side == 1 or len(places) >= least or alone.get(word) == places:
                 by_places[frozenset(places)][side].append(_commonest(forms))
     terms = {words[0]: others[0] for words, others in by_places.values() if len(words) == len(others) == 1}
-    for word, others in alone.items():
-        if len(others) == 1 and len(here[word][0]) == 1:  # where it is in sentences, those have the say
-            terms.setdefault(_commonest(here[word][1]), next(iter(others)))
-    return dict(sorted(terms.items()))
+    return {word: terms[word] for word in sorted(terms) if len(word) >= SHORTEST or word.isupper()}
 
 
 def digest(entries: Mapping[str, str]) -> str:
@@ -119,7 +119,7 @@ def _places() -> dict[str, tuple[set[int], collections.Counter]]:
 
 
 def _commonest(forms: collections.Counter) -> str:
-    return min(forms, key=lambda form: (-forms[form], form))
+    return min(forms, key=lambda form: (-forms[form], form.swapcase()))  # rather as it is within a sentence
 
 
 def _lines(entries: Mapping[str, str]) -> str:
