@@ -17,7 +17,7 @@ from tiny_model import record, sound
 
 import moejax.loading
 from moejax import __main__ as cli
-from moejax.commands import inputs, progress, transcribe_options, tree
+from moejax.commands import inputs, progress, transcribe_options, translate_options, tree
 from moejax.job import opening
 from moejax.text import writers
 
@@ -322,7 +322,7 @@ def test_every_option_reaches_the_recogniser(model):
     flags = {action.dest for action in options.parser._actions}
     recognizer = load(str(model), system=None, weights="", adapters=(), route=None)
     own = {"help", "files", "model", "system", "weights", "format", "output_dir", "rate", "traceback", "translate_to"}
-    own |= {"adapter", "route"} | {
+    own |= {"adapter", "route", "dry_run", *translate_options.OF_DEEPL} | {
         "translator",
         "highlight_words",
         "max_line_width",
