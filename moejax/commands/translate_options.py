@@ -3,6 +3,7 @@
 import argparse
 
 from moejax.errors import BadValue
+from moejax.mt.deepl_options import FORMALITIES
 
 # {what argparse calls it: what `mt.deepl_options.Options` does}
 OF_DEEPL = {
@@ -12,7 +13,6 @@ OF_DEEPL = {
     "instruction": "custom_instructions",
     "translation_memory": "translation_memory",
 }
-_FORMALITIES = ("default", "less", "more", "prefer_less", "prefer_more")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add("--translator", default=None, choices=("deepl", "offline"), help="default: offline where the workdir has one")
     add("--dry_run", action="store_true", default=False, help="ask DeepL nothing: say at the end what it would cost")
     add("--glossary", metavar="FILE|ID", help="terms that DeepL keeps to: TERM<tab>TERM, one a line; uploaded once")
-    add("--formality", choices=_FORMALITIES, help="less and more for some languages, prefer_less and _more for all")
+    add("--formality", choices=FORMALITIES, help="less and more for some languages, prefer_less and _more for all")
     add("--style_rule", metavar="ID", help="a style rule of the DeepL account")
     add("--instruction", action="append", metavar="TEXT", help="what DeepL shall mind; may be repeated, up to 10")
     add("--translation_memory", metavar="ID", help="a translation memory of the DeepL account")

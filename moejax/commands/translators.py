@@ -59,20 +59,23 @@ class ByDeepL:
 
     def __init__(self, client, target: str, dry: bool):
         self.client, self.target, self.dry = client, target, dry
-        self.texts: dict[str, list[str]] = {}  # of a dry run, by language
+        self.plans: dict[str, Any] = {}  # of a dry run, by language
+        self.seen: set[tuple[str, str]] = set()  # (language, text), which would be cached by then
 
     def __call__(self, texts: list[str], source: str) -> list[str] | None:
         if self.dry:
-            self.client.check(source, self.target)
-            self.texts.setdefault(source, []).extend(texts)
+            new = [text for text in texts if (source, text) not in self.seen]
+            self.seen.update((source, text) for text in new)
+            plan = self.client.plan(new, source=source, target=self.target)
+            self.plans[source] = self.plans[source] + plan if source in self.plans else plan
             return None
         return self.client.translate(texts, source=source, target=self.target, say=_say)
 
     def costs(self) -> list[str]:
         """What the dry run has found, a line a language."""
-        plans = [self.client.plan(texts, source=source, target=self.target) for source, texts in self.texts.items()]
-        left = self.client.left() if any(plan.requests for plan in plans) else ""
-        return [f"{plan}{left}" for plan in plans] or ["DeepL: nothing to translate, nothing would be billed"]
+        left = self.client.left() if any(plan.requests for plan in self.plans.values()) else ""
+        said = [f"{plan}{left}" for plan in self.plans.values()]
+        return said or ["DeepL: nothing to translate, nothing would be billed"]
 
 
 def translator(asked: Asked, language: str | None) -> Translator:

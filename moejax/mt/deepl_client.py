@@ -32,6 +32,11 @@ class Plan:
     characters: int  # to be billed: Unicode code points of the texts that are not cached
     requests: int
 
+    def __add__(self, other: "Plan") -> "Plan":
+        """Of both, one after the other; for texts that they do not share."""
+        counts = ("texts", "cached", "characters", "requests")
+        return Plan(self.source, self.target, *(getattr(self, name) + getattr(other, name) for name in counts))
+
     def __str__(self) -> str:
         if self.source == self.target.split("-")[0]:
             return f"DeepL {self.source} to {self.target}: the same language, nothing is sent or billed"

@@ -50,11 +50,13 @@ def run(cfg: Config, work: Work) -> dict:
         return {}
     summary, hypotheses = {}, list(_hypotheses(context, rows))
     if backend == "deepl":
-        work.log(f"  {translator.costs([text for _, texts in hypotheses for text in texts.values()])}")
+        every = [text for _, texts in hypotheses for text in texts.values()]
+        work.log(f"  {translator.costs(every)}")
         if cfg.translate.dry_run:
             work.log("  translate.dry_run: nothing is sent")
             write_json(work.path("translate", "summary.json"), {})
             return {"backend": backend, "dry_run": True}
+        translator.translate(every)  # in the requests that were said; system by system they come from the cache
     for system, texts in hypotheses:
         translated = translator.translate(list(texts.values()))
         records = list(_records(context, texts, translated))

@@ -13,8 +13,7 @@ from tiny_model import record
 
 import moejax.loading
 from moejax import __main__ as cli
-from moejax.commands import transcribe_options, translate_options, translators, tree
-from moejax.mt import deepl_options
+from moejax.commands import transcribe_options, translators, tree
 
 ONCE = ("--temperature", "0", "--temperature-increment-on-fallback", "None", "--guards", "none", "--language", "en")
 
@@ -40,7 +39,6 @@ def test_options_need_what_they_belong_to(argv, words):
 
 
 def test_options_are_those_of_deepl():
-    assert translate_options._FORMALITIES == deepl_options.FORMALITIES
     asked = parse("--translate_to", "de", "--instruction", "Short.", "--instruction", "Plain.", "--style_rule", "s")
     assert asked.deepl == {"custom_instructions": ["Short.", "Plain."], "style_rule": "s"} and asked.options == {}
     assert parse("--translate_to", "de").deepl == {} and not parse("--translate_to", "de").dry_run
@@ -109,9 +107,8 @@ def test_costs_are_said_first_and_billed_once(server, call, monkeypatch):
     spoken = call(*files)[1]
     monkeypatch.delenv("DEEPL_AUTH_KEY")
     code, out, err = call(*files, "--translate_to", "de", "--dry_run")  # without a key
-    costs = (
-        r"moejax transcribe: DeepL EN to DE: (\d+) characters to be billed, in 1 request; 0 of (\d+) texts are cached\n"
-    )
+    line = r"DeepL EN to DE: (\d+) characters to be billed, in (\d) requests?; 0 of (\d+) texts are cached"
+    costs = f"moejax transcribe: {line}\n"
     assert (code, out) == (0, spoken) and (promised := re.fullmatch(costs, err)), err
     assert server.calls == []
     monkeypatch.setenv("DEEPL_AUTH_KEY", KEY)
@@ -119,6 +116,7 @@ def test_costs_are_said_first_and_billed_once(server, call, monkeypatch):
     assert err.endswith("; 0 of 500000 characters of this period are used\n") and server.calls == ["GET /v2/usage"]
     code, out, err = call(*files, "--translate_to", "de", "-o", "out")
     assert (code, out) == (0, "") and 1 <= len(err.splitlines()) <= 2 and server.used == int(promised[1])
+    assert len(server.requests) == int(promised[2])
     assert err.startswith("moejax transcribe: DeepL EN to DE: ") and err.count("of this period are used") == 1
     for name in ("a", "b"):
         assert Path(f"out/{name}.de.txt").read_text() == Path(f"out/{name}.txt").read_text().upper()

@@ -99,6 +99,7 @@ def test_the_stage_says_what_it_costs_bills_once_and_learns_a_glossary(server, t
     assert json.loads((job / "W/translate/summary.json").read_text()) == {}
     (said,) = run()
     assert said == costs and f" {server.used} characters to be billed, in" in said
+    assert f"in {len(server.requests)} request" in said
     systems = [path.name.removesuffix(".deepl.jsonl") for path in (job / "W/translate").glob("*.deepl.jsonl")]
     assert set(systems) >= {"transcript", "base", "moe"}
     for record in tiny_job.records(job / "W/translate/transcript.deepl.jsonl"):
