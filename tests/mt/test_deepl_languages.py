@@ -1,5 +1,6 @@
 """Languages in DeepL's own words; what it lacks is refused before anything is sent."""
 
+import deepl
 import pytest
 from deepl import Language
 from deepl_server import KEY
@@ -42,11 +43,13 @@ def test_codes_become_deepls(given, read, written):
 
 
 def test_the_tables_are_those_of_the_official_client():
-    """Its constants name every language; two regions are newer than it."""
+    """Its constants name every language of its time; two regions are newer than version 1.32."""
     known = {value.lower() for name, value in vars(Language).items() if name.isupper()}
     targets, sources = set(deepl_languages.TARGETS), set(deepl_languages.SOURCES)
-    assert targets - {"de-ch", "fr-ca"} == known - {"en", "pt"}
-    assert sources == {code for code in known if "-" not in code}
+    assert targets - {"de-ch", "fr-ca"} <= known - {"en", "pt"}
+    assert sources <= {code for code in known if "-" not in code}
+    if deepl.__version__.startswith("1.32."):  # a later one may know more
+        assert len(targets) == len(known) and len(sources) == sum("-" not in code for code in known)
     assert len(targets) == len(deepl_languages.TARGETS) and len(sources) == len(deepl_languages.SOURCES)
     assert targets >= set(deepl_languages.FORMAL) and sources >= set(deepl_languages.INSTRUCTED)
 
