@@ -60,7 +60,11 @@ def run(options, left: list[str]) -> int:
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
-        return Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
+        code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
+    if asked.dry_run and translate is not None:
+        for line in translate.costs():
+            print(f"moejax transcribe: {line}", file=sys.stderr)
+    return code
 
 
 def _check_clips(asked):
@@ -186,8 +190,9 @@ class Job:
         if dropped:
             self.withheld[name] = dropped
         try:
-            if self.translate is not None:
-                results.append((self.asked.translate_to, self.translate(transcript)))
+            translated = None if self.translate is None else self.translate(transcript)
+            if translated is not None:
+                results.append((self.asked.translate_to, translated))
         except ValueError as error:  # the translator's: the text that was recognised is written all the same
             self.failed[self.sources[number].name] = _one_line(error, self.sources[number])
         if self.asked.output_dir is not None:

@@ -5,7 +5,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from moejax.commands import parser
+from moejax.commands import parser, translate_options
 from moejax.decode.options import LADDER
 from moejax.errors import BadValue
 from moejax.text.writers import FORMATS, Layout
@@ -61,6 +61,8 @@ class Asked:
     layout: Layout
     translate_to: str | None
     translator: str | None
+    dry_run: bool
+    deepl: dict  # options of `mt.deepl_options.Options` that were given
     device: str | None
     threads: int | None
     options: dict
@@ -80,8 +82,8 @@ def asked(options: argparse.Namespace, left: list[str]) -> Asked:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     _check_half(values.pop("fp16"))
     values.pop("verbose")
-    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "translate_to", "device", "threads")
-    taken = {name: values.pop(name) for name in kept}
+    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "device", "threads")
+    taken = {name: values.pop(name) for name in (*kept, "translate_to", "dry_run")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
     found = Asked(
@@ -92,6 +94,7 @@ def asked(options: argparse.Namespace, left: list[str]) -> Asked:
         adapters=tuple(values.pop("adapter")),
         enroll=tuple(values.pop("enroll")),
         translator=translator,
+        deepl=translate_options.taken(values),
         options=_options(values),
         **taken,
     )
@@ -140,8 +143,7 @@ def _check(asked: Asked, format: str):
         raise BadValue("--rate is the sampling rate of raw samples on standard input, written -")
     if format == "all" and asked.output_dir is None:
         raise BadValue("--format all writes several files: give --output_dir FOLDER")
-    if asked.translator is not None and asked.translate_to is None:
-        raise BadValue("--translator needs --translate_to LANGUAGE")
+    translate_options.check(asked)
 
 
 def _plain(parser, argv):
@@ -173,6 +175,7 @@ def add(commands, run: Callable) -> None:
         spelled=_plain,
     )
     _files(ours)
+    translate_options.add(ours)
     _search(ours)
     _long(ours)
     _words(ours)
@@ -226,14 +229,6 @@ def _files(parser):
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
     add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
-    add(
-        "--translate_to",
-        default=None,
-        metavar="CODE",
-        help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
-        "the workdir's own translator; files are called NAME.CODE.txt",
-    )
-    add("--translator", default=None, choices=("deepl", "offline"), help="default: offline where the workdir has one")
 
 
 def _search(parser):

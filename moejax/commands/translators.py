@@ -1,87 +1,128 @@
 """Text translation after recognition: DeepL, or the translator that a workdir has trained."""
 
 import dataclasses
-import difflib
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from moejax import mt
 from moejax.commands.transcribe_options import Asked
 from moejax.errors import BadValue
+from moejax.mt import deepl_languages
 from moejax.text.languages import code_of
 from moejax.text.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
-# What DeepL writes (developers.deepl.com, supported languages), and what it calls our codes.
-TARGETS = (
-    *("ar", "bg", "cs", "da", "de", "el", "en-gb", "en-us", "es", "es-419", "et", "fi", "fr", "he", "hu", "id", "it"),
-    *("ja", "ko", "lt", "lv", "nb", "nl", "pl", "pt-br", "pt-pt", "ro", "ru", "sk", "sl", "sv", "th", "tr", "uk"),
-    *("vi", "zh", "zh-hans", "zh-hant"),
-)
-THEIRS = {"no": "nb", "iw": "he", "nn": "nb"}
 
 
-def translator(asked: Asked, language: str | None):
-    """A function from a Transcript to its translation into `asked.translate_to`, segment by segment.
+class Translator:
+    """Called with a Transcript, gives its translation, segment by segment; None in a dry run.
 
-    Words, tokens and expert weights belong to the original and are left out. Errors, before any work: ValueError when
-    there is no DeepL key, when the workdir has no translator, or one for other languages.
+    Words, tokens and expert weights belong to the original and are left out. What is in the language already comes
+    back as it is.
     """
-    target, chosen = target_of(asked)
-    offline = Path(asked.model) / "translate" / "model"
-    if chosen == "offline":
-        client = _offline(asked.model, offline, target)
-    elif not os.environ.get(KEY):
-        raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
-    else:
-        client = mt.get("deepl")(os.environ[KEY], cache_dir=os.path.expanduser(CACHE))
-    english = asked.options.get("task") == "translate"
 
-    def translate(transcript: Transcript) -> Transcript:
-        source = "en" if english else transcript.language
-        if source == _plain(target):  # "en-gb" of English speech as well: there is nothing to translate
+    def __init__(
+        self,
+        target: str,
+        english: bool,
+        translate: Callable[[list[str], str], list[str] | None],
+        costs: Callable[[], list[str]] = list,
+    ):
+        """`english`: the transcripts are, whatever was spoken. `translate` takes texts and their language's code;
+        `costs` says, a line a language, what a dry run has found.
+        """
+        self.target, self.english, self.translate, self.costs = target, english, translate, costs
+
+    def __call__(self, transcript: Transcript) -> Transcript | None:
+        source = "en" if self.english else transcript.language
+        if deepl_languages.same(source, self.target):  # "en-gb" of English speech as well
             return transcript
-        texts = [segment.text.strip() for segment in transcript.segments]
-        if chosen == "deepl":
-            found = client.translate(texts, source=THEIRS.get(source, source).upper(), target=target.upper())
-        else:
-            found = client.translate(texts)
+        found = self.translate([segment.text.strip() for segment in transcript.segments], source)
+        if found is None:
+            return None
         segments = [
             dataclasses.replace(segment, text=f" {text}" if text else "", tokens=[], words=None, route=None)
             for segment, text in zip(transcript.segments, found, strict=True)
         ]
         text = " ".join(text for text in found if text)
-        return dataclasses.replace(transcript, text=text, segments=segments, language=target, route=None)
+        return dataclasses.replace(transcript, text=text, segments=segments, language=self.target, route=None)
 
-    return translate
+
+class ByDeepL:
+    """Texts of recording after recording through DeepL. Each time that something will be billed, a line on stderr says
+    how much; the first one also what is used of the period's quota.
+    """
+
+    def __init__(self, client, target: str, dry: bool):
+        self.client, self.target, self.dry = client, target, dry
+        self.plans: dict[str, Any] = {}  # of a dry run, by language
+        self.seen: set[tuple[str, str]] = set()  # (language, text), which would be cached by then
+
+    def __call__(self, texts: list[str], source: str) -> list[str] | None:
+        if self.dry:
+            new = [text for text in texts if (source, text) not in self.seen]
+            self.seen.update((source, text) for text in new)
+            plan = self.client.plan(new, source=source, target=self.target)
+            self.plans[source] = self.plans[source] + plan if source in self.plans else plan
+            return None
+        return self.client.translate(texts, source=source, target=self.target, say=_say)
+
+    def costs(self) -> list[str]:
+        """What the dry run has found, a line a language."""
+        left = self.client.left() if any(plan.requests for plan in self.plans.values()) else ""
+        said = [f"{plan}{left}" for plan in self.plans.values()]
+        return said or ["DeepL: nothing to translate, nothing would be billed"]
+
+
+def translator(asked: Asked, language: str | None) -> Translator:
+    """The translation into `asked.translate_to`. Errors, before any work: ValueError when there is no DeepL key, when
+    the workdir has no translator, or one for other languages.
+    """
+    target, chosen = target_of(asked)
+    english = asked.options.get("task") == "translate"
+    if chosen == "offline":
+        offline = _offline(asked.model, Path(asked.model) / "translate" / "model", target)
+        return Translator(target, english, lambda texts, source: offline.translate(texts))
+    if not os.environ.get(KEY) and not asked.dry_run:
+        raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
+    ours = ByDeepL(_deepl(asked), target, asked.dry_run)
+    return Translator(target, english, ours, ours.costs)
 
 
 def target_of(asked: Asked) -> tuple[str, str]:
-    """(language to write, translator: "deepl" or "offline"). Errors: BadValue for a language that DeepL does not write,
-    with what it does; nothing is loaded for it.
+    """(language to write, translator: "deepl" or "offline"). Errors: BadValue for a language that DeepL does not read
+    or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
     """
     assert asked.translate_to is not None  # who asks for no translation needs no target
     offline = Path(asked.model) / "translate" / "model"
-    chosen = asked.translator or ("offline" if _is_trained(offline) else "deepl")
+    chosen = asked.translator or ("offline" if _is_trained(offline) and not asked.deepl else "deepl")
     given = asked.translate_to.strip().lower().replace("_", "-")
-    if chosen == "offline":
-        return code_of(given) or given, chosen
     plain = code_of(given) or given
-    target = next((name for name in (given, THEIRS.get(plain, plain)) if name in TARGETS), None)
-    if target is None:
-        near = [name for name in TARGETS if name.startswith(plain + "-")]
-        near = near or difflib.get_close_matches(given, TARGETS, n=1, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"it writes {', '.join(TARGETS)}"
-        english = "; --task translate lets the model itself write English" if plain == "en" else ""
-        raise BadValue(f"--translate_to {asked.translate_to}: DeepL does not write that; {hint}{english}")
-    return target, chosen
+    if chosen == "offline":
+        if asked.dry_run:
+            raise BadValue("--dry_run is for DeepL: the workdir's own translator costs nothing; --translator deepl")
+        return plain, chosen
+    found = deepl_languages.target_of(given) or deepl_languages.target_of(plain)
+    if found is None:
+        hint = deepl_languages.hint(given, deepl_languages.TARGETS)
+        raise BadValue(f"--translate_to {asked.translate_to}: DeepL does not write that; {hint}")
+    source = "en" if asked.options.get("task") == "translate" else code_of(asked.options.get("language") or "auto")
+    _deepl(asked).check(source or "en", found)  # of a language that is yet to be heard nothing can be said
+    return found.lower(), chosen
 
 
-def _plain(code: str) -> str:
-    """Whisper's code of one of DeepL's."""
-    return code_of(code) or code
+def _deepl(asked: Asked):
+    return mt.get("deepl")(os.environ.get(KEY), cache_dir=os.path.expanduser(CACHE), **asked.deepl)
+
+
+def _say(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"moejax transcribe: {line}", file=sys.stderr)  # beside the bar, not into it
 
 
 def _is_trained(folder: Path) -> bool:

@@ -10,7 +10,7 @@ from moejax.data import splits
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.systems import registry
+from moejax.systems import registry, translate
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
 from moejax.training import adapters, base, packed
@@ -25,6 +25,7 @@ def check(config) -> None:
     _cluster(config)
     _systems(config)
     _gate(config)
+    translate.check_deepl(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
         raise BadValue(

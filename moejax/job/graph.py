@@ -77,7 +77,8 @@ def closure(wanted: Iterable[str]) -> list[str]:
 def outside_inputs(name: str, config: Config) -> dict:
     """{"input": digest} of what the stage reads from outside the workdir; {} for nothing."""
     outside = STAGES[name].outside
-    return {} if outside is None else {"input": outside(config)}
+    found = None if outside is None else outside(config)
+    return {} if found is None else {"input": found}
 
 
 def run_stage(

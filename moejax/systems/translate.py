@@ -1,6 +1,7 @@
 """Cascaded speech translation: every system's hypotheses through a text translator, scored against references.
 
-Two back ends: DeepL by its official client, and an offline transformer trained here on the corpus' own parallel text.
+Two back ends: DeepL by its official client, which says what it costs before it is asked, and an offline transformer
+trained here on the corpus' own parallel text.
 References that the same translator made are never scored (the manifest's `translation_source` decides).
 """
 
@@ -12,6 +13,7 @@ import numpy as np
 from moejax import mt
 from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
+from moejax.mt import deepl_glossary, deepl_options
 from moejax.runtime import processes
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu
@@ -25,6 +27,8 @@ from moejax.work.context import Context
 from moejax.work.fields import Field
 from moejax.work.folder import Work
 from moejax.work.stage import Stage
+
+LEARNT = "learnt"  # the value of deepl_glossary
 
 
 def run(cfg: Config, work: Work) -> dict:
@@ -44,8 +48,16 @@ def run(cfg: Config, work: Work) -> dict:
     translator = BACKENDS[backend](context)
     if not processes.first():
         return {}
-    summary = {}
-    for system, texts in _hypotheses(context, rows):
+    summary, hypotheses = {}, list(_hypotheses(context, rows))
+    if backend == "deepl":
+        every = [text for _, texts in hypotheses for text in texts.values()]
+        work.log(f"  {translator.costs(every)}")
+        if cfg.translate.dry_run:
+            work.log("  translate.dry_run: nothing is sent")
+            write_json(work.path("translate", "summary.json"), {})
+            return {"backend": backend, "dry_run": True}
+        translator.translate(every)  # in the requests that were said; system by system they come from the cache
+    for system, texts in hypotheses:
         translated = translator.translate(list(texts.values()))
         records = list(_records(context, texts, translated))
         name = f"{system}.{backend}"
@@ -87,11 +99,50 @@ def _records(context: Context, texts: dict[str, str], translated: list[str]):
 
 
 def _deepl(context: Context):
-    section = context.cfg.translate
-    client = mt.get("deepl")(
-        os.environ.get("DEEPL_AUTH_KEY"), section.deepl_server or None, os.path.expanduser(section.deepl_cache)
+    cfg = context.cfg
+    glossary: str | dict[str, str] | None = cfg.translate.deepl_glossary
+    if glossary == LEARNT:
+        pairs = _parallel(context)
+        glossary = deepl_glossary.learn(pairs)
+        context.work.log(f"  glossary: {len(glossary)} terms learnt from {len(pairs)} sentence pairs")
+    return _DeepL(_client(cfg, glossary), cfg.data.language, cfg.translate.target)
+
+
+def _client(cfg: Config, glossary):
+    section = cfg.translate
+    return mt.get("deepl")(
+        os.environ.get("DEEPL_AUTH_KEY"),
+        section.deepl_server or None,
+        os.path.expanduser(section.deepl_cache),
+        glossary,
+        section.deepl_formality,
+        style_rule=section.deepl_style_rule,
+        custom_instructions=section.deepl_instructions,
+        translation_memory=section.deepl_memory,
+        translation_memory_threshold=section.deepl_memory_threshold,
+        tag_handling=section.deepl_tags,
     )
-    return _DeepL(client, context.cfg.data.language.upper(), section.target.upper())
+
+
+def check_deepl(cfg: Config) -> None:
+    """BadValue naming what of the section `translate` DeepL lacks: a language, or an option for the target. Reads no
+    file and sends nothing.
+    """
+    if cfg.translate.backend == "deepl":
+        try:
+            _client(cfg, None).check(cfg.data.language, cfg.translate.target)
+        except BadValue as error:
+            raise BadValue(f"config section 'translate': {error}") from error
+    elif cfg.translate.dry_run:
+        raise BadValue("translate.dry_run needs translate.backend = 'deepl'; the others cost nothing")
+
+
+def outside(cfg: Config) -> str | None:
+    """A digest of the glossary file's entries; None without one. Errors: it is not there, or not a glossary."""
+    glossary = cfg.translate.deepl_glossary
+    if cfg.translate.backend != "deepl" or glossary in ("", LEARNT) or not deepl_options.is_file(glossary):
+        return None
+    return deepl_glossary.digest(deepl_glossary.read(glossary))
 
 
 class _DeepL:
@@ -100,6 +151,11 @@ class _DeepL:
 
     def translate(self, texts: list[str]) -> list[str]:
         return self.client.translate(texts, source=self.source, target=self.target)
+
+    def costs(self, texts: list[str]) -> str:
+        """In one line, before anything is billed."""
+        plan = self.client.plan(texts, source=self.source, target=self.target)
+        return f"{plan}{self.client.left() if plan.requests else ''}"
 
 
 def _offline(context: Context):
@@ -146,12 +202,18 @@ def _offline(context: Context):
     return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
 
 
+def _parallel(context: Context) -> list[tuple[str, str]]:
+    """(text, translation) of the training part, each text once."""
+    manifest, rows = context.corpus.manifest, context.corpus.rows("train")
+    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
+    return [(str(text), str(german)) for text, german in found.items() if german]
+
+
 def _pairs(context: Context) -> list[tuple[str, str]]:
     """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
     manifest, cfg = context.corpus.manifest, context.cfg
-    rows = context.corpus.rows("train")
-    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
-    pairs = [(str(text), str(german)) for text, german in found.items() if german]
+    pairs = _parallel(context)
+    found = {english for english, _ in pairs}
     if not pairs:
         raise BadValue("translate.backend is offline, but no training utterance has a translation; use deepl or none")
     if cfg.data.source == "builtin" and cfg.translate.extra_pairs:
@@ -195,6 +257,49 @@ SECTIONS = {
         ),
         "deepl_server": Field("", 'Address of the DeepL server; "" for the usual one.'),
         "deepl_cache": Field("~/.cache/moejax/deepl", "Folder in which what DeepL answered is kept."),
+        "deepl_glossary": Field(
+            "",
+            "Glossary that DeepL keeps to: a TSV file (TERM<tab>TERM, one a line) or the id of one on the account.\n"
+            "A file is uploaded once; learnt: terms that the training part always translates alike.",
+            later=True,
+        ),
+        "deepl_formality": Field(
+            "",
+            "How formally DeepL writes, where the language has that; prefer_less and prefer_more are taken for all.",
+            choices=("", *deepl_options.FORMALITIES),
+            later=True,
+        ),
+        "deepl_style_rule": Field("", "Id of a style rule of the DeepL account.", later=True),
+        "deepl_instructions": Field(
+            (), "Custom instructions to DeepL: at most 10, each of at most 300 characters.", later=True
+        ),
+        "deepl_memory": Field("", "Id of a translation memory of the DeepL account.", later=True),
+        "deepl_memory_threshold": Field(
+            None,
+            "Percent that a segment of deepl_memory must match; None: what DeepL does by itself.",
+            limits=(0, 100),
+            kind=int,
+            later=True,
+        ),
+        "deepl_tags": Field(
+            "",
+            "Tags that the texts hold, which DeepL then keeps in their places.",
+            choices=("", *deepl_options.TAGS),
+            later=True,
+        ),
+        "dry_run": Field(
+            False,
+            "Whether DeepL is not asked: the log says what it would cost (characters, requests, what is cached).",
+            later=True,
+        ),
     },
 }
-STAGE = Stage("translate", run, needs=("evaluate",), reads=("translate",), together=True, sections=SECTIONS)
+STAGE = Stage(
+    "translate",
+    run,
+    needs=("evaluate",),
+    reads=("translate",),
+    together=True,
+    outside=outside,
+    sections=SECTIONS,
+)

@@ -25,7 +25,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
-    "translate": "DeepL's answers, where translate.backend asks it",
+    "translate": "DeepL's answers, where translate.backend asks it, and the file of translate.deepl_glossary",
 }
 _LOGGED = {
     "metrics.jsonl, events.*": "one object per logged step, exact; the same for TensorBoard",
@@ -106,7 +106,7 @@ class Stage:
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     keeps: bool = False  # its files say themselves what they were made of: other inputs do not clear its folder
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
-    # Digest of what it reads from outside the workdir. Errors: what is not there, before any stage has run
+    # Digest of what it reads from outside the workdir, or None. Errors: what is not there, before any stage has run
     outside: Callable | None = None
     sections: Mapping[str, Mapping] = dataclasses.field(default_factory=dict)  # the config sections that it declares
 

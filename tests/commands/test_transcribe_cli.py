@@ -17,7 +17,7 @@ from tiny_model import record, sound
 
 import moejax.loading
 from moejax import __main__ as cli
-from moejax.commands import inputs, progress, transcribe_options, tree
+from moejax.commands import inputs, progress, transcribe_options, translate_options, tree
 from moejax.job import opening
 from moejax.text import writers
 
@@ -263,7 +263,7 @@ def test_standard_input_as_a_file_and_as_raw_samples(call, said, monkeypatch):
         (["a.wav", "--logprob_threshold", "nan"], r"--logprob_threshold: 'nan' is not a finite number"),
         (["a.wav", "--suppress_tokens", "a"], r"suppress_tokens is 'a'; give token ids with commas"),
         (["a.wav", "--language", "Germn"], r"unknown language 'Germn'; did you mean de \(german\)"),
-        (["a.wav", "--translate_to", "en"], r"--translate_to en: .*did you mean en-gb or en-us.*--task translate"),
+        (["a.wav", "--translate_to", "en"], r"--translate_to en-us by DeepL needs its key"),
         (["a.wav", "--translate_to", "xx"], r"--translate_to xx: DeepL does not write that; it writes ar, bg"),
         (["a.wav", "--fp16", "True"], r"--fp16 True: half precision is --weights bfloat16 here"),
         (["a.wav", "--device", "mps"], r"--device: 'mps' is no device; known: cpu, cuda, gpu, auto"),
@@ -322,7 +322,7 @@ def test_every_option_reaches_the_recogniser(model):
     flags = {action.dest for action in options.parser._actions}
     recognizer = load(str(model), system=None, weights="", adapters=(), route=None)
     own = {"help", "files", "model", "system", "weights", "format", "output_dir", "rate", "traceback", "translate_to"}
-    own |= {"adapter", "route"} | {
+    own |= {"adapter", "route", "dry_run", *translate_options.OF_DEEPL} | {
         "translator",
         "highlight_words",
         "max_line_width",

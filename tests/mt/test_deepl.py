@@ -1,83 +1,15 @@
-"""The DeepL back end against a local server that speaks DeepL's v2 protocol over a real socket."""
+"""The DeepL back end against a local server that speaks DeepL's protocol over a real socket."""
 
+import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import deepl.http_client
 import pytest
+from deepl_server import KEY
 
 from moejax import mt
 from moejax.mt import deepl_client
-
-KEY = "key-for-the-local-server"
-
-
-class Server:
-    """Answers /v2/translate in upper case; `script` lists what to do with the next requests first.
-
-    A step is a status code, "lost" (carried out, but the connection is closed without an answer) or "short" (one
-    translation too few).
-    """
-
-    def __init__(self):
-        self.script: list[int | str] = []
-        self.requests: list[dict] = []
-        self.sizes: list[int] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                server.answer(self)
-
-            def log_message(self, *args):
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.01})
-        self.thread.start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}"
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = handler.rfile.read(int(handler.headers["Content-Length"]))
-        request = json.loads(body)
-        step = self.script.pop(0) if self.script else 200
-        if handler.headers["Authorization"] != f"DeepL-Auth-Key {KEY}":
-            step = 403
-        if handler.path != "/v2/translate":
-            step = 404
-        self.requests.append(request)
-        self.sizes.append(len(body))
-        if step == "lost":
-            handler.close_connection = True
-            return
-        done = [
-            {"text": t.upper(), "detected_source_language": request["source_lang"], "billed_characters": len(t)}
-            for t in request["text"]
-        ]
-        if step == "short":
-            done, step = done[1:], 200
-        answer = {"translations": done} if step == 200 else {"message": "as the script says"}
-        payload = json.dumps(answer).encode()
-        handler.send_response(step)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(payload)))
-        handler.end_headers()
-        handler.wfile.write(payload)
-
-    def close(self) -> None:
-        self.http.shutdown()
-        self.thread.join()
-        self.http.server_close()
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setattr("deepl.http_client._BackoffTimer.BACKOFF_INITIAL", 0.01)
-    monkeypatch.delenv(deepl_client.KEY_VARIABLE, raising=False)
-    running = Server()
-    yield running
-    running.close()
 
 
 @pytest.fixture
@@ -86,6 +18,7 @@ def translator(server, tmp_path):
 
 
 def test_translates_in_order_with_languages_and_options(server, tmp_path):
+    server.own("mine", "en", "de", {}, id="g-1")
     translator = deepl_client.DeepL(KEY, server.url, tmp_path, glossary="g-1", formality="less")
     assert translator.translate(["one", "two", "", "one"]) == ["ONE", "TWO", "", "ONE"]
     (request,) = server.requests
@@ -127,7 +60,7 @@ def test_a_text_too_long_stops_before_anything_is_billed(server, translator):
     assert server.requests == []
 
 
-@pytest.mark.parametrize("trouble", [429, 503, "lost"])
+@pytest.mark.parametrize("trouble", [429, 503, 529, "lost"])
 def test_passing_trouble_is_retried(server, translator, trouble):
     server.script = [trouble]
     assert translator.translate(["one"]) == ["ONE"]
@@ -181,3 +114,160 @@ def test_registry_loads_by_name_and_lists_the_known():
     assert mt.get("deepl") is deepl_client.DeepL
     with pytest.raises(ValueError, match="unknown translator 'depl'; known: deepl"):
         mt.get("depl")
+
+
+def refused(call, *words) -> str:
+    """The one line of the `TranslationError` that it raises, with these words in it."""
+    with pytest.raises(deepl_client.TranslationError) as caught:
+        call()
+    line = str(caught.value)
+    assert "\n" not in line and KEY not in line and all(word in line for word in words), line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ([429] * 6, ("did not translate 2 texts", "too many requests (429), after all retries", "cached")),
+        ([529] * 6, ("too many requests (529), after all retries",)),
+        ([500] * 6, ("out of order (500), after all retries", "try later")),
+        ([503] * 6, ("out of order (503), after all retries",)),
+        ([456], ("quota used up (456)", "what is done is cached")),
+        ([413], ("the request is too large (413)", "split the longest text")),
+        ([404], ("(404)", "check the ids of glossary, style and memory")),
+        ([400], ("Bad request", "as the script says")),
+        ([403], ("refused the key in DEEPL_AUTH_KEY (403)",)),
+        ([302], ("0 translations for 2 texts",)),
+        (["html"], ("0 translations for 2 texts",)),
+        (["lost"] * 6, ("no answer, after all retries", "check the connection")),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, list) else "",
+)
+def test_every_refusal_ends_in_one_line_and_stores_nothing(server, translator, tmp_path, script, words):
+    server.script = list(script)
+    refused(lambda: translator.translate(["one", "two"]), *words)
+    assert len(server.requests) == len(script) and not server.script
+    assert not list(tmp_path.rglob("*.json"))
+    assert translator.translate(["one", "two"]) == ["ONE", "TWO"]  # the same command goes on
+
+
+def test_a_server_that_is_not_there_is_one_line(server, tmp_path):
+    server.http.socket.close()
+    client = deepl_client.DeepL(KEY, "http://127.0.0.1:9", tmp_path)
+    refused(lambda: client.translate(["one"]), "no answer, after all retries", "check the connection")
+
+
+def test_a_slow_answer_is_waited_for_and_not_asked_for_again(server, translator, monkeypatch):
+    server.script = ["late"]
+    assert translator.translate(["one"]) == ["ONE"] and server.carried["one"] == 1
+    assert deepl.http_client.min_connection_timeout == deepl_client.PATIENCE >= 60
+    monkeypatch.setattr(deepl.http_client, "min_connection_timeout", 0.2)
+    monkeypatch.setattr(deepl_client, "PATIENCE", 0.2)
+    server.script = ["late"] * 6
+    refused(lambda: translator.translate(["two"]), "no answer, after all retries (Request timed out")
+
+
+def test_a_real_quota_ends_the_run_and_the_next_one_goes_on(server, translator):
+    texts, server.limit = [f"text {i:03d}" for i in range(120)], 900
+    refused(lambda: translator.translate(texts), "quota used up (456)")
+    assert server.used == 800 and sum(server.carried.values()) == 100
+    server.limit = 2000
+    assert translator.translate(texts) == [t.upper() for t in texts]
+    assert set(server.carried.values()) == {1} and server.used == sum(map(len, texts))
+
+
+def test_a_key_with_a_line_break_is_taken_and_a_broken_one_is_not_shown(server, tmp_path):
+    assert deepl_client.DeepL(f" {KEY}\n", server.url, tmp_path).translate(["one"]) == ["ONE"]
+    for key in ("secret\nkey", "secrét"):
+        line = refused(lambda k=key: deepl_client.DeepL(k, server.url, tmp_path).translate(["two"]), "copy it again")
+        assert "secr" not in line
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("text", ["ä" * 30, "\ud800 half a sign", "a\u2028b", "\x00", "🦻 " * 20, "'\"\\/"])
+def test_whatever_the_text_it_comes_back_and_from_the_cache(server, translator, text):
+    assert translator.translate([text]) == translator.translate([text]) == [text.upper()]
+    assert server.requests[0]["text"] == [text] and server.carried[text] == 1
+
+
+def test_order_blanks_and_repetitions_survive(server, translator):
+    texts = ["b", "", " ", "a", "b", "\n\t", "c", "", "a"] * 30 + [f"{i}" for i in range(130, 0, -1)]
+    assert translator.translate(texts) == [t.upper() if t.strip() else "" for t in texts]
+    assert set(server.carried.values()) == {1} and sum(len(r["text"]) for r in server.requests) == 133
+    assert translator.translate([]) == [] and translator.translate(["", " "]) == ["", ""]
+    assert len(server.requests) == 3
+
+
+def test_what_is_sent_is_exact_and_tags_and_placeholders_are_kept(server, tmp_path):
+    texts = ["  press <b>stop</b> now, {name} %s &amp; <x id='1'/> ", "no\nbreak  is   lost"]
+    plain = deepl_client.DeepL(KEY, server.url, tmp_path)
+    assert plain.translate(texts) == [t.upper() for t in texts]
+    tagged = deepl_client.DeepL(KEY, server.url, tmp_path, tag_handling="xml")
+    assert tagged.translate(texts[:1]) == ["  PRESS <b>STOP</b> NOW, {NAME} %S &AMP; <x id='1'/> "]
+    assert [r["text"] for r in server.requests] == [texts, texts[:1]]
+    assert [r.get("tag_handling") for r in server.requests] == [None, "xml"]
+
+
+def test_the_plan_says_what_it_costs_and_sends_nothing(server, translator):
+    translator.translate(["one", "two"])
+    texts = ["one", "three", "", "three", "äöü"] + [f"text {i:02d}" for i in range(60)]
+    calls = len(server.calls)
+    plan = translator.plan(texts)
+    assert len(server.calls) == calls
+    assert (plan.texts, plan.cached, plan.characters, plan.requests) == (63, 1, 5 + 3 + 60 * 7, 2)
+    assert str(plan) == "DeepL EN to DE: 428 characters to be billed, in 2 requests; 1 of 63 texts are cached"
+    before = server.used
+    translator.translate(texts)
+    assert server.used - before == plan.characters and len(server.requests) == 1 + plan.requests
+    assert translator.plan(texts).requests == translator.plan(texts).characters == 0
+    assert "the same language, nothing is sent" in str(translator.plan(texts, "de", "de"))
+
+
+def test_costs_are_said_before_anything_is_billed(server, translator):
+    said = []
+    server.limit = 100
+    translator.translate(["one"], say=lambda line: said.append((line, len(server.requests), server.used)))
+    translator.translate(["one"], say=said.append)  # cached: nothing to say
+    translator.translate(["four"], say=said.append)
+    costs = "DeepL EN to DE: {} characters to be billed, in 1 request; 0 of 1 texts are cached"
+    assert said[0] == (costs.format(3) + "; 0 of 100 characters of this period are used", 0, 0)
+    assert said[1:] == [costs.format(4)]  # the quota is asked for once
+    assert server.calls == ["GET /v2/usage", "POST /v2/translate", "POST /v2/translate"]
+    assert translator.left() == "; 7 of 100 characters of this period are used"
+
+
+def test_the_server_may_come_from_the_environment(server, tmp_path, monkeypatch):
+    monkeypatch.setenv(deepl_client.SERVER_VARIABLE, server.url)
+    assert deepl_client.DeepL(KEY, cache_dir=tmp_path).translate(["one"]) == ["ONE"]
+
+
+def test_nothing_is_sent_where_nothing_could_be_stored(server, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    client = deepl_client.DeepL(KEY, server.url, tmp_path / "file" / "cache")
+    refused(lambda: client.translate(["one"]), "cannot be", "cache")
+    assert server.requests == []
+
+
+def test_entries_of_earlier_versions_are_still_known(server, translator, tmp_path):
+    """The cache's key of a call without new options has not changed, whatever can be told since."""
+    identity = {"text": "one", "source": "EN", "target": "DE", "glossary": None, "formality": None}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    file = tmp_path / "cache" / key[:2] / f"{key}.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({**identity, "translation": "eins", "billed_characters": 3}, ensure_ascii=False))
+    assert translator.translate(["one"]) == ["eins"] and server.calls == []
+
+
+def test_two_runs_at_once_pay_once(server, tmp_path):
+    texts, found = [f"text {i}" for i in range(200)], {}
+
+    def run(number):
+        found[number] = deepl_client.DeepL(KEY, server.url, tmp_path / "cache").translate(texts)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert list(found.values()) == [[t.upper() for t in texts]] * 4
+    assert set(server.carried.values()) == {1} and len(server.carried) == 200
