@@ -1,6 +1,7 @@
 """The options of `moejax transcribe` about the translation that follows, and which of them go together."""
 
 import argparse
+from pathlib import Path
 
 from moejax.errors import BadValue
 from moejax.mt.deepl_options import FORMALITIES
@@ -24,7 +25,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
         "the workdir's own translator; files are called NAME.CODE.txt",
     )
-    add("--translator", default=None, choices=("deepl", "offline"), help="default: offline where the workdir has one")
+    add(
+        "--translator",
+        default=None,
+        metavar="NAME|FOLDER",
+        help="deepl, offline (default where the workdir has one), or a folder that CTranslate2 translates with",
+    )
     add("--dry_run", action="store_true", default=False, help="ask DeepL nothing: say at the end what it would cost")
     add("--glossary", metavar="FILE|ID", help="terms that DeepL keeps to: TERM<tab>TERM, one a line; uploaded once")
     add("--formality", choices=FORMALITIES, help="less and more for some languages, prefer_less and _more for all")
@@ -46,5 +52,10 @@ def check(asked) -> None:
         given += ["--translator"] * (asked.translator is not None)
         if given:
             raise BadValue(f"{given[-1]} needs --translate_to LANGUAGE")
-    elif given and asked.translator == "offline":
-        raise BadValue(f"{given[0]} is for DeepL, not for --translator offline")
+    elif given and asked.translator not in (None, "deepl"):
+        raise BadValue(f"{given[0]} is for DeepL, not for --translator {asked.translator}")
+    if asked.translator not in (None, "deepl", "offline") and not (Path(asked.translator) / "model.bin").is_file():
+        raise BadValue(
+            f"--translator {asked.translator}: deepl, offline, or a folder with model.bin (ct2-transformers-converter"
+            " writes such)"
+        )

@@ -1,4 +1,4 @@
-"""Text translation after recognition: DeepL, or the translator that a workdir has trained."""
+"""Text translation after recognition: DeepL, the translator that a workdir has trained, or a folder of CTranslate2."""
 
 import dataclasses
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from moejax import mt
 from moejax.commands.transcribe_options import Asked
 from moejax.errors import BadValue
-from moejax.mt import deepl_languages
+from moejax.mt import ctranslate2_folder, deepl_languages
 from moejax.text.languages import code_of
 from moejax.text.transcript import Transcript
 
@@ -78,6 +78,19 @@ class ByDeepL:
         return said or ["DeepL: nothing to translate, nothing would be billed"]
 
 
+class ByFolder:
+    """Texts through a folder of CTranslate2, opened for each language that is spoken."""
+
+    def __init__(self, folder: str, target: str):
+        self.folder, self.target = folder, target
+        self.opened: dict[str, Any] = {}
+
+    def __call__(self, texts: list[str], source: str) -> list[str]:
+        if source not in self.opened:
+            self.opened[source] = mt.get("ctranslate2")(self.folder, source, self.target)
+        return self.opened[source].translate(texts)
+
+
 def translator(asked: Asked, language: str | None) -> Translator:
     """The translation into `asked.translate_to`. Errors, before any work: ValueError when there is no DeepL key, when
     the workdir has no translator, or one for other languages.
@@ -87,6 +100,8 @@ def translator(asked: Asked, language: str | None) -> Translator:
     if chosen == "offline":
         offline = _offline(asked.model, Path(asked.model) / "translate" / "model", target)
         return Translator(target, english, lambda texts, source: offline.translate(texts))
+    if chosen != "deepl":
+        return Translator(target, english, ByFolder(chosen, target))
     if not os.environ.get(KEY) and not asked.dry_run:
         raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
     ours = ByDeepL(_deepl(asked), target, asked.dry_run)
@@ -94,8 +109,8 @@ def translator(asked: Asked, language: str | None) -> Translator:
 
 
 def target_of(asked: Asked) -> tuple[str, str]:
-    """(language to write, translator: "deepl" or "offline"). Errors: BadValue for a language that DeepL does not read
-    or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
+    """(language to write, translator: "deepl", "offline" or a folder). Errors: BadValue for a language that DeepL or
+    the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
     """
     assert asked.translate_to is not None  # who asks for no translation needs no target
     offline = Path(asked.model) / "translate" / "model"
@@ -106,11 +121,14 @@ def target_of(asked: Asked) -> tuple[str, str]:
         if asked.dry_run:
             raise BadValue("--dry_run is for DeepL: the workdir's own translator costs nothing; --translator deepl")
         return plain, chosen
+    source = "en" if asked.options.get("task") == "translate" else code_of(asked.options.get("language") or "auto")
+    if chosen != "deepl":
+        ctranslate2_folder.layout(Path(chosen), source or "en", plain)
+        return plain, chosen
     found = deepl_languages.target_of(given) or deepl_languages.target_of(plain)
     if found is None:
         hint = deepl_languages.hint(given, deepl_languages.TARGETS)
         raise BadValue(f"--translate_to {asked.translate_to}: DeepL does not write that; {hint}")
-    source = "en" if asked.options.get("task") == "translate" else code_of(asked.options.get("language") or "auto")
     _deepl(asked).check(source or "en", found)  # of a language that is yet to be heard nothing can be said
     return found.lower(), chosen
 

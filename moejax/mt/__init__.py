@@ -9,7 +9,10 @@ from typing import Any
 
 from moejax.errors import BadValue
 
-TRANSLATORS: dict[str, str] = {"deepl": "moejax.mt.deepl_client:DeepL"}
+TRANSLATORS: dict[str, str] = {
+    "deepl": "moejax.mt.deepl_client:DeepL",
+    "ctranslate2": "moejax.mt.ctranslate2_folder:CTranslate2",
+}
 
 
 def get(name: str) -> Callable[..., Any]:

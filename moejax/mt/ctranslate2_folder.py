@@ -6,6 +6,7 @@ folder was trained for; the others are told which to write.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -122,6 +123,16 @@ def layout(folder: Path, source: str, target: str) -> Layout:
     if not {"eng_Latn", "__en__"} & words:
         raise BadValue(f"{folder} is neither NLLB nor M2M100: its vocabulary has neither eng_Latn nor __en__")
     raise BadValue(f"{folder} does not translate {source!r} into {target!r}: its vocabulary lacks one of them")
+
+
+def digest(folder: str | Path, source: str, target: str) -> str:
+    """12 hex digits of the model and its pieces. Errors: as `layout`."""
+    place, found = Path(folder).expanduser(), hashlib.sha256()
+    spoken = layout(place, source.lower(), target.lower())
+    for file in (place / "model.bin", *sorted({spoken.source, spoken.target})):
+        with open(file, "rb") as opened:
+            found.update(hashlib.file_digest(opened, "sha256").digest())
+    return found.hexdigest()[:12]
 
 
 def _asked_of_opus(folder: Path, target: str) -> tuple[str, ...]:

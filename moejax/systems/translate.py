@@ -1,7 +1,7 @@
 """Cascaded speech translation: every system's hypotheses through a text translator, scored against references.
 
-Two back ends: DeepL by its official client, which says what it costs before it is asked, and an offline transformer
-trained here on the corpus' own parallel text.
+Three back ends: DeepL by its official client, which says what it costs before it is asked; a folder that CTranslate2
+runs (OPUS-MT, NLLB, M2M100); and an offline transformer trained here on the corpus' own parallel text.
 References that the same translator made are never scored (the manifest's `translation_source` decides).
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from moejax import mt
 from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
-from moejax.mt import deepl_glossary, deepl_options
+from moejax.mt import ctranslate2_folder, deepl_glossary, deepl_options
 from moejax.runtime import processes
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu
@@ -133,12 +133,18 @@ def check_deepl(cfg: Config) -> None:
             _client(cfg, None).check(cfg.data.language, cfg.translate.target)
         except BadValue as error:
             raise BadValue(f"config section 'translate': {error}") from error
+    elif cfg.translate.backend == "ctranslate2" and not cfg.translate.folder:
+        raise BadValue("translate.backend is ctranslate2: translate.folder names the model's folder")
     elif cfg.translate.dry_run:
         raise BadValue("translate.dry_run needs translate.backend = 'deepl'; the others cost nothing")
 
 
 def outside(cfg: Config) -> str | None:
-    """A digest of the glossary file's entries; None without one. Errors: it is not there, or not a glossary."""
+    """A digest of the glossary file's entries, or of CTranslate2's folder; None without one. Errors: it is not there,
+    or is no such thing.
+    """
+    if cfg.translate.backend == "ctranslate2":
+        return ctranslate2_folder.digest(cfg.translate.folder, cfg.data.language, cfg.translate.target)
     glossary = cfg.translate.deepl_glossary
     if cfg.translate.backend != "deepl" or glossary in ("", LEARNT) or not deepl_options.is_file(glossary):
         return None
@@ -156,6 +162,11 @@ class _DeepL:
         """In one line, before anything is billed."""
         plan = self.client.plan(texts, source=self.source, target=self.target)
         return f"{plan}{self.client.left() if plan.requests else ''}"
+
+
+def _ctranslate2(context: Context):
+    cfg = context.cfg
+    return mt.get("ctranslate2")(cfg.translate.folder, cfg.data.language, cfg.translate.target)
 
 
 def _offline(context: Context):
@@ -225,7 +236,7 @@ def _pairs(context: Context) -> list[tuple[str, str]]:
     return pairs
 
 
-BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl}
+BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl, "ctranslate2": _ctranslate2}
 SECTIONS = {
     "translate": {
         **fields.but(fitting.PLAIN, steps=600, batch_size=64),  # of the offline translator
@@ -233,8 +244,15 @@ SECTIONS = {
             "auto",
             "Translator of the hypotheses.\n"
             "auto: offline where the corpus has translations, else none; offline: trained here on the corpus' parallel"
-            " text; deepl: the service, whose key is read from the environment variable DEEPL_AUTH_KEY.",
+            " text; deepl: the service, whose key is read from the environment variable DEEPL_AUTH_KEY; ctranslate2:"
+            " the model of translate.folder.",
             choices=tuple(BACKENDS),
+        ),
+        "folder": Field(
+            "",
+            "Of backend ctranslate2: a folder of OPUS-MT, NLLB or M2M100 as ct2-transformers-converter writes it, its"
+            " SentencePiece beside it.",
+            later=True,
         ),
         "target": Field("de", "Language that is translated into, by its code.", needed=True),
         "systems": Field(

@@ -30,6 +30,11 @@ def parse(*argv):
         (("--translator", "deepl"), "--translator needs --translate_to"),
         (("--translate_to", "de", "--translator", "offline", "--formality", "less"), "--formality is for DeepL"),
         (("--translate_to", "de", "--translator", "offline", "--dry_run"), "--dry_run is for DeepL"),
+        (
+            ("--translate_to", "de", "--translator", "opus"),
+            "--translator opus: deepl, offline, or a folder with model.bin",
+        ),
+        (("--translate_to", "de", "--translator", "opus", "--glossary", "x"), "--glossary is for DeepL, not for"),
     ],
 )
 def test_options_need_what_they_belong_to(argv, words):
