@@ -2,6 +2,7 @@
 the gain of adaptation reaches.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from moejax.score import bleu, bootstrap, effects, tables
 NONE = "(none)"  # where a property is not named, or was not measured
 SPEECH = "typical speech"
 SECONDS = "seconds"  # in the model it would say what words, rate and silence say together
+MOST_LEVELS = 20  # of what is named; those of fewest utterances are taken together
 NAMED = ("etiology", "severity", SPEECH, "device", "accent", "gender")
 MEASURED = {"SNR": " dB", "silence": " %", "words": "", SECONDS: " s", "speaking rate": " words/s"}
 COLUMNS = (
@@ -124,9 +126,20 @@ def _levels(rows: list[dict], known: dict[str, dict], typical: str) -> dict[str,
         if factor == SPEECH:
             told = [typical if r["cohort"] == typical else "atypical" if r["cohort"] else NONE for r in rows]
             level_U = np.array(told if typical in cohorts else [NONE] * len(rows), dtype=str)
-        made[factor] = level_U, sorted(set(level_U.tolist()), key=lambda x: (x == NONE, x))
+        made[factor] = _named(level_U)
     made |= {f: _thirds(values_U, MEASURED[f]) for f, values_U in _measured(rows, about).items()}
     return {factor: found for factor, found in made.items() if len(found[1]) > 1}
+
+
+def _named(level_U: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The names in alphabetical order; numbers of many values (a severity that several people rated) in thirds."""
+    names, counts = np.unique(level_U[level_U != NONE], return_counts=True)
+    if len(names) > MOST_LEVELS:
+        with contextlib.suppress(ValueError):
+            return _thirds(np.array([np.nan if x == NONE else float(x) for x in level_U]), "")
+        rare = names[np.argsort(-counts, kind="stable")[MOST_LEVELS - 1 :]]
+        level_U = np.where(np.isin(level_U, rare), effects.OTHERS, level_U)
+    return level_U, sorted(set(level_U.tolist()), key=lambda x: (x == NONE, x == effects.OTHERS, x))
 
 
 def _measured(rows: list[dict], about: list[dict]) -> dict[str, np.ndarray]:

@@ -6,7 +6,6 @@ from moejax.score import tables
 from moejax.score.effects import Effect, Explained, Model
 from moejax.score.tables import percent, points
 
-MOST_LEVELS = 12  # of one factor; factors.csv has all
 EXPLAINED = (
     "Percent of the variance of the utterances' error rates (an utterance's errors count at most its words) that no "
     "other factor explains, that several share (below 0 where one hides another), that speakers have beyond them, and "
@@ -85,29 +84,19 @@ def _rates(factors: Factors, main: list[str], focus: str) -> list[str]:
     """WER of every system by level; for the judged one the interval and the difference to the other levels."""
     others = [s for s in main if s != focus]
     head = ["factor", "level", "utterances", "speakers", *others, f"{focus} [95 %]", f"{focus} - other levels [95 %]"]
-    body, left = [], 0
+    body = []
     for factor, levels in factors.levels.items():
-        shown = _largest(factors, focus, factor, levels)
-        left += len(levels) - len(shown)
-        for level in shown:
+        for level in levels:
             row = factors.row(focus, factor, level)
             cells = [percent(r["value"]) if (r := factors.row(s, factor, level)) else "-" for s in others]
             judged = [_rate(row), _gap(row)] if row else ["-", "-"]
             size = [str(row["utterances"]), str(row["speakers"])] if row else ["0", "0"]
             body.append([factor, level, *size, *cells, *judged])
-    more = f" {left} levels of few utterances are in factors.csv alone." if left else ""
     text = (
         f"WER in percent; what is measured is cut into thirds. Intervals: 95 %, by bootstrap over {factors.unit}; "
-        f"factors.csv has those of all systems.{more}"
+        f"factors.csv has those of all systems."
     )
     return ["", *tables.pipe(head, body), "", text]
-
-
-def _largest(factors: Factors, system: str, factor: str, levels: list[str]) -> list[str]:
-    """The levels of most utterances, in their order."""
-    size = {level: row["utterances"] if (row := factors.row(system, factor, level)) else 0 for level in levels}
-    kept = sorted(levels, key=lambda level: -size[level])[:MOST_LEVELS]
-    return [level for level in levels if level in kept]
 
 
 def _bleu(factors: Factors, focus: str) -> list[str]:

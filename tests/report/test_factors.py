@@ -13,6 +13,7 @@ import pytest
 import soundfile
 from scored_workdir import WORDS, Folder, complete, evaluated, settings, spoil
 
+from moejax.report import factors
 from moejax.report import stage as report
 from moejax.score import bleu
 
@@ -152,6 +153,16 @@ def test_a_manifest_that_tells_nothing_leaves_length_alone(tmp_path):
     rows = list(csv.DictReader(io.StringIO(work.path("report", "factors.csv").read_text())))
     assert {r["factor"] for r in rows} == {"etiology", "words"}
     assert "Does adaptation hurt" not in work.path("report", "errors.md").read_text()
+
+
+def test_many_names_become_few_levels_and_many_numbers_thirds():
+    names = np.array([f"phone {i % 40}" for i in range(200)] + ["laptop"] * 50 + [factors.NONE] * 10)
+    level_U, order = factors._named(names)
+    assert len(order) == factors.MOST_LEVELS + 1 and order[-2:] == ["others", factors.NONE]
+    assert (level_U == "laptop").sum() == 50 and (level_U == factors.NONE).sum() == 10 and len(level_U) == 260
+    level_U, order = factors._named(np.array([*map(str, np.arange(30) / 7), factors.NONE]))
+    assert order == ["up to 1.38", "over 1.38 up to 2.76", "over 2.76", factors.NONE]
+    assert [(level_U == level).sum() for level in order] == [10, 10, 10, 1]
 
 
 def test_the_worst_utterances_are_played_from_the_page_where_that_is_asked(tmp_path):
