@@ -3,6 +3,7 @@ the gain of adaptation reaches.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,11 @@ class Factors:
     unit: str
 
     def row(self, system: str, factor: str, level: str, measure: str = "wer") -> dict | None:
-        wanted = (system, measure, factor, level)
-        return next((r for r in self.rows if tuple(r[c] for c in COLUMNS[:4]) == wanted), None)
+        return self._rows.get((system, measure, factor, level))
+
+    @functools.cached_property
+    def _rows(self) -> dict[tuple[str, ...], dict]:
+        return {tuple(r[c] for c in COLUMNS[:4]): r for r in self.rows}
 
 
 def analyse(
