@@ -16,7 +16,7 @@ from moejax.runtime.files import replacing
 
 _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
-    *("etiology", "severity", "accent", "gender", "prompt"),
+    *("etiology", "severity", "accent", "gender", "prompt", "device"),
 )
 pc: Any = pyarrow.compute  # makes its functions when it is imported, where no checker sees them
 COLUMNS: dict[str, pa.DataType] = {
@@ -25,7 +25,10 @@ COLUMNS: dict[str, pa.DataType] = {
     "silence": pa.float64(),
     "split": pa.string(),
     "sample": pa.bool_(),
+    "snr": pa.float64(),
 }
+# What stands in columns that older manifests lack: they load as if nobody knew, and their digest stays what it was
+UNKNOWN = {"device": "", "snr": float("nan")}
 SPLITS = ("train", "dev", "test")
 
 
@@ -49,12 +52,14 @@ class Utterance:
     accent: str | None = None
     gender: str | None = None
     prompt: str | None = None
+    device: str | None = None
     split: str | None = None
 
 
 class Manifest:
-    """A read-only table with the columns of `COLUMNS`; what is unknown is the empty string, never null.
+    """A read-only table with the columns of `COLUMNS`; what is unknown is the empty string (NaN for `snr`), never null.
 
+    `seconds` and `silence` (a share of the frames) and `snr` (dB) are measured, `audio.read` says how.
     `root` is the folder that relative audio paths are relative to. The stored paths stay as they are, so a working
     directory can be moved; `row`, `rows` and `audio_paths` give resolved ones.
     """
@@ -66,11 +71,12 @@ class Manifest:
 
     @classmethod
     def from_columns(cls, columns: Mapping[str, Sequence], root: str | Path = ".") -> "Manifest":
-        """A checked manifest from {column: values}; raises ValueError like `load`."""
-        missing = [name for name in COLUMNS if name not in columns]
+        """A checked manifest from {column: values}; those of `UNKNOWN` may lack. Raises ValueError like `load`."""
+        missing = [name for name in COLUMNS if name not in columns and name not in UNKNOWN]
         if missing:
             raise ValueError(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
-        table = pa.table({name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items()})
+        given = {name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items() if name in columns}
+        table = _completed(pa.table(given)).select(list(COLUMNS))
         _check(table, "manifest")
         return cls(table, root)
 
@@ -84,7 +90,7 @@ class Manifest:
         if not path.is_file():
             raise NotThere(f"manifest: no file {path}; `moejax describe` writes it")
         try:
-            table = pq.read_table(path)
+            table = _completed(pq.read_table(path))
             _check(table, str(path))
         except (pa.ArrowException, OSError) as error:  # not parquet, damaged, or text that is no UTF-8
             said = (str(error) or type(error).__name__).splitlines()[0][:300]
@@ -113,11 +119,7 @@ class Manifest:
         """Row `index` as {column: value}, with `audio` resolved against `root`."""
         row = {name: self.column(name)[index] for name in COLUMNS}
         row["audio"] = str(self.root / row["audio"])
-        row["seconds"], row["silence"], row["sample"] = (
-            float(row["seconds"]),
-            float(row["silence"]),
-            bool(row["sample"]),
-        )
+        row |= {name: float(row[name]) for name in ("seconds", "silence", "snr")} | {"sample": bool(row["sample"])}
         return row
 
     def rows(self) -> list[dict]:
@@ -147,11 +149,11 @@ class Manifest:
     def digest(self, without: Sequence[str] = ()) -> str:
         """A hexadecimal digest of every value in order; independent of `root` and of how parquet packed the rows.
 
-        Columns in `without` are left out.
+        Columns in `without` are left out, and those of `UNKNOWN` in which nothing is known.
         """
         digest = hashlib.blake2b(digest_size=16)
         for name, kind in COLUMNS.items():
-            if name in without:
+            if name in without or (name in UNKNOWN and self._unknown(name)):
                 continue
             digest.update(name.encode())
             if pa.types.is_string(kind):
@@ -161,6 +163,18 @@ class Manifest:
             else:
                 digest.update(np.ascontiguousarray(self.column(name)).tobytes())
         return digest.hexdigest()
+
+    def _unknown(self, name: str) -> bool:
+        values = self.column(name)
+        return not np.any(values != "") if COLUMNS[name] == pa.string() else bool(np.isnan(values).all())
+
+
+def _completed(table: pa.Table) -> pa.Table:
+    """The table with the columns of `UNKNOWN` that it lacks."""
+    for name, unknown in UNKNOWN.items():
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array([unknown] * table.num_rows, type=COLUMNS[name]))
+    return table
 
 
 def _check(table: pa.Table, where: str) -> None:

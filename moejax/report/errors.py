@@ -79,7 +79,9 @@ class Kinds:
 
 @dataclass(frozen=True)
 class Worst:
-    """An utterance with many errors under the judged system; `other` is what the strongest baseline heard, if any."""
+    """An utterance with many errors under the judged system; `other` is what the strongest baseline heard, if any, and
+    `recording` its audio file as the manifest has it (relative to the workdir, or absolute), "" where none is named.
+    """
 
     id: str
     errors: int
@@ -87,6 +89,7 @@ class Worst:
     said: str
     heard: str
     other: str | None
+    recording: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +208,15 @@ def _worst(found: Evaluation, focus: str, baseline: str | None, most: int) -> li
     rows = sorted(found.of(focus), key=lambda r: (-r["errors"], -r["errors"] / max(r["words"], 1), r["id"]))
     other = {r["id"]: r["hypothesis"] for r in found.of(baseline)} if baseline else {}
     return [
-        Worst(r["id"], r["errors"], r["words"], r["reference"], r["hypothesis"], other.get(r["id"]))
+        Worst(
+            r["id"],
+            r["errors"],
+            r["words"],
+            r["reference"],
+            r["hypothesis"],
+            other=other.get(r["id"]),
+            recording=found.known.get(r["id"], {}).get("audio") or "",
+        )
         for r in rows[:most]
         if r["errors"]
     ]

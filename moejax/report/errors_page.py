@@ -2,6 +2,7 @@
 
 import math
 
+from moejax.report import factors_page
 from moejax.report.errors import LOOP, STOP, Balance, Errors, Kinds, Served
 from moejax.report.findings import Findings
 from moejax.score import tables
@@ -29,6 +30,7 @@ def markdown(found: Findings) -> str:
         f"WER in percent; changes in points, negative is better. Judged system: `{focus}`.",
         *_whom(errors, focus),
         *_kinds(errors, main),
+        *factors_page.markdown(found.factors, main, focus),
         *_words(errors),
         *_utterances(errors, focus),
     ]
@@ -119,9 +121,11 @@ def _utterances(errors: Errors, focus: str) -> list[str]:
     if not errors.worst:
         return [*lines, "None: every utterance is right."]
     beside = [errors.baseline] if errors.baseline else []
+    files = ["recording"] if any(w.recording for w in errors.worst) else []
     body = [
         [w.id, f"{w.errors} of {w.words}", w.said, w.heard or "(nothing)"]
         + (["-" if w.other is None else w.other or "(nothing)"] if beside else [])
+        + ([w.recording or "-"] if files else [])
         for w in errors.worst
     ]
-    return lines + tables.pipe(["utterance", "errors", "said", focus, *beside], body, align_left=True)
+    return lines + tables.pipe(["utterance", "errors", "said", focus, *beside, *files], body, align_left=True)

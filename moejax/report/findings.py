@@ -3,9 +3,12 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass
+from pathlib import Path
 
+from moejax.report import factors as factors_of
 from moejax.report import roles, routing, study
-from moejax.report.errors import Errors, analyse
+from moejax.report.errors import Errors, Worst, analyse
+from moejax.report.factors import Factors
 from moejax.report.inputs import Inputs
 from moejax.score import tables
 
@@ -46,8 +49,9 @@ class Findings:
     """`table` has all systems, `main` names those of the figures, `focus` the judged one; `sizes` has the systems that
     stages trained, in table order, and `derived` ({name: kind}) those put together here, which are in no CSV.
     `atypical` is the WER over the cohorts other than the typical one, None where that means nothing. `heard` are the
-    speakers of the training part, `curves` the records of every training's metrics, `notes` Markdown pages of other
-    stages, `maps` their PNG files; `study` is there where there are several runs.
+    speakers of the training part, `sounds` the bytes of the worst utterances' recordings by id, where they are asked
+    for, `curves` the records of every training's metrics, `notes` Markdown pages of other stages, `maps` their PNG
+    files; `study` is there where there are several runs.
     """
 
     name: str
@@ -61,6 +65,8 @@ class Findings:
     atypical: dict[str, float | None]
     heard: frozenset[str]
     errors: Errors
+    factors: Factors
+    sounds: dict[str, bytes]
     routing: dict
     clusters: dict
     translation: dict[str, dict]
@@ -86,6 +92,7 @@ def find(cfg, read: Inputs) -> Findings:
     )
     main = roles.main_systems(table.systems, options.main, found.derived)
     focus = roles.judged(main)
+    errors = analyse(found, main, focus, worst=options.worst, **bootstrap)
     return Findings(
         name=cfg.name,
         normalizer=options.normalizer,
@@ -97,7 +104,9 @@ def find(cfg, read: Inputs) -> Findings:
         derived={name: kind for kind, name in roles.OWN.items() if name in found.derived},
         atypical={name: _atypical(found.of(name), options.typical) for name in found.systems},
         heard=frozenset(found.heard),
-        errors=analyse(found, main, focus, worst=options.worst, **bootstrap),
+        errors=errors,
+        factors=factors_of.analyse(found, main, read.translations, typical=options.typical, **bootstrap),
+        sounds=_sounds(errors.worst, read.root) if options.embed_audio else {},
         routing=routing.find(read.routing, found, table, **bootstrap),
         clusters=routing.clusters(read.agreement),
         translation={n: t for n, t in (read.translation or {}).items() if isinstance(t, dict) and "bleu" in t},
@@ -118,6 +127,12 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[name] = "not installed"  # moejax itself may run from its source folder
     return found
+
+
+def _sounds(worst: list[Worst], root: Path) -> dict[str, bytes]:
+    """The recordings as their files are, WAV or FLAC; those that went since are left out."""
+    paths = {w.id: root / w.recording for w in worst if w.recording}
+    return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
 
 
 def _headline(table: tables.Table, focus: str) -> Headline:

@@ -1,9 +1,10 @@
 """What the report reads of a workdir: the files that the other stages left. Only those of `evaluate` must be there."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from moejax.report import load, roles, study
-from moejax.runtime.files import read_json
+from moejax.runtime.files import read_json, read_jsonl
 from moejax.train import metrics
 
 NOTES = {  # the Markdown pages of other stages that belong into the report
@@ -22,11 +23,14 @@ OPTIONAL = (  # whose absence is said
 
 @dataclass(frozen=True)
 class Inputs:
-    """The files as they are; what is not there is empty, or None. `maps` are the PNG files of the stage cluster."""
+    """The files as they are; what is not there is empty, or None. `maps` are the PNG files of the stage cluster,
+    `translations` the records of every "system.backend", `root` the folder that recordings are relative to.
+    """
 
     evaluation: load.Evaluation
     routing: dict | None
     translation: dict | None
+    translations: dict[str, list[dict]]
     agreement: dict | None
     config_digest: str | None
     data_digest: str | None
@@ -35,6 +39,7 @@ class Inputs:
     notes: dict[str, str]
     maps: dict[str, bytes]
     runs: study.Runs | None
+    root: Path
 
 
 def read(cfg, work) -> Inputs:
@@ -43,10 +48,12 @@ def read(cfg, work) -> Inputs:
     evaluation = load.evaluation(work, rule, cfg.report.typical)
     for absent in [*evaluation.missing, *_absent(work)]:
         work.log(f"report: without {absent}")
+    translation = load.optional_json(work.path("translate", "summary.json"))
     return Inputs(
         evaluation=evaluation,
         routing=load.optional_json(work.path("evaluate", "routing.json")),
-        translation=load.optional_json(work.path("translate", "summary.json")),
+        translation=translation,
+        translations=_translations(work, translation or {}),
         agreement=load.optional_json(work.path("cluster", "agreement.json")),
         config_digest=_digest(work.path("config.json")),
         data_digest=_digest(work.path("describe", "done.json")),
@@ -55,6 +62,7 @@ def read(cfg, work) -> Inputs:
         notes=_notes(work),
         maps={path.stem: path.read_bytes() for path in sorted(work.path("cluster").glob("*.png"))},
         runs=study.read(cfg, work, evaluation, rule),
+        root=work.path(),
     )
 
 
@@ -70,6 +78,12 @@ def _seconds(work) -> dict[str, float]:
     """{stage: seconds} of every finished stage, in the order in which they ended."""
     done = sorted(work.path().glob("*/done.json"), key=lambda p: p.stat().st_mtime_ns)
     return {p.parent.name: float(read_json(p)["seconds"]) for p in done}
+
+
+def _translations(work, summary: dict) -> dict[str, list[dict]]:
+    """The records of every translation that was scored, where its file is still there."""
+    paths = {name: work.path("translate", f"{name}.jsonl") for name in summary}
+    return {name: read_jsonl(path) for name, path in paths.items() if path.exists()}
 
 
 def _curves(work) -> dict[str, list[dict]]:

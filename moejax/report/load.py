@@ -22,7 +22,8 @@ class Evaluation:
     """The scored test part: `rows` as `score.tables` wants them, each with its normalised `reference` and `hypothesis`.
 
     `systems` maps names, in table order, to {"trainable", "total"}; `derived` names the systems put together here
-    (`roles.OWN`), which no stage trained; `heard` are the speakers with utterances in the training part.
+    (`roles.OWN`), which no stage trained; `heard` are the speakers with utterances in the training part; `known` are
+    the manifest's rows by id.
     """
 
     rows: list[dict]
@@ -31,6 +32,7 @@ class Evaluation:
     cohorts: list[str]
     heard: set[str]
     missing: list[str] = field(default_factory=list)
+    known: dict[str, dict] = field(default_factory=dict)
 
     def of(self, system: str) -> list[dict]:
         return self._by_system.get(system, [])
@@ -75,6 +77,7 @@ def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluati
         cohorts=cohorts(rows, typical),
         heard={r["speaker"] for r in known.values() if r.get("split") == "train" and r.get("speaker")},
         missing=[] if known else ["describe/manifest.parquet (no speakers, no cohorts)"],
+        known=known,
     )
 
 

@@ -58,6 +58,13 @@ def figure(png: bytes, caption: str, kind: str = "plot") -> str:
     return f'<figure class="{kind}">{image}<figcaption>{caption}</figcaption></figure>'
 
 
+def player(sound: bytes, caption: str) -> str:
+    """A recording inside the page, WAV or FLAC, that plays on request."""
+    kind, data = "flac" if sound.startswith(b"fLaC") else "wav", base64.b64encode(sound).decode()
+    audio = f'<audio controls preload="none" src="data:audio/{kind};base64,{data}"></audio>'
+    return f"<figure>{audio}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
 def paragraphs(lines: list[str]) -> str:
     return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 

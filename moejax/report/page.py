@@ -51,6 +51,7 @@ def page(found: Findings, drawn: dict[str, bytes]) -> str:
             "Translation": _translation(found.translation),
             "Learning": plot("learning_curves"),
             "Errors": _page(errors_page.markdown(found)),
+            "Listen": _players(found),
             **{title: _page(text) for title, text in found.notes.items()},
             "Maps of the clusters": "".join(maps),
             "How it was made": _provenance(found.provenance),
@@ -107,6 +108,16 @@ def _cell(row: dict | None, group: tuple[str, str], whole: bool, best: float | N
     small = f' <span class="bounds">{bounds}</span>' if group == ("all", "all") else ""
     mark = ' class="best"' if whole and row["wer"] == best else ""
     return f"<td{mark}>{tables.percent(row['wer'])}{small}</td>"
+
+
+def _players(found: Findings) -> str:
+    """The worst utterances to be heard, where their audio is asked for."""
+    heard = [w for w in found.errors.worst if w.id in found.sounds]
+    lead = markup.paragraphs([f"The utterances with most errors under {found.focus}."]) if heard else ""
+    return lead + "".join(
+        markup.player(found.sounds[w.id], f"{w.id}, {w.errors} of {w.words}: said: {w.said}; heard: {w.heard}")
+        for w in heard
+    )
 
 
 def _speakers(found: Findings) -> str:

@@ -1,15 +1,15 @@
 """The stage that answers "whom does it help?": table, figures, error analysis and one page with all of it.
 
 Reads what other stages wrote (`inputs`), makes of it what there is to say (`findings`), and writes that to W/report:
-table.csv, table.md, errors.md, summary.json, report.html, figures/*.png, and of several runs seeds.csv and
-seeds_differences.csv.
+table.csv, table.md, errors.md, factors.csv, summary.json, report.html, figures/*.png, and of several runs seeds.csv
+and seeds_differences.csv.
 """
 
 import os
 import time
 
 from moejax.errors import BadValue
-from moejax.report import errors_page, figures, findings, inputs, page, study, summary, table_page
+from moejax.report import errors_page, factors, figures, findings, inputs, page, study, summary, table_page
 from moejax.report.console import console_summary
 from moejax.runtime.files import write_bytes, write_json, write_text
 from moejax.text.normalize import NORMALIZERS
@@ -50,7 +50,13 @@ SECTIONS = {
             "Systems in figures and on top, of those that there are.",
         ),
         "against": Field(("lora_total", "lora"), "Systems that every system is compared with, with intervals."),
-        "worst": Field(15, "Utterances that the error analysis lists."),
+        "worst": Field(20, "Utterances that the error analysis lists."),
+        "embed_audio": Field(
+            False,
+            "Whether report.html holds the recordings of the worst utterances, to be played.\n"
+            "It then grows by their size and carries voices: think of who gets it.",
+            later=True,
+        ),
         "figures": Field(True, "Whether figures are drawn."),
     }
 }
@@ -78,6 +84,7 @@ def texts(found: findings.Findings, drawn: dict[str, bytes]) -> dict[str, str]:
         "table.csv": found.published.to_csv(),
         "table.md": table_page.markdown(found),
         "errors.md": errors_page.markdown(found),
+        "factors.csv": study.csv_of(found.factors.rows, factors.COLUMNS),
         "report.html": page.page(found, drawn),
     }
     if found.study is not None:

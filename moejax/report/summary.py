@@ -1,5 +1,10 @@
 """summary.json: what other programs read of the report. Undefined figures are null."""
 
+import dataclasses
+import math
+from typing import Any
+
+from moejax.report import factors_page
 from moejax.report.findings import Findings
 
 
@@ -29,8 +34,28 @@ def of(found: Findings) -> dict:
         "routing": found.routing,
         "clusters": found.clusters,
         "translation": found.translation,
+        "factors": _factors(found),
         "versions": found.provenance.versions,
         "config_digest": found.provenance.config_digest,
         "data_digest": found.provenance.data_digest,
     }
     return made if found.study is None else made | {"study": found.study.to_dict()}
+
+
+def _factors(found: Findings) -> dict:
+    """Where the errors occur: the sentences, by system what each factor explains, and the changes against the base."""
+    factors = found.factors
+    made = {
+        part: {system: dataclasses.asdict(value) for system, value in getattr(factors, part).items()}
+        for part in ("models", "typical", "majority")
+    }
+    return _finite({"sentences": factors_page.sentences(factors, found.focus), **made})
+
+
+def _finite(value) -> Any:
+    """The same with None for what is not a number."""
+    if isinstance(value, dict):
+        return {key: _finite(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(x) for x in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

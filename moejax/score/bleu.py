@@ -2,7 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from moejax.errors import BadValue
+
+ORDER = 4  # longest n-gram
+SUMS = 2 * ORDER + 2  # what corpus BLEU is made of: matched and possible n-grams, words of translation and reference
 
 
 def score(
@@ -38,6 +43,32 @@ def score(
         "chrf_signature": str(chrf.get_signature()),
         "sentences": len(references),
     }
+
+
+def sums(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
+    """Of each sentence what corpus BLEU adds up [U, SUMS]: `of_sums` of their sum is the BLEU that `score` gives."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    sentence = BLEU(effective_order=True)
+    found = [sentence.sentence_score(h, [r]) for h, r in zip(hypotheses, references, strict=True)]
+    return np.array([[*s.counts, *s.totals, s.sys_len, s.ref_len] for s in found], np.float64).reshape(-1, SUMS)
+
+
+def of_sums(sums_NS: np.ndarray) -> np.ndarray:
+    """Corpus BLEU [N], 0 to 100, of added-up `sums` [N, SUMS]; NaN where nothing is referred to.
+
+    As sacreBLEU (Post 2018): geometric mean of the precisions, those of no match smoothed exponentially, times the
+    brevity penalty.
+    """
+    matched_NO, possible_NO = sums_NS[:, :ORDER], sums_NS[:, ORDER : 2 * ORDER]
+    said_N, referred_N = sums_NS[:, -2], sums_NS[:, -1]
+    none_NO = (matched_NO == 0) & (possible_NO > 0)
+    smooth_NO = np.where(none_NO, 0.5 ** np.cumsum(none_NO, axis=1), matched_NO)
+    defined_N = np.all(possible_NO > 0, axis=1) & np.any(matched_NO > 0, axis=1)
+    precision_NO = np.where(np.expand_dims(defined_N, 1), smooth_NO, 1.0) / np.maximum(possible_NO, 1e-9)
+    brevity_N = np.exp(np.minimum(0.0, 1.0 - referred_N / np.maximum(said_N, 1e-9)))
+    bleu_N = 100.0 * brevity_N * np.exp(np.log(precision_NO).mean(1))
+    return np.where(referred_N > 0, np.where(defined_N, bleu_N, 0.0), np.nan)
 
 
 def made_by(source: str | None) -> str:

@@ -123,6 +123,45 @@ def resample(values_QU: np.ndarray, speakers: Sequence[str], *, draws=1000, seed
     return sums_DQ, SPEAKERS if by_speaker else UTTERANCES
 
 
+def resample_many(values_UQ: np.ndarray, speakers: Sequence[str], *, draws=1000, seed=0) -> tuple[np.ndarray, str]:
+    """`resample` for hundreds of quantities [U, Q]: (sums_DQ, what was drawn), the same distribution by other draws.
+
+    How often each utterance is drawn is itself drawn (multinomial), so that sums are one matrix product per speaker.
+    """
+    rng = np.random.default_rng(seed)
+    _, code_U = np.unique(np.asarray(speakers, dtype=str), return_inverse=True)
+    num_speakers = int(code_U.max()) + 1 if code_U.size else 0
+    by_speaker = num_speakers >= MIN_SPEAKERS
+    picked_DP = np.ones((draws, num_speakers), np.int64)
+    if by_speaker:
+        picked_DP = rng.multinomial(num_speakers, np.full(num_speakers, 1 / num_speakers), size=draws)
+    sums_DQ = np.zeros((draws, values_UQ.shape[1]))
+    for p in range(num_speakers):
+        values_NQ = np.asarray(values_UQ[code_U == p], np.float64)
+        size = len(values_NQ)
+        step = max(1, _CELLS // size)
+        for start in range(0, draws, step):
+            part = slice(start, start + step)
+            times_DN = rng.multinomial(picked_DP[part, p] * size, np.full(size, 1 / size))
+            sums_DQ[part] += times_DN @ values_NQ
+    return sums_DQ, SPEAKERS if by_speaker else UTTERANCES
+
+
+def ratios(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Rates of sums, NaN where there are no words."""
+    return _ratio(numerator, denominator)
+
+
+def bounds(values_DQ: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval (low [Q], high [Q]) over draws that may be NaN; NaN where fewer than half of them count."""
+    counted_Q = np.isfinite(values_DQ).mean(0) > 0.5
+    low_Q, high_Q = (np.full(values_DQ.shape[1], np.nan) for _ in range(2))
+    if counted_Q.any():
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        low_Q[counted_Q], high_Q[counted_Q] = np.nanquantile(values_DQ[:, counted_Q], tails, axis=0)
+    return low_Q, high_Q
+
+
 def _add_speaker(sums_DQ: np.ndarray, values_QU: np.ndarray, times_D: np.ndarray, rng: np.random.Generator) -> None:
     """Adds, for each draw, as many resampled copies of one speaker's utterances as that draw picked the speaker."""
     size = values_QU.shape[1]

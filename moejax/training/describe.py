@@ -119,6 +119,7 @@ _FIELDS = (
     "accent",
     "gender",
     "prompt",
+    "device",
 )
 
 
@@ -162,8 +163,11 @@ def run(cfg, work) -> dict:
 
 
 def content(manifest: Manifest, recordings: list[str]) -> str:
-    """A digest of every row and of what was heard in it, wherever its audio lies."""
-    digest = hashlib.blake2b(manifest.digest(without=("audio",)).encode(), digest_size=16)
+    """A digest of every row and of what was heard in it, wherever its audio lies.
+
+    Without the SNR, which follows from what was heard: a corpus that was described before it was measured is the same.
+    """
+    digest = hashlib.blake2b(manifest.digest(without=("audio", "snr")).encode(), digest_size=16)
     digest.update("".join(recordings).encode())
     return digest.hexdigest()
 
@@ -210,7 +214,8 @@ def inputs(cfg) -> str:
             if path not in seen:
                 stat = os.stat(path) if os.path.exists(path) else None
                 seen[path] = (stat.st_size, stat.st_mtime_ns) if stat else None
-        fields = [utterance.id, utterance.text, utterance.split, *(getattr(utterance, name) for name in _FIELDS)]
+        known = [getattr(utterance, name) for name in _FIELDS if name != "device" or utterance.device]  # it came later
+        fields = [utterance.id, utterance.text, utterance.split, *known]
         digest.update(json.dumps([fields, [(os.path.relpath(path, root), seen[path]) for path in paths]]).encode())
     return digest.hexdigest()
 
@@ -267,6 +272,7 @@ def _gate_one(
         path = Path("describe", "audio", audio_name(utterance.id))
     return {
         **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
+        "snr": checked.snr,
         "recording": hashlib.blake2b(checked.samples.tobytes(), digest_size=12).hexdigest(),
     }
 
@@ -323,6 +329,7 @@ def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
     columns["audio"] = [_stored(entry["path"], root) for entry in kept]
     columns["seconds"] = [entry["seconds"] for entry in kept]
     columns["silence"] = [entry["silence"] for entry in kept]
+    columns["snr"] = [entry["snr"] for entry in kept]
     columns["split"] = [
         "test" if speaker in unseen else part
         for speaker, part in zip(columns["speaker"], _parts(cfg, columns), strict=True)

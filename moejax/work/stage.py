@@ -85,7 +85,8 @@ WRITES = {
     "report": {
         "report.html": "everything on one page",
         "table.csv, table.md": "error rates of all systems by cohort, with intervals",
-        "errors.md": "which words go wrong, and the worst utterances",
+        "errors.md": "where errors occur, which words go wrong, and the worst utterances",
+        "factors.csv": "error rates and BLEU by etiology, device, noise, accent, length, with intervals",
         "figures/": "the figures as PNG",
         "summary.json": "the same for programs",
         "seeds*.csv": "rates and differences over many runs, after --seeds, --variants, --leave_one_out",

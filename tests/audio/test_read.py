@@ -109,6 +109,39 @@ def test_silence_share_counts_time_and_does_not_depend_on_level():
     assert audio.silence_share(tone(), RATE) == 0.0
 
 
+def syllables(seconds: float, rng) -> tuple[np.ndarray, np.ndarray]:
+    """Speech-like sound and where it sounds: harmonics that swell four times a second, with pauses of a third."""
+    time = np.arange(int(seconds * RATE)) / RATE
+    voice = sum(np.sin(2 * np.pi * 120 * k * time + rng.uniform(0, 6)) / k for k in range(1, 20))
+    sounding = time % 0.9 < 0.6
+    return voice * (0.7 + 0.3 * np.sin(2 * np.pi * 4 * time)) * sounding, sounding
+
+
+@pytest.mark.parametrize(
+    ("colour", "ratio"), [*(("white", x) for x in (0, 5, 10, 20, 30, 40)), *(("pink", x) for x in (10, 20, 30, 40))]
+)
+def test_signal_to_noise_is_that_of_speech_in_known_noise(colour, ratio):
+    rng = np.random.default_rng(ratio)
+    voice, sounding = syllables(6.0, rng)
+    noise = rng.standard_normal(len(voice))
+    if colour == "pink":
+        spectrum = np.fft.rfft(noise)
+        noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 100.0), len(voice))
+    noise *= np.sqrt(np.square(voice[sounding]).mean() / np.square(noise).mean() / 10 ** (ratio / 10))
+    mixed = (0.05 * (voice + noise)).astype(np.float32)
+    assert audio.gate(mixed, RATE).snr == pytest.approx(ratio, abs=2.5)
+    assert audio.gate(mixed / 3, RATE).snr == pytest.approx(audio.gate(mixed, RATE).snr, abs=0.01)
+
+
+def test_signal_to_noise_of_sounds_that_have_none_is_a_number_within_its_range():
+    low, high = audio.SNR_RANGE
+    assert audio.gate(tone(), RATE).snr < 0  # no frame stands out
+    assert audio.gate(np.concatenate([tone(), np.zeros(RATE, np.float32)]), RATE).snr == high
+    for samples in (np.zeros(RATE), np.full(RATE, 0.5), np.zeros(10)):
+        assert audio.signal_to_noise(audio.frame_levels(samples, RATE)) == low
+    assert np.isnan(audio.signal_to_noise(np.zeros(0)))
+
+
 def read_reason(source):
     with pytest.raises(flaws.Rejected) as raised:
         audio.read(source)

@@ -38,6 +38,7 @@ def corpus(work, seed: int = 0, named: bool = True, nuisance: bool = False):
         "cohort": [("typical", "slow", "breathy")[number] for number in cohort],
         "seconds": seconds,
         "silence": random.uniform(0.1, 0.3, rows),
+        "snr": np.full(rows, np.nan),
         "split": part.tolist(),
         "sample": ((part == "train") & (text % 2 == 0)).tolist(),
     }

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from moejax.data.manifest import COLUMNS, Manifest
+from moejax.data.manifest import COLUMNS, UNKNOWN, Manifest
 
 
 def columns(count=4, **changes):
@@ -12,6 +12,7 @@ def columns(count=4, **changes):
     values["audio"] = [f"describe/audio/{row}.flac" for row in range(count)]
     values["seconds"] = [1.0 + row for row in range(count)]
     values["silence"] = [0.25] * count
+    values["snr"] = [20.0] * count
     values["split"] = [("train", "dev", "test")[row % 3] for row in range(count)]
     values["sample"] = [row % 2 == 0 for row in range(count)]
     return values | changes
@@ -40,7 +41,10 @@ def test_relative_audio_is_resolved_against_the_root_and_absolute_audio_is_left(
 def test_the_digest_notices_every_column(name):
     changed = columns()
     last = changed[name][-1]
-    changed[name] = [*changed[name][:-1], last + 0.5 if name == "seconds" else last / 2 if name == "silence" else last]
+    changed[name] = [
+        *changed[name][:-1],
+        last + 0.5 if name in ("seconds", "snr") else last / 2 if name == "silence" else last,
+    ]
     if isinstance(last, str):
         changed[name][-1] = last + "x"
     if name == "sample":
@@ -85,6 +89,15 @@ def test_loading_names_a_missing_file_column_and_type(tmp_path):
         Manifest.load(tmp_path / "b.parquet")
 
 
+def test_a_manifest_from_before_device_and_noise_loads_and_keeps_its_digest(tmp_path):
+    old = Manifest.from_columns({name: x for name, x in columns().items() if name not in UNKNOWN})
+    pq.write_table(old.table.drop_columns(list(UNKNOWN)), tmp_path / "old.parquet")
+    loaded = Manifest.load(tmp_path / "old.parquet")
+    assert set(loaded.column("device")) == {""} and np.isnan(loaded.column("snr")).all()
+    assert loaded.digest() == old.digest() == "a16d7e41f3144efc2b705a1723d93cf3"
+    assert loaded.digest() != Manifest.from_columns(columns()).digest()
+
+
 def test_selecting_rows():
     manifest = Manifest.from_columns(columns(9))
     assert manifest.indices(split="dev").tolist() == [1, 4, 7]
@@ -102,6 +115,7 @@ def test_a_long_manifest_loads_in_seconds(tmp_path):
     names |= {
         "seconds": np.ones(count),
         "silence": np.zeros(count),
+        "snr": np.full(count, np.nan),
         "split": ["train"] * count,
         "sample": [True] * count,
     }

@@ -41,6 +41,11 @@ def test_csv_with_mapped_columns(tmp_path):
     assert kept.text == "HELLO, YOU" and not kept.gender
 
 
+def test_the_device_of_a_recording_is_read(tmp_path):
+    (tmp_path / "metadata.csv").write_text("file,text,device\nwav/a.wav,hello,phone\n")
+    assert folder.load(root=str(tmp_path))[0].device == "phone"
+
+
 def test_tsv_and_byte_order_mark(tmp_path):
     (tmp_path / "metadata.tsv").write_text("\ufefffile_name\ttext\nx.wav\tone, two\n", encoding="utf-8")
     assert folder.load(root=str(tmp_path))[0].text == "one, two"

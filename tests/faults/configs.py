@@ -340,6 +340,7 @@ ODD = {
     "report.main": ((),),
     "report.against": ((), ("base",)),
     "report.figures": (False,),
+    "report.embed_audio": (True,),
     "data.sample_share": (1e-6, 1.0),
     "data.max_skipped_share": (0.0, 1.0),
     "describe.threads": (1, 64),

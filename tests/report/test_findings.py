@@ -11,7 +11,10 @@ from moejax.report import console, errors_page, findings, inputs, page, summary,
 from moejax.report import stage as report
 from moejax.score import tables
 
-RENDERERS = ("console", "errors_page", "figures", "markup", "page", "sentences", "study_page", "summary", "table_page")
+RENDERERS = (
+    *("console", "errors_page", "factors_page", "figures", "markup", "page", "sentences", "study_page"),
+    *("summary", "table_page"),
+)
 ROOM = Path(report.__file__).parent
 
 

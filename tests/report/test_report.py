@@ -178,7 +178,7 @@ def test_two_runs_write_the_same_bytes(tmp_path, monkeypatch):
     for _ in range(2):
         report.run(settings(), work)
         contents.append({p.name: p.read_bytes() for p in sorted(work.path("report").rglob("*.*")) if p.is_file()})
-    assert contents[0] == contents[1] and len(contents[0]) == 9
+    assert contents[0] == contents[1] and len(contents[0]) == 10
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """BLEU and chrF: known values, signatures, and the refusal to score a translator against itself."""
 
+import numpy as np
 import pytest
 
 from moejax.score import bleu
@@ -45,3 +46,17 @@ def test_references_of_others_are_scored():
 def test_bad_input_is_named(hypotheses, references, options, message):
     with pytest.raises(ValueError, match=message):
         bleu.score(hypotheses, references, **options)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("count", [1, 5, 60])
+def test_bleu_of_sums_is_that_of_the_corpus(rate, count):
+    rng = np.random.default_rng(count)
+    words = "der die das hund katze geht im garten heute nicht sehr schnell".split()
+    references = [" ".join(rng.choice(words, rng.integers(1, 12))) for _ in range(count)]
+    hypotheses = [" ".join(w if rng.random() > rate else str(rng.choice(words)) for w in r.split()) for r in references]
+    sums_US = bleu.sums(hypotheses, references)
+    assert sums_US.shape == (count, bleu.SUMS)
+    found = bleu.of_sums(np.stack([sums_US.sum(0), 2 * sums_US.sum(0), 0 * sums_US.sum(0)]))
+    assert found[0] == pytest.approx(bleu.score(hypotheses, references)["bleu"], abs=1e-9)
+    assert np.isnan(found[2])

@@ -105,3 +105,15 @@ def test_mismatched_inputs_are_named():
         bootstrap.interval([1, 2], [3, 4], ["a", "b", "c"])
     with pytest.raises(ValueError, match="same utterances"):
         bootstrap.difference([1], [1, 2], [3, 4], ["a", "b"])
+
+
+@pytest.mark.parametrize("speakers", [4, 12])
+def test_many_quantities_have_the_distribution_of_few(speakers):
+    errors, words, names = corpus(np.random.default_rng(7), speakers=speakers, each=15, spread=0.08)
+    few, unit = bootstrap.resample(np.stack([errors, words]), names, draws=4000)
+    many, same = bootstrap.resample_many(np.stack([errors, words], axis=1), names, draws=4000, seed=1)
+    assert unit == same
+    one, other = (sums_D2[:, 0] / sums_D2[:, 1] for sums_D2 in (few, many))
+    assert np.quantile(one, (0.025, 0.5, 0.975)) == pytest.approx(np.quantile(other, (0.025, 0.5, 0.975)), abs=0.005)
+    low, high = bootstrap.bounds(np.stack([other, np.full(4000, np.nan)], axis=1))
+    assert (low[0], high[0]) == tuple(np.quantile(other, (0.025, 0.975))) and np.isnan([low[1], high[1]]).all()

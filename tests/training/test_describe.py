@@ -208,6 +208,24 @@ def test_the_input_digest_notices_text_files_and_options_but_not_a_second_look(t
     assert describe.inputs(config(root)) != touched
 
 
+def test_device_and_noise_are_described_and_change_nothing_where_no_device_is_known(tmp_path):
+    root = corpus(tmp_path / "corpus")
+    table = (root / "metadata.csv").read_text().splitlines()
+    before, first = describe.inputs(config(root)), describe.run(config(root), Folder(tmp_path / "one"))
+    (root / "metadata.csv").write_text("\n".join([table[0] + ",device", *(line + "," for line in table[1:])]) + "\n")
+    assert describe.inputs(config(root)) == before
+    phones = [line + (",phone" if i % 2 else ",laptop") for i, line in enumerate(table[1:])]
+    (root / "metadata.csv").write_text("\n".join([table[0] + ",device", *phones]) + "\n")
+    assert describe.inputs(config(root)) != before
+    second = describe.run(config(root), Folder(tmp_path / "two"))
+    one, two = (Manifest.load(tmp_path / name / "describe/manifest.parquet") for name in ("one", "two"))
+    assert set(one.column("device")) == {""} and set(two.column("device")) == {"phone", "laptop"}
+    assert second["content"] != first["content"]
+    assert np.isfinite(one.column("snr")).all()
+    unmeasured = {name: one.column(name).tolist() for name in one.table.column_names if name != "snr"}
+    assert describe.content(Manifest.from_columns(unmeasured), []) == describe.content(one, [])  # as older ones have it
+
+
 def test_the_input_digest_of_a_missing_folder_raises_at_once(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         describe.inputs(config(tmp_path / "nowhere"))
