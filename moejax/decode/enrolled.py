@@ -55,10 +55,22 @@ class Context:
         """
         for room in (seconds, WINDOW_SECONDS / 2):
             for count in range(len(self.spans), 0, -1):
-                end = self.spans[count][0] if count < len(self.spans) else len(self.audio_S)
-                if end / SAMPLE_RATE + room <= WINDOW_SECONDS:
-                    return Context(self.audio_S[:end], self.texts[:count], self.spans[:count])
+                if self._end(count) / SAMPLE_RATE + room <= WINDOW_SECONDS:
+                    return self._first(count)
         return self
+
+    def within(self, tokens: int, tokenizer, timed: bool) -> "Context":
+        """As many of the first phrases as are so many tokens at most, one at least."""
+        counts = range(len(self.spans), 1, -1)
+        fits = (count for count in counts if len(self._first(count).tokens(tokenizer, timed)) <= tokens)
+        return self._first(next(fits, 1))
+
+    def _end(self, count: int) -> int:
+        """Samples of the first `count` phrases, their pauses with them."""
+        return self.spans[count][0] if count < len(self.spans) else len(self.audio_S)
+
+    def _first(self, count: int) -> "Context":
+        return Context(self.audio_S[: self._end(count)], self.texts[:count], self.spans[:count])
 
     def tokens(self, tokenizer, timed: bool) -> list[int]:
         """What the decoder has said already: the texts, each between its times where the model writes such."""

@@ -20,6 +20,7 @@ from moejax.decode.enrolled import Context, in_context
 from moejax.decode.features import BLOCK, Features
 from moejax.decode.guards import SILENT, Guards
 from moejax.decode.options import DecodingOptions
+from moejax.decode.prefix import most_before
 from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, cut_at_timestamps, last_end
 from moejax.decode.together import Detect, Hear, Listening, Model, run_together
@@ -123,7 +124,8 @@ class Reading:
         if context is None:
             return dataclasses.replace(self, contexts=None)
         whole = self.frames * self.config.hop / SAMPLE_RATE
-        context = context.leaving(samples / SAMPLE_RATE)
+        most, timed = most_before(self.config.max_target_positions), not self.decoding.without_timestamps
+        context = context.leaving(samples / SAMPLE_RATE).within(most, self.tokenizer, timed)
         return dataclasses.replace(self, window_seconds=whole - context.seconds, contexts=lambda _: context)
 
     def behind(self, listening: Listening) -> Listening:

@@ -30,6 +30,11 @@ def shared(prefix, batch: int, limit: int, sot: int = 0) -> Start:
     return Start(tokens_BP, pad_B, sot_B, limit_B)
 
 
+def most_before(context: int) -> int:
+    """Ids that may be `before` a window's own, of a decoder with so many positions."""
+    return (context // 2 - 2) // FORCED * FORCED
+
+
 def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, before=None) -> Start:
     """Prefixes of `rows` rows as the reference's `_get_initial_tokens` makes them, the first `len(languages)` real.
 
@@ -44,8 +49,8 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, b
         raise ValueError(f"{len(said)} prompts for {len(languages)} windows")
     before = [[] for _ in languages] if before is None else before
     own_length = -(-max(map(len, before)) // FORCED) * FORCED
-    if own_length >= context // 2 - 1:
-        raise BadValue(f"{max(map(len, before))} tokens before a window's own; at most {context // 2 - 1 - FORCED}")
+    if own_length > most_before(context):
+        raise BadValue(f"{max(map(len, before))} tokens before a window's own; at most {most_before(context)}")
     most = context // 2 - 1 - own_length
     said = [list(ids or ())[-most:] for ids in said]
     starting = [tokenizer.prefix(code, options.task, not options.without_timestamps) for code in languages]

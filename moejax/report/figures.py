@@ -29,7 +29,8 @@ def draw(found: Findings) -> dict[str, bytes]:
     if found.curves:
         drawn["learning_curves"] = learning_curves(found.curves)
     if found.study is not None:
-        drawn["differences"] = differences(study_page.forest(found.study))
+        blocks = study_page.forest(found.study)
+        drawn |= {"differences": differences(blocks)} if blocks else {}
     return drawn
 
 

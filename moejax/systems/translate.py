@@ -250,8 +250,8 @@ SECTIONS = {
         ),
         "folder": Field(
             "",
-            "Of backend ctranslate2: a folder of OPUS-MT, NLLB or M2M100 as ct2-transformers-converter writes it, its"
-            " SentencePiece beside it.",
+            "Of backend ctranslate2: a folder of OPUS-MT, NLLB or M2M100, as ct2-transformers-converter writes it.\n"
+            "Its SentencePiece lies beside the model.",
             later=True,
         ),
         "target": Field("de", "Language that is translated into, by its code.", needed=True),

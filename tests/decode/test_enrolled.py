@@ -219,6 +219,14 @@ def test_a_long_recording_keeps_half_of_every_window():
     assert [len(context.leaving(seconds).spans) for seconds in (9.0, 10.1, 29.0, 300.0)] == [5, 4, 3, 3]
 
 
+def test_phrases_of_too_many_tokens_are_fewer(tokenizer):
+    context = joined([noise(2.0, n) for n in range(5)], ["one", "two", "three", "four", "five"])
+    each = len(context.tokens(tokenizer, timed=True)) // 5
+    for count in (5, 3, 1):
+        assert context.within(count * each, tokenizer, True).texts == context.texts[:count]
+    assert context.within(0, tokenizer, True).texts == ("one",)  # the search says that it has no room
+
+
 @pytest.mark.parametrize("algorithm", [transcribe_sequential, transcribe_chunked])
 def test_each_recording_has_the_phrases_that_leave_room_for_it(tokenizer, algorithm):
     context = joined([noise(5.5), noise(5.5, 1)], ["one", "two"])

@@ -17,7 +17,9 @@ from moejax.work.folder import Work
 def test_each_of_two_processes_loads_its_own_rows_of_a_batch(tmp_path, monkeypatch, part):
     graphdef, params = tiny.model()
     section = {**fields.defaults(fitting.TRAIN), "steps": 1, "warmup": 0}
-    cfg = ConfigDict({"seed": 0, "runtime": fields.defaults(sections.RUNTIME), "s": section})
+    cfg = ConfigDict(
+        {"seed": 0, "runtime": fields.defaults(sections.RUNTIME), "s": section, "mixture": {"second_rate": 1.0}}
+    )
     corpus = types.SimpleNamespace(cfg=cfg, work=Work(tmp_path, quiet=True), mesh=tiny.single())
     plan = BatchPlan(lengths=np.ones(8, np.int64), buckets=(1,), batch_size=8)
     seen = []
