@@ -168,8 +168,15 @@ class Recognizer:
 
     def on_route(self, logits_E: np.ndarray) -> "Recognizer":
         """The same with these logits in place of what the gate of a mixture says, whatever is heard."""
-        network = dataclasses.replace(self.network, logits_NE=np.asarray(logits_E, np.float32)[None])
-        return self.of_system(dataclasses.replace(self.system, network=network))
+        logits_E = np.asarray(logits_E, np.float32)
+        network = dataclasses.replace(self.network, logits_NE=logits_E[None])
+        other, decoder = self.of_system(dataclasses.replace(self.system, network=network)), copy.copy(self.decoder)
+        encode = decoder.programs.encode
+        encode = encode.func if isinstance(encode, functools.partial) else encode  # of somebody else's route
+        encode = functools.partial(encode, given=True, logits_E=logits_E)
+        decoder.programs = dataclasses.replace(decoder.programs, encode=encode)
+        other.__dict__["decoder"] = decoder  # what is compiled is shared
+        return other
 
     def of_system(self, system: Opened) -> "Recognizer":
         """The same ears and settings with another system of this base."""
