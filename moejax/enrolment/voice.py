@@ -1,5 +1,6 @@
 """Enrolment by voice: what a gate or a hypernetwork makes of a speaker, whatever is said."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ def logits(network: Network, pieces: Sequence[np.ndarray], samples: Sequence[int
     `samples`: window lengths; every piece fits the longest. Each piece is heard in the shortest that holds it.
     """
     assert network.embedding is not None  # what every gate hears
-    embed, found = asr.make_embed(network.graphdef, network.embedding), []
+    (embed, gate), found = _programs(network.graphdef, network.embedding), []
     config = network.config
     for piece in pieces:
         window = next(size for size in samples if size >= len(piece))
@@ -25,4 +26,10 @@ def logits(network: Network, pieces: Sequence[np.ndarray], samples: Sequence[int
             mel_BNM = np.zeros((1, window // config.hop, config.num_mel_bins), np.float32)
             mel_BNM[0, : heard.frames] = heard.slice(0, heard.frames)
         found.append(np.asarray(embed(network.params, audio_BS, np.array([len(piece)], np.int32), mel_BNM))[0])
-    return np.asarray(asr.make_gate(network.graphdef)(network.params, np.mean(found, axis=0)[None]))
+    return np.asarray(gate(network.params, np.mean(found, axis=0)[None]))
+
+
+@functools.lru_cache(maxsize=4)
+def _programs(graphdef, embedding):
+    """Compiled once for all speakers."""
+    return asr.make_embed(graphdef, embedding), asr.make_gate(graphdef)
