@@ -56,8 +56,8 @@ class CTranslate2:
         place = Path(folder).expanduser()
         self.layout = layout(place, source.lower(), target.lower())
         try:
-            import ctranslate2
-            import sentencepiece
+            import ctranslate2  # pyright: ignore[reportMissingImports]  # an extra
+            import sentencepiece  # pyright: ignore[reportMissingImports]  # an extra
         except ModuleNotFoundError as error:
             raise BadValue(f"translating with {place} needs {error.name}: pip install 'moejax[translators]'") from error
         self._pieces = {file: sentencepiece.SentencePieceProcessor(str(file)) for file in self._files()}
