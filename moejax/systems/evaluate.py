@@ -158,14 +158,20 @@ def _made_of(context: Context, system: Opened, spoken: enrolled.Phrases, count: 
     network, logits_NE = system.network, system.network.logits_NE
     return digest(
         {
-            "corpus": context.work.finished("describe")["digest"],
+            "corpus": _passed(context, "describe"),
             "language": context.cfg.data.language,
-            "stage": (context.work.finished(system.stage) or {}).get("digest"),
+            "stage": _passed(context, system.stage),
             "network": digest_of({**network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})}),
             "route": [network.route, network.label],
             "phrases": {name: own[:count] for name, own in spoken.own.items()} if count else None,
         }
     )
+
+
+def _passed(context: Context, stage: str) -> str | None:
+    """What a stage is known by: a corpus that has moved is the same one. None for one that has not run."""
+    done = context.work.finished(stage)
+    return None if done is None else done.get("passes", done["digest"])
 
 
 def chosen(cfg: Config, work: Work) -> list[str]:
