@@ -19,7 +19,6 @@ from moejax.work.folder import nest
 
 NAN, INF = float("nan"), float("inf")
 # Keys whose None is a value.
-OPTIONAL = {"cluster.shrinkage"}
 # Single keys that take values of few kinds, combinations that cannot be, and what the line must name.
 TOGETHER = [
     ({"data.min_seconds": 5.0, "data.max_seconds": 2.0}, "data.min_seconds"),
@@ -168,8 +167,8 @@ def _wrong(key, default) -> list:
         return [2, "maybe", None, NAN, (True,), *containers]
     if isinstance(default, int):
         return [-5, 2**70, -(2**70), 2.5, NAN, INF, "many", None, True, (1,), *containers]
-    if isinstance(default, float) or key in OPTIONAL:
-        return [-1e30, 1e30, NAN, INF, -INF, "much", True, (1.0,), *containers, *([] if key in OPTIONAL else [None])]
+    if isinstance(default, float) or default is None:  # a key that is None by itself is a number that may be left out
+        return [-1e30, 1e30, NAN, INF, -INF, "much", True, (1.0,), *containers, *([] if default is None else [None])]
     if isinstance(default, str):
         return [3, 2.5, None, True, ("a",), "two\nlines", "a\0b", "x" * 5000, *containers]
     entry = default[0] if default else None
