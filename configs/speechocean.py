@@ -81,6 +81,12 @@ def variants():
             gate=dict(steps=300, zero_start=False, num_experts=6),
             mixture=dict(rank=3, alpha=6.0),
         ),
+        level_and_age_apart=dict(  # with experts kept apart, as arXiv 2505.22072 does
+            cluster=dict(method="known"),
+            gate=dict(steps=300, zero_start=False, num_experts=6),
+            mixture=dict(rank=3, alpha=6.0),
+            joint=dict(diversity=0.1),
+        ),
         sigmoid=dict(mixture=dict(routing="sigmoid"), joint=hot),
         top_2=dict(mixture=dict(routing="topk", top_k=2), gate=dict(zero_start=False), joint=hot),
         gate_dropout=dict(joint=dict(gate_dropout=0.2, **hot)),

@@ -128,3 +128,23 @@ def soft_cross_entropy(logits_BE, target_BE, weight_B):
     logp_BE = jax.nn.log_softmax(logits_BE.astype(jnp.float32), axis=-1)
     loss_B = -(target_BE * logp_BE).sum(-1) * weight_B
     return loss_B.sum() / jnp.maximum(weight_B.sum(), 1e-9)
+
+
+def likeness(pairs):
+    """Mean squared cosine between the updates A B of every two experts, over layers: 0 where no two say the same, 1
+    where all do. `pairs`: (A_EDR, B_ERO) of each layer; no update is ever multiplied out.
+
+    A weight on it asks experts to differ, as the divergence between experts in zero-shot routed experts does (arXiv
+    2505.22072), there of what they answer, here of what they change.
+    """
+    found = []
+    for A_EDR, B_ERO in pairs:
+        AA_EFRS = jnp.einsum("EDR,FDS->EFRS", A_EDR, A_EDR)
+        BB_EFRS = jnp.einsum("ERO,FSO->EFRS", B_ERO, B_ERO)
+        inner_EF = (AA_EFRS * BB_EFRS).sum((2, 3))
+        norm_E = jnp.diagonal(inner_EF)
+        E = len(norm_E)
+        apart_EF = ~jnp.eye(E, dtype=bool)
+        squared_EF = inner_EF**2 / (norm_E[:, None] * norm_E[None] + 1e-12)  # updates begin at zero
+        found.append(jnp.where(apart_EF, squared_EF, 0.0).sum() / max(E * (E - 1), 1))
+    return sum(found) / len(found)

@@ -42,6 +42,7 @@ class Row:
     route: str = "none"
     balance: float = 0.0
     z: float = 0.0
+    diversity: float = 0.0  # of `losses.likeness` of the experts
     # Share of utterances that train with the even route, so that the blocks stay one good LoRA for whoever falls back
     gate_dropout: float = 0.0
     voice_mix: bool = False  # the gate hears own embedding and speaker's mean, mixed at random; both in gate_in_BU
@@ -186,6 +187,8 @@ def make_loss(
             ce, _, count = losses.token_cross_entropy(logits_BKV, targets_BK, score_BK, row.smoothing)
             accuracy = ((logits_BKV.argmax(-1) == targets_BK) & score_BK).sum() / count
         metrics = {"ce": ce, "accuracy": accuracy, **terms.pop("metrics", {})}
+        if row.diversity:
+            terms["diversity"] = row.diversity * losses.likeness(_updates(params["expert"]))
         if row.ctc:
             terms["ctc"] = row.ctc * _ctc(model, states_BTD, mask_BT, batch)
         return ce + sum(terms.values()), metrics | terms
@@ -257,6 +260,12 @@ def _route(model, batch, key, row, mixture: Routing | None, prior_E, num_cohorts
     cohort_BC = jax.nn.one_hot(batch.cohort_B, num_cohorts) * batch.real_B[:, None]
     terms["metrics"] = load_metrics(share_BE, cohort_BC, batch.real_B)
     return route, terms
+
+
+def _updates(expert: Params) -> list[tuple[Array, Array]]:
+    """(A_EDR, B_ERO) of every layer with experts."""
+    flat = functional.paths(expert)
+    return [(leaf, flat[path.removesuffix("A") + "B"]) for path, leaf in flat.items() if path.endswith("/A")]
 
 
 def _mixed(key, both_BU):

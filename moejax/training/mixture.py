@@ -92,6 +92,11 @@ SECTIONS = {
         **fitting.DEV,
         "balance": Field(0.01, "Weight of the loss that keeps the experts' load near their clusters' shares."),
         "z": Field(1e-3, "Weight of the z-loss, which keeps the gate's logits small."),
+        "diversity": Field(
+            0.0,
+            "Weight of the loss that keeps experts apart: the mean squared cosine between the updates of every two.",
+            later=True,
+        ),
         "gate_scale": Field(0.1, "Learning rate of the gate, as a multiple of joint.learning_rate."),
         "temperature": Field(
             1.0,
@@ -184,7 +189,7 @@ def joint(cfg, work) -> dict:
     graphdef, params, mixture, meta = network.with_gate(context, "experts")
     section = cfg.joint
     falls = (section.temperature_steps or section.steps) if section.temperature != 1 else 0
-    terms = {name: section[name] for name in ("balance", "z", "gate_dropout", "voice_mix", "temperature")}
+    terms = {name: section[name] for name in ("balance", "z", "diversity", "gate_dropout", "voice_mix", "temperature")}
     row = asr.Row(route="gate", frozen=True, temperature_steps=falls, **terms, **fitting.row_options(section))
     labels = gate_inputs.clusters_of(context)["label"] if mixture.known_share else None
     return _train_mixture(context, "joint", rows, graphdef, params, mixture, meta, row, ("expert", "gate"), labels)

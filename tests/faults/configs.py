@@ -318,6 +318,7 @@ ODD = {
     "joint.steps": (0, 1),
     "joint.balance": (0.0, 1e3),
     "joint.z": (0.0, 10.0),
+    "joint.diversity": (0.0, 10.0),
     "joint.gate_scale": (0.0, 100.0),
     "joint.batch_size": (1, 200),
     "adapters.kinds": ((), ("lora",), ("cohort", "full")),

@@ -143,3 +143,21 @@ def test_cross_entropy_of_scored_positions_alone_is_that_of_all_logits(smoothing
     np.testing.assert_allclose(gradient_too, gradient, rtol=1e-4, atol=1e-6)
     nobody = losses.frozen_cross_entropy(x_BLD, embed_VD, targets_BL, jnp.zeros((B, L), bool))
     assert [float(x) for x in nobody] == [0.0, 0.0]
+
+
+def test_likeness_is_the_mean_squared_cosine_of_updates_multiplied_out():
+    layers = [(RNG.normal(size=(3, 6, 2)), RNG.normal(size=(3, 2, 5))) for _ in range(2)]
+    squared = []
+    for A_EDR, B_ERO in layers:
+        flat = (A_EDR @ B_ERO).reshape(3, -1)
+        unit = flat / np.linalg.norm(flat, axis=1, keepdims=True)
+        squared += [(unit[e] @ unit[f]) ** 2 for e in range(3) for f in range(3) if e != f]
+    np.testing.assert_allclose(losses.likeness(layers), np.mean(squared), rtol=1e-4)
+    alike = [(np.repeat(A_EDR[:1], 3, 0), np.repeat(B_ERO[:1], 3, 0)) for A_EDR, B_ERO in layers]
+    np.testing.assert_allclose(losses.likeness(alike), 1.0, rtol=1e-4)
+
+
+def test_likeness_has_a_gradient_where_updates_begin_at_zero():
+    A_EDR, B_ERO = jnp.asarray(RNG.normal(size=(3, 6, 2))), jnp.zeros((3, 2, 5))
+    slope = jax.grad(lambda B: losses.likeness([(A_EDR, B)]))(B_ERO)
+    assert float(losses.likeness([(A_EDR, B_ERO)])) == 0.0 and bool(jnp.isfinite(slope).all())
