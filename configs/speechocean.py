@@ -70,6 +70,8 @@ def variants():
         hot_gate=dict(joint=hot),
         hotter_gate=dict(joint=dict(gate_scale=30.0)),
         second_rate=dict(mixture=dict(second_rate=16.0)),
+        double_rate=dict(joint=dict(learning_rate=2e-3)),
+        half_rate=dict(joint=dict(learning_rate=5e-4)),
         # What it hears
         cluster_discriminant=dict(cluster=dict(discriminant="cluster"), joint=hot),
         no_discriminant=dict(cluster=dict(discriminant="none"), joint=hot),
@@ -96,6 +98,14 @@ def variants():
         eight_blocks=dict(gate=dict(num_experts=8), mixture=dict(rank=2, alpha=4.0), joint=hot),
         shared_expert=dict(mixture=dict(shared_rank=4, rank=3, alpha=6.0), joint=hot),
         # The single opponent
+        single_double_rate=dict(
+            adapters=dict(kinds=("lora_total",), learning_rate=2e-3),
+            evaluate=dict(systems=("lora_total",)),
+        ),
+        single_half_rate=dict(
+            adapters=dict(kinds=("lora_total",), learning_rate=5e-4),
+            evaluate=dict(systems=("lora_total",)),
+        ),
         single_second_rate=dict(
             mixture=dict(second_rate=16.0),
             adapters=dict(kinds=("lora_total",)),

@@ -23,6 +23,7 @@ def load(
     vocabulary: str | Path | None = None,
     adapters: str | Path | Sequence[str | Path] = (),
     route: Sequence[float] | None = None,
+    task: str = "transcribe",
 ) -> "Recognizer":
     """Recognizer from a moejax workdir, a Whisper folder of Hugging Face or faster-whisper, an OpenAI checkpoint (.pt),
     or the name of a published model.
@@ -32,6 +33,7 @@ def load(
         packages, then on the hub, from which it is downloaded (`convert.find`; `moejax models` lists names).
       system: a system of a workdir's table (`base`, `lora`, `moe`, ...); the default is the best trained one there is:
         `moe`, then `moe_frozen`, then `base`.
+      task: what it is wanted for; "translate": the default is a system that learnt to, if there is one (`moe_st`).
       weights: how the backbone is kept: float32, bfloat16 or int8 (`nn.quantize`); "" as the run did, or float32.
       vocabulary: of an OpenAI checkpoint, which has none in it: a tiktoken file, or a folder with one or with
         tokenizer.json; None looks beside it and in an installed openai-whisper.
@@ -47,7 +49,7 @@ def load(
         if adapters:
             known = f"such as the one that {path}/base/model.json names"
             raise BadValue(f"{path} is a workdir; adapters are added to a published model or its like, {known}")
-        return _from_workdir(place, system, weights)
+        return _from_workdir(place, system, weights, task)
     place = find.model(path)
     if place.is_dir() and not (place / "config.json").is_file():
         raise NotThere(f"{path} is {find.NEITHER}")
@@ -117,8 +119,8 @@ def _published(config, params, tokenizer, weights, *, heads=None, writes_times=T
     )
 
 
-def _from_workdir(path: Path, system: str | None, weights: str) -> "Recognizer":
+def _from_workdir(path: Path, system: str | None, weights: str, task: str) -> "Recognizer":
     # Imported here: the stages lie above this module and only a workdir needs them.
     from moejax.job.opening import open_workdir
 
-    return Recognizer(**open_workdir(path, system, weights))
+    return Recognizer(**open_workdir(path, system, weights, task))

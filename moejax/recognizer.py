@@ -113,7 +113,7 @@ class Recognizer:
         Options, with names and defaults of openai-whisper's `transcribe` (see `decode.request`): language (its code or
         English name), task, beam_size, patience, length_penalty, temperature, best_of, hotwords, word_timestamps,
         initial_prompt, condition_on_previous_text, thresholds ...; and algorithm ("sequential", "chunked"),
-        batch_size, guards.
+        batch_size, guards, target (what the task translate writes, of a system that learnt to: `training.st`).
 
         Errors: ValueError naming what is wrong (unreadable, many NaN, wrong scale, unknown language); TypeError for an
         unknown option; FileNotFoundError.
@@ -186,6 +186,13 @@ class Recognizer:
         other.system = system
         return other
 
+    @functools.lru_cache(maxsize=2)  # noqa: B019 - as `_aligner`
+    def _into(self, target: str) -> "Recognizer":
+        """The same, writing translations."""
+        other = self.of_system(dataclasses.replace(self.system, network=self.network.into(target)))
+        other.tokenizer = self.tokenizer.into(target)
+        return other
+
     def with_params(self, params: dict) -> "Recognizer":
         """The same with other parameters of the same shapes and types; compiled programs are shared."""
         other, params = copy.copy(self), functional.materialise(params)
@@ -208,6 +215,10 @@ class Recognizer:
         The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory.
         """
         asked = self.check(**options)
+        if asked.target and (contexts or self.context):
+            raise BadValue("phrases with texts stand in front of what is written as said; translate without them")
+        if asked.target and not self.network.target:
+            return self._into(asked.target).stream(waves, progress=progress, contexts=contexts, **options)
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
         if asked.algorithm != "pieces":
@@ -242,9 +253,11 @@ class Recognizer:
             can_time=self.can_time,
             language=self.language,
             context=self.config.max_target_positions,
+            writes=self.system.writes,
         )
+        tokenizer = self.tokenizer.into(asked.target) if asked.target else self.tokenizer
         language = asked.decoding.language or ("en" if not self.tokenizer.languages else self.tokenizer.languages[0])
-        self.tokenizer.prefix(language, asked.decoding.task)
+        tokenizer.prefix(language, asked.decoding.task)
         if asked.longform.hallucination_silence_threshold is not None and not asked.longform.word_timestamps:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
         asked.decoding.banned(self.tokenizer)

@@ -50,12 +50,19 @@ def run(options, left: list[str]) -> int:
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", Remark)
         recognizer = load(
-            asked.model, system=asked.system, weights=asked.weights, adapters=asked.adapters, route=asked.route
+            asked.model,
+            system=asked.system,
+            weights=asked.weights,
+            adapters=asked.adapters,
+            route=asked.route,
+            task=asked.options.get("task", "transcribe"),
         )
         _demand_accelerator(asked.device)
-        recognizer.check(**asked.options)
+        writes = recognizer.check(**asked.options).target
     for remark in said:
         print(f"moejax transcribe: {remark.message}", file=sys.stderr)
+    if writes and asked.translate_to is not None:
+        raise BadValue(f"--task translate has {asked.model} write {writes} itself: leave --translate_to out")
     recognizer = voices.enrolled(recognizer, asked)
     translate = None if asked.translate_to is None else translator(asked, recognizer.language)
     with warnings.catch_warnings():

@@ -228,7 +228,12 @@ def _files(parser):
     add("--fp16", default=False, type=_boolean, metavar="BOOL", help=argparse.SUPPRESS)
     add = parser.add_argument_group("language").add_argument
     add("--language", metavar="NAME", help="en, de, German ...; default: detected (English for workdirs trained on it)")
-    add("--task", choices=("transcribe", "translate"), help="translate: the model itself writes English")
+    add(
+        "--task",
+        choices=("transcribe", "translate"),
+        help="translate: the model itself writes English, or what a workdir taught it (config section st)",
+    )
+    add("--target", metavar="NAME", help="language that --task translate writes; default: the one that was taught")
 
 
 def _search(parser):

@@ -7,8 +7,10 @@ and resumes at any batch. Format of the targets: Radford et al. 2022, section 2.
 transcribe.py (what the prompt holds, which positions decoding can reach).
 """
 
+import copy
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -281,6 +283,24 @@ class Packer:
             between = (self._time(piece.start), self._time(piece.start + piece.samples))
             own += [between[0], *said, between[1]] if timed else said
         return [*own, self.eot], given
+
+    def restated(self, window: Window, texts: Mapping[int, str], tokenizer) -> tuple[list[int], int]:
+        """As `tokens` of a window with times, in other words for what is said: `texts` of rows, those of the window
+        among them, and a `tokenizer` that translates (`Tokenizer.into`). Language and task are given, so that nothing
+        is learnt of which language is spoken. The same audio belongs to it.
+        """
+        other = copy.copy(self)
+        other.timed = tuple(tokenizer.prefix(task="translate", timestamps=True))
+        other.ids = {row: tuple(tokenizer.encode(text)) for row, text in texts.items()}
+        prompt = ()
+        if window.prompt:
+            rng, said = np.random.default_rng([*window.seed, 1]), {piece.row for piece in window.pieces}
+            group = self.members[self.group[window.pieces[0].row]]
+            prompt = other._prompt(
+                rng, [row for row in rng.permutation(group).tolist() if row in texts and row not in said], True
+            )
+        ids, _ = other.tokens(dataclasses.replace(window, prompt=prompt))
+        return ids, len(prompt) + len(other.timed)
 
     def wave(self, window: Window) -> np.ndarray:
         """Audio of a window, float32 [window]. Without times a cut utterance is left out, as its text is."""

@@ -79,7 +79,7 @@ class Aligner:
                 prob_BL[row, start + 1 : stop],
                 one.tokens,
                 self.tokenizer,
-                one.language,
+                self.tokenizer.target if self.task == "translate" and self.tokenizer.target else one.language,
                 seconds_per_frame=STRIDE * self.config.hop / SAMPLE_RATE,
             )
         return results

@@ -2,41 +2,56 @@
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from typing import Any
 
 from moejax.decode.guards import Guards
 from moejax.decode.longform import LongformOptions
 from moejax.decode.options import LADDER, DecodingOptions
 from moejax.errors import BadType, BadValue
+from moejax.text import languages
 
 ALGORITHMS = ("sequential", "chunked")
 GUARDS = ("all", "reference", "none")
 _DECODING = {field.name for field in dataclasses.fields(DecodingOptions)} - {"prompt"}  # `initial_prompt` says it
 _LONGFORM = {field.name for field in dataclasses.fields(LongformOptions)} - {"guards"}
-OPTIONS = (*sorted(_DECODING | _LONGFORM), "algorithm", "batch_size", "guards")
+OPTIONS = (*sorted(_DECODING | _LONGFORM), "algorithm", "batch_size", "guards", "target")
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """`algorithm` is sequential, chunked, or pieces (`decode.pieces`)."""
+    """`algorithm` is sequential, chunked, or pieces (`decode.pieces`). `target`: the language that a model writes which
+    learnt to translate into it; "" for what every model can do.
+    """
 
     algorithm: str
     decoding: DecodingOptions
     longform: LongformOptions
     batch_size: int | None
+    target: str = ""
 
 
-def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: str | None, context: int) -> Request:
+def request(
+    options: dict[str, Any],
+    *,
+    timed: bool,
+    can_time: bool,
+    language: str | None,
+    context: int,
+    writes: Sequence[str] = (),
+) -> Request:
     """The request that `options` make of a model.
 
     Args:
       options: of OPTIONS, those of `DecodingOptions` and `LongformOptions` and: algorithm, of ALGORITHMS; batch_size;
-        guards, of GUARDS or a `Guards`: which windows' text is withheld, with `no_speech_threshold` and
-        `logprob_threshold` in it. None for language, algorithm, batch_size and guards is the default.
+        target, the language that the task translate writes; guards, of GUARDS or a `Guards`: which windows' text is
+        withheld, with `no_speech_threshold` and `logprob_threshold` in it. None for language, algorithm, batch_size,
+        target and guards is the default.
       timed: the model writes timestamps and hears 30 s: defaults as in the reference's `transcribe`, sequential. Else
         one greedy pass over pieces cut at silences, nothing suppressed or withheld: what it was evaluated with.
       can_time: it writes timestamps where it is asked to: the algorithms that need them are to be had.
-      language: its default. context: its number of token positions.
+      language: its default. context: its number of token positions. writes: languages that it learnt to translate into,
+        the first of which is its default target.
 
     Errors: TypeError for an unknown option, ValueError for a value.
     """
@@ -59,7 +74,23 @@ def request(options: dict[str, Any], *, timed: bool, can_time: bool, language: s
         decoding=DecodingOptions(**(_defaults(algorithm, context) | asked)),
         longform=LongformOptions(**longform, guards=_guards(options, algorithm)),
         batch_size=_batch_size(options.get("batch_size")),
+        target=_target(options, tuple(writes)),
     )
+
+
+def _target(options, writes) -> str:
+    asked = options.get("target")
+    if options.get("task", "transcribe") != "translate":
+        if asked:
+            raise BadValue(f"target is {asked!r}, and the task is to transcribe: say task='translate'")
+        return ""
+    if not asked:
+        return writes[0] if writes else ""
+    code = languages.code_of(asked)
+    if code != "en" and code not in writes:
+        known = ", ".join(dict.fromkeys((*writes, "en")))
+        raise BadValue(f"target is {asked!r}; this system translates into {known} (config section 'st' trains others)")
+    return code if code in writes else ""
 
 
 def _check_pieces(longform):

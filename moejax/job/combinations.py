@@ -25,6 +25,7 @@ def check(config) -> None:
     _cluster(config)
     _systems(config)
     _gate(config)
+    _translating(config)
     translate.check_deepl(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
@@ -141,6 +142,17 @@ def _gate(config) -> None:
         raise BadValue("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
     if kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
         raise BadValue("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
+
+
+def _translating(config) -> None:
+    """What learns to translate speech needs the language's token, and a gate that can be told one thing more."""
+    if config.st.kinds and not (config.model.pretrained or config.model.vocabulary):
+        raise BadValue(
+            "st.kinds needs a vocabulary that names languages: set model.pretrained (a published Whisper, English-only"
+            " ones too), or model.vocabulary"
+        )
+    if "moe_st" in config.st.kinds and config.gate.fallback:
+        raise BadValue("st.kinds has 'moe_st', whose gate has no gate.fallback: set it to 0, or take lora_st alone")
 
 
 def _systems(config) -> None:

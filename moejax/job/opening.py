@@ -64,10 +64,10 @@ def _needs(done: dict) -> dict[str, str]:
     return {key.removeprefix("stage "): value for key, value in done["inputs"].items() if key.startswith("stage ")}
 
 
-def open_workdir(path, system: str | None = None, weights: str = "") -> dict:
+def open_workdir(path, system: str | None = None, weights: str = "", task: str = "transcribe") -> dict:
     """Keyword arguments of `recognizer.Recognizer`. Errors: UnknownName for a system that was not trained there."""
     context = open_context(path, weights)
-    name = system or registry.best(context.work).name
+    name = system or registry.best(context.work, task).name
     context = as_trained(context, name)
     opened = registry.open_system(context, name)
     if opened.network.logits_NE is not None:

@@ -132,8 +132,9 @@ def _derived(config, systems, values: dict):
     asked = registry.asked(systems)
     if "adapters" not in values or "kinds" not in values["adapters"]:
         changed = configs.changed(changed, {"adapters": {"kinds": asked.get("adapters.kinds", ())}})
-    generated = set(asked.get("hyper.systems", ())) & set(config.hyper.systems)
-    changed = configs.changed(changed, {"hyper": {"systems": tuple(sorted(generated))}})
+    for section, key in (("hyper", "systems"), ("st", "kinds")):
+        wanted = set(asked.get(f"{section}.{key}", ())) & set(config[section][key])
+        changed = configs.changed(changed, {section: {key: tuple(sorted(wanted))}})
     changed = configs.changed(changed, values)
     configs.check(changed)
     return changed

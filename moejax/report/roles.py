@@ -33,6 +33,8 @@ LOOKS = {
     "hyper_AB": ("#a6761d", ">"),
     "moe_hyper_AB": ("#d98e04", "H"),
     "lora_AB": ("#6b7a3a", "s"),
+    "lora_st": ("#2a4d7a", "8"),
+    "moe_st": ("#e07a8b", "*"),
 }
 
 

@@ -45,7 +45,7 @@ SECTIONS = {
             (
                 *("base", "full", "lora", "lora_total", "lora_merged", "moe_frozen", "moe"),
                 *("moe_oracle", "moe_mean_gate", "moe_random_gate"),
-                *("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB"),
+                *("hyper", "hyper_AB", "moe_hyper_AB", "lora_AB", "lora_st", "moe_st"),
             ),
             "Systems in figures and on top, of those that there are.",
         ),

@@ -99,7 +99,7 @@ def run(cfg: Config, work: Work) -> dict:
             file.unlink(missing_ok=True)
             before[name] = made
             write_json(work.path("evaluate", DECODED), before)
-        records = _lines(context, system, scope, spoken.fronts(context, scope, count) if count else None, file)
+        records = lines(context, system, scope, spoken.fronts(context, scope, count) if count else None, file)
         index[name] = {
             "role": system.role,
             "group": system.group,
@@ -117,7 +117,7 @@ def run(cfg: Config, work: Work) -> dict:
     return {"systems": len(index), "utterances": len(rows)}
 
 
-def _lines(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts, file: Path) -> list[dict]:
+def lines(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts, file: Path) -> list[dict]:
     """The system's records of these rows, in their order, and the file of them: those that are in it are kept."""
     ids = [str(one) for one in context.corpus.manifest.column("id")[rows]]
     known = {record["id"]: record for record in _read_whole_lines(file)}
@@ -233,7 +233,7 @@ def _predicted(context, system, rows, labels) -> Iterator[dict]:
         network.route,
         network.mixture,
         network.embedding,
-        tuple(context.prefix()),
+        tuple(context.prefix(network.target)),
         tokenizer.eot,
         context.max_tokens(),
     )
@@ -297,4 +297,6 @@ def _read_whole_lines(file: Path) -> list[dict]:
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].split("\n") if line]
 
 
-STAGE = Stage("evaluate", run, needs=("joint", "adapters", "hyper"), reads=("evaluate",), keeps=True, sections=SECTIONS)
+STAGE = Stage(
+    "evaluate", run, needs=("joint", "adapters", "hyper", "st"), reads=("evaluate",), keeps=True, sections=SECTIONS
+)

@@ -38,6 +38,7 @@ def transcripts(
     """
     network, config = system.network, system.network.config
     tokenizer = network.tokenizer or context.base.tokenizer
+    tokenizer = tokenizer.into(network.target) if network.target else tokenizer
     window = 2 * config.max_source_positions * config.hop
     decoder = Decoder(
         network.params,
@@ -49,7 +50,7 @@ def transcripts(
     )
     if processes.count() == 1 and _hears_as_base(context, network):
         decoder.heard = context.heard  # what another system or stage has heard is not encoded again
-    options = {"language": context.cfg.data.language}
+    options = {"language": context.cfg.data.language} | ({"task": "translate"} if network.target else {})
     asked = request(options, timed=True, can_time=True, language=None, context=config.max_target_positions)
     reading = Reading(
         model=decoder,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moejax.errors import BadValue, UnknownName
-from moejax.systems import adapters, base, controls, hypernetworks, mixture, strength
+from moejax.systems import adapters, base, controls, hypernetworks, mixture, strength, translating
 from moejax.systems.system import Kind, Opened, System
 from moejax.work.context import Context
 from moejax.work.folder import Work
@@ -15,6 +15,7 @@ KINDS: list[Kind] = [
     hypernetworks.KIND,
     mixture.KIND_FROZEN,
     mixture.KIND,
+    translating.KIND,
     controls.KIND,
 ]
 
@@ -47,10 +48,14 @@ def _entry(work: Work, name: str) -> tuple[Kind, System]:
     return there[name]
 
 
-def best(work: Work) -> System:
-    """The best trained system there is: the last mixture, else the base."""
+def best(work: Work, task: str = "transcribe") -> System:
+    """The best trained system there is: the last mixture, else the base; to translate the last that learnt to, if any
+    did.
+    """
     there = list(known(work).values())
-    return next((system for system in reversed(there) if system.role == "mixture"), there[0])
+    if task == "translate" and (learnt := [system for system in there if system.writes]):
+        return learnt[-1]
+    return next((system for system in reversed(there) if system.role == "mixture" and not system.writes), there[0])
 
 
 def named(name: str, path: str = "") -> Kind:

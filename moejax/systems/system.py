@@ -33,7 +33,8 @@ class Network:
 
     `route` is none, label (expert number `label`), gate, or uniform; `embedding` is what the gate hears. `logits_NE`
     stand in place of what the gate says: one row for everybody (an enrolled speaker), or one for each row of the
-    manifest (a control); None asks the gate. `tokenizer` is the base's unless given.
+    manifest (a control); None asks the gate. `tokenizer` is the base's unless given. `target`: the language that it is
+    asked to translate into; "" to write what is said.
     """
 
     graphdef: functional.GraphDef
@@ -45,6 +46,14 @@ class Network:
     label: int = 0
     tokenizer: Tokenizer | None = None  # of a published model that is not the base
     logits_NE: np.ndarray | None = None
+    target: str = ""
+
+    def into(self, target: str) -> "Network":
+        """The same, asked to translate (`training.st`): a gate that minds the task is told it."""
+        embedding = self.embedding
+        if embedding is not None and embedding.told:
+            embedding = dataclasses.replace(embedding, told=(1.0,))
+        return dataclasses.replace(self, target=target, embedding=embedding)
 
     @property
     def experts(self) -> Mixture:
@@ -66,6 +75,7 @@ class System:
     stage: str  # which leaves it; all that stage needs is behind it
     asked: tuple[str, str] | None = None  # (config key, entry) that has its stage train it; None: it always does
     group: tuple[str, str] | None = None  # (cohort or speaker, whose) where it was trained for one
+    writes: tuple[str, ...] = ()  # languages that it has learnt to translate into
     of: str = ""  # of a control: the system whose route it exchanges
     meaning: str = ""  # for people: what it is; a control without one is no network that could leave the workdir
 

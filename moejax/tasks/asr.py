@@ -27,12 +27,13 @@ ROUTES = ("none", "label", "gate", "uniform")
 @dataclasses.dataclass(frozen=True)
 class Embedding:
     """How an utterance's states are pooled into the gate's input: hidden layers (-1 the last), pooling, silence trimmed
-    or not.
+    or not; and what else the gate is told, the same for all that is heard (`training.st`: the task).
     """
 
     layers: tuple[int, ...] = (-1,)
     how: str = "mean"
     trim_silence: bool = False
+    told: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +149,9 @@ def pooled(chosen: Sequence[Array], audio_BS: Array | None, samples_B: Array, em
         mask_BT = pooling.speech_frames(audio_BS, samples_B, T, hop)
     else:
         mask_BT = pooling.valid_frames(samples_B, T, hop)
-    return jnp.concatenate([pooling.pool(x, mask_BT, embedding.how) for x in chosen], axis=-1)
+    heard = [pooling.pool(x, mask_BT, embedding.how) for x in chosen]
+    told = jnp.broadcast_to(jnp.asarray(embedding.told, jnp.float32), (len(samples_B), len(embedding.told)))
+    return jnp.concatenate([*heard, told], axis=-1)
 
 
 def make_loss(

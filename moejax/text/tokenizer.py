@@ -9,6 +9,7 @@ a Hugging Face folder, from the published tiktoken files, or is trained on a cor
 """
 
 import base64
+import copy
 import functools
 import json
 import pathlib
@@ -50,6 +51,7 @@ class Tokenizer:
         self._text.decoder = backend.decoder
         self._specials = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
         self.is_multilingual = multilingual
+        self.target = ""  # of `into`
         self.eot, self.sot, self.no_timestamps = map(self._special, (EOT, SOT, NO_TIMESTAMPS))
         self.no_speech, self.sot_prev = self._special(*NO_SPEECH), self._special(SOT_PREV)
         self.timestamp_begin = self.no_timestamps + 1
@@ -183,9 +185,13 @@ class Tokenizer:
         return text.strip() if strip else text
 
     def prefix(self, language: str = "en", task: str = "transcribe", timestamps: bool = False) -> list[int]:
-        """Decoder input before the first text token. English-only vocabularies take neither language nor task."""
+        """Decoder input before the first text token. English-only vocabularies take neither language nor task, unless
+        they write another one (`into`).
+        """
         ids = [self.sot]
-        if self.is_multilingual:
+        if self.target and task == "translate":
+            ids += [self._special(f"<|{self.target}|>"), self._special("<|translate|>")]
+        elif self.is_multilingual:
             if language not in self.languages:
                 raise BadValue(unknown(language, self.languages))
             if task not in TASKS:
@@ -194,6 +200,15 @@ class Tokenizer:
         elif language != "en" or task != "transcribe":
             raise BadValue(f"an English-only vocabulary cannot {task} {language!r}; it can transcribe 'en'")
         return ids if timestamps else ids + [self.no_timestamps]
+
+    def into(self, target: str) -> "Tokenizer":
+        """The same for models that learnt to translate into a language (`training.st`): the task translate begins with
+        that language's token, which English-only vocabularies have too. Errors: the vocabulary has no such token.
+        """
+        other = copy.copy(self)
+        other.target = target
+        other.prefix(task="translate")
+        return other
 
     def language_id(self, language: str) -> int:
         """Id of a language token."""

@@ -107,6 +107,7 @@ class Training:
 def train(context: Context, training: Training, params):
     """Trains and returns all params, the trained ones replaced."""
     cfg, work, section = context.cfg, context.work, training.section
+    gated = "gate" in training.trainable and section.get("gate_scale", 1.0) != 1.0
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate,
         steps=section.steps,
@@ -115,7 +116,7 @@ def train(context: Context, training: Training, params):
         weight_decay=section.weight_decay,
         clip=section.clip,
         b2=section.b2,
-        group_scale={"gate": section.gate_scale} if section.get("gate_scale", 1.0) != 1.0 else None,
+        group_scale={"gate": section.gate_scale} if gated else None,
         leaf_scale=dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else None,
     )
     for line in summary_of(params, training.trainable):
@@ -153,22 +154,26 @@ def train(context: Context, training: Training, params):
     return {**frozen, **state.params}
 
 
-def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None, kept: bool = False):
+def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None, kept: bool = False, asked=None):
     """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
     utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
 
     All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
     few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
-    `kept`: encoder states may be kept; those of dev are where the base writes times.
+    `kept`: encoder states may be kept; those of dev are where the base writes times. `asked`: rows -> (rows, what the
+    gate hears, what is written of each), where that is not what was said (loss alone).
     """
     rows = context.corpus.manifest.indices(split="dev")
     if not section.evals or not len(rows):
         return None
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
-    gate_in = gate_inputs.embeddings_of(context, rows) if route == "gate" else None
-    kept = kept and bool(context.base.times) and section.best == "loss"  # a word error rate is decoded from audio
+    written, gate_in = None, gate_inputs.embeddings_of(context, rows) if route == "gate" else None
+    if asked is not None:
+        rows, gate_in, written = asked(rows)
+    decoded = asked is None and section.best == "wer"
+    kept = kept and bool(context.base.times) and not decoded  # a word error rate is decoded from audio
     states = encoder_states.opened(context) if kept else None
-    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in, states)
+    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in, states, written)
     bucket = context.buckets[-1]
     collate.lengths = {bucket: max(collate.lengths.values())}
     filler = np.full(-len(rows) % context.multiple, FILLER)
@@ -180,7 +185,7 @@ def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=
         graphdef, asr.Row(route=route, frozen=True), mixture=calm, num_cohorts=len(context.corpus.cohorts)
     )
     cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
-    wer_of = _dev_wer(context, graphdef, calm, route, batch, rows) if section.best == "wer" else None
+    wer_of = _dev_wer(context, graphdef, calm, route, batch, rows) if decoded else None
 
     def score(state, frozen):
         params = {**frozen, **state.params}

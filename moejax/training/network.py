@@ -75,6 +75,35 @@ def with_gate(context: Context, stage: str | None = None):
     return graphdef, params, mixture, gate["meta"]
 
 
+def minding_task(context: Context):
+    """As `with_gate` after the stage joint, with a gate that is told one number more, the task, which as yet changes
+    nothing; and the gate's meta. Layout: the number follows the embedding, and passes by its projection.
+    """
+    gate, (trained, _) = gate_of(context.work), load_params(context.work.path("joint", "params.safetensors"))
+    params = merge_groups(gate["params"], trained)
+    own, fixed = params["gate"]["gate"], params["buffer"]["gate"]
+    first = ("hidden_kernel",) if "hidden_kernel" in own else ("kernel", "extra")  # what reads the projection
+    own = {name: _with_row(leaf) if name in first else leaf for name, leaf in own.items()}
+    U, K = fixed["matrix"].shape
+    matrix = np.zeros((U + 1, K + 1), np.float32)
+    matrix[:U, :K], matrix[U, K] = fixed["matrix"], 1.0
+    buffer = {**fixed, "mean": _with_row(fixed["mean"]), "matrix": matrix}
+    params = {**params, "gate": {**params["gate"], "gate": own}, "buffer": {"gate": buffer}}
+    return *of_saved(context, params, gate["meta"]), gate["meta"]
+
+
+def _with_row(leaf):
+    return np.concatenate([leaf, np.zeros((1, *np.shape(leaf)[1:]), np.float32)])
+
+
+def of_saved(context: Context, saved: dict, meta: dict):
+    """`(graphdef, params, mixture)`: base, and the experts, gate and fixed projection that were `saved`."""
+    mixture = definition(context.cfg, meta["num_experts"])
+    shape = gate_shape({"params": saved, "meta": meta})
+    make = asr.build(context.base.config, mixture=mixture, gate=shape, seed=context.cfg.seed)
+    return *asr.init(make, merge_groups(context.base.params, saved)), mixture
+
+
 def mean_logits(context: Context, graphdef, params, mixture: asr.Mixture) -> np.ndarray:
     """logits_E that give every utterance the mean route of the training part.
 

@@ -13,7 +13,7 @@ in context: Wang et al. 2024; meta-trained for it: arXiv 2509.15516).
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,7 @@ class Joined:
     packer: Packer
     windows: tuple[Window, ...]
     members: tuple[tuple[int, ...], ...]  # numbers of the caller's utterances, in the order in which they are heard
+    said: tuple[tuple[list[int], int], ...]  # tokens of each, and how many of them are given
 
     def __len__(self):
         return len(self.windows)
@@ -56,16 +57,46 @@ class Joined:
             self,
             windows=tuple(self.windows[i] for i in kept),
             members=tuple(self.members[i] for i in kept),
+            said=tuple(self.said[i] for i in kept),
+        )
+
+    def restated(self, texts: Mapping[int, str], tokenizer, room: int) -> "Joined":
+        """Those of no enrolled speaker of whose utterances all have one of these `texts`, which is written instead;
+        without those that would take more than `room` tokens.
+        """
+        mine = self.of([number for number, text in texts.items() if text])
+        rows = {
+            piece.row: number
+            for window, heard in zip(self.windows, self.members, strict=True)
+            for piece, number in zip(window.pieces, heard, strict=True)
+        }
+        own = {row: texts[number] for row, number in rows.items() if texts.get(number)}
+        said = [None if window.enrolled else self.packer.restated(window, own, tokenizer) for window in mine.windows]
+        kept = [i for i, one in enumerate(said) if one is not None and len(one[0]) - 1 <= room]
+        return Joined(
+            self.packer,
+            tuple(mine.windows[i] for i in kept),
+            tuple(mine.members[i] for i in kept),
+            tuple(said[i] for i in kept),
+        )
+
+    def beside(self, others: "Joined", count: int) -> "Joined":
+        """These, and behind them so many of others of the same packer, again from the first where they are fewer."""
+        again = [i % len(others) for i in range(count)] if len(others) else []
+        return Joined(
+            self.packer,
+            (*self.windows, *(others.windows[i] for i in again)),
+            (*self.members, *(others.members[i] for i in again)),
+            (*self.said, *(others.said[i] for i in again)),
         )
 
     def collator(self, *, labels=None, gate_in=None, cohorts=None, states=None, stride=320) -> Collator:
         """Batches of windows. What is given is one for each window; `states(i)` in place of the audio of window i."""
-        said = [self.packer.tokens(window) for window in self.windows]
         utterances = Utterances(
             audio=_Waves(self.packer, self.windows),
             samples=self.samples,
-            tokens=[ids for ids, _ in said],
-            prefix=[given for _, given in said],
+            tokens=[ids for ids, _ in self.said],
+            prefix=[given for _, given in self.said],
             eot=self.packer.eot,
             states=states,
             stride=stride,
@@ -86,7 +117,7 @@ class Joined:
     @property
     def tokens(self) -> np.ndarray:
         """What the decoder is given in each window."""
-        return np.array([len(self.packer.tokens(window)[0]) - 1 for window in self.windows])
+        return np.array([len(ids) - 1 for ids, _ in self.said])
 
     @property
     def names(self) -> list[str]:
@@ -95,8 +126,8 @@ class Joined:
 
     def digest(self) -> str:
         """The same for the same windows."""
-        said = repr([(window.kind, window.pieces, window.speed, window.seed) for window in self.windows])
-        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+        heard = repr([(window.kind, window.pieces, window.speed, window.seed) for window in self.windows])
+        return hashlib.blake2b(heard.encode(), digest_size=8).hexdigest()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +177,7 @@ def join(
             kept.append(drawn)
             np.add.at(heard, [piece.row for piece in drawn.pieces], 1)
     members = tuple(tuple(int(rows[piece.row]) for piece in drawn.pieces) for drawn in kept)
-    return Joined(packer, tuple(kept), members)
+    return Joined(packer, tuple(kept), members, tuple(packer.tokens(window) for window in kept))
 
 
 def _parted(groups) -> list[int]:
@@ -257,21 +288,30 @@ def material(context: Context, rows, section, *, labels=None, gate_in=None, kept
         return plan, fetch
     place = {int(row): i for i, row in enumerate(rows)}
     members = [[place[row] for row in heard] for heard in joined.members]
+    labels = None if labels is None else np.asarray(labels)[[heard[0] for heard in members]]
+    gate_in = None if gate_in is None else np.stack([np.mean(gate_in[heard], axis=0) for heard in members])
+    return among(context, plan, fetch, every, joined, labels=labels, gate_in=gate_in, kept=kept)
+
+
+def among(context: Context, plan, fetch, every: Joined, joined: Joined, *, labels=None, gate_in=None, kept=False):
+    """`(plan, fetch)` of utterances, and batches of windows among them. `joined`: of `every` window of the training
+    part; `labels`, `gate_in`: one for each window.
+    """
     states = encoder_states.opened_windows(context, every) if kept else None
     if states is not None:
         number = {window.seed: i for i, window in enumerate(every.windows)}
         states = _Picked(states, np.array([number[window.seed] for window in joined.windows]))
     collate = joined.collator(
-        labels=None if labels is None else np.asarray(labels)[[heard[0] for heard in members]],
-        gate_in=None if gate_in is None else np.stack([np.mean(gate_in[heard], axis=0) for heard in members]),
-        cohorts=context.corpus.cohort_index(rows)[[heard[0] for heard in members]],
+        labels=labels,
+        gate_in=gate_in,
+        cohorts=context.corpus.cohort_index([heard[0] for heard in joined.members]),
         states=states,
         stride=2 * context.base.config.hop,
     )
     behind = sum(window.enrolled for window in joined.windows)
     context.work.log(
         f"  {context.base.times:g} of the batches are windows of {joined.packer.window / SAMPLE_RATE:g} s with times:"
-        f" {len(joined)} of {sum(map(len, members)) / len(joined):.1f} utterances"
+        f" {len(joined)} of {sum(map(len, joined.members)) / len(joined):.1f} utterances"
         + (f", {behind} of them behind phrases of the speaker" if behind else "")
     )
     return beside(plan, fetch, joined, collate, context.base.times)

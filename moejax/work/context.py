@@ -161,16 +161,21 @@ class Context:
         """Rows of a batch are a multiple of this on the configured mesh."""
         return self.mesh.shape["data"] * self.mesh.shape["fsdp"]
 
-    def prefix(self) -> list[int]:
+    def prefix(self, target: str = "") -> list[int]:
+        """What the decoder is given of every utterance; of one that is to be translated with a `target`."""
+        if target:
+            return self.base.tokenizer.into(target).prefix(task="translate")
         return self.base.tokenizer.prefix(self.cfg.data.language, "transcribe")
 
-    def collator(self, rows, labels=None, gate_in=None, states=None) -> Collator:
+    def collator(self, rows, labels=None, gate_in=None, states=None, written=None) -> Collator:
         """Batches of these rows; `labels` and `gate_in` are aligned with `rows`. Index i of the collator is rows[i].
-        `states(row)` gives encoder states of a row of the manifest in place of its audio.
+        `states(row)` gives encoder states of a row of the manifest in place of its audio. `written`: (prefix, text) of
+        each; else what was said.
         """
         prefix, tokenizer, corpus = self.prefix(), self.base.tokenizer, self.corpus
-        texts = corpus.manifest.column("text")[rows]
-        tokens = [prefix + tokenizer.encode(text) + [tokenizer.eot] for text in texts]
+        if written is None:
+            written = [(prefix, text) for text in corpus.manifest.column("text")[rows]]
+        tokens = [before + tokenizer.encode(text) + [tokenizer.eot] for before, text in written]
         limit = self.base.config.max_target_positions
         for row, ids in zip(rows, tokens, strict=True):
             if len(ids) - 1 > limit:
@@ -180,7 +185,7 @@ class Context:
             audio=_Rows(corpus.audio, rows),
             samples=corpus.samples[rows],
             tokens=tokens,
-            prefix=len(prefix),
+            prefix=[len(before) for before, _ in written],
             eot=tokenizer.eot,
             states=None if states is None else _Rows(states, rows),
             stride=2 * self.base.config.hop,

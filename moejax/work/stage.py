@@ -17,6 +17,7 @@ ABOUT = {
     "joint": "train experts and gate together",
     "adapters": "train the baselines of the table",
     "hyper": "train hypernetworks and their control",
+    "st": "train again with translation: systems that write both languages",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
@@ -70,6 +71,10 @@ WRITES = {
     "hyper": {
         "index.json": "the systems of the table that were trained here",
         "<system>/": "of each of hyper.systems: params.safetensors, metrics.jsonl, checkpoints/",
+    },
+    "st": {
+        "index.json": "the systems of the table that were trained here",
+        "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",

@@ -1,0 +1,25 @@
+"""Speech translated by the recogniser itself: the systems of the stage `st`, asked for the other language."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from moejax.systems import evaluate, registry
+from moejax.work.context import Context
+
+
+def translations(context: Context, rows: np.ndarray) -> Iterator[tuple[str, dict[str, str]]]:
+    """(system, {id: translation}) of every system that learnt to write translate.target, of these rows of the manifest.
+
+    What is decoded is written to W/translate/<system>.spoken.jsonl line by line, and kept over a kill.
+    """
+    target = context.cfg.translate.target
+    for name, system in registry.known(context.work).items():
+        if target in system.writes:
+            opened = registry.open_system(context, name)
+            asked = dataclasses.replace(opened, network=opened.network.into(target))
+            file = context.work.path("translate", f"{name}.spoken.jsonl")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            records = evaluate.lines(context, asked, rows, None, file)
+            yield name, {record["id"]: record["hypothesis"] for record in records}
