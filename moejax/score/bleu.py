@@ -56,7 +56,8 @@ def paired(
     bootstrap (Koehn 2004) of every system against the first, over the same sentences.
 
     mean, ci: of the resampled scores, 0 to 100, the middle and half the width of their 95 %; p: how often chance alone
-    makes a difference as large. `seed` is at least 1: sacrebleu takes 0 for none.
+    makes a difference as large: 1 where there is none, of which sacrebleu says 1 / (samples + 1). `seed` is at least 1:
+    sacrebleu takes 0 for none.
     """
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
@@ -68,10 +69,11 @@ def paired(
         _, found = PairedTest(named, metrics, [list(references)], test_type="bs", n_samples=samples)()
     made: dict[str, dict[str, float]] = {name: {} for name in systems}
     for metric, key in (("BLEU", "bleu"), ("chrF2", "chrf")):
+        first = found[metric][0].score
         for name, result in zip(systems, found[metric], strict=True):
             made[name] |= {f"{key}_mean": float(result.mean), f"{key}_ci": float(result.ci)}
             if result.p_value is not None:
-                made[name][f"{key}_p"] = float(result.p_value)
+                made[name][f"{key}_p"] = 1.0 if result.score == first else float(result.p_value)
     return made
 
 

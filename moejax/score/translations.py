@@ -104,19 +104,29 @@ def to_markdown(found: dict[str, dict]) -> list[str]:
     if not found:
         return []
     judged = any("comet" in row for row in found.values())
-    head = ["system", "translator", "sentences", "WER %", "BLEU [95 %]", "p", "chrF [95 %]", "p", *["COMET"] * judged]
+    head = [
+        "system",
+        "translator",
+        "sentences",
+        "WER %",
+        "BLEU (mean ± 95 %)",
+        "p",
+        "chrF (mean ± 95 %)",
+        "p",
+        *["COMET"] * judged,
+    ]
     body = []
     for name, row in found.items():
         system, _, translator = name.rpartition(".")
         cells = [row.get("system", system), row.get("translator", translator), str(row.get("sentences", "-")), wer(row)]
         for metric in ("bleu", "chrf"):
-            cells += [_interval(row, metric), _p(row.get(f"{metric}_p"))]
+            cells += [_interval(row, metric), p_value(row.get(f"{metric}_p"))]
         body.append([*cells, *[f"{row['comet']:.4f}" if "comet" in row else "-"] * judged])
     lines = tables.pipe(head, body)
     if first := next((row for row in found.values() if row.get("against")), None):
         lines += [
             "",
-            f"95 % and p: sacreBLEU's paired bootstrap ({first['samples']} samples, seed {first['seed']}), p against "
+            f"± 95 % and p: sacreBLEU's paired bootstrap ({first['samples']} samples, seed {first['seed']}), p against "
             f"`{first['against']}`. WER: of the system on the same utterances.",
         ]
     keys = ("signature", "chrf_signature")
@@ -132,9 +142,9 @@ def wer(row: dict) -> str:
 def _interval(row: dict, metric: str) -> str:
     if f"{metric}_ci" not in row:
         return f"{row[metric]:.1f}"
-    middle, half = row[f"{metric}_mean"], row[f"{metric}_ci"]
-    return f"{row[metric]:.1f} [{middle - half:.1f}, {middle + half:.1f}]"
+    return f"{row[metric]:.1f} ({row[f'{metric}_mean']:.1f} ± {row[f'{metric}_ci']:.1f})"  # as sacreBLEU prints it
 
 
-def _p(p: float | None) -> str:
+def p_value(p: float | None) -> str:
+    """Four decimals, empty for the row that others are tested against."""
     return "" if p is None else f"{p:.4f}"

@@ -25,7 +25,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
-    "translate": "DeepL's answers, where translate.backend asks it, and the file of translate.deepl_glossary",
+    "translate": "DeepL's answers, where translate.backends asks it, the file of translate.deepl_glossary, translate.folder",
 }
 _LOGGED = {
     "metrics.jsonl, events.*": "one object per logged step, exact; the same for TensorBoard",
@@ -78,9 +78,11 @@ WRITES = {
         "routing.json": "how the gate spreads cohorts over experts",
     },
     "translate": {
-        "<system>.<backend>.jsonl": "one object per utterance: source, reference, translation",
-        "summary.json": "BLEU and chrF",
+        "<system>.<translator>.jsonl": "one object per utterance: source, reference, translation",
+        "table.csv, table.md": "WER, BLEU, chrF of every system by every translator, with intervals and p-values",
+        "summary.json": "the same for programs",
         "model/": "the offline translator: params.safetensors, tokenizer/, metrics.jsonl",
+        "tuned/": "the same, fine-tuned on the recognised texts in heard.jsonl",
     },
     "report": {
         "report.html": "everything on one page",

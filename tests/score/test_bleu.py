@@ -131,3 +131,11 @@ def test_another_seed_draws_other_samples(thousand):
     texts, references = {n: lines[n][:50] for n in "ab"}, lines["references"][:50]
     one, other = (bleu.paired(texts, references, samples=100, seed=seed) for seed in (1, 2))
     assert one != other and one == bleu.paired(texts, references, samples=100, seed=1)
+
+
+def test_what_does_not_differ_is_no_difference(thousand):
+    _, lines = thousand
+    texts = lines["a"][:50]
+    found = bleu.paired({"a": texts, "again": list(texts)}, lines["references"][:50], samples=100)
+    assert (found["again"]["bleu_p"], found["again"]["chrf_p"]) == (1.0, 1.0)
+    assert found["again"]["bleu_ci"] == found["a"]["bleu_ci"] > 0
