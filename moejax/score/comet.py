@@ -37,6 +37,8 @@ def scores(
         raise BadValue(
             f"no command {command!r}: install unbabel-comet in an environment of its own and name its {COMMAND}"
         )
+    if Path(model).expanduser().is_file():  # the command runs elsewhere
+        model = str(Path(model).expanduser().resolve())
     with tempfile.TemporaryDirectory(prefix="moejax-comet-") as place:
         folder, named = Path(place), {f"{number}.txt": name for number, name in enumerate(systems)}
         texts = {"spoken": spoken, "references": references}

@@ -25,7 +25,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
-    "translate": "DeepL's answers, where translate.backends asks it, the file of translate.deepl_glossary, translate.folder",
+    "translate": "DeepL's answers, where translate.backends asks it; translate.deepl_glossary, translate.folder",
 }
 _LOGGED = {
     "metrics.jsonl, events.*": "one object per logged step, exact; the same for TensorBoard",
