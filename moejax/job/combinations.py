@@ -10,7 +10,7 @@ from moejax.data import splits
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.systems import registry, translate
+from moejax.systems import published, registry, translate, translators
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
 from moejax.training import adapters, base, packed
@@ -26,7 +26,7 @@ def check(config) -> None:
     _systems(config)
     _gate(config)
     _translating(config)
-    translate.check_deepl(config)
+    translators.check(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
         raise BadValue(
@@ -45,7 +45,8 @@ def check(config) -> None:
 
 def _data(config) -> None:
     data = config.data
-    if config.translate.backend != "deepl" and config.translate.target not in languages.NAMES:
+    others = set(config.translate.backends) - set(translators.BILLED)
+    if others and config.translate.target not in languages.NAMES:
         known = ", ".join(languages.NAMES)
         raise BadValue(f"config key 'translate.target' is {config.translate.target!r}; known: {known}")
     if data.min_seconds >= data.max_seconds:
@@ -61,7 +62,7 @@ def _vocabularies(config) -> None:
     learnt, spoken = {}, (config.data.language,)
     if not (config.model.vocabulary or config.model.pretrained):
         learnt["model"] = special_tokens(spoken, 30.0 if config.base.timestamps else 0.0)
-    if config.translate.backend in ("auto", "offline"):
+    if any(name in translators.TRAINED for name in config.translate.backends):
         learnt["translate"] = special_tokens((*spoken, config.translate.target), 0.0)
     for section, tokens in learnt.items():
         if (size := config[section].vocab_size) < (least := 256 + len(tokens)):
@@ -155,16 +156,34 @@ def _translating(config) -> None:
         raise BadValue("st.kinds has 'moe_st', whose gate has no gate.fallback: set it to 0, or take lora_st alone")
 
 
+def _against(config, theirs: set[str]) -> None:
+    """A row of the table of translations: which there are is known once all are made."""
+    if not (row := config.translate.against):
+        return
+    system, _, translator = row.rpartition(".")
+    known = [name for name in translators.NAMES if name not in translators.ALONE]
+    if not system or translator not in (*known, "end_to_end"):
+        raise BadValue(
+            f"config key 'translate.against' is {row!r}; it takes SYSTEM.TRANSLATOR with one of {', '.join(known)},"
+            " end_to_end"
+        )
+    if translator != "end_to_end" and system != translate.TRANSCRIPT and system not in theirs:
+        registry.named(system, "translate.against")
+
+
 def _systems(config) -> None:
     """Names of systems that no stage can train. Those of cohorts and speakers are known to the corpus alone."""
+    theirs = {system.name for system in published.systems(config.evaluate.published).values()}
     for path, names in (
         ("evaluate.systems", config.evaluate.systems),
-        ("translate.systems", config.translate.systems),
+        ("translate.systems", [name for name in config.translate.systems if name not in theirs]),
+        ("translate.tuned_system", [name for name in (config.translate.tuned_system,) if name not in theirs]),
         ("study.systems", config.study.systems),
         ("study.heldout_systems", config.study.heldout_systems),
     ):
         for name in names:
             registry.named(name, path)
+    _against(config, theirs)
     for name in config.evaluate.systems:
         if name in adapters.SINGLE and name not in config.adapters.kinds:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")

@@ -59,7 +59,12 @@ def changed(config: Config, values: dict) -> Config:
 
 
 def of_this_version(values: dict) -> dict:
-    """A config that a workdir has kept, without keys that no stage reads any more: it was valid when it was run."""
+    """A config that a workdir has kept, without keys that no stage reads any more: it was valid when it was run. What
+    has another name now keeps its value.
+    """
+    translate = values.get("translate", {})
+    if "backend" in translate:  # one translator, before a table had several
+        values = {**values, "translate": {"backends": (translate["backend"],), **translate}}
     return _known(values, defaults().to_dict(), "")
 
 

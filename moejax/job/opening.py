@@ -10,10 +10,8 @@ from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.runtime.files import read_json
-from moejax.systems import registry
+from moejax.systems import offline_translator, registry
 from moejax.tasks import translation
-from moejax.text.tokenizer import Tokenizer
-from moejax.train.params_file import load_params
 from moejax.work.context import Context
 from moejax.work.folder import Work
 from moejax.work.stage import ABOUT
@@ -107,14 +105,5 @@ def open_translator(path) -> tuple[translation.Offline, str]:
     """(the translator that the workdir's `translate` stage trained, the language that it writes)."""
     # Of the stages before it, `translate` reads the corpus' own texts only: nothing that was trained since matters.
     context = _by_stages(open_context(Path(path)), "translate", "the translator")
-    cfg, folder = context.cfg, context.work.path("translate", "model")
-    section = cfg.translate
-    tokenizer = Tokenizer.from_hf_folder(folder / "tokenizer")
-    params, _ = load_params(folder / "params.safetensors")
-    length = params["backbone"]["decoder"]["positions"].shape[0]
-    config = translation.configure(
-        tokenizer.vocab_size, width=section.width, layers=section.layers, heads=section.heads, max_tokens=length
-    )
-    graphdef, params = translation.init(config, cfg.seed, params)
-    prefix = tokenizer.prefix(section.target, "translate")
-    return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length), section.target
+    model = offline_translator.load(context.cfg, context.work.path("translate", offline_translator.PLAIN))
+    return model.translator(), context.cfg.translate.target

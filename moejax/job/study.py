@@ -29,6 +29,7 @@ from moejax.systems.system import System
 from moejax.training import adapters
 from moejax.types import Config
 from moejax.work.folder import VARIANTS, Work, digest, flatten, nest
+from moejax.work.normalizer import normalizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +204,7 @@ def tuned(config: Config, work: Work) -> tuple[Config, dict]:
             work.log(f"[tune {system}] {label}")
             graph.run(dev, folder, "evaluate", quiet=work.quiet, donors=donors)
             donors.append(folder)
-            found = load.evaluation(Work(folder), load.normalizer(config.report), config.report.typical)
+            found = load.evaluation(Work(folder), normalizer(config.report), config.report.typical)
             rows = found.of(system)
             wer = sum(r["errors"] for r in rows) / max(sum(r["words"] for r in rows), 1)
             results.append({"values": dict(zip(keys, point, strict=True)), "dev_wer": wer})

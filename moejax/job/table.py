@@ -11,6 +11,7 @@ from moejax.score import tables
 from moejax.systems import evaluate as evaluation
 from moejax.systems import registry
 from moejax.types import Config
+from moejax.work.normalizer import normalizer
 
 
 def evaluate(
@@ -26,7 +27,7 @@ def evaluate(
     context = open_context(_workdir(workdir_or_config))
     cfg, work = context.cfg, context.work
     names = [systems] if isinstance(systems, str) else list(systems or evaluation.chosen(cfg, work))
-    known, normalizer = load.utterances(work), load.normalizer(cfg.report)
+    known, rule = load.utterances(work), normalizer(cfg.report)
     rows, scored, found, opened = context.corpus.rows(split), [], [], {}
     for name in names:
         stage = registry.find(work, name).stage
@@ -34,7 +35,7 @@ def evaluate(
         system = registry.open_system(trained, name)
         scope = evaluation.own_rows(trained, rows, system)
         if len(scope):  # a speaker's adapter decodes its own speaker only, who may have nothing in this split
-            scored += load.score(evaluation.decode(trained, system, scope), name, known, normalizer)
+            scored += load.score(evaluation.decode(trained, system, scope), name, known, rule)
             found.append(name)
     if not scored:
         raise BadValue(f"none of {', '.join(names)} has an utterance of its own in split {split!r}")

@@ -2,7 +2,7 @@
 
 from moejax.report import roles, sentences
 from moejax.runtime.files import read_json
-from moejax.score import tables
+from moejax.score import tables, translations
 
 MOST_PARTIAL = 6  # so many single-speaker adapters are listed, more are counted
 
@@ -26,9 +26,7 @@ def lines(table: tables.Table, summary: dict) -> list[str]:
     found += _study_lines(summary.get("study"))
     found += _routing_lines(summary["routing"])
     found += sentences.routing(summary["routing"], summary["clusters"])
-    for name, t in summary["translation"].items():
-        found.append(f"translation {name}: BLEU {t['bleu']:.1f}, chrF {t['chrf']:.1f}")
-    return found
+    return found + _translation_lines(summary["translation"])
 
 
 def _table_lines(table: tables.Table, sizes: dict[str, dict]) -> list[str]:
@@ -86,6 +84,20 @@ def _routing_lines(routing: dict) -> list[str]:
             text += f", {routing['gate_accuracy_joint']:.2f} after joint training"
         text += f" against {', '.join(others)}" if others else ""
     return [*lines, text]
+
+
+def _translation_lines(found: dict[str, dict]) -> list[str]:
+    """A line a row; p-values only of BLEU: table.md has the rest."""
+    if not found:
+        return []
+    baseline = next((row["against"] for row in found.values() if row.get("against")), "")
+    head = ["translation", "WER %", "BLEU", "chrF", *[f"p against {baseline}"] * bool(baseline)]
+    body = []
+    for name, row in found.items():
+        label = f"{row['system']} {row['translator']}" if "translator" in row else name
+        cells = [label, translations.wer(row), f"{row['bleu']:.1f}", f"{row['chrf']:.1f}"]
+        body.append([*cells, *[translations.p_value(row.get("bleu_p"))] * bool(baseline)])
+    return _columns([head, *body])
 
 
 def _count(number: int | None) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from moejax.report import load, roles, study
 from moejax.runtime.files import read_json, read_jsonl
 from moejax.train import metrics
+from moejax.work.normalizer import normalizer
 
 NOTES = {  # the Markdown pages of other stages that belong into the report
     "The corpus": ("describe", "summary.md"),
@@ -44,7 +45,7 @@ class Inputs:
 
 def read(cfg, work) -> Inputs:
     """Logs what lacks. Errors: FileNotFoundError without W/evaluate, ValueError naming a file that is damaged."""
-    rule = load.normalizer(cfg.report)
+    rule = normalizer(cfg.report)
     evaluation = load.evaluation(work, rule, cfg.report.typical)
     for absent in [*evaluation.missing, *_absent(work)]:
         work.log(f"report: without {absent}")

@@ -1,8 +1,6 @@
 """The scored test part: what the stage evaluate left, utterance by utterance, with the errors of each."""
 
 import functools
-import json
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,17 +41,6 @@ class Evaluation:
         for row in self.rows:
             found.setdefault(row["system"], []).append(row)
         return found
-
-
-def normalizer(options) -> normalize.Normalizer:
-    """The text normaliser that the config's section `report` names, with its spelling table. Errors: no such file."""
-    spelling = None
-    if options.spelling:
-        if not os.path.exists(options.spelling):
-            raise NotThere(f"report.spelling names {options.spelling!r}, which does not exist")
-        with open(options.spelling, encoding="utf-8") as file:
-            spelling = json.load(file)
-    return normalize.get(options.normalizer, spelling)
 
 
 def evaluation(work, normalizer: normalize.Normalizer, typical: str) -> Evaluation:

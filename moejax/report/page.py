@@ -5,7 +5,7 @@ import html
 from moejax.report import errors_page, markup, roles, sentences, study_page
 from moejax.report.findings import Findings, Provenance
 from moejax.report.study import Study
-from moejax.score import tables
+from moejax.score import tables, translations
 
 CAPTIONS = {
     "wer_by_cohort": "WER of the main systems, over all utterances and by cohort, with 95 % intervals. "
@@ -142,10 +142,7 @@ def _study(study: Study, plot: str) -> str:
 
 
 def _translation(translation: dict) -> str:
-    if not translation:
-        return ""
-    body = [[n, f"{t['bleu']:.1f}", f"{t['chrf']:.1f}", f"`{t.get('signature', '')}`"] for n, t in translation.items()]
-    return _pipe(tables.pipe(["system . translator", "BLEU", "chrF", "signature"], body))
+    return _pipe(translations.to_markdown(translation))
 
 
 def _provenance(found: Provenance) -> str:

@@ -1,12 +1,16 @@
 """BLEU and chrF of translations, with the signatures that make the figures comparable (Post 2018, sacreBLEU)."""
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from moejax.errors import BadValue
 
 ORDER = 4  # longest n-gram
+SAMPLES, SEED = 1000, 12345  # of the bootstrap, as sacrebleu's command line has them
+_SEED = "SACREBLEU_SEED"
 SUMS = 2 * ORDER + 2  # what corpus BLEU is made of: matched and possible n-grams, words of translation and reference
 
 
@@ -45,6 +49,47 @@ def score(
     }
 
 
+def paired(
+    systems: Mapping[str, Sequence[str]], references: Sequence[str], *, samples: int = SAMPLES, seed: int = SEED
+) -> dict[str, dict[str, float]]:
+    """{system: bleu_mean, bleu_ci, chrf_mean, chrf_ci and, except of the first, bleu_p and chrf_p}: sacreBLEU's paired
+    bootstrap (Koehn 2004) of every system against the first, over the same sentences.
+
+    mean, ci: of the resampled scores, 0 to 100, the middle and half the width of their 95 %; p: how often chance alone
+    makes a difference as large: 1 where there is none, of which sacrebleu says 1 / (samples + 1). `seed` is at least 1:
+    sacrebleu takes 0 for none.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.significance import PairedTest
+
+    named = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
+    with _seeded(seed):
+        metrics = {"BLEU": BLEU(), "chrF2": CHRF()}
+        _, found = PairedTest(named, metrics, [list(references)], test_type="bs", n_samples=samples)()
+    made: dict[str, dict[str, float]] = {name: {} for name in systems}
+    for metric, key in (("BLEU", "bleu"), ("chrF2", "chrf")):
+        first = found[metric][0].score
+        for name, result in zip(systems, found[metric], strict=True):
+            made[name] |= {f"{key}_mean": float(result.mean), f"{key}_ci": float(result.ci)}
+            if result.p_value is not None:
+                made[name][f"{key}_p"] = 1.0 if result.score == first else float(result.p_value)
+    return made
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """sacrebleu takes its seed from the environment alone."""
+    before = os.environ.get(_SEED)
+    os.environ[_SEED] = str(seed)
+    try:
+        yield
+    finally:
+        os.environ.pop(_SEED)
+        if before is not None:
+            os.environ[_SEED] = before
+
+
 def sums(hypotheses: Sequence[str], references: Sequence[str]) -> np.ndarray:
     """Of each sentence what corpus BLEU adds up [U, SUMS]: `of_sums` of their sum is the BLEU that `score` gives."""
     from sacrebleu.metrics.bleu import BLEU
@@ -76,12 +121,17 @@ def made_by(source: str | None) -> str:
     return (source or "").split(":")[0].strip().lower()
 
 
+def own_references(system: str, sources: Sequence[str | None]) -> int:
+    """How many references the system that is scored has made itself."""
+    return sum(made_by(source) == made_by(system) for source in sources)
+
+
 def _refuse_own_references(system: str | None, sources: list[str | None], references: int) -> None:
     if len(sources) != references:
         raise ValueError(f"{len(sources)} translation sources for {references} references: there must be one each")
     if system is None:
         raise ValueError("translation_sources given without the system that is scored: name the translator")
-    if own := sum(made_by(s) == made_by(system) for s in sources):
+    if own := own_references(system, sources):
         raise BadValue(
             f"{own} of {references} references were made by {system!r}, the system that is scored: "
             "use references of a person or of another translator"

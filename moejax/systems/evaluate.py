@@ -94,7 +94,7 @@ def run(cfg: Config, work: Work) -> dict:
         if not len(scope):
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
-        file, made = work.path("evaluate", f"{name}.jsonl"), _made_of(context, system, spoken, count)
+        file, made = work.path("evaluate", f"{name}.jsonl"), made_of(context, system, spoken, count)
         if before.get(name) != made:
             file.unlink(missing_ok=True)
             before[name] = made
@@ -153,7 +153,15 @@ def _table(cfg: Config, work: Work, context: Context) -> Iterator[tuple[Opened, 
                 yield dataclasses.replace(system, name=f"{system.name}+{count}", role="control", of=system.name), count
 
 
-def _made_of(context: Context, system: Opened, spoken: enrolled.Phrases, count: int) -> str:
+def open_row(context: Context, name: str) -> Opened:
+    """A system by the name of its row, whether trained here or one of `evaluate.published`. Errors: UnknownName."""
+    for model, system in published.systems(context.cfg.evaluate.published).items():
+        if system.name == name:
+            return published.open_model(context, model, system)
+    return registry.open_system(context, name)
+
+
+def made_of(context: Context, system: Opened, spoken: enrolled.Phrases | None, count: int) -> str:
     """Digest of all that a line depends on: the corpus, the numbers that decode, how, and who is enrolled by what."""
     network, logits_NE = system.network, system.network.logits_NE
     return digest(
@@ -163,7 +171,7 @@ def _made_of(context: Context, system: Opened, spoken: enrolled.Phrases, count: 
             "stage": _passed(context, system.stage),
             "network": digest_of({**network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})}),
             "route": [network.route, network.label],
-            "phrases": {name: own[:count] for name, own in spoken.own.items()} if count else None,
+            "phrases": {name: own[:count] for name, own in spoken.own.items()} if spoken and count else None,
         }
     )
 

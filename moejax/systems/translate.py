@@ -1,87 +1,83 @@
-"""Cascaded speech translation: every system's hypotheses through a text translator, scored against references.
+"""Cascaded speech translation: every system's hypotheses through every translator, scored against references.
 
-Three back ends: DeepL by its official client, which says what it costs before it is asked; a folder that CTranslate2
-runs (OPUS-MT, NLLB, M2M100); and an offline transformer trained here on the corpus' own parallel text.
-References that the same translator made are never scored (the manifest's `translation_source` decides).
+Translators: DeepL by its official client, which says what it costs before it is asked, plain and as the config
+customises it; a folder that CTranslate2 runs (OPUS-MT, NLLB, M2M100); and an offline transformer trained here on the
+corpus' own parallel text, as it is or fine-tuned on what was recognised. Systems that translate speech themselves are
+rows of the same table. References that the same translator made are never scored (the manifest's `translation_source`
+decides).
 """
 
 import json
-import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from moejax import mt
-from moejax.data.pipeline import BatchPlan
 from moejax.errors import BadValue
-from moejax.mt import ctranslate2_folder, deepl_glossary, deepl_options
-from moejax.runtime import processes
+from moejax.mt import deepl_options
+from moejax.runtime import processes, watchdog
 from moejax.runtime.files import read_jsonl, write_json, write_text
-from moejax.score import bleu
-from moejax.tasks import translation
-from moejax.text.tokenizer import Tokenizer
-from moejax.train.params_file import save_params
+from moejax.score import bleu, comet, translations, wer
+from moejax.systems import end_to_end, offline_translator, published, translators
 from moejax.training import fitting
 from moejax.types import Config
 from moejax.work import fields
 from moejax.work.context import Context
-from moejax.work.fields import Field
+from moejax.work.fields import COUNT, STEPS, Field, above
 from moejax.work.folder import Work
+from moejax.work.normalizer import normalizer
 from moejax.work.stage import Stage
 
-LEARNT = "learnt"  # the value of deepl_glossary
+TRANSCRIPT = "transcript"  # the true texts, as if they were a system's
+KEPT = {  # folders that translators need
+    "offline": (offline_translator.PLAIN,),
+    "offline_tuned": (offline_translator.PLAIN, offline_translator.TUNED),
+}
+AGAINST = ("lora_total", "lora", "base")  # of translate.against: what a table is held against by itself
 
 
 def run(cfg: Config, work: Work) -> dict:
-    """Writes W/translate/<system>.<mt>.jsonl and summary.json, or says why there is nothing to translate."""
+    """Writes W/translate/<system>.<translator>.jsonl, table.csv, table.md, summary.json, or why there is nothing."""
     context = Context(cfg, work)
     rows = context.corpus.rows(cfg.evaluate.split)
-    references = context.corpus.manifest.column("translation")[rows]
-    backend = cfg.translate.backend
-    if backend == "auto":
-        backend = "offline" if any(references) else "none"
-    if backend == "none":
-        work.log("  nothing to translate: the corpus has no reference translations")
-        write_json(work.path("translate", "summary.json"), {})
-        return {"backend": "none"}
-    if not processes.first() and backend != "offline":  # nobody is paid twice
-        return {}
-    translator = BACKENDS[backend](context)
+    names = translators.asked(cfg, any(context.corpus.manifest.column("translation")[rows]))
+    opened = translators.opened(context, names)
     if not processes.first():
         return {}
-    summary, hypotheses = {}, list(_hypotheses(context, rows))
-    if backend == "deepl":
-        every = [text for _, texts in hypotheses for text in texts.values()]
-        work.log(f"  {translator.costs(every)}")
+    offline_translator.forget(work, {folder for name in names for folder in KEPT.get(name, ())})
+    hypotheses = list(_hypotheses(context, rows)) if names else []
+    every = list(dict.fromkeys(text for _, texts in hypotheses for text in texts.values()))
+    for name in [name for name in translators.BILLED if name in opened]:  # all costs first
+        work.log(f"  {'' if name == 'deepl' else f'{name}: '}{opened[name].costs(every)}")
         if cfg.translate.dry_run:
-            work.log("  translate.dry_run: nothing is sent")
-            write_json(work.path("translate", "summary.json"), {})
-            return {"backend": backend, "dry_run": True}
-        translator.translate(every)  # in the requests that were said; system by system they come from the cache
-    for system, texts in hypotheses:
-        translated = translator.translate(list(texts.values()))
+            opened.pop(name)
+    if cfg.translate.dry_run:
+        work.log("  translate.dry_run: nothing is sent")
+    scored, written = [], set()
+    for system, translator, texts, translated in _translations(context, rows, hypotheses, opened, every):
         records = list(_records(context, texts, translated))
-        name = f"{system}.{backend}"
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records)
-        write_text(work.path("translate", f"{name}.jsonl"), lines)
-        scored = [r for r in records if r["reference"]]
-        if scored:
-            summary[name] = bleu.score(
-                [r["hypothesis"] for r in scored],
-                [r["reference"] for r in scored],
-                system=backend,
-                translation_sources=[r["translation_source"] for r in scored],
-            )
-            work.log(f"  {name}: BLEU {summary[name]['bleu']:.1f}  chrF {summary[name]['chrf']:.1f}")
-    write_json(work.path("translate", "summary.json"), summary)
-    return {"backend": backend, "systems": len(summary)}
+        file = work.path("translate", f"{translations.name_of(system, translator)}.jsonl")
+        write_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
+        written.add(file)
+        scored.append(_row(context, system, translator, records))
+    if not (names or written):
+        said = "translate.backends is none" if "none" in cfg.translate.backends else "the corpus has no translations"
+        work.log(f"  nothing to translate: {said}")
+    for file in set(work.path("translate").glob("*.jsonl")) - written:  # of another config
+        file.unlink()
+    found = _table(cfg, work, scored)
+    return {"translators": list(opened), "rows": len(found)} | ({"dry_run": True} if cfg.translate.dry_run else {})
 
 
-def _hypotheses(context: Context, rows: np.ndarray):
-    """(system, {id: text}) of every configured system that was evaluated, and of the true transcripts."""
-    if context.cfg.translate.reference_text:
+def _hypotheses(context: Context, rows: np.ndarray) -> Iterator[tuple[str, dict[str, str]]]:
+    """(system, {id: text}) of every configured system that was evaluated, of published models, and of the true
+    transcripts.
+    """
+    cfg = context.cfg
+    if cfg.translate.reference_text:
         manifest = context.corpus.manifest
-        yield "transcript", {str(manifest.column("id")[r]): str(manifest.column("text")[r]) for r in rows}
-    for system in context.cfg.translate.systems:
+        yield TRANSCRIPT, {str(manifest.column("id")[r]): str(manifest.column("text")[r]) for r in rows}
+    for system in systems(cfg):
         file = context.work.path("evaluate", f"{system}.jsonl")
         if not file.exists():
             context.work.log(f"  {system}: not evaluated, left out of translation")
@@ -89,7 +85,31 @@ def _hypotheses(context: Context, rows: np.ndarray):
         yield system, {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
 
 
-def _records(context: Context, texts: dict[str, str], translated: list[str]):
+def systems(cfg: Config) -> list[str]:
+    """The rows of `evaluate` that are translated: those of `translate.systems`, published models behind `base`."""
+    theirs = [system.name for system in published.systems(cfg.evaluate.published).values()]
+    ours = list(cfg.translate.systems)
+    at = ours.index("base") + 1 if "base" in ours else 0
+    return list(dict.fromkeys([*ours[:at], *theirs, *ours[at:]]))
+
+
+def _translations(
+    context: Context, rows: np.ndarray, hypotheses: list, opened: Mapping[str, Any], every: list[str]
+) -> Iterator[tuple[str, str, dict[str, str], list[str]]]:
+    """(system, translator, {id: text}, translations in its order), one translator after the other."""
+    for name, translator in opened.items():
+        known = dict(zip(every, translator.translate(every), strict=True))  # a text that several recognised: once
+        watchdog.beat()
+        for system, texts in hypotheses:
+            yield system, name, texts, [known[text] for text in texts.values()]
+    with processes.working(False):  # the first of several processes is here by itself
+        alone = Context(context.cfg, context.work, context.cfg.evaluate.weights)
+        direct = list(end_to_end.translations(alone, rows))
+    for system, texts in direct:
+        yield system, translations.END_TO_END, dict.fromkeys(texts, ""), list(texts.values())
+
+
+def _records(context: Context, texts: dict[str, str], translated: list[str]) -> Iterator[dict]:
     place = {str(name): i for i, name in enumerate(context.corpus.manifest.column("id"))}
     columns = {name: context.corpus.manifest.column(name) for name in ("translation", "translation_source")}
     for (name, source), hypothesis in zip(texts.items(), translated, strict=True):
@@ -98,170 +118,128 @@ def _records(context: Context, texts: dict[str, str], translated: list[str]):
         yield {"id": name, "source": source, "hypothesis": hypothesis, "reference": more.pop("translation"), **more}
 
 
-def _deepl(context: Context):
-    cfg = context.cfg
-    glossary: str | dict[str, str] | None = cfg.translate.deepl_glossary
-    if glossary == LEARNT:
-        pairs = _parallel(context)
-        glossary = deepl_glossary.learn(pairs)
-        context.work.log(f"  glossary: {len(glossary)} terms learnt from {len(pairs)} sentence pairs")
-    return _DeepL(_client(cfg, glossary), cfg.data.language, cfg.translate.target)
-
-
-def _client(cfg: Config, glossary):
-    section = cfg.translate
-    return mt.get("deepl")(
-        os.environ.get("DEEPL_AUTH_KEY"),
-        section.deepl_server or None,
-        os.path.expanduser(section.deepl_cache),
-        glossary,
-        section.deepl_formality,
-        style_rule=section.deepl_style_rule,
-        custom_instructions=section.deepl_instructions,
-        translation_memory=section.deepl_memory,
-        translation_memory_threshold=section.deepl_memory_threshold,
-        tag_handling=section.deepl_tags,
+def _row(context: Context, system: str, translator: str, records: list[dict]) -> translations.Translated:
+    """Of the records that have a reference."""
+    scored = [record for record in records if record["reference"].strip()]
+    ids, manifest = tuple(record["id"] for record in scored), context.corpus.manifest
+    spoken = dict(zip(map(str, manifest.column("id")), map(str, manifest.column("text")), strict=True))
+    return translations.Translated(
+        system,
+        translator,
+        ids,
+        hypotheses=[record["hypothesis"] for record in scored],
+        references=[record["reference"] for record in scored],
+        made_by=[record["translation_source"] for record in scored],
+        spoken=[spoken[one] for one in ids],
+        wer=_wer(context, system, ids, spoken),
     )
 
 
-def check_deepl(cfg: Config) -> None:
-    """BadValue naming what of the section `translate` DeepL lacks: a language, or an option for the target. Reads no
-    file and sends nothing.
-    """
-    if cfg.translate.backend == "deepl":
-        try:
-            _client(cfg, None).check(cfg.data.language, cfg.translate.target)
-        except BadValue as error:
-            raise BadValue(f"config section 'translate': {error}") from error
-    elif cfg.translate.backend == "ctranslate2" and not cfg.translate.folder:
-        raise BadValue("translate.backend is ctranslate2: translate.folder names the model's folder")
-    elif cfg.translate.dry_run:
-        raise BadValue("translate.dry_run needs translate.backend = 'deepl'; the others cost nothing")
-
-
-def outside(cfg: Config) -> str | None:
-    """A digest of the glossary file's entries, or of CTranslate2's folder; None without one. Errors: it is not there,
-    or is no such thing.
-    """
-    if cfg.translate.backend == "ctranslate2":
-        return ctranslate2_folder.digest(cfg.translate.folder, cfg.data.language, cfg.translate.target)
-    glossary = cfg.translate.deepl_glossary
-    if cfg.translate.backend != "deepl" or glossary in ("", LEARNT) or not deepl_options.is_file(glossary):
+def _wer(context: Context, system: str, ids: tuple[str, ...], spoken: dict[str, str]) -> float | None:
+    """Of the system on these utterances, a fraction; None where it was not evaluated, or not on all of them."""
+    file = context.work.path("evaluate", f"{system}.jsonl")
+    heard = spoken if system == TRANSCRIPT else {}
+    if file.exists() and system != TRANSCRIPT:
+        heard = {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
+    if not ids or not heard.keys() >= set(ids):
         return None
-    return deepl_glossary.digest(deepl_glossary.read(glossary))
+    rule = normalizer(context.cfg.report)
+    return wer.rate(wer.count([rule(spoken[one]) for one in ids], [rule(heard[one]) for one in ids]))
 
 
-class _DeepL:
-    def __init__(self, client, source, target):
-        self.client, self.source, self.target = client, source, target
-
-    def translate(self, texts: list[str]) -> list[str]:
-        return self.client.translate(texts, source=self.source, target=self.target)
-
-    def costs(self, texts: list[str]) -> str:
-        """In one line, before anything is billed."""
-        plan = self.client.plan(texts, source=self.source, target=self.target)
-        return f"{plan}{self.client.left() if plan.requests else ''}"
-
-
-def _ctranslate2(context: Context):
-    cfg = context.cfg
-    return mt.get("ctranslate2")(cfg.translate.folder, cfg.data.language, cfg.translate.target)
-
-
-def _offline(context: Context):
-    """Trains the translator on the training part's parallel text, or resumes; a tenth of a minute on the embedded
-    corpus.
-    """
-    cfg, work = context.cfg, context.work
+def _table(cfg: Config, work: Work, rows: list[translations.Translated]) -> dict[str, dict]:
+    """Writes the table and its summary, and logs its rows."""
     section = cfg.translate
-    pairs = _pairs(context)
-    languages = (cfg.data.language, section.target)
-    tokenizer = Tokenizer.train([text for pair in pairs for text in pair], section.vocab_size, languages=languages)
-    prefix = tokenizer.prefix(section.target, "translate")
-    source = [tokenizer.encode(english) for english, _ in pairs]
-    target = [prefix + tokenizer.encode(german) + [tokenizer.eot] for _, german in pairs]
-    length = -(-(max(max(map(len, source)), max(map(len, target))) + 4) // 8) * 8
-    config = translation.configure(
-        tokenizer.vocab_size, width=section.width, layers=section.layers, heads=section.heads, max_tokens=length
-    )
-    graphdef, params = translation.init(config, cfg.seed)
-    batches = translation.Pairs(source, target, len(prefix), tokenizer.eot, length)
-    plan = BatchPlan(
-        lengths=np.ones(len(pairs), np.int64),
-        buckets=(1,),
-        batch_size=section.batch_size,
-        seed=cfg.seed,
-        multiple=context.multiple,
-    )
-    params = fitting.train(
-        context,
-        fitting.Training(
-            "translate",
-            translation.make_loss(graphdef),
-            ("backbone",),
-            section,
-            plan=plan,
-            fetch=batches,
-            sub=("model",),
-        ),
-        params,
-    )
-    save_params(work.path("translate", "model", "params.safetensors"), {"backbone": params["backbone"]})
-    if processes.first():
-        tokenizer.save(work.path("translate", "model", "tokenizer"))
-    return translation.Offline(graphdef, params, tokenizer, prefix=prefix, length=length)
+    fair = translations.fair(rows, lambda line: work.log(f"  {line}"))
+    against = section.against or translations.against(fair, AGAINST)
+    if fair and against not in (row.name for row in fair):
+        work.log(f"  no p-values: translate.against is {against!r}; scored: {', '.join(row.name for row in fair)}")
+    found = translations.figures(fair, against, samples=section.bootstrap_samples, seed=section.bootstrap_seed)
+    if section.comet and fair:
+        _add_comet(section, fair, found, work.log)
+    for name, figures in found.items():
+        work.log(f"  {name}: BLEU {figures['bleu']:.1f}  chrF {figures['chrf']:.1f}")
+    write_text(work.path("translate", "table.csv"), translations.to_csv(found))
+    lines = translations.to_markdown(found) or ["Nothing is scored."]
+    write_text(work.path("translate", "table.md"), "\n".join(["# Translations", "", *lines, ""]))
+    write_json(work.path("translate", "summary.json"), found)
+    return found
 
 
-def _parallel(context: Context) -> list[tuple[str, str]]:
-    """(text, translation) of the training part, each text once."""
-    manifest, rows = context.corpus.manifest, context.corpus.rows("train")
-    found = dict(zip(manifest.column("text")[rows], manifest.column("translation")[rows], strict=True))
-    return [(str(text), str(german)) for text, german in found.items() if german]
+def _add_comet(section: Config, rows: list[translations.Translated], found: dict[str, dict], log: Callable) -> None:
+    """COMET of every row, or none and one line that says why."""
+    made: dict[str, float] = {}
+    try:
+        for ids in dict.fromkeys(row.ids for row in rows):
+            alike = [row for row in rows if row.ids == ids]
+            made |= comet.scores(
+                {row.name: row.hypotheses for row in alike},
+                alike[0].references,
+                alike[0].spoken,
+                model=section.comet,
+                command=section.comet_command,
+                alive=watchdog.beat,
+            )
+    except BadValue as error:
+        log(f"  COMET is left out: {error}")
+        return
+    for name, score in made.items():
+        found[name]["comet"] = score
 
 
-def _pairs(context: Context) -> list[tuple[str, str]]:
-    """Parallel text of the training part; for the embedded corpus also other sentences of its grammar."""
-    manifest, cfg = context.corpus.manifest, context.cfg
-    pairs = _parallel(context)
-    found = {english for english, _ in pairs}
-    if not pairs:
-        raise BadValue("translate.backend is offline, but no training utterance has a translation; use deepl or none")
-    if cfg.data.source == "builtin" and cfg.translate.extra_pairs:
-        from moejax.speech import grammar
-
-        held = set(manifest.column("text")[manifest.indices(split=["dev", "test"])])
-        extra = grammar.sample(cfg.translate.extra_pairs, cfg.seed + 1)
-        pairs += [(english, german) for english, german in extra if english not in held and english not in found]
-    return pairs
-
-
-BACKENDS = {"auto": None, "none": None, "offline": _offline, "deepl": _deepl, "ctranslate2": _ctranslate2}
 SECTIONS = {
     "translate": {
         **fields.but(fitting.PLAIN, steps=600, batch_size=64),  # of the offline translator
-        "backend": Field(
-            "auto",
-            "Translator of the hypotheses.\n"
+        "backends": Field(
+            ("auto",),
+            "Translators of the hypotheses, each a row of the table for every system.\n"
             "auto: offline where the corpus has translations, else none; offline: trained here on the corpus' parallel"
-            " text; deepl: the service, whose key is read from the environment variable DEEPL_AUTH_KEY; ctranslate2:"
-            " the model of translate.folder.",
-            choices=tuple(BACKENDS),
+            " text; offline_tuned: the same, fine-tuned on recognised text; deepl: the service, whose key is read from"
+            " the environment variable DEEPL_AUTH_KEY, and beside it deepl_custom: as the keys deepl_... customise it,"
+            " where any is set; ctranslate2: the model of translate.folder.",
+            choices=translators.NAMES,
+            needed=True,
         ),
         "folder": Field(
             "",
-            "Of backend ctranslate2: a folder of OPUS-MT, NLLB or M2M100, as ct2-transformers-converter writes it.\n"
+            "For ctranslate2: a folder of OPUS-MT, NLLB or M2M100, as ct2-transformers-converter writes it.\n"
             "Its SentencePiece lies beside the model.",
             later=True,
         ),
         "target": Field("de", "Language that is translated into, by its code.", needed=True),
         "systems": Field(
             ("base", "lora", "lora_total", "moe_frozen", "moe"),
-            "Systems whose hypotheses are translated, where they were evaluated.",
+            "Systems whose hypotheses are translated, where they were evaluated; evaluate.published always are.",
         ),
         "reference_text": Field(
             True, "Whether the true transcripts are translated too: what perfect recognition would score."
         ),
+        "against": Field(
+            "",
+            'Row that all others are tested against: SYSTEM.TRANSLATOR, such as "lora_total.offline".\n'
+            '"": the first of lora_total, lora, base that there is, by the first translator.',
+        ),
+        "bootstrap_samples": Field(bleu.SAMPLES, "Samples of the paired bootstrap.", limits=(1, 1_000_000)),
+        "bootstrap_seed": Field(
+            bleu.SEED, "Seed of the paired bootstrap, as sacrebleu's SACREBLEU_SEED.", limits=(1, 2**31 - 1)
+        ),
+        "comet": Field(
+            "",
+            'Model of COMET: a checkpoint (.ckpt), or a name that is downloaded; "": no COMET.\n'
+            "Such as Unbabel/wmt22-comet-da. The table has no such column where the command or the model is not there.",
+        ),
+        "comet_command": Field(
+            comet.COMMAND, "The command of unbabel-comet, which wants an environment of its own.", needed=True
+        ),
+        "tuned_system": Field(
+            "base",
+            "System whose hypotheses of the training part offline_tuned learns from.\n"
+            "base has learnt least of these utterances, so that its errors are most like those on new ones.",
+            needed=True,
+        ),
+        "tuned_utterances": Field(2000, "Training utterances that are decoded for it at most.", limits=COUNT),
+        "tuned_steps": Field(200, "Steps of its fine-tuning.", limits=STEPS),
+        "tuned_learning_rate": Field(1e-3, "Highest learning rate of its fine-tuning.", limits=(above(0), 1.0)),
         "width": Field(
             128, "Width of the offline translator's layers; it divides by translate.heads.", limits=(1, 65536)
         ),
@@ -316,8 +294,9 @@ STAGE = Stage(
     "translate",
     run,
     needs=("evaluate",),
-    reads=("translate",),
+    reads=("translate", "report.normalizer", "report.spelling"),
     together=True,
-    outside=outside,
+    keeps=True,
+    outside=translators.outside,
     sections=SECTIONS,
 )

@@ -38,6 +38,13 @@ SECTIONS = {
             "lora_st: lora_total, trained again on both tasks; moe_st: the mixture of the stage joint, trained again.",
             choices=KINDS,
         ),
+        "targets": Field(
+            "",
+            "Who translates the texts of train and dev that have no translation.\n"
+            '"": nobody, they are learnt as they were said alone; deepl, deepl_custom, ctranslate2: as in'
+            " translate.backends, by the keys of that section.",
+            choices=("", "deepl", "deepl_custom", "ctranslate2"),
+        ),
         "share": Field(0.5, "Share of the utterances of a batch that are translated.", limits=(above(0), below(1))),
         "gate_scale": Field(0.1, "Learning rate of the gate, as a multiple of st.learning_rate."),
     },
@@ -63,7 +70,7 @@ def run(cfg, work) -> dict:
     if not translated:
         raise BadValue(
             f"st.kinds trains on translations, and no utterance of train has one into {target!r}: give the corpus a"
-            " column 'translation'"
+            " column 'translation', or name a translator in st.targets"
         )
     context.prefix(target)
     work.log(f"  {len(set(translated))} of {len(set(rows.tolist()))} utterances of train have a translation")
@@ -210,7 +217,7 @@ class Both:
 STAGE = Stage(
     "st",
     run,
-    needs=("joint", "adapters"),
+    needs=("targets", "joint", "adapters"),
     together=True,
     reseeded=True,
     switch="st.kinds",

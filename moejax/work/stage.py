@@ -17,6 +17,7 @@ ABOUT = {
     "joint": "train experts and gate together",
     "adapters": "train the baselines of the table",
     "hyper": "train hypernetworks and their control",
+    "targets": "have texts of train and dev translated, for st to learn from",
     "st": "train again with translation: systems that write both languages",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
@@ -26,7 +27,8 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
-    "translate": "DeepL's answers, where translate.backend asks it, and the file of translate.deepl_glossary",
+    "targets": "DeepL's answers, or translate.folder, where st.targets names one",
+    "translate": "DeepL's answers, where translate.backends asks it; translate.deepl_glossary, translate.folder",
 }
 _LOGGED = {
     "metrics.jsonl, events.*": "one object per logged step, exact; the same for TensorBoard",
@@ -72,6 +74,9 @@ WRITES = {
         "index.json": "the systems of the table that were trained here",
         "<system>/": "of each of hyper.systems: params.safetensors, metrics.jsonl, checkpoints/",
     },
+    "targets": {
+        "translations.jsonl": "one object per utterance: text, translation, who made it and when",
+    },
     "st": {
         "index.json": "the systems of the table that were trained here",
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
@@ -83,9 +88,11 @@ WRITES = {
         "routing.json": "how the gate spreads cohorts over experts",
     },
     "translate": {
-        "<system>.<backend>.jsonl": "one object per utterance: source, reference, translation",
-        "summary.json": "BLEU and chrF",
+        "<system>.<translator>.jsonl": "one object per utterance: source, reference, translation",
+        "table.csv, table.md": "WER, BLEU, chrF of every system by every translator, with intervals and p-values",
+        "summary.json": "the same for programs",
         "model/": "the offline translator: params.safetensors, tokenizer/, metrics.jsonl",
+        "tuned/": "the same, fine-tuned on the recognised texts in heard.jsonl",
     },
     "report": {
         "report.html": "everything on one page",

@@ -330,7 +330,7 @@ ODD = {
     "evaluate.weights": ("int8", "bfloat16"),
     "model.weights": ("int8",),
     "model.buckets": ((0.3, 1.2), (1.25,)),
-    "translate.backend": ("none",),
+    "translate.backends": (("none",), ("offline", "offline_tuned")),
     "translate.steps": (0, 1),
     "translate.batch_size": (1, 200),
     "translate.layers": (3,),

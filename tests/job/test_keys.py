@@ -95,7 +95,7 @@ def test_the_page_of_keys_is_current():
         ("cluster", "method", "dbscan", "auto, hdbscan"),
         ("cluster", "noise", "keep", "drop"),
         ("cluster", "map", "umap", "pca"),
-        ("translate", "backend", "google", "auto, none, offline, deepl"),
+        ("translate", "backends", ("google",), "auto, none, offline, offline_tuned, deepl"),
     ],
 )
 def test_unknown_value_names_key_and_known_values(section, key, value, known):

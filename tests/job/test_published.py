@@ -53,7 +53,9 @@ def job_of(weights, **changes):
     short = dict(gate__steps=2, experts__steps=2, joint__steps=4, adapters__steps=4, adapters__kinds=("lora", "full"))
     targets = ("decoder/layers/*/*attn/[qv]",)
     short |= dict(embed__layers=(-1,), evaluate__systems=("base", "moe", "moe_shuffled_gate"), report__draws=5)
-    settings = dict(model__pretrained=str(weights), base__steps=0, translate__backend="none", mixture__targets=targets)
+    settings = dict(
+        model__pretrained=str(weights), base__steps=0, translate__backends=("none",), mixture__targets=targets
+    )
     return tiny_job.config(**{**short, **settings, **changes})
 
 

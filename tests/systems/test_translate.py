@@ -26,24 +26,24 @@ from moejax.work.folder import Work
         ({"deepl_memory_threshold": 80}, "translation_memory_threshold needs translation_memory"),
         ({"deepl_instructions": ("a" * 301,)}, "has 301 characters"),
         ({"deepl_formality": "polite"}, "'translate.deepl_formality' is 'polite'; known: default, less"),
-        ({"backend": "offline", "dry_run": True}, "translate.dry_run needs translate.backend = 'deepl'"),
+        ({"backends": ("offline",), "dry_run": True}, "translate.dry_run needs 'deepl' in translate.backends"),
     ],
 )
 def test_what_deepl_lacks_is_refused_with_the_config(values, words):
     with pytest.raises(ValueError, match=words) as caught:
-        config.resolve(ConfigDict({"translate": {"backend": "deepl", **values}}))
+        config.resolve(ConfigDict({"translate": {"backends": ("deepl",), **values}}))
     assert "\n" not in str(caught.value)
 
 
 def test_regions_and_whispers_codes_are_taken():
     for language, target in (("no", "en"), ("en", "pt-BR"), ("de", "no")):
         config.resolve(
-            ConfigDict({"data": {"language": language}, "translate": {"backend": "deepl", "target": target}})
+            ConfigDict({"data": {"language": language}, "translate": {"backends": ("deepl",), "target": target}})
         )
 
 
 def resolved(**values):
-    return config.resolve(ConfigDict({"translate": {"backend": "deepl", **values}}))
+    return config.resolve(ConfigDict({"translate": {"backends": ("deepl",), **values}}))
 
 
 def test_keys_that_came_later_leave_old_workdirs_finished():
@@ -85,7 +85,7 @@ def test_the_stage_says_what_it_costs_bills_once_and_learns_a_glossary(server, t
     monkeypatch.chdir(job)
 
     def run(**more):
-        settings = {"backend": "deepl", "deepl_server": server.url, "deepl_cache": str(tmp_path / "cache")} | more
+        settings = {"backends": ("deepl",), "deepl_server": server.url, "deepl_cache": str(tmp_path / "cache")} | more
         with tiny_job.quick():
             values = {f"translate__{key}": value for key, value in settings.items()}
             moejax.run(tiny_job.config(**values), "W", "translate", quiet=True)
