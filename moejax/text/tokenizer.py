@@ -8,7 +8,6 @@ Every id from the end token on is special, which is how text and control are tol
 a Hugging Face folder, from the published tiktoken files, or is trained on a corpus (the micro family).
 """
 
-import base64
 import copy
 import functools
 import json
@@ -21,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from moejax.audio.constants import TIMESTAMP_STEP
 from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import replacing
+from moejax.text import ranks as ranks_of
 from moejax.text.languages import NAMES, unknown
 
 LANGUAGES = tuple(NAMES)
@@ -95,7 +95,7 @@ class Tokenizer:
         """
         if not 0 < num_languages <= len(LANGUAGES):
             raise BadValue(f"from_tiktoken: num_languages is {num_languages}, must be 1 to {len(LANGUAGES)}")
-        vocab, merges = _bpe_of_ranks(_read_ranks(path))
+        vocab, merges = ranks_of.merges_of(ranks_of.read(path))
         specials = special_tokens(LANGUAGES[:num_languages], timestamps_seconds=30)
         return cls(_byte_level(models.BPE(vocab=vocab, merges=merges), specials), multilingual=multilingual)
 
@@ -307,65 +307,14 @@ def _from_tokens(path):
     try:
         tokens = json.loads(raw) if path.suffix == ".json" else raw.removesuffix("\n").split("\n")
         eot = tokens.index(EOT)
-        bytes_of = {character: byte for byte, character in _byte_alphabet().items()}
+        bytes_of = {character: byte for byte, character in ranks_of.byte_alphabet().items()}
         ranks = {bytes(bytes_of[character] for character in token): id for id, token in enumerate(tokens[:eot])}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadValue(f"{path}: no list of Whisper's tokens ({type(error).__name__}: {str(error)[:100]})") from error
     if len(ranks) < eot or len(set(tokens)) < len(tokens):
         raise BadValue(f"{path}: a token is there twice")
-    vocab, merges = _bpe_of_ranks(ranks)
+    vocab, merges = ranks_of.merges_of(ranks)
     return _byte_level(models.BPE(vocab=vocab, merges=merges), tokens[eot:])
-
-
-def _read_ranks(path):
-    """{token bytes: rank} of a tiktoken file."""
-    ranks = {}
-    for number, line in enumerate(pathlib.Path(path).read_text(encoding="ascii").splitlines(), 1):
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token)] = int(rank)
-        except ValueError as error:
-            raise BadValue(f"{path}, line {number}: want a base64 token and its rank, found {line[:40]!r}") from error
-    if sorted(ranks.values()) != list(range(len(ranks))):
-        raise BadValue(f"{path}: the ranks of its {len(ranks)} tokens are not 0 to {len(ranks) - 1}, each once")
-    return ranks
-
-
-def _bpe_of_ranks(ranks):
-    """Vocabulary and merge list, in the byte alphabet of the tokenizers library, of a table of ranks.
-
-    A token of several bytes was made by one merge; which one is found by splitting the token with the merges before it.
-    The result tokenises as the ranks do. The multilingual file's last token is empty: no merge makes it.
-    """
-    alphabet = _byte_alphabet()
-    spell = {token: "".join(alphabet[byte] for byte in token) for token in ranks}
-    merges = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) < 2:
-            continue
-        parts = _split(token, ranks, rank)
-        if len(parts) != 2:
-            raise BadValue(f"token {token!r} of rank {rank} is not one merge of two earlier tokens")
-        merges.append((spell[parts[0]], spell[parts[1]]))
-    return {spell[token]: rank for token, rank in ranks.items()}, merges
-
-
-def _split(token, ranks, limit):
-    """Parts of a token under all merges of rank below `limit`, lowest rank first."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 1:
-        rank, at = min((ranks.get(parts[i] + parts[i + 1], limit), i) for i in range(len(parts) - 1))
-        if rank >= limit:
-            break
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts
-
-
-def _byte_alphabet():
-    """GPT-2's printable stand-in for each byte: itself where printable, else the next character from U+0100 on."""
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = (byte for byte in range(256) if byte not in printable)
-    return {**{byte: chr(byte) for byte in printable}, **{byte: chr(0x100 + i) for i, byte in enumerate(others)}}
 
 
 def _runs(ids, eot):
