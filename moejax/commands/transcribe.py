@@ -57,7 +57,7 @@ def run(options, left: list[str]) -> int:
     for remark in said:
         print(f"moejax transcribe: {remark.message}", file=sys.stderr)
     recognizer = voices.enrolled(recognizer, asked)
-    translate = None if asked.translate_to is None else translator(asked, recognizer.language)
+    translate = None if asked.translate_to is None else translator(asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
         code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()

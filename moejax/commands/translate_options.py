@@ -1,6 +1,7 @@
 """The options of `moejax transcribe` about the translation that follows, and which of them go together."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 from moejax.errors import BadValue
@@ -16,14 +17,29 @@ OF_DEEPL = {
 }
 
 
-def add(parser: argparse.ArgumentParser) -> None:
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What a command line asks for; `options` are those of `Recognizer.transcribe`."""
+
+    model: str
+    translate_to: str | None
+    translator: str | None
+    dry_run: bool
+    deepl: dict  # options of `mt.deepl_options.Options`
+    options: dict
+
+
+def add(parser: argparse.ArgumentParser, *names: str) -> None:
+    """`names`: what --translate_to is called too."""
     add = parser.add_argument_group("translation of the text").add_argument
     add(
+        *names,
         "--translate_to",
+        dest="translate_to",
         default=None,
         metavar="CODE",
-        help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or "
-        "the workdir's own translator; files are called NAME.CODE.txt",
+        help="translate the text further, by DeepL (DEEPL_AUTH_KEY) or the workdir's own translator; "
+        "transcribe calls its files NAME.CODE.txt",
     )
     add(
         "--translator",
@@ -41,7 +57,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def taken(values: dict) -> dict:
     """Takes DeepL's options out of the command line's values: those that were given, by their names in `mt`."""
-    return {ours: values.pop(theirs) for theirs, ours in OF_DEEPL.items() if theirs in values}
+    found = {ours: values.pop(theirs, None) for theirs, ours in OF_DEEPL.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def check(asked) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from moejax import mt
 from moejax.commands.transcribe_options import Asked
+from moejax.commands.translate_options import Wanted
 from moejax.errors import BadValue
 from moejax.mt import ctranslate2_folder, deepl_languages
 from moejax.text.languages import code_of
@@ -57,8 +58,8 @@ class ByDeepL:
     how much; the first one also what is used of the period's quota.
     """
 
-    def __init__(self, client, target: str, dry: bool):
-        self.client, self.target, self.dry = client, target, dry
+    def __init__(self, client, target: str, dry: bool, command: str):
+        self.client, self.target, self.dry, self.command = client, target, dry, command
         self.plans: dict[str, Any] = {}  # of a dry run, by language
         self.seen: set[tuple[str, str]] = set()  # (language, text), which would be cached by then
 
@@ -69,7 +70,12 @@ class ByDeepL:
             plan = self.client.plan(new, source=source, target=self.target)
             self.plans[source] = self.plans[source] + plan if source in self.plans else plan
             return None
-        return self.client.translate(texts, source=source, target=self.target, say=_say)
+        return self.client.translate(texts, source=source, target=self.target, say=self._say)
+
+    def _say(self, line: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"moejax {self.command}: {line}", file=sys.stderr)  # beside the bar, not into it
 
     def costs(self) -> list[str]:
         """What the dry run has found, a line a language."""
@@ -91,7 +97,7 @@ class ByFolder:
         return self.opened[source].translate(texts)
 
 
-def translator(asked: Asked, language: str | None) -> Translator:
+def translator(asked: Asked | Wanted, command: str = "transcribe") -> Translator:
     """The translation into `asked.translate_to`. Errors, before any work: ValueError when there is no DeepL key, when
     the workdir has no translator, or one for other languages.
     """
@@ -104,11 +110,11 @@ def translator(asked: Asked, language: str | None) -> Translator:
         return Translator(target, english, ByFolder(chosen, target))
     if not os.environ.get(KEY) and not asked.dry_run:
         raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
-    ours = ByDeepL(_deepl(asked), target, asked.dry_run)
+    ours = ByDeepL(_deepl(asked), target, asked.dry_run, command)
     return Translator(target, english, ours, ours.costs)
 
 
-def target_of(asked: Asked) -> tuple[str, str]:
+def target_of(asked: Asked | Wanted) -> tuple[str, str]:
     """(language to write, translator: "deepl", "offline" or a folder). Errors: BadValue for a language that DeepL or
     the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
     """
@@ -133,14 +139,8 @@ def target_of(asked: Asked) -> tuple[str, str]:
     return found.lower(), chosen
 
 
-def _deepl(asked: Asked):
+def _deepl(asked: Asked | Wanted):
     return mt.get("deepl")(os.environ.get(KEY), cache_dir=os.path.expanduser(CACHE), **asked.deepl)
-
-
-def _say(line: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"moejax transcribe: {line}", file=sys.stderr)  # beside the bar, not into it
 
 
 def _is_trained(folder: Path) -> bool:
