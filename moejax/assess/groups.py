@@ -24,7 +24,7 @@ def members(utterances: Sequence[Utterance], by: Sequence[str]) -> dict[tuple[st
     """{(group, level): places of its utterances} in the order of tables, `ALL` first. What is measured is cut into
     thirds, as in a report (`report.factors`); utterances of which it is not known are in no level.
     """
-    found = {ALL: list(range(len(utterances)))}
+    found: dict[tuple[str, str], list[int]] = {ALL: list(range(len(utterances)))}
     measured = _measured(utterances) if set(by) & set(MEASURED) else {}
     for group in by:
         if group in MEASURED:

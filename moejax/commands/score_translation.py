@@ -16,7 +16,9 @@ COMMAND = "score"
 def opened(wanted: Wanted) -> tuple[translators.Translator, str]:
     """(the translator, its name in tables). Errors: as `translators.translator`."""
     _, chosen = translators.target_of(wanted)
-    name = {"deepl": "deepl_custom" if wanted.deepl else "deepl", "offline": "offline"}.get(chosen, "ctranslate2")
+    name = chosen if chosen in translators.OFFLINE else "ctranslate2"
+    if chosen == "deepl":
+        name = "deepl_custom" if wanted.deepl else "deepl"
     return translators.translator(wanted, COMMAND), name
 
 

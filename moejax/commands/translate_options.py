@@ -45,7 +45,7 @@ def add(parser: argparse.ArgumentParser, *names: str) -> None:
         "--translator",
         default=None,
         metavar="NAME|FOLDER",
-        help="deepl, offline (default where the workdir has one), or a folder that CTranslate2 translates with",
+        help="deepl, offline (default where the workdir has one), offline_tuned, or a folder of CTranslate2",
     )
     add("--dry_run", action="store_true", default=False, help="ask DeepL nothing: say at the end what it would cost")
     add("--glossary", metavar="FILE|ID", help="terms that DeepL keeps to: TERM<tab>TERM, one a line; uploaded once")
@@ -71,8 +71,11 @@ def check(asked) -> None:
             raise BadValue(f"{given[-1]} needs --translate_to LANGUAGE")
     elif given and asked.translator not in (None, "deepl"):
         raise BadValue(f"{given[0]} is for DeepL, not for --translator {asked.translator}")
-    if asked.translator not in (None, "deepl", "offline") and not (Path(asked.translator) / "model.bin").is_file():
+    if (
+        asked.translator not in (None, "deepl", "offline", "offline_tuned")
+        and not (Path(asked.translator) / "model.bin").is_file()
+    ):
         raise BadValue(
-            f"--translator {asked.translator}: deepl, offline, or a folder with model.bin (ct2-transformers-converter"
-            " writes such)"
+            f"--translator {asked.translator}: deepl, offline, offline_tuned, or a folder with model.bin"
+            " (ct2-transformers-converter writes such)"
         )

@@ -17,6 +17,7 @@ from moejax.text.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
+OFFLINE = {"offline": "model", "offline_tuned": "tuned"}  # folders in W/translate
 
 
 class Translator:
@@ -103,8 +104,8 @@ def translator(asked: Asked | Wanted, command: str = "transcribe") -> Translator
     """
     target, chosen = target_of(asked)
     english = asked.options.get("task") == "translate"
-    if chosen == "offline":
-        offline = _offline(asked.model, Path(asked.model) / "translate" / "model", target)
+    if chosen in OFFLINE:
+        offline = _offline(asked.model, chosen, target)
         return Translator(target, english, lambda texts, source: offline.translate(texts))
     if chosen != "deepl":
         return Translator(target, english, ByFolder(chosen, target))
@@ -115,15 +116,14 @@ def translator(asked: Asked | Wanted, command: str = "transcribe") -> Translator
 
 
 def target_of(asked: Asked | Wanted) -> tuple[str, str]:
-    """(language to write, translator: "deepl", "offline" or a folder). Errors: BadValue for a language that DeepL or
-    the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
+    """(language to write, translator: "deepl", one of `OFFLINE`, or a folder). Errors: BadValue for a language that
+    DeepL or the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded.
     """
     assert asked.translate_to is not None  # who asks for no translation needs no target
-    offline = Path(asked.model) / "translate" / "model"
-    chosen = asked.translator or ("offline" if _is_trained(offline) and not asked.deepl else "deepl")
+    chosen = asked.translator or ("offline" if _is_trained(asked.model, "offline") and not asked.deepl else "deepl")
     given = asked.translate_to.strip().lower().replace("_", "-")
     plain = code_of(given) or given
-    if chosen == "offline":
+    if chosen in OFFLINE:
         if asked.dry_run:
             raise BadValue("--dry_run is for DeepL: the workdir's own translator costs nothing; --translator deepl")
         return plain, chosen
@@ -143,16 +143,17 @@ def _deepl(asked: Asked | Wanted):
     return mt.get("deepl")(os.environ.get(KEY), cache_dir=os.path.expanduser(CACHE), **asked.deepl)
 
 
-def _is_trained(folder: Path) -> bool:
-    return (folder / "params.safetensors").is_file()
+def _is_trained(model: str, name: str) -> bool:
+    return (Path(model) / "translate" / OFFLINE[name] / "params.safetensors").is_file()
 
 
-def _offline(model: str, folder: Path, target: str) -> Any:
-    if not _is_trained(folder):
-        raise BadValue(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
+def _offline(model: str, name: str, target: str) -> Any:
+    if not _is_trained(model, name):
+        missing = Path(model) / "translate" / OFFLINE[name] / "params.safetensors"
+        raise BadValue(f"{model} has no translator of its own ({missing}); use --translator deepl")
     from moejax.job.opening import open_translator
 
-    client, into = open_translator(model)
+    client, into = open_translator(model, name)
     if into != target:
         raise BadValue(f"the translator of {model} writes {into!r}, not {target!r}; use --translator deepl")
     return client
