@@ -190,9 +190,7 @@ def test_what_is_measured_is_cut_into_thirds_as_in_a_report(tmp_path):
     found = groups.members(own, ("device", "seconds", "words", "snr"))
     assert found["all", "all"] == found["device", "x"] == list(range(7))
     of = {group: {name: places for (kind, name), places in found.items() if kind == group} for group in groups.GROUPS}
-    assert list(of["seconds"].values()) == [[0, 1, 2], [3, 4], [5, 6]] or sum(of["seconds"].values(), []) == list(
-        range(7)
-    )
+    assert len(of["seconds"]) == 3 and sum(of["seconds"].values(), []) == list(range(7))
     assert list(of["seconds"])[0].startswith("up to ") and list(of["seconds"])[0].endswith(" s")
     assert sorted(sum(of["snr"].values(), [])) == list(range(7))
     snr = [read.load(one.audio).snr for one in own]
