@@ -237,7 +237,7 @@ class Recognizer:
             progress=progress,
             contexts=(lambda _: self.context) if contexts is None else contexts.__getitem__,
         )
-        if asked.algorithm == "pieces" and (contexts or self.context):
+        if asked.algorithm == "pieces" and any(one is not None for one in (*(contexts or ()), self.context)):
             raise BadValue("phrases stand in front of windows of 30 s; this model hears shorter pieces")
         if asked.algorithm == "sequential":
             return transcribe_sequential(waves, reading)

@@ -17,6 +17,15 @@ from moejax.recognizer import Recognizer
 from moejax.runtime import files
 from moejax.text.sentence import sentence
 
+
+@dataclasses.dataclass(frozen=True)
+class Said:
+    """What is heard of one utterance, and in which language; "" where an older file does not say."""
+
+    text: str
+    language: str = ""
+
+
 Told = Callable[[int, int], None]  # utterances heard, of how many
 RANK = 4  # of a LoRA that is learnt from a speaker's phrases: the smaller one of moejax personalize
 TOGETHER = 8  # speakers whose LoRAs are learnt at a time
@@ -40,8 +49,8 @@ class Listener:
         """Those of the phrases that the window holds, joined."""
         return front([self.wave(one) for one in own], [sentence(one.text) for one in own], len(own))
 
-    def hear(self, plan: Plan, condition: Condition, told: Told) -> dict[str, str]:
-        """Text of every scored utterance, by id."""
+    def hear(self, plan: Plan, condition: Condition, told: Told) -> dict[str, Said]:
+        """What is heard of every scored utterance, by id."""
         if condition.control == TEXTS:
             return self._prompted(plan, condition, told)
         contexts: dict[str, Context | None] = {speaker: None for speaker in plan.phrases}
@@ -62,7 +71,7 @@ class Listener:
 
     def _learnt(self, plan, condition, contexts, told):
         """Each speaker by what was fitted on his phrases."""
-        found: dict[str, str] = {}
+        found: dict[str, Said] = {}
         for own, reader in self._readers(plan, condition):
             mine = [utterance for utterance in plan.scored if utterance.speaker == own]
             fronts = [contexts[own]] * len(mine)
@@ -104,19 +113,21 @@ class Listener:
     def _texts(self, reader, utterances, told, done, of, **more):
         waves, found = (self.wave(utterance) for utterance in utterances), {}
         for place, transcript in reader.stream(waves, **self.options, **more):
-            found[utterances[place].id] = transcript.text.strip()
+            found[utterances[place].id] = Said(transcript.text.strip(), transcript.language)
             told(done + len(found), of)
         return found
 
 
-def kept(folder: Path | None, key: dict, hear: Callable[[], dict[str, str]]) -> dict[str, str]:
+def kept(folder: Path | None, key: dict, hear: Callable[[], dict[str, Said]]) -> dict[str, Said]:
     """What `hear` gives, from `folder` where the same `key` was heard before; the file names what it is of."""
     if folder is None:
         return hear()
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     path = folder / f"{digest}.json"
     if path.is_file():
-        return files.read_json(path)["texts"]
-    texts = hear()
-    files.write_json(path, {**key, "texts": texts})
-    return texts
+        kept = files.read_json(path)
+        return {name: Said(text, kept.get("languages", {}).get(name, "")) for name, text in kept["texts"].items()}
+    heard = hear()
+    texts, languages = ({k: getattr(said, part) for k, said in heard.items()} for part in ("text", "language"))
+    files.write_json(path, {**key, "texts": texts, "languages": languages})
+    return heard

@@ -4,16 +4,17 @@ import csv
 import dataclasses
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from moejax.assess import groups
 from moejax.assess.plan import OTHER, TEXTS
+from moejax.assess.reading import Said
 from moejax.data.manifest import Utterance
 from moejax.score import bootstrap, wer
 from moejax.score.tables import percent, pipe, points, verdict
 
 COLUMNS = ("model", "system", "enroll", "group", "name", "utterances", "words", "errors", "wer", "wer_low", "wer_high")
 MORE = ("cer", "substitutions", "deletions", "insertions", "overlong", "capped")
-GROUPS = ("speaker", "cohort", "etiology", "severity", "accent", "gender")
 OVERLONG = 2.0  # a text of more than so many times the reference's words is nobody's reading
 
 
@@ -26,6 +27,7 @@ class Scored:
     enroll: str
     words: list[wer.Counts]
     chars: list[wer.Counts]
+    said: Mapping[str, Said] = dataclasses.field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -34,23 +36,20 @@ class Scored:
         return f"{shown}, {self.enroll} enrolled" if self.enroll != "0" else shown
 
 
-def score(model: str, system: str, enroll: str, texts: dict, utterances: Sequence[Utterance], normalise) -> Scored:
+def score(
+    model: str, system: str, enroll: str, said: Mapping[str, Said], utterances: Sequence[Utterance], normalise
+) -> Scored:
     """The counts of what was heard; reference and text are normalised alike."""
     references = [normalise(utterance.text) for utterance in utterances]
-    heard = [normalise(texts[utterance.id]) for utterance in utterances]
+    heard = [normalise(said[utterance.id].text) for utterance in utterances]
     counts = wer.count(references, heard), wer.count_characters(references, heard)
-    return Scored(model, system, enroll, *counts)
+    return Scored(model, system, enroll, *counts, said)
 
 
 def rows(scored: Sequence[Scored], utterances: Sequence[Utterance], by: Sequence[str], *, draws=1000) -> list[dict]:
     """A dict of `COLUMNS` and `MORE` for every line and group; rates are fractions, intervals 95 %."""
-    groups = {("all", "all"): list(range(len(utterances)))}
-    for group in by:
-        for place, utterance in enumerate(utterances):
-            if getattr(utterance, group):
-                groups.setdefault((group, getattr(utterance, group)), []).append(place)
-    ordered = sorted(groups, key=lambda one: (["all", *by].index(one[0]), one[1]))
-    return [_row(one, group, groups[group], utterances, draws) for one in scored for group in ordered]
+    found = groups.members(utterances, by)
+    return [_row(one, group, found[group], utterances, draws) for one in scored for group in found]
 
 
 def _row(one: Scored, group, places, utterances, draws):
@@ -101,9 +100,9 @@ def _rivals(one: Scored, other: Scored) -> bool:
 
 
 def to_csv(found: Sequence[dict]) -> str:
-    """Rows as CSV, rates as fractions."""
+    """Rows as CSV, rates as fractions; all have the same columns."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, (*COLUMNS, *MORE), lineterminator="\n")
+    writer = csv.DictWriter(out, tuple(found[0]) if found else (*COLUMNS, *MORE), lineterminator="\n")
     writer.writeheader()
     writer.writerows({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in found)
     return out.getvalue()

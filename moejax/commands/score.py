@@ -5,7 +5,7 @@ import functools
 import sys
 from pathlib import Path
 
-from moejax.commands import parser
+from moejax.commands import parser, translate_options
 from moejax.errors import BadValue
 
 DESCRIPTION = """Scores models on a corpus of your own: word and character error rates by speaker and group, with
@@ -27,16 +27,25 @@ another speaker's phrases, and the texts alone as a prompt.
 A system that cannot be read in one of the ways has no row for it.
 
 A workdir is a model, too: --model runs/q --system base,lora_total,moe
+
+--translate de puts what was heard through a translator (--translator deepl, a folder of CTranslate2, or offline, the
+one of a workdir), and scores it by BLEU and chrF where the table has a column translation (and translation_source: who
+made it; a translator is never scored against itself). --translations FILE keeps the texts.
 """
 EPILOG = """examples:
   moejax score --model tiny.en --model base --data corpus
   moejax score --model base --data corpus --enroll 0,1,3,5 --controls --csv scores.csv --keep heard
   moejax score --model runs/q --system base,moe --data corpus --speakers A1,B7 --by cohort
   moejax score --model runs/q --system lora_total,moe --data corpus --enroll 0,1,3,5,10 --ways context,route,lora
+  moejax score --model runs/q --system base,moe --data corpus --by device,snr --translate de --translations german.jsonl
 
 --keep FOLDER keeps what was heard: the same command goes on where it was interrupted.
 overlong: share of texts of more than twice the reference's words; capped: no utterance counts more errors than words.
 """
+
+
+BY = """what the table names (speaker, cohort, etiology, severity, device, accent, gender; default: in what utterances
+differ) and what is measured, in thirds (snr, silence, words, seconds, speaking_rate); with commas"""
 
 
 def add(commands) -> None:
@@ -59,7 +68,7 @@ def add(commands) -> None:
     add("--enroll", metavar="COUNTS", default="0", help="numbers of phrases, with commas (default 0)")
     add("--ways", metavar="WAYS", default="context", help="what is done with them, with commas (default context)")
     add("--controls", action="store_true", help="another speaker's phrases, and texts alone")
-    add("--by", metavar="GROUPS", help="speaker,cohort,etiology,severity,accent,gender (default: those that are named)")
+    add("--by", metavar="GROUPS", help=BY)
     add("--normalizer", metavar="NAME", default="english", help="english (default), basic, lower, none")
     add("--language", metavar="CODE", help="of the recordings (default: detected)")
     add("--temperature", metavar="T", default="0", help="0 (default), or a ladder: 0,0.2,0.4,0.6,0.8,1")
@@ -71,6 +80,8 @@ def add(commands) -> None:
     add("--csv", metavar="FILE", help="every row, rates as fractions")
     add("--markdown", metavar="FILE", help="the table that is printed")
     add("--keep", metavar="FOLDER", help="what was heard, to go on from")
+    translate_options.add(ours, "--translate")
+    add("--translations", metavar="FILE", help="what was translated: an object a line and utterance (JSON lines)")
 
 
 def run(options, left: list[str]) -> int:
@@ -83,7 +94,10 @@ def run(options, left: list[str]) -> int:
         if not getattr(options, name):
             raise BadValue(f"--{name} is missing; moejax score --help says what it wants")
     counts = [_count(part) for part in options.enroll.split(",")]
-    from moejax.assess import plan, table  # here: help and refusals do not wait for JAX
+    wanted = _translation(options)
+    # here: help and refusals do not wait for JAX
+    from moejax.assess import groups, plan, table
+    from moejax.commands import score_translation
     from moejax.runtime import files
     from moejax.text import normalize
 
@@ -95,10 +109,13 @@ def run(options, left: list[str]) -> int:
     planned = plan.make(
         utterances, counts, ways=ways, controls=options.controls, limit=options.limit, seed=options.seed
     )
-    by = _groups(options.by, table.GROUPS, planned.scored)
+    by = groups.named(planned.scored) if options.by is None else _groups(options.by, groups.GROUPS)
+    into = None if wanted is None else score_translation.opened(wanted)  # refused before anything is heard
     scored = list(_scored(options, planned, normalise))
     rows, gaps = table.rows(scored, planned.scored, by), table.differences(scored, planned.scored)
     text = table.to_markdown(rows, gaps)
+    if into is not None:
+        text += score_translation.add(into, options, scored, planned.scored, rows, by)
     for path, content in ((options.csv, table.to_csv(rows)), (options.markdown, text)):
         if path:
             files.write_text(Path(path), content)
@@ -169,9 +186,25 @@ def _told(what):
     return told
 
 
-def _groups(asked, known, utterances):
-    if asked is None:
-        return [name for name in known if len({getattr(one, name) for one in utterances} - {None, ""}) > 1]
+def _translation(options):
+    """What is asked of the translation; None for none. The translator `offline` is that of the first model with one."""
+    deepl = translate_options.taken(vars(options))
+    own = [model for model in options.model if (Path(model) / "translate" / "model").is_dir()]
+    wanted = translate_options.Wanted(
+        model=(own or options.model)[0],
+        translate_to=options.translate_to,
+        translator=options.translator,
+        dry_run=options.dry_run,
+        deepl=deepl,
+        options={} if options.language is None else {"language": options.language},
+    )
+    translate_options.check(wanted)
+    if options.translations and options.translate_to is None:
+        raise BadValue("--translations needs --translate LANGUAGE")
+    return None if options.translate_to is None else wanted
+
+
+def _groups(asked, known):
     names = asked.split(",")
     if unknown := [name for name in names if name not in known]:
         raise BadValue(f"--by: unknown group {unknown[0]!r}; known: {', '.join(known)}")

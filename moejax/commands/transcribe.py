@@ -64,7 +64,7 @@ def run(options, left: list[str]) -> int:
     if writes and asked.translate_to is not None:
         raise BadValue(f"--task translate has {asked.model} write {writes} itself: leave --translate_to out")
     recognizer = voices.enrolled(recognizer, asked)
-    translate = None if asked.translate_to is None else translator(asked, recognizer.language)
+    translate = None if asked.translate_to is None else translator(asked)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
         code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()

@@ -9,6 +9,7 @@ from typing import Any
 
 from moejax import mt
 from moejax.commands.transcribe_options import Asked
+from moejax.commands.translate_options import Wanted
 from moejax.errors import BadValue
 from moejax.mt import ctranslate2_folder, deepl_languages
 from moejax.text.languages import code_of
@@ -16,6 +17,7 @@ from moejax.text.transcript import Transcript
 
 CACHE = "~/.cache/moejax/deepl"
 KEY = "DEEPL_AUTH_KEY"
+OFFLINE = {"offline": "model", "offline_tuned": "tuned"}  # folders in W/translate
 
 
 class Translator:
@@ -57,8 +59,8 @@ class ByDeepL:
     how much; the first one also what is used of the period's quota.
     """
 
-    def __init__(self, client, target: str, dry: bool):
-        self.client, self.target, self.dry = client, target, dry
+    def __init__(self, client, target: str, dry: bool, command: str):
+        self.client, self.target, self.dry, self.command = client, target, dry, command
         self.plans: dict[str, Any] = {}  # of a dry run, by language
         self.seen: set[tuple[str, str]] = set()  # (language, text), which would be cached by then
 
@@ -69,7 +71,12 @@ class ByDeepL:
             plan = self.client.plan(new, source=source, target=self.target)
             self.plans[source] = self.plans[source] + plan if source in self.plans else plan
             return None
-        return self.client.translate(texts, source=source, target=self.target, say=_say)
+        return self.client.translate(texts, source=source, target=self.target, say=self._say)
+
+    def _say(self, line: str) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(f"moejax {self.command}: {line}", file=sys.stderr)  # beside the bar, not into it
 
     def costs(self) -> list[str]:
         """What the dry run has found, a line a language."""
@@ -91,33 +98,32 @@ class ByFolder:
         return self.opened[source].translate(texts)
 
 
-def translator(asked: Asked, language: str | None) -> Translator:
+def translator(asked: Asked | Wanted, command: str = "transcribe") -> Translator:
     """The translation into `asked.translate_to`. Errors, before any work: ValueError when there is no DeepL key, when
     the workdir has no translator, or one for other languages.
     """
     target, chosen = target_of(asked)
     english = asked.options.get("task") == "translate"
-    if chosen == "offline":
-        offline = _offline(asked.model, Path(asked.model) / "translate" / "model", target)
+    if chosen in OFFLINE:
+        offline = _offline(asked.model, chosen, target)
         return Translator(target, english, lambda texts, source: offline.translate(texts))
     if chosen != "deepl":
         return Translator(target, english, ByFolder(chosen, target))
     if not os.environ.get(KEY) and not asked.dry_run:
         raise BadValue(f"--translate_to {target} by DeepL needs its key in the environment variable {KEY}")
-    ours = ByDeepL(_deepl(asked), target, asked.dry_run)
+    ours = ByDeepL(_deepl(asked), target, asked.dry_run, command)
     return Translator(target, english, ours, ours.costs)
 
 
-def target_of(asked: Asked) -> tuple[str, str]:
-    """(language to write, translator: "deepl", "offline" or a folder). Errors: BadValue for a language that DeepL or
-    the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded for it.
+def target_of(asked: Asked | Wanted) -> tuple[str, str]:
+    """(language to write, translator: "deepl", one of `OFFLINE`, or a folder). Errors: BadValue for a language that
+    DeepL or the folder does not read or write, with what it does, and for options that DeepL lacks; nothing is loaded.
     """
     assert asked.translate_to is not None  # who asks for no translation needs no target
-    offline = Path(asked.model) / "translate" / "model"
-    chosen = asked.translator or ("offline" if _is_trained(offline) and not asked.deepl else "deepl")
+    chosen = asked.translator or ("offline" if _is_trained(asked.model, "offline") and not asked.deepl else "deepl")
     given = asked.translate_to.strip().lower().replace("_", "-")
     plain = code_of(given) or given
-    if chosen == "offline":
+    if chosen in OFFLINE:
         if asked.dry_run:
             raise BadValue("--dry_run is for DeepL: the workdir's own translator costs nothing; --translator deepl")
         return plain, chosen
@@ -133,26 +139,21 @@ def target_of(asked: Asked) -> tuple[str, str]:
     return found.lower(), chosen
 
 
-def _deepl(asked: Asked):
+def _deepl(asked: Asked | Wanted):
     return mt.get("deepl")(os.environ.get(KEY), cache_dir=os.path.expanduser(CACHE), **asked.deepl)
 
 
-def _say(line: str) -> None:
-    from tqdm import tqdm
-
-    tqdm.write(f"moejax transcribe: {line}", file=sys.stderr)  # beside the bar, not into it
+def _is_trained(model: str, name: str) -> bool:
+    return (Path(model) / "translate" / OFFLINE[name] / "params.safetensors").is_file()
 
 
-def _is_trained(folder: Path) -> bool:
-    return (folder / "params.safetensors").is_file()
-
-
-def _offline(model: str, folder: Path, target: str) -> Any:
-    if not _is_trained(folder):
-        raise BadValue(f"{model} has no translator of its own ({folder}/params.safetensors); use --translator deepl")
+def _offline(model: str, name: str, target: str) -> Any:
+    if not _is_trained(model, name):
+        missing = Path(model) / "translate" / OFFLINE[name] / "params.safetensors"
+        raise BadValue(f"{model} has no translator of its own ({missing}); use --translator deepl")
     from moejax.job.opening import open_translator
 
-    client, into = open_translator(model)
+    client, into = open_translator(model, name)
     if into != target:
         raise BadValue(f"the translator of {model} writes {into!r}, not {target!r}; use --translator deepl")
     return client

@@ -101,9 +101,11 @@ def _hears_window(context) -> bool:
     return context.window == WINDOW_SECONDS * SAMPLE_RATE
 
 
-def open_translator(path) -> tuple[translation.Offline, str]:
-    """(the translator that the workdir's `translate` stage trained, the language that it writes)."""
+def open_translator(path, name: str = "offline") -> tuple[translation.Offline, str]:
+    """(the translator that the workdir's `translate` stage trained, the language that it writes); `name`: offline or
+    offline_tuned.
+    """
     # Of the stages before it, `translate` reads the corpus' own texts only: nothing that was trained since matters.
     context = _by_stages(open_context(Path(path)), "translate", "the translator")
-    model = offline_translator.load(context.cfg, context.work.path("translate", offline_translator.PLAIN))
+    model = offline_translator.load(context.cfg, context.work.path("translate", offline_translator.FOLDERS[name]))
     return model.translator(), context.cfg.translate.target

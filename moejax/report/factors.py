@@ -131,7 +131,7 @@ def _levels(rows: list[dict], known: dict[str, dict], typical: str) -> dict[str,
             told = [typical if r["cohort"] == typical else "atypical" if r["cohort"] else NONE for r in rows]
             level_U = np.array(told if typical in cohorts else [NONE] * len(rows), dtype=str)
         made[factor] = _named(level_U)
-    made |= {f: _thirds(values_U, MEASURED[f]) for f, values_U in _measured(rows, about).items()}
+    made |= {f: thirds(values_U, MEASURED[f]) for f, values_U in _measured(rows, about).items()}
     return {factor: found for factor, found in made.items() if len(found[1]) > 1}
 
 
@@ -140,7 +140,7 @@ def _named(level_U: np.ndarray) -> tuple[np.ndarray, list[str]]:
     names, counts = np.unique(level_U[level_U != NONE], return_counts=True)
     if len(names) > MOST_LEVELS:
         with contextlib.suppress(ValueError):
-            return _thirds(np.array([np.nan if x == NONE else float(x) for x in level_U]), "")
+            return thirds(np.array([np.nan if x == NONE else float(x) for x in level_U]), "")
         rare = names[np.argsort(-counts, kind="stable")[MOST_LEVELS - 1 :]]
         level_U = np.where(np.isin(level_U, rare), effects.OTHERS, level_U)
     return level_U, sorted(set(level_U.tolist()), key=lambda x: (x == NONE, x == effects.OTHERS, x))
@@ -159,7 +159,7 @@ def _measured(rows: list[dict], about: list[dict]) -> dict[str, np.ndarray]:
     return dict(zip(MEASURED, found, strict=True))
 
 
-def _thirds(values_U: np.ndarray, unit: str) -> tuple[np.ndarray, list[str]]:
+def thirds(values_U: np.ndarray, unit: str) -> tuple[np.ndarray, list[str]]:
     """Levels by the quantiles that cut the known values into three equal parts; fewer where values are tied."""
     finite_U = np.isfinite(values_U)
     if not finite_U.any():

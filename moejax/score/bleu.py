@@ -3,6 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,10 +64,11 @@ def paired(
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.significance import PairedTest
 
-    named = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
+    named: Any = [(name, list(hypotheses)) for name, hypotheses in systems.items()]
     with _seeded(seed):
         metrics = {"BLEU": BLEU(), "chrF2": CHRF()}
-        _, found = PairedTest(named, metrics, [list(references)], test_type="bs", n_samples=samples)()
+        test: Any = PairedTest(named, metrics, [list(references)], test_type="bs", n_samples=samples)
+        _, found = test()
     made: dict[str, dict[str, float]] = {name: {} for name in systems}
     for metric, key in (("BLEU", "bleu"), ("chrF2", "chrf")):
         first = found[metric][0].score

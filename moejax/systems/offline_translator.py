@@ -27,6 +27,7 @@ from moejax.work.context import Context
 from moejax.work.folder import Work, digest
 
 PLAIN, TUNED = "model", "tuned"  # their folders in W/translate
+FOLDERS = {"offline": PLAIN, "offline_tuned": TUNED}
 PARAMS, TOKENIZER, MADE, HEARD = "params.safetensors", "tokenizer", "made.json", "heard.jsonl"
 TEXTS = ("target", "width", "layers", "heads", "vocab_size", "extra_pairs")
 FINE = ("tuned_utterances", "tuned_system", "tuned_steps", "tuned_learning_rate")

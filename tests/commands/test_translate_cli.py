@@ -32,7 +32,7 @@ def parse(*argv):
         (("--translate_to", "de", "--translator", "offline", "--dry_run"), "--dry_run is for DeepL"),
         (
             ("--translate_to", "de", "--translator", "opus"),
-            "--translator opus: deepl, offline, or a folder with model.bin",
+            "--translator opus: deepl, offline, offline_tuned, or a folder with model.bin",
         ),
         (("--translate_to", "de", "--translator", "opus", "--glossary", "x"), "--glossary is for DeepL, not for"),
     ],
