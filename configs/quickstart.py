@@ -41,9 +41,10 @@ def published():
     every = dict(batch_size=16, warmup=8, evals=1)
     c.joint = dict(steps=40, learning_rate=1e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True, **every)
     c.adapters = dict(learning_rate=1e-3, kinds=("lora_total",), **every)
-    c.evaluate = dict(batch_size=16, systems=("base", "lora_total", "moe", "moe_uniform_gate"), enroll=(3,))
+    c.st = dict(kinds=("lora_st", "moe_st"), steps=40, learning_rate=1e-3, gate_scale=1.0, **every)
+    c.evaluate = dict(batch_size=16, systems=("base", "lora_total", "moe", "lora_st", "moe_st"), enroll=(3,))
     c.evaluate.enroll_systems = ("base", "moe")
-    c.translate = dict(steps=150, layers=1, extra_pairs=3000)
+    c.translate = dict(backends=("offline",), steps=150, layers=1, extra_pairs=3000)
     c.report = dict(normalizer="english")
     return c
 

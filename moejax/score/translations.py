@@ -31,6 +31,7 @@ class Translated:
     made_by: list[str]
     spoken: list[str]
     wer: float | None = None
+    taught_by: str = ""  # of a system that learnt to translate: the translator that made what it learnt
 
     @property
     def name(self) -> str:
@@ -46,7 +47,8 @@ def fair(rows: Sequence[Translated], say: Callable[[str], None]) -> list[Transla
     """The rows that can be scored; of one that its own translator made the references of, a line says why not."""
     kept = []
     for row in rows:
-        own = bleu.own_references(MADE_BY.get(row.translator, row.translator), row.made_by)
+        makers = {MADE_BY.get(name, name) for name in (row.translator, row.taught_by) if name}
+        own = sum(bleu.own_references(maker, row.made_by) for maker in makers)
         if own:
             say(f"{row.name} is not scored: {own} of {len(row.references)} references were made by its translator")
         elif row.references:

@@ -172,6 +172,7 @@ def made_of(context: Context, system: Opened, spoken: enrolled.Phrases | None, c
             "network": digest_of({**network.params, **({} if logits_NE is None else {"logits_NE": logits_NE})}),
             "route": [network.route, network.label],
             "phrases": {name: own[:count] for name, own in spoken.own.items()} if spoken and count else None,
+            **({"target": network.target} if network.target else {}),
         }
     )
 

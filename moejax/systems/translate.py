@@ -132,6 +132,7 @@ def _row(context: Context, system: str, translator: str, records: list[dict]) ->
         made_by=[record["translation_source"] for record in scored],
         spoken=[spoken[one] for one in ids],
         wer=_wer(context, system, ids, spoken),
+        taught_by=context.cfg.st.targets if translator == translations.END_TO_END else "",
     )
 
 
