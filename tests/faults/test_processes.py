@@ -58,6 +58,11 @@ def test_two_processes_decode_what_one_decodes(folder, both):
 
 def test_two_processes_run_all_stages(folder, both):
     fewer = {"adapters__kinds": ("lora",), "evaluate__systems": ("base", "lora", "moe"), "translate__steps": 0}
+    fewer |= {
+        "translate__backends": ("offline", "offline_tuned"),
+        "translate__tuned_utterances": 16,
+        "translate__tuned_steps": 1,
+    }
     tiny_job.write_config(folder / "fewer.py", **fewer, report__draws=10)  # compilations are what it takes
     said = run(both, "all", "--config", "fewer.py", "--workdir", "W2")
     assert [code for code, _ in said] == [0, 0], said
@@ -66,4 +71,6 @@ def test_two_processes_run_all_stages(folder, both):
         assert [r["step"] for r in one] == [r["step"] for r in two]
         np.testing.assert_allclose(one[0]["loss"], two[0]["loss"], rtol=1e-4)
     assert (folder / "W2" / "report" / "table.csv").exists()
+    assert len(tiny_job.records(folder / "W2" / "translate" / "tuned" / "heard.jsonl")) == 16  # by the first alone
+    assert (folder / "W2" / "translate" / "moe.offline_tuned.jsonl").exists()
     assert {name for name, _ in hypotheses(folder / "W2")} == {"base", "lora", "moe"}

@@ -167,6 +167,15 @@ def test_tuned_learns_from_no_sentence_of_dev_or_test(done):
     assert len(offline_translator._clean(context, 7)) == 7
 
 
+@pytest.mark.parametrize("name", ["offline", "offline_tuned"])
+def test_both_models_open_by_their_names(done, name):
+    with contextlib.chdir(done[0].parent), tiny_job.quick():
+        translator, into = open_translator(done[0], name)
+        records = tiny_job.records(done[0] / f"translate/base.{name}.jsonl")
+        found = translator.translate([record["source"] for record in records])
+    assert into == "de" and found == [record["hypothesis"] for record in records]
+
+
 def params(work, name):
     return digest_of(load_params(work / "translate" / name / "params.safetensors")[0])
 
