@@ -215,7 +215,7 @@ class Recognizer:
         The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory.
         """
         asked = self.check(**options)
-        if asked.target and (contexts or self.context):
+        if asked.target and any(one is not None for one in (*(contexts or ()), self.context)):
             raise BadValue("phrases with texts stand in front of what is written as said; translate without them")
         if asked.target and not self.network.target:
             return self._into(asked.target).stream(waves, progress=progress, contexts=contexts, **options)

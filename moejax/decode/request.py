@@ -87,10 +87,10 @@ def _target(options, writes) -> str:
     if not asked:
         return writes[0] if writes else ""
     code = languages.code_of(asked)
-    if code != "en" and code not in writes:
-        known = ", ".join(dict.fromkeys((*writes, "en")))
+    if code not in (writes or ("en",)):  # what learnt another language gives the tokens of English another meaning
+        known = ", ".join(writes or ("en",))
         raise BadValue(f"target is {asked!r}; this system translates into {known} (config section 'st' trains others)")
-    return code if code in writes else ""
+    return code if writes else ""
 
 
 def _check_pieces(longform):

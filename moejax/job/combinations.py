@@ -13,7 +13,7 @@ from moejax.nn.whisper import WhisperConfig
 from moejax.systems import published, registry, translate, translators
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
-from moejax.training import adapters, base, packed
+from moejax.training import adapters, base, packed, st
 
 
 def check(config) -> None:
@@ -152,6 +152,11 @@ def _translating(config) -> None:
             "st.kinds needs a vocabulary that names languages: set model.pretrained (a published Whisper, English-only"
             " ones too), or model.vocabulary"
         )
+    if config.st.kinds and config.translate.target not in languages.NAMES:
+        raise BadValue(
+            f"config key 'translate.target' is {config.translate.target!r}; st.kinds needs one that a vocabulary names:"
+            f" {', '.join(languages.NAMES)}"
+        )
     if "moe_st" in config.st.kinds and config.gate.fallback:
         raise BadValue("st.kinds has 'moe_st', whose gate has no gate.fallback: set it to 0, or take lora_st alone")
 
@@ -187,3 +192,5 @@ def _systems(config) -> None:
     for name in config.evaluate.systems:
         if name in adapters.SINGLE and name not in config.adapters.kinds:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")
+        if name in st.KINDS and name not in config.st.kinds:
+            raise BadValue(f"config key 'evaluate.systems' has {name!r}, which st.kinds does not train")

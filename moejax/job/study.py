@@ -132,13 +132,21 @@ def _derived(config, systems, values: dict):
         changed = configs.changed(changed, {"evaluate": {"systems": systems}})
     asked = registry.asked(systems)
     if "adapters" not in values or "kinds" not in values["adapters"]:
-        changed = configs.changed(changed, {"adapters": {"kinds": asked.get("adapters.kinds", ())}})
+        kinds = {*asked.get("adapters.kinds", ()), *(_before(config, systems))}
+        changed = configs.changed(changed, {"adapters": {"kinds": tuple(sorted(kinds))}})
     for section, key in (("hyper", "systems"), ("st", "kinds")):
         wanted = set(asked.get(f"{section}.{key}", ())) & set(config[section][key])
         changed = configs.changed(changed, {section: {key: tuple(sorted(wanted))}})
+    if not changed.st.kinds:
+        changed = configs.changed(changed, {"st": {"targets": ""}})
     changed = configs.changed(changed, values)
     configs.check(changed)
     return changed
+
+
+def _before(config, systems) -> set[str]:
+    """Kinds of adapters that systems of the stage st begin as, where the config trains them."""
+    return {"lora_total"} & set(config.adapters.kinds) if "lora_st" in systems else set()
 
 
 def _seeded(config, n: int, values: dict):
@@ -149,7 +157,8 @@ def _kept(config, work: Work) -> dict:
     """What a seed after the first trains and decodes: all but the base, which no seed changes, and the kinds of
     adapters that study.kinds does not name.
     """
-    kinds = tuple(kind for kind in config.adapters.kinds if kind in config.study.kinds)
+    again = {*config.study.kinds, *_before(config, config.st.kinds)}
+    kinds = tuple(kind for kind in config.adapters.kinds if kind in again)
     decoded = read_json(work.path("evaluate", "systems.json"))
     systems = tuple(
         name

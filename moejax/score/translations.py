@@ -31,7 +31,7 @@ class Translated:
     made_by: list[str]
     spoken: list[str]
     wer: float | None = None
-    taught_by: str = ""  # of a system that learnt to translate: the translator that made what it learnt
+    taught_by: tuple[str, ...] = ()  # of a system that learnt to translate: translators that made what it learnt
 
     @property
     def name(self) -> str:
@@ -47,7 +47,7 @@ def fair(rows: Sequence[Translated], say: Callable[[str], None]) -> list[Transla
     """The rows that can be scored; of one that its own translator made the references of, a line says why not."""
     kept = []
     for row in rows:
-        makers = {MADE_BY.get(name, name) for name in (row.translator, row.taught_by) if name}
+        makers = {MADE_BY.get(name, name) for name in (row.translator, *row.taught_by)}
         own = sum(bleu.own_references(maker, row.made_by) for maker in makers)
         if own:
             say(f"{row.name} is not scored: {own} of {len(row.references)} references were made by its translator")

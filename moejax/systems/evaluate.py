@@ -244,7 +244,7 @@ def _predicted(context, system, rows, labels) -> Iterator[dict]:
         network.embedding,
         tuple(context.prefix(network.target)),
         tokenizer.eot,
-        context.max_tokens(),
+        context.max_tokens(network.target),
     )
     collate = context.collator(rows, labels=labels)
     samples = context.corpus.samples[rows]

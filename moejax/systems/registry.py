@@ -31,10 +31,12 @@ def find(work: Work, name: str) -> System:
 
 
 def open_system(context: Context, name: str) -> Opened:
-    """Loads one system, in the context of its own stages, at `evaluate.strength`. Errors: as `find`."""
+    """Loads one system, in the context of its own stages, at `evaluate.strength`; one that translates in full, as the
+    base to which it would be drawn back cannot. Errors: as `find`.
+    """
     kind, system = _entry(context.work, name)
     opened, share = kind.open(context, system), context.cfg.evaluate.strength
-    return opened if share == 1 else strength.at(opened, share, context.base.params)
+    return opened if share == 1 or system.writes else strength.at(opened, share, context.base.params)
 
 
 def _found(work: Work) -> dict[str, tuple[Kind, System]]:

@@ -14,16 +14,13 @@ from moejax.systems import translators
 from moejax.training import st
 from moejax.types import Config
 from moejax.work.context import Context
-from moejax.work.folder import Work
+from moejax.work.folder import Work, digest
 from moejax.work.stage import Stage
-
-# Of the section translate, what a translation depends on
-READS = ("target", "folder", "dry_run", "deepl_server", "deepl_tags", *(f"deepl_{key}" for key in translators.CUSTOM))
 
 
 def run(cfg: Config, work: Work) -> dict:
     """Writes W/targets/translations.jsonl: {id, text, translation, translation_source}, the source being who made it
-    and when. With translate.dry_run what it would cost is said, and nothing is sent.
+    and when. Errors: BadValue with translate.dry_run, after what it would cost was said: nothing can be learnt then.
     """
     maker = cfg.st.targets
     if not maker:
@@ -38,31 +35,34 @@ def run(cfg: Config, work: Work) -> dict:
     if maker in translators.BILLED:
         work.log(f"  {translator.costs(texts)}")
         if cfg.translate.dry_run:
-            work.log("  translate.dry_run: nothing is sent")
-            return {"dry_run": True}
+            raise BadValue("translate.dry_run: nothing is sent, and st.kinds learns from these translations")
     made = dict(zip(texts, translator.translate(texts), strict=True))
-    if empty := sum(not text.strip() for text in made.values()):
-        raise BadValue(f"st.targets: {maker} left {empty} of {len(texts)} texts without a translation")
     source = f"{maker}:{datetime.date.today().isoformat()}"
     lines = [
         {"id": str(column("id")[row]), "text": text, "translation": made[text], "translation_source": source}
         for row in rows
         for text in [str(column("text")[row])]
+        if made[text].strip()
     ]
+    if len(lines) < len(rows):
+        work.log(f"  {maker} left {len(rows) - len(lines)} of {len(rows)} utterances without a translation")
     write_text(work.path(*st.MADE), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    return {"by": maker, "utterances": len(lines), "texts": len(texts)}
+    content = digest([[line["id"], line["translation"]] for line in lines])
+    return {"by": maker, "utterances": len(lines), "texts": len(texts), "content": content}
 
 
 def outside(cfg: Config) -> str | None:
-    """What the translator reads outside the workdir, by its content."""
-    return translators.outside(cfg, [cfg.st.targets])
+    """What the translator depends on, and nothing that another one does; a model's folder by its content."""
+    own = {"deepl": (), "deepl_custom": tuple(f"deepl_{key}" for key in translators.CUSTOM), "ctranslate2": ("folder",)}
+    keys = {key: str(cfg.translate[key]) for key in own.get(cfg.st.targets, ())}
+    return digest({"keys": keys, "files": translators.outside(cfg, [cfg.st.targets])})
 
 
 STAGE = Stage(
     "targets",
     run,
     needs=("describe",),
-    reads=("st.targets", *(f"translate.{key}" for key in READS), "translate.deepl_memory_threshold"),
+    reads=("st.targets", "data.language", "translate.target"),
     outside=outside,
     switch="st.targets",
 )

@@ -19,7 +19,7 @@ from moejax.runtime import processes, watchdog
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu, comet, translations, wer
 from moejax.systems import end_to_end, offline_translator, published, translators
-from moejax.training import fitting
+from moejax.training import fitting, st
 from moejax.types import Config
 from moejax.work import fields
 from moejax.work.context import Context
@@ -132,8 +132,14 @@ def _row(context: Context, system: str, translator: str, records: list[dict]) ->
         made_by=[record["translation_source"] for record in scored],
         spoken=[spoken[one] for one in ids],
         wer=_wer(context, system, ids, spoken),
-        taught_by=context.cfg.st.targets if translator == translations.END_TO_END else "",
+        taught_by=_teachers(context, system) if translator == translations.END_TO_END else (),
     )
+
+
+def _teachers(context: Context, system: str) -> tuple[str, ...]:
+    """The translators, not people or a grammar, that made what a system of the stage st learnt."""
+    made = {bleu.made_by(source) for source in st.index_of(context.work)[system]["taught_by"]}
+    return tuple(sorted(made & {translations.MADE_BY.get(name, name) for name in translators.NAMES}))
 
 
 def _wer(context: Context, system: str, ids: tuple[str, ...], spoken: dict[str, str]) -> float | None:

@@ -62,7 +62,8 @@ def check(cfg: Config) -> None:
     names = (*names, *([cfg.st.targets] if cfg.st.targets else []))
     if "deepl_custom" in names and not is_custom(cfg):
         keys = ", ".join(f"deepl_{key}" for key in CUSTOM)
-        raise BadValue(f"config key 'translate.backends' has 'deepl_custom', and none of {keys} is set")
+        key = "st.targets" if cfg.st.targets == "deepl_custom" else "translate.backends"
+        raise BadValue(f"config key {key!r} has 'deepl_custom', and none of translate's {keys} is set")
     if any(name in BILLED for name in names):
         try:
             _client(cfg, None, custom=True).check(cfg.data.language, cfg.translate.target)

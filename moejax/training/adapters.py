@@ -36,6 +36,7 @@ def run(cfg, work) -> dict:
     planned = {kind: KINDS[kind](context, rows) for kind in cfg.adapters.kinds if kind != FULL}
     names = [name for found, _, _ in planned.values() for name in found]
     names += [MERGED] if "cohort" in planned else []
+    names += cfg.st.kinds
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadValue(f"two adapters would be called {twice[0]!r}: rename that group or leave out a kind")

@@ -64,7 +64,9 @@ def run(cfg, work) -> dict:
     if not cfg.st.kinds:
         return {}
     context, index = Context(cfg, work), {}
-    target, texts = cfg.translate.target, translations(context)
+    target = cfg.translate.target
+    context.prefix(target)
+    texts, makers = _fitting(context, translations(context))
     rows = gate_inputs.training_rows(context)
     translated = [row for row in rows.tolist() if texts.get(row)]
     if not translated:
@@ -72,25 +74,39 @@ def run(cfg, work) -> dict:
             f"st.kinds trains on translations, and no utterance of train has one into {target!r}: give the corpus a"
             " column 'translation', or name a translator in st.targets"
         )
-    context.prefix(target)
     work.log(f"  {len(set(translated))} of {len(set(rows.tolist()))} utterances of train have a translation")
     for name in cfg.st.kinds:
         trained, entry = _lora(context, name, rows, texts) if name == "lora_st" else _moe(context, name, rows, texts)
         save_params(work.path("st", name, "params.safetensors"), trained, entry)
-        index[name] = {"target": target, "utterances": len(set(translated)), **entry}
+        taught = sorted({makers[row] for row in translated})
+        index[name] = {"target": target, "utterances": len(set(translated)), "taught_by": taught, **entry}
         write_json(work.path("st", "index.json"), index)
     return index
 
 
-def translations(context: Context) -> dict[int, str]:
-    """{row of the manifest: its translation}, the corpus' own, and of train and dev also what a translator made."""
-    column = context.corpus.manifest.column("translation")
-    found = {row: str(text) for row, text in enumerate(column) if text}
+def translations(context: Context) -> dict[int, tuple[str, str]]:
+    """{row of the manifest: (its translation, who made it)}, the corpus' own, and of train and dev also what a
+    translator made.
+    """
+    column = context.corpus.manifest.column
+    texts = zip(column("translation"), column("translation_source"), strict=True)
+    found = {row: (str(text), str(source)) for row, (text, source) in enumerate(texts) if str(text).strip()}
     made = context.work.path(*MADE)
     if made.exists():
-        place = {str(name): row for row, name in enumerate(context.corpus.manifest.column("id"))}
-        found |= {place[line["id"]]: line["translation"] for line in read_jsonl(made) if line["id"] in place}
+        place = {str(name): row for row, name in enumerate(column("id"))}
+        lines = [line for line in read_jsonl(made) if line["id"] in place]
+        found |= {place[line["id"]]: (line["translation"], line["translation_source"]) for line in lines}
     return found
+
+
+def _fitting(context: Context, found: Mapping[int, tuple[str, str]]) -> tuple[dict[int, str], dict[int, str]]:
+    """({row: translation}, {row: who made it}) of those that the decoder has room for."""
+    tokenizer, room = context.base.tokenizer, context.base.config.max_target_positions
+    before = len(context.prefix(context.cfg.translate.target))
+    kept = {row: one for row, one in found.items() if before + len(tokenizer.encode(one[0])) <= room}
+    if len(kept) < len(found):
+        context.work.log(f"  {len(found) - len(kept)} translations are left out: the decoder has {room} positions")
+    return {row: text for row, (text, _) in kept.items()}, {row: source for row, (_, source) in kept.items()}
 
 
 def _lora(context: Context, name: str, rows, texts):
@@ -186,7 +202,14 @@ class Both:
             return plan, fetch
         tokenizer, room = context.base.tokenizer.into(self.target), context.base.config.max_target_positions
         translated = said.restated({int(row): self.texts.get(int(row), "") for row in rows}, tokenizer, room)
+        if not translated and context.base.times >= 1:
+            raise BadValue(
+                "st.kinds: no window has utterances that are all translated, and model.times is 1, so nothing else is"
+                " learnt; set it below 1, or have st.targets translate the rest"
+            )
         joined = said.beside(translated, self._count(len(said)))
+        heard_in = len({row for members in translated.members for row in members})
+        context.work.log(f"  {len(translated)} windows, of {heard_in} utterances, are learnt in translation")
         told_W = np.arange(len(joined)) >= len(said)
         heard_W = None
         if self.gate:
@@ -206,6 +229,7 @@ class Both:
     def _shared(self, rows):
         """Rows as said, and behind them those that are translated, as often as the share wants; which are which."""
         own = np.array([row for row in rows.tolist() if self.texts.get(row)])
+        own = own[np.random.default_rng(self.context.cfg.seed).permutation(len(own))]  # not one cohort's alone
         translated = np.resize(own, self._count(len(rows)))
         return np.concatenate([rows, translated]), np.arange(len(rows) + len(translated)) >= len(rows)
 

@@ -81,8 +81,11 @@ class Joined:
         )
 
     def beside(self, others: "Joined", count: int) -> "Joined":
-        """These, and behind them so many of others of the same packer, again from the first where they are fewer."""
-        again = [i % len(others) for i in range(count)] if len(others) else []
+        """These, and behind them so many of others of the same packer, in random order, again from the first where
+        they are fewer.
+        """
+        order = np.random.default_rng(len(others)).permutation(len(others))
+        again = np.resize(order, count).tolist() if len(others) else []
         return Joined(
             self.packer,
             (*self.windows, *(others.windows[i] for i in again)),

@@ -193,10 +193,10 @@ class Context:
         index = corpus.cohort_index(rows)
         return Collator(utterances, self.buckets, labels=labels, gate_in=gate_in, cohorts=index)
 
-    def max_tokens(self) -> int:
+    def max_tokens(self, target: str = "") -> int:
         """Tokens to decode at most: half the model's room, as in the reference, or all of a micro model's."""
         room = self.base.config.max_target_positions
-        return (room // 2 if room > 128 else room) - len(self.prefix()) + 1
+        return (room // 2 if room > 128 else room) - len(self.prefix(target)) + 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,8 +13,10 @@ import moejax
 from moejax.convert import hf_whisper
 from moejax.decode.features import Features
 from moejax.errors import BadValue
+from moejax.export import systems as export_systems
 from moejax.job import config as configs
 from moejax.job.opening import open_context
+from moejax.score import translations as scores
 from moejax.systems import end_to_end, registry
 from moejax.tasks import asr
 from moejax.text.tokenizer import Tokenizer
@@ -110,7 +112,7 @@ def test_the_gate_begins_as_it_was_and_then_minds_the_task(context):
     rows = context.corpus.rows("train")[:5]
     graphdef, params, mixture, _ = network.with_gate(context, "joint")
     before = np.asarray(asr.make_gate(graphdef)(params, gate_inputs.embeddings_of(context, rows)))
-    both = st.Both(context, st.translations(context), np.zeros(99, np.int64), gate=True, mixed=False)
+    both = st.Both(context, {}, np.zeros(99, np.int64), gate=True, mixed=False)
     graphdef, params, *_ = network.minding_task(context)
     for task in (0, 1):
         told = np.full(len(rows), task)
@@ -124,7 +126,8 @@ def test_the_gate_begins_as_it_was_and_then_minds_the_task(context):
 
 def test_windows_are_translated_over_the_same_audio(context):
     """Times stay, texts change, language and task are given; nothing is heard that is not heard without."""
-    texts, every = st.translations(context), timed.windows(context)
+    texts = {row: text for row, (text, _) in st.translations(context).items()}
+    every = timed.windows(context)
     tokenizer = context.base.tokenizer.into("de")
     restated = every.restated(texts, tokenizer, 96)
     own = {window.seed: tokens for window, tokens in zip(every.windows, every.said, strict=True)}
@@ -149,11 +152,58 @@ def test_windows_are_translated_over_the_same_audio(context):
 
 
 def test_a_share_of_what_is_learnt_is_translated(context):
+    """Not of the first speakers alone, whatever the order of the manifest."""
     rows = context.corpus.rows("train")
-    both = st.Both(context, {int(rows[0]): "eins"}, np.zeros(99, np.int64), gate=False, mixed=False)
+    texts = {int(row): "eins" for row in rows[: len(rows) // 2]}
+    both = st.Both(context, texts, np.zeros(99, np.int64), gate=False, mixed=False)
     every, told = both._shared(rows)
     assert told.sum() == round(len(rows) * context.cfg.st.share / (1 - context.cfg.st.share))
-    assert set(every[told].tolist()) == {int(rows[0])} and every[~told].tolist() == rows.tolist()
+    assert set(every[told].tolist()) == set(texts) and every[~told].tolist() == rows.tolist()
+    few = both._shared(rows[:4])[0][4:]
+    assert len(few) == 4 and set(few.tolist()) == set(rows[:4].tolist()) & set(texts)
+    assert both._shared(rows)[0].tolist() == every.tolist() and every[told].tolist() != sorted(every[told].tolist())
+
+
+def test_windows_of_which_one_utterance_has_no_translation_are_left_out(context):
+    every = timed.windows(context)
+    absent = every.members[0][0]
+    texts = {row: text for row, (text, _) in st.translations(context).items() if row != absent}
+    restated = every.restated(texts, context.base.tokenizer.into("de"), 96)
+    assert restated.members and not any(absent in members for members in restated.members)
+    three = every.beside(restated, 3)
+    assert len(three) == len(every) + 3 and three.said[: len(every)] == every.said
+    assert all(said in restated.said for said in three.said[len(every) :])
+    assert len(every.beside(every.restated({}, context.base.tokenizer.into("de"), 96), 3)) == len(every)
+
+
+def test_a_gate_that_is_told_the_task_is_averaged_for_export(context):
+    moe = registry.open_system(context, "moe_st")
+    weights, meaning = export_systems.weights_of(context, moe, "average")
+    assert len(weights) == moe.network.experts.num_experts and "training" in meaning
+
+
+def test_who_taught_a_system_is_not_its_judge(folder, context):
+    entry = st.index_of(context.work)["lora_st"]
+    assert entry["taught_by"] == ["human"]
+    row = dict(system="lora_st", ids=("a",), hypotheses=["eins"], references=["eins"], spoken=["ba"])
+    said: list[str] = []
+    for translator, taught, made_by in (("end to end", ("deepl",), "deepl:2026"), ("offline", (), "offline")):
+        one = scores.Translated(translator=translator, taught_by=taught, made_by=[made_by], **row)
+        assert scores.fair([one], said.append) == [] and "references were made by its translator" in said[-1]
+    other = scores.Translated(translator="end to end", taught_by=("deepl",), made_by=["human"], **row)
+    assert scores.fair([other], said.append) == [other]
+
+
+def test_a_dry_run_takes_nothing_away(folder, tmp_path, monkeypatch):
+    """What would be billed is said, and what was trained stays."""
+    work = tiny_job.copy(folder, tmp_path)
+    monkeypatch.chdir(work)
+    config = job_of(work / "weights", st__targets="deepl", translate__dry_run=True, translate__backends=("deepl",))
+    before = sorted(path.name for path in (work / "W" / "st").iterdir())
+    with pytest.raises(BadValue, match="dry_run"):
+        moejax.run(config, "W", "targets", quiet=True)
+    assert "characters" in (work / "W" / "log.txt").read_text()
+    assert sorted(path.name for path in (work / "W" / "st").iterdir()) == before
 
 
 def test_what_was_trained_names_the_language_and_its_size(folder, context):
@@ -167,7 +217,7 @@ def test_what_was_trained_names_the_language_and_its_size(folder, context):
 @pytest.mark.parametrize(
     "options, word",
     [
-        ({"task": "translate", "target": "fr"}, "translates into de, en"),
+        ({"task": "translate", "target": "fr"}, "translates into de "),
         ({"target": "de"}, "task='translate'"),
     ],
 )
@@ -187,7 +237,14 @@ def test_phrases_in_front_are_refused_where_it_translates(folder, context):
 
 @pytest.mark.parametrize(
     "changes, word",
-    [({"model__pretrained": ""}, "model.pretrained"), ({"gate__fallback": 0.9}, "gate.fallback")],
+    [
+        ({"model__pretrained": ""}, "model.pretrained"),
+        ({"gate__fallback": 0.9}, "gate.fallback"),
+        ({"translate__target": "pt-br", "translate__backends": ("deepl",)}, "translate.target"),
+        ({"st__kinds": ("lora_st",)}, "evaluate.systems"),
+        ({"st__kinds": (), "st__targets": "deepl", "evaluate__systems": ()}, "st.targets"),
+        ({"st__targets": "deepl_custom"}, "st.targets"),
+    ],
 )
 def test_configs_that_cannot_be_are_refused_before_any_work(folder, changes, word):
     with pytest.raises(BadValue, match=word):
