@@ -31,6 +31,7 @@ REQUIRES = [
     "soxr>=1.0",  # resampling
     "tensorboardX>=2.6.5",  # TensorBoard events without TensorFlow
     "matplotlib>=3.10",  # figures of the report
+    "pillow>=10",  # makes them small
     "pandas>=2.3",  # manifest tables
     "pyarrow>=21",  # parquet
     "tqdm>=4.67",  # progress bars
