@@ -86,7 +86,7 @@ def _target(options, writes) -> str:
         return ""
     if not asked:
         return writes[0] if writes else ""
-    code = languages.code_of(asked)
+    code = languages.code_of(asked) or ""
     if code not in (writes or ("en",)):  # what learnt another language gives the tokens of English another meaning
         known = ", ".join(writes or ("en",))
         raise BadValue(f"target is {asked!r}; this system translates into {known} (config section 'st' trains others)")

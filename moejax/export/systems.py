@@ -153,8 +153,8 @@ def _gate_average(context, network: Network, group):
     heard = context.corpus.manifest.indices(split="train", **select)
     rows = heard if len(heard) else context.corpus.rows(None, select)
     embedding_NU = gate_inputs.embeddings_of(context, rows).astype(np.float32)
-    told = network.embedding.told if network.embedding is not None else ()
-    embedding_NU = np.concatenate([embedding_NU, np.tile(np.float32(told), (len(rows), 1))], axis=1)
+    told_T = np.asarray(network.embedding.told if network.embedding is not None else (), np.float32)
+    embedding_NU = np.concatenate([embedding_NU, np.tile(told_T, (len(rows), 1))], axis=1)
     logits_BE = asr.make_gate(network.graphdef)(network.params, embedding_NU)
     weight_BE = routing.dense_weights(network.experts.route(logits_BE), network.experts.num_experts)
     whose = "all training utterances" if group is None else f"the {len(rows)} utterances of {group[0]} {group[1]}"

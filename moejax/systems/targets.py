@@ -55,7 +55,8 @@ def outside(cfg: Config) -> str | None:
     """What the translator depends on, and nothing that another one does; a model's folder by its content."""
     own = {"deepl": (), "deepl_custom": tuple(f"deepl_{key}" for key in translators.CUSTOM), "ctranslate2": ("folder",)}
     keys = {key: str(cfg.translate[key]) for key in own.get(cfg.st.targets, ())}
-    return digest({"keys": keys, "files": translators.outside(cfg, [cfg.st.targets])})
+    files = None if cfg.st.targets == "deepl" else translators.outside(cfg, [cfg.st.targets])
+    return digest({"keys": keys, "files": files})
 
 
 STAGE = Stage(

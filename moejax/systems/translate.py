@@ -138,7 +138,8 @@ def _row(context: Context, system: str, translator: str, records: list[dict]) ->
 
 def _teachers(context: Context, system: str) -> tuple[str, ...]:
     """The translators, not people or a grammar, that made what a system of the stage st learnt."""
-    made = {bleu.made_by(source) for source in st.index_of(context.work)[system]["taught_by"]}
+    taught = st.index_of(context.work).get(system, {}).get("taught_by", ())
+    made = {bleu.made_by(source) for source in taught}
     return tuple(sorted(made & {translations.MADE_BY.get(name, name) for name in translators.NAMES}))
 
 

@@ -79,11 +79,12 @@ def outside(cfg: Config, names: Sequence[str] | None = None) -> str | None:
     """A digest of the glossary file's entries, or of CTranslate2's folder; None without one. `names`: of translators;
     None: those of the table. Errors: it is not there, or is no such thing.
     """
-    found, names = [], cfg.translate.backends if names is None else names
-    if "ctranslate2" in names:
+    found: list[str] = []
+    chosen: Sequence[str] = cfg.translate.backends if names is None else names
+    if "ctranslate2" in chosen:
         found.append(ctranslate2_folder.digest(cfg.translate.folder, cfg.data.language, cfg.translate.target))
     glossary = cfg.translate.deepl_glossary
-    if any(name in BILLED for name in names) and glossary not in ("", LEARNT) and deepl_options.is_file(glossary):
+    if any(name in BILLED for name in chosen) and glossary not in ("", LEARNT) and deepl_options.is_file(glossary):
         found.append(deepl_glossary.digest(deepl_glossary.read(glossary)))
     return " ".join(found) or None
 

@@ -71,13 +71,16 @@ class Joined:
             for piece, number in zip(window.pieces, heard, strict=True)
         }
         own = {row: texts[number] for row, number in rows.items() if texts.get(number)}
-        said = [None if window.enrolled else self.packer.restated(window, own, tokenizer) for window in mine.windows]
-        kept = [i for i, one in enumerate(said) if one is not None and len(one[0]) - 1 <= room]
+        kept, said = [], []
+        for number, window in enumerate(mine.windows):
+            if not window.enrolled and len((ids := self.packer.restated(window, own, tokenizer))[0]) - 1 <= room:
+                kept.append(number)
+                said.append(ids)
         return Joined(
             self.packer,
-            tuple(mine.windows[i] for i in kept),
-            tuple(mine.members[i] for i in kept),
-            tuple(said[i] for i in kept),
+            tuple(mine.windows[number] for number in kept),
+            tuple(mine.members[number] for number in kept),
+            tuple(said),
         )
 
     def beside(self, others: "Joined", count: int) -> "Joined":

@@ -145,7 +145,7 @@ def test_the_form_of_the_output_follows_the_format(call, said, monkeypatch):
     path = record("a.wav", 1.0)
     code, out, err = call(path, "none.wav", "--format", "srt")
     assert code == 1 and out == writers.render(said(path), "srt") and err.count("none.wav") == 1
-    monkeypatch.setattr("moejax.commands.translators.translator", lambda asked, language: failing)
+    monkeypatch.setattr("moejax.commands.translators.translator", lambda asked: failing)
     for format in ("txt", "srt", "json"):
         code, out, err = call(path, "--format", format, "--translate_to", "de")
         assert (code, out) == (1, writers.render(said(path), format))

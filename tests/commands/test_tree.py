@@ -52,7 +52,7 @@ def test_the_help_of_a_stage_says_what_it_reads_and_writes_and_its_keys(said, na
     reads, writes = re.search(r"reads:\n(.*)\n\nwrites in W/\w+:\n(.*?)\n\n", out, re.DOTALL).groups()
     assert all(f"W/{needed}: " in reads for needed in STAGES[name].needs) and OUTSIDE.get(name, "") in reads
     assert all(file in writes for file in [*WRITES[name], "done.json"])
-    assert f"\n  {name}." in out
+    assert f"\n  {name}." in out or not STAGES[name].sections
     for key in STAGES[name].reads:
         assert f"\n  {key}" in out
 
@@ -68,7 +68,7 @@ def test_what_stages_are_said_to_write_is_what_they_write(tmp_path_factory):
         assert [file for file in found if not any(fnmatch.fnmatch(file, pattern) for pattern in patterns)] == []
     missing = [f"{name}/{line}" for name, files in WRITES.items() for line in files if not _there(work / name, line)]
     idle = [f"{name}/{line}" for name in ("hyper", "targets", "st") for line in WRITES[name]]
-    assert missing == ["describe/audio/", "embed/gradients.npz", *idle, "report/seeds*.csv"]
+    assert missing == ["describe/audio/", "embed/gradients.npz", *idle, "translate/tuned/", "report/seeds*.csv"]
 
 
 def _there(folder, line):

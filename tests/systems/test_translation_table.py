@@ -267,7 +267,7 @@ def test_a_workdir_of_one_translator_opens(again):
     ("values", "words"),
     [
         ({"backends": ("auto", "deepl")}, "'translate.backends' has 'auto' beside others"),
-        ({"backends": ("deepl_custom",)}, "has 'deepl_custom', and none of deepl_glossary"),
+        ({"backends": ("deepl_custom",)}, "has 'deepl_custom', and none of translate's deepl_glossary"),
         ({"backends": ()}, "'translate.backends' is empty"),
         ({"against": "moe"}, "'translate.against' is 'moe'; it takes SYSTEM.TRANSLATOR with one of offline,"),
         ({"against": "moo.offline"}, "'translate.against' has 'moo'; known: base"),
