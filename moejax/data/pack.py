@@ -284,23 +284,24 @@ class Packer:
             own += [between[0], *said, between[1]] if timed else said
         return [*own, self.eot], given
 
-    def restated(self, window: Window, texts: Mapping[int, str], tokenizer) -> tuple[list[int], int]:
-        """As `tokens` of a window with times, in other words for what is said: `texts` of rows, those of the window
-        among them, and a `tokenizer` that translates (`Tokenizer.into`). Language and task are given, so that nothing
-        is learnt of which language is spoken. The same audio belongs to it.
-        """
+    def translated(self, texts: Mapping[int, str], tokenizer) -> "Packer":
+        """The same audio in other words: `texts` of rows, and a `tokenizer` that translates (`Tokenizer.into`)."""
         other = copy.copy(self)
         other.timed = tuple(tokenizer.prefix(task="translate", timestamps=True))
         other.ids = {row: tuple(tokenizer.encode(text)) for row, text in texts.items()}
+        return other
+
+    def restated(self, window: Window) -> tuple[list[int], int]:
+        """As `tokens` of a window with times, drawn by the packer that this one is `translated` from. Language and task
+        are given, so that nothing is learnt of which language is spoken.
+        """
         prompt = ()
         if window.prompt:
             rng, said = np.random.default_rng([*window.seed, 1]), {piece.row for piece in window.pieces}
-            group = self.members[self.group[window.pieces[0].row]]
-            prompt = other._prompt(
-                rng, [row for row in rng.permutation(group).tolist() if row in texts and row not in said], True
-            )
-        ids, _ = other.tokens(dataclasses.replace(window, prompt=prompt))
-        return ids, len(prompt) + len(other.timed)
+            group = rng.permutation(self.members[self.group[window.pieces[0].row]]).tolist()
+            prompt = self._prompt(rng, [row for row in group if row in self.ids and row not in said], True)
+        ids, _ = self.tokens(dataclasses.replace(window, prompt=prompt))
+        return ids, len(prompt) + len(self.timed)
 
     def wave(self, window: Window) -> np.ndarray:
         """Audio of a window, float32 [window]. Without times a cut utterance is left out, as its text is."""

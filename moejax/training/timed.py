@@ -71,9 +71,9 @@ class Joined:
             for piece, number in zip(window.pieces, heard, strict=True)
         }
         own = {row: texts[number] for row, number in rows.items() if texts.get(number)}
-        kept, said = [], []
+        packer, kept, said = self.packer.translated(own, tokenizer), [], []
         for number, window in enumerate(mine.windows):
-            if not window.enrolled and len((ids := self.packer.restated(window, own, tokenizer))[0]) - 1 <= room:
+            if not window.enrolled and len((ids := packer.restated(window))[0]) - 1 <= room:
                 kept.append(number)
                 said.append(ids)
         return Joined(
