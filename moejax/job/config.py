@@ -99,7 +99,7 @@ def load(path: str | Path) -> Config:
     if not isinstance(user, ConfigDict | dict):
         raise BadValue(f"config {path!r}: get_config() gives {type(user).__name__}; it must give a ConfigDict")
     config = resolve(user)
-    if variant and variant not in config.name:  # or two variants would share a folder of runs/
+    if variant and f"-{variant}-" not in f"-{config.name}-":  # or two variants would share a folder of runs/
         with config.unlocked():
             config.name = f"{config.name}-{variant}"
     return config
