@@ -12,7 +12,7 @@ from moejax.data.pipeline import FILLER, eval_batches, loader
 from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.ops.pooling import POOLINGS
-from moejax.runtime import faults
+from moejax.runtime import faults, processes, shares
 from moejax.runtime.files import replacing
 from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr
@@ -84,22 +84,25 @@ def options(cfg) -> asr.Embedding:
 
 
 def run(cfg, work) -> dict:
-    """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits."""
+    """Writes W/embed/embeddings.npz: id [N], embedding [N, U] float32, layer_names, of all utterances of all splits.
+    Several processes pool a share each.
+    """
     context = Context(cfg, work)
     check_layers(cfg.embed.layers, context.base.config.encoder_layers)
-    out = np.zeros((0, 0), np.float32)
+    found = []
     for rows, pooled_BU in _of_windows(context) if context.base.times else _of_pieces(context):
-        if not out.size:
-            out = np.zeros((len(context.corpus.manifest), pooled_BU.shape[1]), np.float32)
-        out[rows] = pooled_BU
+        found.append((np.asarray(rows), pooled_BU))
         faults.point("embed.batch")
+    found = found or [(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))]  # more processes than batches
+    out = shares.merged(work.path("embed"), *(np.concatenate(parts) for parts in zip(*found, strict=True)))
     if not np.isfinite(out).all():
         bad = context.corpus.manifest.column("id")[np.flatnonzero(~np.isfinite(out).all(1))[0]]
         raise BadValue(f"embedding of utterance {bad!r} is not finite")
     names = np.array(layer_names(cfg.embed.layers))
-    with replacing(work.path("embed", "embeddings.npz")) as temporary, open(temporary, "wb") as file:
-        np.savez(file, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
-        faults.point("embed.partial")
+    if processes.first():
+        with replacing(work.path("embed", "embeddings.npz")) as temporary, open(temporary, "wb") as file:
+            np.savez(file, id=context.corpus.manifest.column("id").astype(str), embedding=out, layer_names=names)
+            faults.point("embed.partial")
     more = gradients.write(context) if "gradient" in cfg.embed.signals else {}
     return {"utterances": len(out), "width": int(out.shape[1]), **more}
 
@@ -113,6 +116,7 @@ def _of_pieces(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     batches = eval_batches(
         context.corpus.samples, context.buckets, cfg.embed.batch_size, multiple=context.multiple, names=names
     )
+    batches = processes.share(batches)
     stream = loader(batches, _Audio(context.corpus.audio), workers=cfg.runtime.workers)
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="embed"), strict=False):
         placed = shard_batch(batch, context.mesh)
@@ -130,7 +134,7 @@ def _of_windows(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     states = hearing.utterances(context) if pooled.layers == (-1,) else None
     rows = np.arange(len(context.corpus.manifest))
     size = 1 if jax.default_backend() == "cpu" else context.cfg.embed.batch_size
-    batches = [rows[at : at + size] for at in range(0, len(rows), size)]
+    batches = processes.share([rows[at : at + size] for at in range(0, len(rows), size)])
     for batch in context.work.progress(batches, total=len(batches), desc="embed"):
         filled = np.concatenate([batch, np.full(size - len(batch), FILLER)])
         heard = _Audio(context.corpus.audio)(context.window, filled)
@@ -162,4 +166,6 @@ class _Audio:
         return {"audio_BS": audio_BS, "samples_B": samples_B}
 
 
-STAGE = Stage("embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), sections=SECTIONS)
+STAGE = Stage(
+    "embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), shared=True, sections=SECTIONS
+)

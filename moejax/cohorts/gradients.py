@@ -13,6 +13,7 @@ import numpy as np
 from moejax.data.pipeline import eval_batches, loader
 from moejax.errors import NotThere
 from moejax.nn import functional
+from moejax.runtime import processes, shares
 from moejax.runtime.files import write_npz
 from moejax.tasks import asr
 from moejax.work.context import Context, key_of
@@ -22,7 +23,7 @@ TOGETHER = 8  # utterances whose gradients are in memory at once
 
 def write(context: Context) -> dict:
     """Writes W/embed/gradients.npz: id [M] of the sample's utterances in train, gradient [M, blocks x dims] float32
-    with rows of unit length in every block, block_names (encoder, decoder).
+    with rows of unit length in every block, block_names (encoder, decoder). Several processes find a share each.
     """
     began = time.monotonic()
     cfg, work = context.cfg, context.work
@@ -34,13 +35,17 @@ def write(context: Context) -> dict:
     graphdef, params = asr.init(asr.build(config, mixture=mixture, seed=cfg.seed), base)
     blocks = sorted({path.split("/")[0] for path in functional.paths(params["expert"])})
     sketch = asr.make_gradients(graphdef, mixture, dims=options.dims, together=TOGETHER)
-    batches = eval_batches(context.corpus.samples[rows], context.buckets, options.batch_size, multiple=TOGETHER)
+    batches = processes.share(
+        eval_batches(context.corpus.samples[rows], context.buckets, options.batch_size, multiple=TOGETHER)
+    )
     stream = loader(batches, context.collator(rows, np.zeros(len(rows), np.int64)), workers=cfg.runtime.workers)
-    out = np.zeros((len(rows), len(blocks) * options.dims), np.float32)
+    mine, found_nU = [np.zeros(0, np.int64)], [np.zeros((0, len(blocks) * options.dims), np.float32)]
     for (_, index), batch in zip(batches, work.progress(stream, total=len(batches), desc="gradients"), strict=False):
         found = sketch(params, batch, key_of(cfg, "gradients"))
         found_BU = np.concatenate([np.asarray(found[block]) for block in blocks], axis=1)
-        out[index[index >= 0]] = found_BU[index >= 0]
+        mine.append(index[index >= 0])
+        found_nU.append(found_BU[index >= 0])
+    out = shares.merged(work.path("embed"), np.concatenate(mine), np.concatenate(found_nU))
     names = manifest.column("id")[rows].astype(str)
     write_npz(work.path("embed", "gradients.npz"), id=names, gradient=out, block_names=np.array(blocks))
     return {"gradients": len(rows), "gradient_seconds": round(time.monotonic() - began, 1)}

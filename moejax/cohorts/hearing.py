@@ -10,6 +10,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,9 +19,8 @@ from moejax.data.pipeline import bucket_of, eval_batches, loader
 from moejax.decode.decoder import Window, content
 from moejax.decode.features import Features
 from moejax.nn import functional
-from moejax.runtime import faults, processes
+from moejax.runtime import faults, processes, sharding
 from moejax.runtime.files import write_bytes
-from moejax.runtime.sharding import shard_batch
 from moejax.tasks import asr, recognition
 from moejax.work.context import Context
 from moejax.work.folder import digest
@@ -72,7 +72,7 @@ def utterances(context: Context) -> States | None:
 
 
 def kept(context: Context, ear: Ear, made: dict, what: str) -> States | None:
-    """States of all that this ear can hear; `made` says what that is. Of several processes the first one hears."""
+    """States of all that this ear can hear; `made` says what that is. Several processes hear a share each."""
     work, store = context.work, context.heard
     size = ear.frames * store.row
     if size > store.limit:
@@ -80,17 +80,33 @@ def kept(context: Context, ear: Ear, made: dict, what: str) -> States | None:
             work.log(f"  encoder states would take {size / 1e9:.1f} GB, over runtime.encoder_cache_bytes: not cached")
         return None
     listed = store.path.with_name(f"{digest({'in': store.path.name, **made})}.keys")
-    if processes.first() and not _whole(store, _read(listed, ear)):
-        with processes.working(together=processes.count() == 1):
-            keys = _hear(context, ear, what)
-            write_bytes(listed, b"".join(keys))
-    processes.agree()  # nobody reads what is being written
+    if not processes.agree(_whole(store, _read(listed, ear))):
+        keys = _together(_hear(context, ear, what), len(ear.names), listed)
+        write_bytes(listed, b"".join(keys))
+    processes.meet()  # nobody reads what is being written
     store.refresh()
     keys = _read(listed, ear)
     if not _whole(store, keys):
         work.log("  runtime.encoder_cache_bytes has no room left for these encoder states: not cached")
         return None
     return States(store, dict(zip(ear.names, keys, strict=True)))
+
+
+def _together(own: list[bytes], count: int, listed: Path) -> list[bytes]:
+    """The keys of all `count` names from each process' own; [] where one had no room for what it heard."""
+    share = listed.with_name(f"{listed.stem}.{processes.index()}.share")
+    share.write_bytes(b"".join(own))
+    if 0 in processes.meet(len(own)):
+        return []
+    keys, blocks = [b""] * count, [range(at, min(at + BLOCK, count)) for at in range(0, count, BLOCK)]
+    for process in range(processes.count()):
+        found = listed.with_name(f"{listed.stem}.{process}.share").read_bytes()
+        places = [place for block in processes.share(blocks, process) for place in block]
+        for number, place in enumerate(places):
+            keys[place] = found[KEY * number : KEY * (number + 1)]
+    processes.meet()
+    share.unlink()
+    return keys
 
 
 def _read(listed, ear) -> list[bytes]:
@@ -104,18 +120,19 @@ def _whole(store, keys) -> bool:
 
 
 def _hear(context, ear, what) -> list[bytes]:
-    """The keys of all; [] where there is no room for their states."""
+    """The keys of this process' share; [] where there is no room for their states."""
     work, store, begun, keys, new = context.work, context.heard, time.perf_counter(), {}, 0
-    blocks = [ear.names[at : at + BLOCK] for at in range(0, len(ear.names), BLOCK)]
-    for block in work.progress(blocks, total=len(blocks), desc=f"encoder states of {what}"):
-        keys |= {name: ear.key(name) for name in block}
-        missing = [name for name in block if keys[name] not in store]
-        if not store.room(-(-ear.frames * len(missing) // len(ear.names))):
-            return []
-        if missing:
-            store.add((keys[name], states_TD) for name, states_TD in ear.states(missing))
-            new += len(missing)
-        faults.point("states.block")
+    blocks = processes.share([ear.names[at : at + BLOCK] for at in range(0, len(ear.names), BLOCK)])
+    with processes.working(together=processes.count() == 1):
+        for block in work.progress(blocks, total=len(blocks), desc=f"encoder states of {what}"):
+            keys |= {name: ear.key(name) for name in block}
+            missing = [name for name in block if keys[name] not in store]
+            if not store.room(-(-ear.frames * len(missing) // len(ear.names))):
+                return []
+            if missing:
+                store.add((keys[name], states_TD) for name, states_TD in ear.states(missing))
+                new += len(missing)
+            faults.point("states.block")
     work.log(
         f"  encoder states of {new} of {len(keys)} {what} heard: {store.row * ear.frames / 1e6:.0f} MB in all,"
         f" {time.perf_counter() - begun:.1f} s; no step encodes"
@@ -162,6 +179,8 @@ class _Pieces:
 
     def __init__(self, context: Context):
         config, self._context = context.base.config, context
+        # In a stage that trains together, context.mesh has the devices of all processes
+        self._mesh = context.mesh if processes.count() == 1 else sharding.own_mesh()
         self.names = context.corpus.rows("train").tolist()
         samples_N = context.corpus.samples[self.names]
         self._bucket_N = np.asarray(context.buckets)[bucket_of(samples_N, context.buckets)]
@@ -179,10 +198,10 @@ class _Pieces:
 
     def states(self, names: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         context, rows = self._context, np.asarray(names)
-        batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=context.multiple)
+        batches = eval_batches(context.corpus.samples[rows], context.buckets, BLOCK, multiple=self._mesh.size)
         stream = loader(batches, context.collator(rows), workers=0)
         for (_, index), batch in zip(batches, stream, strict=True):
-            placed = shard_batch(batch, context.mesh)
+            placed = sharding.shard_batch(batch, self._mesh)
             states_BTD = np.asarray(
                 self._encode(context.base.params, placed.audio_BS, placed.samples_B, placed.label_B)[0]
             )

@@ -108,7 +108,7 @@ def run_stage(
     start = time.perf_counter()
     summary = {}
     try:
-        if STAGES[name].together or processes.first():
+        if STAGES[name].together or STAGES[name].shared or processes.first():
             with processes.working(STAGES[name].together):
                 summary = STAGES[name].run(seeded(name, config), work) or {}
     except BaseException:

@@ -20,7 +20,7 @@ from moejax.training.base import from_scratch
 from moejax.work.context import bucket_samples
 
 MOMENTS = 2  # arrays that Adam keeps for each trained one
-STAGES = (("gate", ("gate",)), ("experts", ("expert",)), ("joint", ("expert", "gate")))
+STAGES = (("gate", ("gate",)), ("experts", ("expert",)), ("joint", ("expert", "gate")), ("st", ("expert", "gate")))
 
 
 def plan(cfg, devices: int = 1) -> str:
@@ -76,7 +76,7 @@ def rows_per_device(cfg, mesh) -> dict[str, int]:
     """{section: rows of a batch on one device}. Errors: a batch that does not divide."""
     cuts = mesh.shape[sharding.DATA] * mesh.shape[sharding.FSDP]
     found = {}
-    for section in ("experts", "joint", "evaluate"):
+    for section in ("experts", "joint", *(["st"] if cfg.st.kinds else []), "evaluate"):
         size = cfg[section].batch_size
         if size % cuts:
             raise BadValue(f"{section}.batch_size={size} does not divide by data * fsdp = {cuts} of this mesh")
@@ -88,7 +88,7 @@ def groups(cfg, params) -> list[str]:
     """Arrays and scalars of each group, and the stages that train it."""
     who = {"backbone": ["base"] if cfg.base.steps or cfg.base.pack.seconds else []}
     for stage, trained in STAGES:
-        for group in trained:
+        for group in trained if stage != "st" or cfg.st.kinds else ():
             who.setdefault(group, []).append(stage)
     lines = [f"  {'group':<10}{'arrays':>8}{'scalars':>16}  trained by"]
     for group, tree in params.items():
@@ -169,7 +169,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     frames = min(samples // (2 * config.hop), config.max_source_positions)
     # Targets are short (rarely 100 tokens in 30 s); half of the room is what decoding may use.
     tokens = config.max_target_positions // 2 if config.max_target_positions > 128 else config.max_target_positions
-    b, d, layers = rows["joint"], rows["evaluate"], config.decoder_layers
+    b, d, layers = max(rows["joint"], rows.get("st", 0)), rows["evaluate"], config.decoder_layers
     mel = config.num_mel_bins * samples // config.hop
     encoder = any(path.startswith("encoder") for path in functional.paths(params["expert"]))
     entries = [
@@ -199,7 +199,7 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     return [
         "on one device (activations are arithmetic, not the compiler's word):",
         *lines,
-        f"  {'joint step, together':<26}{step / 2**30:>10.3f} GiB",
+        f"  {'st or joint step' if cfg.st.kinds else 'joint step, together':<26}{step / 2**30:>10.3f} GiB",
         f"  {'decoding, together':<26}{decode / 2**30:>10.3f} GiB",
     ]
 

@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from moejax.errors import BadValue, Refused
@@ -35,6 +36,16 @@ def first() -> bool:
 
 def count() -> int:
     return 1 if _group is None else _group.count
+
+
+def index() -> int:
+    """Number of this process among them, from 0."""
+    return 0 if _group is None else _group.index
+
+
+def share(items: Sequence, process: int | None = None) -> list:
+    """Those of these items that fall to this process (or to one with that number) where all divide a piece of work."""
+    return list(items[index() if process is None else process :: count()])
 
 
 @contextlib.contextmanager
@@ -82,6 +93,11 @@ def _numbers() -> dict:
 def agree(value: Any = None) -> Any:
     """What the first process gives (JSON), in all of them; each calls this as often as the others."""
     return value if _group is None else _group.agree(value)
+
+
+def meet(value: Any = None) -> list:
+    """What each process gives (JSON), by their numbers, once all have called this: what they wrote before is there."""
+    return [value] if _group is None else _group.meet(value)
 
 
 def failed(error: Exception) -> None:
@@ -143,7 +159,7 @@ class Group:
         self.index, self.count, self.heartbeat = index, count, heartbeat
         assert distributed.global_state.client is not None  # `start` has joined the others
         self.client = distributed.global_state.client
-        self.agreements = self.trainings = 0
+        self.agreements = self.meetings = self.trainings = 0
         self._steps: Steps | None = None
         self._failure: str | None = None
         self._stopping, self._over = False, threading.Event()
@@ -203,6 +219,12 @@ class Group:
             return json.loads(self.get(key))
         self.client.key_value_set(key, json.dumps(value))
         return value
+
+    def meet(self, value) -> list:
+        self.meetings += 1
+        key = f"moejax/met/{self.meetings}"
+        self.client.key_value_set(f"{key}/{self.index}", json.dumps(value))
+        return [json.loads(self.get(f"{key}/{q}")) for q in range(self.count)]
 
     def exchange(self, key: str, value: int) -> list[int]:
         self.client.key_value_set(f"moejax/{key}/{self.index}", str(value))

@@ -38,6 +38,11 @@ def make_mesh(shape, devices=None):
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def own_mesh():
+    """Mesh of this process' devices, all along `data`: where one of several works by itself."""
+    return make_mesh({DATA: -1}, jax.local_devices())
+
+
 def pretend_mesh(shape, count):
     """What `make_mesh` would make of `count` devices that need not exist: for plans and shapes, not for arrays."""
     sizes = mesh_sizes(shape, count)

@@ -16,7 +16,7 @@ from moejax.data.pipeline import eval_batches, loader
 from moejax.decode.enrolled import Context as Front
 from moejax.errors import BadValue
 from moejax.nn import quantize
-from moejax.runtime import faults
+from moejax.runtime import faults, processes
 from moejax.runtime.files import read_json, write_json, write_text
 from moejax.runtime.sharding import shard_batch
 from moejax.systems import enrolled, listening, published, registry, routing
@@ -82,7 +82,8 @@ def run(cfg: Config, work: Work) -> dict:
     """Writes W/evaluate/<system>.jsonl, systems.json, routing.json, and prints the load matrix of `moe`.
 
     Lines are written as they are decoded, and those that the same numbers made of the same utterance stay: a stage that
-    was stopped, or whose config has other rows now, decodes what is missing.
+    was stopped, or whose config has other rows now, decodes what is missing. Several processes decode a share each of
+    every system; what one had decoded before it was lost stays, too.
     """
     context = Context(cfg, work, cfg.evaluate.weights)
     spoken = enrolled.phrases(context, context.corpus.rows(cfg.evaluate.split), cfg.evaluate.enroll)
@@ -95,11 +96,13 @@ def run(cfg: Config, work: Work) -> dict:
             work.log(f"  {name}: no {cfg.evaluate.split} utterance of its speaker, left out")
             continue
         file, made = work.path("evaluate", f"{name}.jsonl"), made_of(context, system, spoken, count)
-        if before.get(name) != made:
-            file.unlink(missing_ok=True)
+        if before.get(name) != made and processes.first():
+            for old in (file, *_shares(file)):
+                old.unlink(missing_ok=True)
             before[name] = made
             write_json(work.path("evaluate", DECODED), before)
-        records = lines(context, system, scope, spoken.fronts(context, scope, count) if count else None, file)
+        fronts = spoken.fronts(context, scope, count) if count else None
+        records = lines(context, system, scope, fronts, file, shared=True)
         index[name] = {
             "role": system.role,
             "group": system.group,
@@ -108,33 +111,62 @@ def run(cfg: Config, work: Work) -> dict:
             "utterances": len(records),
             "seconds": sum(record["seconds"] for record in records),
         }
-        if name == "moe":
+        if name == "moe" and processes.first():
             write_json(work.path("evaluate", "routing.json"), routing.summary(context, system, scope, records))
-    for file in work.path("evaluate").glob("*.jsonl"):
-        if file.stem not in index:  # of another config
-            file.unlink()
-    write_json(work.path("evaluate", "systems.json"), index)
+    if processes.first():
+        for file in work.path("evaluate").glob("*.jsonl"):
+            if file.stem not in index:  # of another config
+                file.unlink()
+        write_json(work.path("evaluate", "systems.json"), index)
     return {"systems": len(index), "utterances": len(rows)}
 
 
-def lines(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts, file: Path) -> list[dict]:
-    """The system's records of these rows, in their order, and the file of them: those that are in it are kept."""
+def lines(
+    context: Context, system: Opened, rows: np.ndarray, fronts: Fronts, file: Path, shared: bool = False
+) -> list[dict]:
+    """The system's records of these rows, in their order, and the file of them: those that are in it are kept.
+    `shared`: all processes are here, and each decodes a share.
+    """
     ids = [str(one) for one in context.corpus.manifest.column("id")[rows]]
-    known = {record["id"]: record for record in _read_whole_lines(file)}
+    parts = _shares(file, processes.count()) if shared and processes.count() > 1 else [file]
+    if processes.first():  # also what shares say of a run that was killed
+        found = {record["id"]: record for part in (file, *_shares(file)) for record in _read_whole_lines(part)}
+        _write_lines(file, [found[one] for one in ids if one in found])
+        for part in _shares(file):
+            part.unlink()
+    _meet(shared)
+    known = {record["id"] for record in _read_whole_lines(file)}
     missing = [place for place, one in enumerate(ids) if one not in known]
-    if len(missing) < len(ids):
-        context.work.log(f"  {system.name}: {len(ids) - len(missing)} of {len(ids)} decoded before")
-    if missing:
-        own = None if fronts is None else [fronts[place] for place in missing]
-        _write_lines(file, known.values())  # without what a kill left half written
-        with open(file, "a", encoding="utf-8") as out:
-            for record in stream(context, system, rows[missing], own):
-                known[record["id"]] = record
+    if known:
+        context.work.log(f"  {system.name}: {len(known)} of {len(ids)} decoded before")
+    mine = processes.share(missing) if shared else missing
+    if mine:
+        own = None if fronts is None else [fronts[place] for place in mine]
+        with open(parts[processes.index() if shared else 0], "a", encoding="utf-8") as out:
+            for record in stream(context, system, rows[mine], own):
                 out.write(_line(record))
                 out.flush()
-    records = [known[one] for one in ids]
-    _write_lines(file, records)
+    _meet(shared)  # all shares are whole
+    found = {record["id"]: record for part in {file, *parts} for record in _read_whole_lines(part)}
+    records = [found[one] for one in ids]
+    _meet(shared)  # and read
+    if processes.first():
+        _write_lines(file, records)
+        for part in _shares(file):
+            part.unlink()
     return records
+
+
+def _meet(shared: bool) -> None:
+    if shared:
+        processes.meet()
+
+
+def _shares(file: Path, count: int | None = None) -> list[Path]:
+    """Where each of `count` processes writes its share of a file; None for those that are there."""
+    if count is None:
+        return sorted(file.parent.glob(f"{file.stem}.*.share"))
+    return [file.with_name(f"{file.stem}.{process}.share") for process in range(count)]
 
 
 def _table(cfg: Config, work: Work, context: Context) -> Iterator[tuple[Opened, int]]:
@@ -307,5 +339,11 @@ def _read_whole_lines(file: Path) -> list[dict]:
 
 
 STAGE = Stage(
-    "evaluate", run, needs=("joint", "adapters", "hyper", "st"), reads=("evaluate",), keeps=True, sections=SECTIONS
+    "evaluate",
+    run,
+    needs=("joint", "adapters", "hyper", "st"),
+    reads=("evaluate",),
+    keeps=True,
+    shared=True,
+    sections=SECTIONS,
 )

@@ -17,7 +17,6 @@ from moejax.decode.decoder import Decoder, Programs
 from moejax.decode.enrolled import Context as Front
 from moejax.decode.longform import Reading, transcribe_sequential
 from moejax.decode.request import request
-from moejax.runtime import processes
 from moejax.systems.system import Opened
 from moejax.tasks import recognition
 from moejax.text.transcript import Transcript
@@ -48,7 +47,7 @@ def transcripts(
         samples=(window,),
         batch_size=context.cfg.evaluate.batch_size,
     )
-    if processes.count() == 1 and _hears_as_base(context, network):
+    if _hears_as_base(context, network):
         decoder.heard = context.heard  # what another system or stage has heard is not encoded again
     options = {"language": context.cfg.data.language} | ({"task": "translate"} if network.target else {})
     asked = request(options, timed=True, can_time=True, language=None, context=config.max_target_positions)

@@ -186,14 +186,14 @@ def _heard(context: Context, rows: np.ndarray) -> dict[str, str]:
     """{id: what the system recognises}; lines that were decoded before are kept."""
     cfg, work = context.cfg, context.work
     file = work.path("translate", TUNED, HEARD)
-    if processes.first():
-        with processes.working(False):  # the others wait for the file
-            alone = Context(cfg, work, cfg.evaluate.weights)
-            system = evaluate.open_row(alone, cfg.translate.tuned_system)
+    with processes.working(False):  # each of several decodes a share
+        alone = Context(cfg, work, cfg.evaluate.weights)
+        system = evaluate.open_row(alone, cfg.translate.tuned_system)
+        if processes.first():
             fine = {key: cfg.translate[key] for key in FINE}
             _claim(work, TUNED, _made(context, system=evaluate.made_of(alone, system, None, 0), **fine))
-            evaluate.lines(alone, system, rows, None, file)
-    processes.agree(True)
+        evaluate.lines(alone, system, rows, None, file, shared=True)
+    processes.meet()
     return {line["id"]: line["hypothesis"] for line in read_jsonl(file)}
 
 

@@ -139,7 +139,7 @@ class Context:
     def mesh(self):
         """All devices; where one of several processes works alone, its own, all along `data`."""
         if self.alone:
-            return sharding.make_mesh({"data": -1}, jax.local_devices())
+            return sharding.own_mesh()
         return sharding.make_mesh(self.cfg.mesh.to_dict())
 
     @property

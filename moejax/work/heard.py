@@ -2,7 +2,8 @@
 
 A window is known by a digest of its content, so it does not matter who asks, for what, or in which order; and what a
 killed run has written is there for the next. W/states/<base>.bin has the states, rows of frames one after the other,
-and <base>.idx where each window's begin: written after them, so that what it names is whole.
+and <base>.idx where each window's begin: written after them, so that what it names is whole. Of several processes each
+writes files of its own, <base>.1.bin and so on, as no lock is worth much between hosts; all read all of them.
 """
 
 import fcntl
@@ -17,17 +18,19 @@ from moejax.runtime import processes
 
 KEY = 16  # bytes of a digest
 _ENTRY = np.dtype([("key", f"V{KEY}"), ("first", "<i8"), ("frames", "<i8")])
+Place = tuple[str, int, int]  # the part's name, its first row of these states, their number of frames
 
 
 class Heard:
-    """States [T, D] by their keys. One process of a group writes; several runs in one workdir may."""
+    """States [T, D] by their keys. All processes of a group write, each a part; several runs in one workdir may, too."""
 
     def __init__(self, path: Path | str, width: int, dtype: str, limit: int):
         """`path` without its ending; `limit` bytes of states, from which on no more are kept."""
         self.path, self.width, self.dtype, self.limit = Path(path), int(width), jax.numpy.dtype(dtype), int(limit)
         self.row = self.width * self.dtype.itemsize
-        self.at: dict[bytes, tuple[int, int]] = {}
-        self._read = 0  # bytes of the index that are known
+        self.at: dict[bytes, Place] = {}
+        self._own = f"{self.path.name}.{processes.index()}" if processes.index() else self.path.name
+        self._read: dict[str, int] = {}  # bytes of each part's index that are known
         self.refresh()
 
     def __contains__(self, key: bytes) -> bool:
@@ -35,38 +38,46 @@ class Heard:
 
     def __call__(self, key: bytes) -> np.ndarray:
         """The states of a window that is kept; maps the file for this one read, so it pickles and costs no memory."""
-        first, frames = self.at[key]
+        part, first, frames = self.at[key]
         at = (frames, self.width)
-        return np.array(np.memmap(self._file("bin"), self.dtype, "r", offset=first * self.row, shape=at))
+        return np.array(np.memmap(self._file(part, "bin"), self.dtype, "r", offset=first * self.row, shape=at))
 
     def refresh(self) -> None:
         """Takes in what others have written; an entry whose states are not whole is none."""
-        index, states = self._file("idx"), self._file("bin")
+        parts = [self.path.name, *(file.stem for file in sorted(self.path.parent.glob(f"{self.path.name}.*.idx")))]
+        for part in parts:
+            self._refresh(part)
+
+    def _refresh(self, part: str) -> None:
+        index, states = self._file(part, "idx"), self._file(part, "bin")
         size = states.stat().st_size // self.row if states.exists() else 0
-        if not index.exists() or index.stat().st_size < self._read:
-            self.at, self._read = {}, 0
+        read = self._read.get(part, 0)
+        if not index.exists() or index.stat().st_size < read:
+            self.at = {key: place for key, place in self.at.items() if place[0] != part}
+            read = self._read[part] = 0
         if not index.exists():
             return
         with open(index, "rb") as file:
-            file.seek(self._read)
+            file.seek(read)
             found = file.read()
         whole = np.frombuffer(found[: len(found) // _ENTRY.itemsize * _ENTRY.itemsize], _ENTRY)
-        self._read += whole.nbytes
+        self._read[part] = read + whole.nbytes
         ends = whole["first"] + whole["frames"]
-        self.at |= {bytes(one["key"]): (int(one["first"]), int(one["frames"])) for one in whole[ends <= size]}
-        self.at = {key: place for key, place in self.at.items() if sum(place) <= size}
+        self.at |= {bytes(one["key"]): (part, int(one["first"]), int(one["frames"])) for one in whole[ends <= size]}
+        lost = [key for key, (name, first, frames) in self.at.items() if name == part and first + frames > size]
+        for key in lost:
+            del self.at[key]
 
     def room(self, frames: int) -> bool:
         """Whether so many frames more stay within the limit."""
-        used = sum(frames for _, frames in self.at.values())
+        used = sum(frames for _, _, frames in self.at.values())
         return (used + frames) * self.row <= self.limit
 
     def add(self, new: Iterable[tuple[bytes, np.ndarray]]) -> None:
         """Keeps states, as many as there is room for; what is there already stays."""
-        if not processes.first():
-            return
+        own = self._own
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self._file("idx"), "ab") as index, open(self._file("bin"), "ab") as states:
+        with open(self._file(own, "idx"), "ab") as index, open(self._file(own, "bin"), "ab") as states:
             fcntl.flock(index, fcntl.LOCK_EX)
             os.ftruncate(index.fileno(), os.fstat(index.fileno()).st_size // _ENTRY.itemsize * _ENTRY.itemsize)
             self.refresh()
@@ -77,13 +88,13 @@ class Heard:
             for key, states_TD in new:
                 if key not in self.at and self.room(len(states_TD)):
                     states.write(np.ascontiguousarray(states_TD, self.dtype).data)
-                    self.at[key] = (at, len(states_TD))
+                    self.at[key] = (own, at, len(states_TD))
                     entries.append((key, at, len(states_TD)))
                     at += len(states_TD)
             states.flush()
             index.write(np.array(entries, _ENTRY).tobytes())
             index.flush()
-            self._read = index.tell()
+            self._read[own] = index.tell()
 
-    def _file(self, ending: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{ending}")
+    def _file(self, part: str, ending: str) -> Path:
+        return self.path.with_name(f"{part}.{ending}")

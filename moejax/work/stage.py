@@ -115,7 +115,10 @@ class Stage:
     needs: tuple[str, ...] = ()  # stages whose results it reads
     reads: tuple[str, ...] = ()  # config sections, or single keys
     without: tuple[str, ...] = ()  # keys of those sections that it does not read
-    together: bool = False  # it trains: several processes run it on all their devices; else the first one does, alone
+    # It trains: several processes run it on all their devices. `shared`: each does its share alone, on its own devices,
+    # and the first puts them together. Neither: the first runs it by itself, and the others wait
+    together: bool = False
+    shared: bool = False
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     keeps: bool = False  # its files say themselves what they were made of: other inputs do not clear its folder
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it

@@ -1,6 +1,7 @@
-"""Two processes run a whole job, and what they decode is what one decodes."""
+"""Several processes run a whole job; what they pool and decode is what one does, also when one of them is killed."""
 
 import shutil
+import signal
 import socket
 
 import numpy as np
@@ -21,42 +22,74 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def both(folder):
-    helpers = [Commands(folder), Commands(folder)]
+def three(folder):
+    helpers = [Commands(folder) for _ in range(3)]
     yield helpers
     for each in helpers:
         each.close()
 
 
-def run(both, *argv, count=2) -> list[tuple[int, str]]:
+def run(three, *argv, count=2, faults=("", "", "")) -> list[tuple[int, str]]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    for i, each in enumerate(both[:count]):
-        each.start(*argv, environment=training.address(i, count, port) if count > 1 else {})
-    return [each.end() for each in both[:count]]
+    for i, each in enumerate(three[:count]):
+        each.start(*argv, fault=faults[i], environment=training.address(i, count, port) if count > 1 else {})
+    return [each.end() for each in three[:count]]
 
 
-def hypotheses(work) -> dict:
+def hypotheses(work, files="*.jsonl") -> dict:
     """{(system, id): (hypothesis, route)}"""
     return {
-        (path.stem, record["id"]): (record["hypothesis"], record["route"])
-        for path in work.glob("evaluate/*.jsonl")
+        (path.name.split(".")[0], record["id"]): (record["hypothesis"], record["route"])
+        for path in work.glob(f"evaluate/{files}")
         for record in tiny_job.records(path)
     }
 
 
-def test_two_processes_decode_what_one_decodes(folder, both):
+def test_two_processes_decode_what_one_decodes(folder, three):
     argv = ("evaluate", "--config", "tiny.py", "--workdir", "W")
     found = []
     for count in (1, 2):
         shutil.rmtree(folder / "W" / "evaluate")
-        assert [code for code, _ in run(both, *argv, count=count)] == [0] * count
+        assert [code for code, _ in run(three, *argv, count=count)] == [0] * count
         found.append(hypotheses(folder / "W"))
     assert found[0] == found[1] and len(found[0]) > 100
 
 
-def test_two_processes_run_all_stages(folder, both):
+def test_one_of_three_is_killed_in_evaluate_and_the_table_is_that_of_one(folder, three):
+    argv = ("evaluate", "--config", "tiny.py", "--workdir", "W", "--config.runtime.heartbeat=3")
+    whole = hypotheses(folder / "W")  # of two processes, and of one: the test above
+    shutil.rmtree(folder / "W" / "evaluate")
+    codes = [code for code, _ in run(three, *argv, count=3, faults=("", "", "evaluate.batch:3=kill"))]
+    assert codes[2] == -signal.SIGKILL and all(codes), "who is left ends, too, and does not wait for ever"
+    kept = hypotheses(folder / "W") | hypotheses(folder / "W", "*.share")
+    assert 0 < len(kept) < len(whole) and all(whole[key] == found for key, found in kept.items())
+    assert hypotheses(folder / "W", "*.share"), "what nobody has put together yet"
+    ((code, said),) = run(three, *argv, count=1)
+    assert code == 0, said
+    assert hypotheses(folder / "W") == whole and not list(folder.glob("W/evaluate/*.share"))
+    said = (folder / "W" / "log.txt").read_text().rpartition("[evaluate] decode")[2]
+    assert f"{len({key for key in kept if key[0] == 'base'})} of" in said and "decoded before" in said, said
+
+
+def test_two_processes_pool_and_pull_what_one_does(folder, three):
+    tiny_job.write_config(folder / "pulled.py", embed__signals=("gradient",))
+    found = []
+    for count in (1, 2):
+        work = shutil.copytree(folder / "W", folder / f"P{count}")
+        shutil.rmtree(work / "embed")
+        argv = ("embed", "--config", "pulled.py", "--workdir", work.name)
+        assert [code for code, _ in run(three, *argv, count=count)] == [0] * count
+        arrays = [np.load(work / "embed" / name) for name in ("embeddings.npz", "gradients.npz")]
+        found.append({name: one[name] for one in arrays for name in one.files})
+        assert not list(work.glob("embed/share*"))
+    assert {"embedding", "gradient"} <= set(found[0])
+    for name, one in found[0].items():
+        np.testing.assert_array_equal(one, found[1][name])
+
+
+def test_two_processes_run_all_stages(folder, three):
     fewer = {"adapters__kinds": ("lora",), "evaluate__systems": ("base", "lora", "moe"), "translate__steps": 0}
     fewer |= {
         "translate__backends": ("offline", "offline_tuned"),
@@ -64,7 +97,7 @@ def test_two_processes_run_all_stages(folder, both):
         "translate__tuned_steps": 1,
     }
     tiny_job.write_config(folder / "fewer.py", **fewer, report__draws=10)  # compilations are what it takes
-    said = run(both, "all", "--config", "fewer.py", "--workdir", "W2")
+    said = run(three, "all", "--config", "fewer.py", "--workdir", "W2")
     assert [code for code, _ in said] == [0, 0], said
     for stage in ("base", "gate", "experts", "joint"):
         one, two = (metrics.read(folder / name / stage / metrics.FILE) for name in ("W", "W2"))

@@ -144,3 +144,10 @@ def test_plan_says_what_does_not_fit(devices, change, words):
     with pytest.raises(ValueError, match=words) as error:
         plan.plan(cfg, devices)
     assert "\n" not in str(error.value)
+
+
+def test_the_plan_knows_of_the_stage_st_where_it_trains():
+    plain, teaching = (plan.plan(configs.load(f"{ROOT / 'configs/quickstart.py'}{more}")) for more in ("", ":st"))
+    assert "joint, st" in teaching and "joint, st" not in plain
+    rows = {text: re.search(r"audio and mel .* (\d+) rows", text).group(1) for text in (plain, teaching)}
+    assert rows == {plain: "16", teaching: "32"}, "the larger of the two batches is what has to fit"
