@@ -191,6 +191,20 @@ class Checkpointer:
             return _unflatten(template, found["state"]), found["data"], found["meta"]
         return None
 
+    def restore_best(self, template: Any) -> Any | None:
+        """The state with the best score, as `restore_latest`; None where there is none, or it is damaged."""
+        self.wait()
+        found, like = self.best(), flat_state(template)
+        if found is None or found["step"] not in self.steps():
+            return None
+        folder = self.directory / str(found["step"])
+        try:
+            verify(folder)
+        except UNREADABLE as error:
+            log.warning("checkpoint %s in %s, the best, is passed over: %s", *(folder.name, self.directory, error))
+            return None
+        return _unflatten(template, self._read(folder, like)["state"])
+
     def newest_verified(self) -> int | None:
         """The step, the same in every process, or None; damaged newer ones are moved aside."""
         found = -1

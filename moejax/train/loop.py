@@ -143,6 +143,13 @@ def fit(
             return state
 
 
+def best(state: TrainState, home: Home) -> TrainState | None:
+    """The state of the best checkpoint, like the last one, `state`; None where the last is the best that stands."""
+    with contextlib.closing(Checkpointer(Path(home.folder) / "checkpoints", keep=home.keep)) as checkpoints:
+        found = checkpoints.best()
+        return None if found is None or found["step"] == int(state.step) else checkpoints.restore_best(state)
+
+
 def _is_evaluated(step, eval_fn, cadence) -> bool:
     every = cadence.eval_every
     return eval_fn is not None and (step == cadence.steps or bool(every and step % every == 0))

@@ -18,7 +18,7 @@ from moejax.runtime import processes
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.params_file import save_params
-from moejax.training import encoder_states, fitting, gate_inputs, network, timed
+from moejax.training import dev, encoder_states, fitting, gate_inputs, network, timed
 from moejax.work.context import Context
 from moejax.work.fields import STEPS, Field
 from moejax.work.stage import Stage
@@ -103,7 +103,7 @@ def _full(context, rows) -> dict:
             plan=plan,
             fetch=fetch,
             sub=(FULL,),
-            eval_fn=fitting.dev_loss(context, graphdef, None, "none", section),
+            eval_fn=dev.judge(context, graphdef, None, "none", section),
         ),
         params,
     )
@@ -135,7 +135,7 @@ def _train(context, kind, rows, labels, mixture):
     single = None if kind in MANY else np.zeros(len(context.corpus.manifest), np.int64)
     kept = encoder_states.why_not(row, mixture) is None
     plan, fetch = timed.material(context, rows, section, labels=labels, kept=kept)
-    dev = None if single is None else fitting.dev_loss(context, graphdef, mixture, "label", section, single, kept)
+    judge = None if single is None else dev.judge(context, graphdef, mixture, "label", section, single, kept)
     return fitting.train(
         context,
         fitting.Training(
@@ -146,7 +146,7 @@ def _train(context, kind, rows, labels, mixture):
             plan=plan,
             sub=(kind,),
             fetch=fetch,
-            eval_fn=dev,
+            eval_fn=judge,
         ),
         params,
     )

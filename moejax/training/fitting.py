@@ -5,21 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
-from moejax.cohorts.embed import options as embedding_options
-from moejax.data.pipeline import FILLER, BatchPlan, loader
+from moejax.data.pipeline import BatchPlan, loader
 from moejax.nn import functional
 from moejax.runtime import processes
 from moejax.runtime.sharding import process_shard, shard_batch
-from moejax.score import wer
-from moejax.tasks import asr, recognition
-from moejax.text import normalize
 from moejax.train import loop, optim
 from moejax.train.optim import SCHEDULES
 from moejax.train.params_file import digest_of, whole_array
 from moejax.train.state import init_state, make_step, place
-from moejax.training import encoder_states, gate_inputs
+from moejax.training import dev
 from moejax.work.context import Context, key_of
 from moejax.work.fields import BATCH, COUNT, STEPS, Field, above, below
 
@@ -67,16 +62,7 @@ NOISES = {
     "level": Field(0.0, "Greatest random gain and spectral slope, in log-mel units.", limits=(0.0, 100.0)),
 }
 TRAIN = {**PLAIN, **NOISES}
-DEV = {
-    "evals": Field(4, "How often in a stage one batch of dev is scored and logged; 0: never.", limits=(0, 10_000)),
-    "best": Field(
-        "loss",
-        "Score by which a checkpoint is kept as the best.\n"
-        "loss: the cross-entropy of the batch of dev; wer: its word error rate, for which it is decoded too (greedily;"
-        " one compilation more).",
-        choices=("loss", "wer"),
-    ),
-}
+DEV = dev.SECTION
 
 
 def row_options(section) -> dict:
@@ -100,7 +86,7 @@ class Training:
     fetch: Callable
     sub: tuple[str, ...] = ()
     stepped: bool = False
-    eval_fn: Callable | None = None
+    eval_fn: dev.Judge | None = None
     on_metrics: Callable | None = None
 
 
@@ -143,10 +129,12 @@ def train(context: Context, training: Training, params):
         force=cfg.runtime.force,
         progress=not work.quiet,
     )
+    judge = training.eval_fn
+    before = None if judge is None else judge.each(state, frozen)
     try:
-        state = loop.fit(
-            state, frozen, step_fn, batches, cadence, home, eval_fn=training.eval_fn, on_metrics=training.on_metrics
-        )
+        state = loop.fit(state, frozen, step_fn, batches, cadence, home, eval_fn=judge, on_metrics=training.on_metrics)
+        if judge is not None and before is not None:
+            state = _judged(judge, before, state, frozen, section, home, work)
     finally:
         source.close()
     if processes.count() > 1:  # what follows is each process's own work, on its own devices
@@ -154,68 +142,16 @@ def train(context: Context, training: Training, params):
     return {**frozen, **state.params}
 
 
-def dev_loss(context: Context, graphdef, mixture, route: str, section, labels_N=None, kept: bool = False, asked=None):
-    """`eval_fn` of `train`: {"ce"}, or with `section.best` "wer" {"wer", "ce"}, without noise on one batch of
-    utterances spread evenly over dev; None where there is no dev part or `section.evals` is 0.
-
-    All are padded to the longest bucket, so that it is one compilation and not a sample of the short ones; that and a
-    few forward passes are all it costs. `labels_N` are those of every row of the manifest, for the route "label".
-    `kept`: encoder states may be kept; those of dev are where the base writes times. `asked`: rows -> (rows, what the
-    gate hears, what is written of each), where that is not what was said (loss alone).
-    """
-    rows = context.corpus.manifest.indices(split="dev")
-    if not section.evals or not len(rows):
-        return None
-    rows = rows[np.unique(np.linspace(0, len(rows) - 1, section.batch_size).round().astype(int))]
-    written, gate_in = None, gate_inputs.embeddings_of(context, rows) if route == "gate" else None
-    if asked is not None:
-        rows, gate_in, written = asked(rows)
-    decoded = asked is None and section.best == "wer"
-    kept = kept and bool(context.base.times) and not decoded  # a word error rate is decoded from audio
-    states = encoder_states.opened(context) if kept else None
-    collate = context.collator(rows, None if labels_N is None else labels_N[rows], gate_in, states, written)
-    bucket = context.buckets[-1]
-    collate.lengths = {bucket: max(collate.lengths.values())}
-    filler = np.full(-len(rows) % context.multiple, FILLER)
-    index_B = np.concatenate([np.arange(len(rows)), filler])
-    part, parts = process_shard(context.mesh)
-    batch = shard_batch(collate(bucket, np.split(index_B, parts)[part]), context.mesh)
-    calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
-    loss_fn = asr.make_loss(
-        graphdef, asr.Row(route=route, frozen=True), mixture=calm, num_cohorts=len(context.corpus.cohorts)
-    )
-    cross_entropy = jax.jit(lambda params, batch: loss_fn(params, batch, jax.random.key(0))[1]["ce"])
-    wer_of = _dev_wer(context, graphdef, calm, route, batch, rows) if decoded else None
-
-    def score(state, frozen):
-        params = {**frozen, **state.params}
-        found = {"wer": wer_of(params)} if wer_of else {}
-        return found | {"ce": np.asarray(cross_entropy(params, batch))}
-
-    return score
-
-
-def _dev_wer(context, graphdef, mixture, route, batch, rows):
-    """`params -> WER` of one batch whose first rows are these of the manifest."""
-    tokenizer, normal = context.base.tokenizer, normalize.get("lower")
-    references = [normal(text) for text in context.corpus.manifest.column("text")[rows]]
-    predict = recognition.make_predict(
-        graphdef,
-        prefix=context.prefix(),
-        eot=tokenizer.eot,
-        max_tokens=context.max_tokens(),
-        route=route,
-        mixture=mixture,
-        embedding=embedding_options(context.cfg),
-    )
-
-    def wer_of(params):
-        decoded, _ = predict(params, batch.audio_BS, batch.samples_B, batch.label_B)
-        tokens_BL, lengths_B = whole_array(decoded.tokens_BL), whole_array(decoded.lengths_B)
-        texts = [tokenizer.decode(tokens_BL[b, : lengths_B[b]]) for b in range(len(references))]
-        return wer.rate(wer.count(references, [normal(text) for text in texts]))
-
-    return wer_of
+def _judged(judge: dev.Judge, before: dev.Each, state, frozen, section, home: loop.Home, work):
+    """The state that the stage keeps. The log says what training was worth, also where it was worth nothing."""
+    last = judge.each(state, frozen)
+    if section.get("keep", "last") == "best" and (best := loop.best(state, home)) is not None:
+        other = judge.each(best, frozen)
+        if judge.compared(other, last).high < 0:
+            work.log(f"  {home.desc}: step {int(best.step)} is kept; the last one: {judge.said(last, other)}")
+            state, last = best, other
+    work.log(f"  {home.desc}: {judge.said(last, before)}")
+    return state
 
 
 def speech_plan(context: Context, rows, section) -> BatchPlan:

@@ -15,7 +15,7 @@ from moejax.nn import gates
 from moejax.runtime.files import write_json
 from moejax.tasks import asr
 from moejax.train.params_file import save_params
-from moejax.training import encoder_states, fitting, gate_inputs, network, probe, timed
+from moejax.training import dev, encoder_states, fitting, gate_inputs, network, probe, timed
 from moejax.training.load_monitor import LoadMonitor
 from moejax.work import fields
 from moejax.work.context import Context
@@ -218,7 +218,7 @@ def _train_mixture(context, name, rows, graphdef, params, mixture, meta, row, tr
                 fetch=fetch,
                 on_metrics=monitor,
                 stepped=row.temperature_steps > 0,
-                eval_fn=fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N, kept),
+                eval_fn=dev.judge(context, graphdef, mixture, row.route, section, labels_N, kept),
             ),
             params,
         )

@@ -18,7 +18,7 @@ from moejax.nn import functional
 from moejax.runtime.files import read_json, read_jsonl, write_json
 from moejax.tasks import asr
 from moejax.train.params_file import load_params, save_params
-from moejax.training import encoder_states, fitting, gate_inputs, network, timed
+from moejax.training import dev, encoder_states, fitting, gate_inputs, network, timed
 from moejax.work import fields
 from moejax.work.context import Context
 from moejax.work.fields import Field, above, below
@@ -31,7 +31,7 @@ MADE = ("targets", "translations.jsonl")  # what a translator made of the traini
 SECTIONS = {
     "st": {
         **fields.but(fitting.TRAIN, steps=200, learning_rate=1e-3),
-        "evals": fitting.DEV["evals"],
+        **{name: fitting.DEV[name] for name in ("evals", "dev_utterances", "keep")},
         "kinds": Field(
             (),
             "Systems that learn to translate speech into translate.target; () for none.\n"
@@ -142,7 +142,7 @@ def _train(context: Context, name, rows, texts, graphdef, params, mixture, row, 
         labels_N = gate_inputs.clusters_of(context)["label"]
     both = Both(context, texts, labels_N, gate=row.route == "gate", mixed=row.voice_mix)
     plan, fetch = both.material(rows, section, kept)
-    dev = fitting.dev_loss(context, graphdef, mixture, row.route, section, labels_N, kept, both.alternating)
+    judge = dev.judge(context, graphdef, mixture, row.route, section, labels_N, kept, both.alternating)
     return fitting.train(
         context,
         fitting.Training(
@@ -153,7 +153,7 @@ def _train(context: Context, name, rows, texts, graphdef, params, mixture, row, 
             plan=plan,
             fetch=fetch,
             sub=(name,),
-            eval_fn=dev,
+            eval_fn=judge,
         ),
         params,
     )

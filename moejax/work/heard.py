@@ -22,7 +22,7 @@ Place = tuple[str, int, int]  # the part's name, its first row of these states, 
 
 
 class Heard:
-    """States [T, D] by their keys. All processes of a group write, each a part; several runs in one workdir may, too."""
+    """States [T, D] by their keys. All processes of a group write, a part each; several runs in one workdir may."""
 
     def __init__(self, path: Path | str, width: int, dtype: str, limit: int):
         """`path` without its ending; `limit` bytes of states, from which on no more are kept."""

@@ -312,6 +312,8 @@ ODD = {
     "mixture.expert_dropout": (0.99,),
     "experts.steps": (0, 1),
     "experts.evals": (0, 1, 10_000),
+    "experts.dev_utterances": (1, 10**9),
+    "joint.keep": ("best",),
     "experts.route": ("label",),
     "experts.part": ("train",),
     "experts.batch_size": (1, 200),

@@ -141,6 +141,23 @@ def test_evaluation_goes_into_the_record_of_its_step(tmp_path):
     assert np.array(records[0]["load_E"]).shape == (toy.E,)
 
 
+def test_the_best_step_is_given_back_as_it_was_and_none_where_it_is_the_last(tmp_path):
+    seen, home = {}, loop.Home(tmp_path, progress=False)
+
+    def score(now, frozen):
+        seen[int(now.step)] = {path: np.array(leaf) for path, leaf in params_file.flat_state(now.params).items()}
+        return {"wer": abs(int(now.step) - 4.0)}
+
+    last = run(tmp_path, steps=16, eval_fn=score, eval_every=2, checkpoint_every=100)
+    best = loop.best(last, home)
+    assert int(best.step) == 4 and len(seen) == 8
+    for path, leaf in params_file.flat_state(best.params).items():
+        np.testing.assert_array_equal(leaf, seen[4][path])
+    assert any((leaf != seen[16][path]).any() for path, leaf in params_file.flat_state(best.params).items())
+    (tmp_path / "checkpoints" / checkpoint.BEST).write_text('{"step": 16, "score": 0.0}')
+    assert loop.best(last, home) is None
+
+
 def test_alarms_and_skipped_steps_are_said_in_the_log(tmp_path, caplog):
     class Poisoned(toy.Batches):
         def __next__(self):
