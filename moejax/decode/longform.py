@@ -145,11 +145,14 @@ class Reading:
         return self.tokenizer.encode(self.options.initial_prompt) if self.options.initial_prompt else []
 
 
-def transcribe_sequential(recordings: Iterable[np.ndarray | None], reading: Reading) -> Iterator[tuple[int, Transcript]]:
+def transcribe_sequential(
+    recordings: Iterable[np.ndarray | None], reading: Reading
+) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording, in the order in which they are finished.
 
     `recordings`: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
-    files keeps at most `model.batch_size` of them in memory; None where nobody comes just now (`together`). Errors: ValueError for several channels.
+    files keeps at most `model.batch_size` of them in memory; None where nobody comes just now (`together`). Errors:
+    ValueError for several channels.
     """
 
     def listenings():
