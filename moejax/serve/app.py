@@ -189,7 +189,7 @@ class _Routes:
                     continue
                 if text is None:
                     break
-                text = text.strip()
+                text = text.rstrip("\ufffd").strip()  # half a letter, of which the next window may bring the rest
                 if text.startswith(sent) and len(text) > len(sent):
                     yield formats.event("transcript.text.delta", delta=text[len(sent) :])
                     sent = text
