@@ -1,9 +1,15 @@
 """A real server on a real socket, in a thread of the tests."""
 
 import contextlib
+import io
 import threading
 import time
 from types import SimpleNamespace
+
+import httpx
+import soundfile
+from prometheus_client.parser import text_string_to_metric_families
+from tiny_model import RATE
 
 from moejax.errors import BadValue
 from moejax.serve import app, server
@@ -92,3 +98,26 @@ class Slow:
 
 def transcript(wave_S, options):
     return Transcript(f"{len(wave_S)} {options.get('language', '')}".strip(), [], "en")
+
+
+def wav(wave_S, subtype="FLOAT", format="WAV") -> bytes:
+    """The bytes of a sound file."""
+    out = io.BytesIO()
+    soundfile.write(out, wave_S, RATE, subtype=subtype if format == "WAV" else None, format=format)
+    return out.getvalue()
+
+
+def until(said):
+    """What `said()` gives as soon as it gives something."""
+    for _ in range(3000):
+        if found := said():
+            return found
+        time.sleep(0.01)
+    raise AssertionError("it did not come about")
+
+
+def numbers(place) -> dict:
+    """{(name, labels): value} of /metrics, read as Prometheus reads them."""
+    text = httpx.get(f"{place.url}/metrics").text
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}

@@ -5,22 +5,19 @@ import io
 import os
 import socket
 import tempfile
-import time
 
 import httpx
 import numpy as np
 import soundfile
-from prometheus_client.parser import text_string_to_metric_families
-from serving import LIMITS, Slow, running
-from tiny_model import RATE, sound
+from serving import LIMITS, Slow, numbers, running, until, wav
+from tiny_model import sound
+
+
+def heard(seconds=1.0, seed=0):
+    return wav(sound(seconds, seed), "PCM_16")
+
 
 GOOD = {"model": (None, "micro")}
-
-
-def wav(seconds=1.0, seed=0, subtype="PCM_16", format="WAV"):
-    out = io.BytesIO()
-    soundfile.write(out, sound(seconds, seed), RATE, subtype=subtype, format=format)
-    return out.getvalue()
 
 
 def multipart(parts, boundary=b"xyz"):
@@ -36,7 +33,7 @@ MODEL = (b'Content-Disposition: form-data; name="model"', b"micro")
 def broken(number):
     """Upload `number` of many: (headers, body)."""
     rng = np.random.default_rng(number)
-    kind, audio = number % 14, wav(0.3, number % 5)
+    kind, audio = number % 14, heard(0.3, number % 5)
     body, headers = None, {"Content-Type": "multipart/form-data; boundary=xyz"}
     match kind:
         case 0:  # cut anywhere, the header too
@@ -86,7 +83,7 @@ def test_a_thousand_broken_uploads_are_refused_each_by_a_sentence(shared):
 
         def send(number):
             if number % 100 == 50:  # somebody who is all right among them
-                files = {**GOOD, "file": ("a.wav", wav(1.0, 1))}
+                files = {**GOOD, "file": ("a.wav", heard(1.0, 1))}
                 return number, client.post("/v1/audio/transcriptions", files=files)
             headers, body = broken(number)
             return number, client.post("/v1/audio/transcriptions", content=body, headers=headers)
@@ -142,7 +139,7 @@ def test_no_file_is_left_and_none_has_a_name(shared, tmp_path, monkeypatch):
         os, "open", lambda path, flags, *rest, **more: (opened.append(str(path)), real(path, flags, *rest, **more))[1]
     )
     with httpx.Client(base_url=shared.url, timeout=60) as client:
-        for content in (wav(40.0, subtype="FLOAT"), b"\1" * (2 << 20), b"\0" * (5 << 20)):  # good, broken, too large
+        for content in (wav(sound(40.0)), b"\1" * (2 << 20), b"\0" * (5 << 20)):  # good, broken, too large
             client.post("/v1/audio/transcriptions", files={**GOOD, "file": ("a.wav", content)})
             assert list(tmp_path.iterdir()) == []
     assert any(str(tmp_path) in path for path in opened)  # they did lie there
@@ -167,35 +164,20 @@ def raw(url, content, model=b"slow"):
     return made
 
 
-def numbers(place):
-    """{(name, labels): value} of /metrics, read as Prometheus reads them."""
-    text = httpx.get(f"{place.url}/metrics").text
-    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
-    return {(sample.name, *sorted(sample.labels.values())): sample.value for sample in samples}
-
-
-def until(said):
-    for _ in range(1000):
-        if found := said():
-            return found
-        time.sleep(0.01)
-    raise AssertionError("it did not come about")
-
-
 def test_who_goes_away_costs_nobody_anything():
     slow = Slow()
     slow.go.clear()
     with running(slow, options={}) as place, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        first = pool.submit(_post, place.url, wav(0.5))
+        first = pool.submit(_post, place.url, heard(0.5))
         until(lambda: slow.together)
-        raw(place.url, wav(0.6)).close()
-        cut = raw(place.url, wav(0.7))
+        raw(place.url, heard(0.6)).close()
+        cut = raw(place.url, heard(0.7))
         until(lambda: numbers(place)[("moejax_queue_length",)] >= 1)
         cut.close()
         half = socket.create_connection(("127.0.0.1", int(place.url.rsplit(":", 1)[1])))
         half.sendall(b"POST /v1/audio/transcriptions HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n\r\n--x")
         half.close()
-        last = pool.submit(_post, place.url, wav(0.8))
+        last = pool.submit(_post, place.url, heard(0.8))
         until(lambda: numbers(place).get(("moejax_errors_total", "disconnected"), 0) >= 2)
         slow.go.set()
         assert first.result(30).json()["text"] == "8000" and last.result(30).json()["text"] == "12800"
@@ -211,9 +193,9 @@ def _post(url, content, **fields):
 def test_metrics_count_what_happened():
     slow = Slow()
     with running(slow, LIMITS, options={}) as place:
-        assert [_post(place.url, wav(seconds)).status_code for seconds in (1.0, 2.0, 0.5)] == [200] * 3
+        assert [_post(place.url, heard(seconds)).status_code for seconds in (1.0, 2.0, 0.5)] == [200] * 3
         assert _post(place.url, b"x").json()["error"]["code"] == "unreadable"
-        assert _post(place.url, wav(), language="xx").json()["error"]["param"] == "language"
+        assert _post(place.url, heard(), language="xx").json()["error"]["param"] == "language"
         found = numbers(place)
     ask = "transcriptions"
     assert found[("moejax_requests_total", ask, "200")] == 3 and found[("moejax_requests_total", ask, "400")] == 2
@@ -231,10 +213,10 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing():
             raise RuntimeError("/secret/place")
 
     with running(Broken(), options={}) as place:
-        answer = _post(place.url, wav())
+        answer = _post(place.url, heard())
         assert answer.status_code == 500 and "secret" not in answer.text
         assert answer.json()["error"]["type"] == "server_error"
-        events = _post(place.url, wav(), stream="true")
+        events = _post(place.url, heard(), stream="true")
         assert events.status_code == 200 and '"code": "internal"' in events.text and "secret" not in events.text
 
 
@@ -242,12 +224,12 @@ def test_a_server_that_was_told_to_stop_answers_who_was_in_and_tells_the_others(
     slow = Slow()
     slow.go.clear()
     with running(slow, options={}) as place, concurrent.futures.ThreadPoolExecutor(8) as pool:
-        inside = [pool.submit(_post, place.url, wav(seconds)) for seconds in (0.5, 0.6, 0.7)]
+        inside = [pool.submit(_post, place.url, heard(seconds)) for seconds in (0.5, 0.6, 0.7)]
         until(lambda: sum(value for name, value in place.service.metrics._values["moejax_reading"].items()) >= 1)
         until(lambda: place.service._visitors == 3 and len(place.service._queue) + place.service._reading == 3)
         place.server.handle_exit(15, None)
         until(lambda: not place.service.open)
-        late = _post(place.url, wav())
+        late = _post(place.url, heard())
         assert late.status_code == 503 and late.json()["error"]["code"] == "stopping"
         assert httpx.get(f"{place.url}/health").status_code == 503
         slow.go.set()

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from serving import Slow
+from serving import Slow, until
 
 from moejax.errors import BadValue
 from moejax.serve import fields, models, service
@@ -41,14 +41,6 @@ def make(slow):
 
 def told(job):
     return job.answer.result(30).text
-
-
-def until(said):
-    for _ in range(1000):
-        if said():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come about")
 
 
 def test_recordings_that_come_together_are_read_together(make, slow):
@@ -94,7 +86,7 @@ def test_nobody_is_passed_over_for_ever(make, slow, monkeypatch):
 
 
 def test_one_that_cannot_be_read_costs_nobody_anything(make, slow, caplog):
-    place = make(batch_size=5, batch_wait=30.0)
+    place = make(batch_size=5, batch_wait=1.0)
     wanted = place.want("slow")
     jobs = [place.submit(one, wanted) for one in (wave(1), wave(2), BAD, wave(3), wave(4))]
     assert [told(job) for job in jobs[:2] + jobs[3:]] == ["1", "2", "3", "4"]
