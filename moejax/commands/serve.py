@@ -84,11 +84,29 @@ def run(options, left: list[str]) -> int:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise NotInstalled(f"serve needs {error.name}, which is not installed: pip install 'moejax[serve]'") from error
-    from moejax.serve.models import Models, named
-    from moejax.serve.service import Limits, Service
+    from moejax.serve.models import named
 
     wanted = named(options.model)
-    place = server.bound(options.host, options.port)
+    with server.bound(options.host, options.port) as place:
+        service = _service(options, wanted)
+        if options.host not in LOOPBACK and not keys:
+            _say(f"warning: --host {options.host} without --keys: whoever reaches it is served")
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        address = f"http://{host}:{place.getsockname()[1]}/v1"
+
+        def ready():
+            print(f"{address} ({', '.join(wanted)})", flush=True)
+
+        built = app.build(service, keys=keys, origins=options.allow_origin)
+        server.Server(built, service, ready).run(sockets=[place])
+    return 0
+
+
+def _service(options, wanted: dict[str, str]):
+    """The service over these models, loaded and warm."""
+    from moejax.serve.models import Models
+    from moejax.serve.service import Limits, Service
+
     limits = Limits(
         batch_size=options.batch_size,
         batch_wait=options.batch_wait_ms / 1000,
@@ -96,20 +114,9 @@ def run(options, left: list[str]) -> int:
         seconds=options.max_seconds,
         waiting=options.max_waiting,
     )
-    if options.host not in LOOPBACK and not keys:
-        _say(f"warning: --host {options.host} without --keys: whoever reaches it is served")
     models = Models(wanted, weights=options.weights, say=_say)
     models.warm_up(limits.batch_size)
-    service = Service(models, limits, **({} if options.guards is None else {"guards": options.guards}))
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{host}:{place.getsockname()[1]}/v1"
-
-    def ready():
-        print(f"{address} ({', '.join(models.names)})", flush=True)
-
-    built = app.build(service, keys=keys, origins=options.allow_origin)
-    server.Server(built, service, ready).run(sockets=[place])
-    return 0
+    return Service(models, limits, **({} if options.guards is None else {"guards": options.guards}))
 
 
 def _keys(path: str | None) -> list[str]:

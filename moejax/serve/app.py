@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 OPENING = 4  # uploads that are decoded at once
 LOOK = 0.5  # seconds between looks whether a client is still there
 ALIVE = 15.0  # seconds after which a stream says that it is, for proxies that close silent ones
+STREAM = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -121,7 +122,7 @@ class _Routes:
                 with self.service.visit():
                     job, asked, heard = await self._accepted(upload, translate)
                     if asked.stream:
-                        return StreamingResponse(self._events(route, job, started), media_type="text/event-stream")
+                        return StreamingResponse(self._events(route, job, started), headers=STREAM)
                     transcript = await self._transcript(request, job)
                 media, content = formats.render(transcript, asked.form, heard, asked.granularities)
                 response = Response(content, media_type=media)

@@ -171,11 +171,12 @@ class Models:
         return self._voices[key]
 
     def warm_up(self, batch_size: int) -> None:
-        """Compiles what most requests need: every size of a batch, and the times of words."""
+        """Compiles what most requests need: every size of a batch, times of words, what follows a doubtful window."""
         rng = np.random.default_rng(0)
         for recognizer in self._loaded.values():
             sound_S = rng.uniform(-0.1, 0.1, SAMPLE_RATE).astype(np.float32)
             recognizer.transcribe(sound_S, **WARM, word_timestamps=True)
+            recognizer.transcribe(sound_S, **{**WARM, "temperature": 0.4})  # a window that is read again
             size = 1
             while size <= batch_size:
                 recognizer.transcribe([sound_S] * size, **WARM, batch_size=batch_size)

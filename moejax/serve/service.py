@@ -330,7 +330,8 @@ def too_long(seconds: float) -> Declined:
 
 def _fitting(prompt: str, recognizer: Recognizer) -> str:
     """The end of a prompt, as much as the model takes (half its positions): OpenAI's API takes any and uses the end."""
-    room, words = recognizer.config.max_target_positions // 2 - 1, prompt[-20 * 448 :].split(" ")
-    while len(words) > 1 and len(recognizer.tokenizer.encode(" ".join(words))) > room:
-        words = words[max(1, len(words) // 16) :]
-    return " ".join(words)
+    room, found = recognizer.config.max_target_positions // 2 - 1, prompt
+    while len(recognizer.tokenizer.encode(found)) > room:
+        found = found[max(1, len(found) // 16) :]
+    head, blank, rest = found.partition(" ")
+    return rest if blank and len(found) < len(prompt) and len(head) < 30 else found  # no half word at its beginning

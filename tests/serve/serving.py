@@ -19,7 +19,7 @@ from moejax.text.transcript import Transcript
 
 # Random weights fail every threshold: without these each window would be heard at six temperatures, and withheld.
 PLAIN = {"guards": "none", "logprob_threshold": None, "compression_ratio_threshold": None}
-LIMITS = Limits(batch_size=8, batch_wait=0.05, megabytes=3.0, seconds=120.0)
+LIMITS = Limits(batch_size=8, batch_wait=0.05, megabytes=8.0, seconds=120.0)
 
 
 class Running:

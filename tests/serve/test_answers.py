@@ -98,6 +98,7 @@ def test_language_prompt_temperature_and_keywords_reach_the_recogniser(client, t
     assert long.text  # the end of it, as OpenAI's API says: no error
 
 
+@pytest.mark.filterwarnings("ignore:deprecated:DeprecationWarning")  # by the client; the route stays
 def test_translations_have_their_own_task(client, timed):
     expected = timed.transcribe(WAVE, task="translate", **PLAIN).text.strip()
     assert client.audio.translations.create(model="timed", file=file(WAVE)).text == expected

@@ -54,7 +54,7 @@ def test_fifty_clients_of_mixed_lengths_are_told_what_one_alone_is(models, model
         texts = loaded(place, [(model, waves[i]) for i in order])
         assert texts == [alone[i] for i in order]
         counted = numbers(place)
-        assert counted[("moejax_requests_total", "transcriptions", "200")] == CLIENTS
+        assert counted[("moejax_requests_total", "200", "transcriptions")] == CLIENTS
         assert counted[("moejax_batch_size_sum",)] > 2 * counted[("moejax_batch_size_count",)]  # together, not in turn
 
 
