@@ -31,16 +31,16 @@ class Asked:
 def asked(items: Iterable[tuple[str, str]], *, translate: bool) -> Asked:
     """What the text fields of a form ask for. Errors: Declined, with the field at fault."""
     values = _values(items, TRANSLATION if translate else TRANSCRIPTION)
-    if not values.get("model"):
+    if "model" not in values:
         raise Declined(400, "missing_field", "the field 'model' is missing: which model reads it", "model")
-    chosen = {name: values[name][0] for name in ("model", "system", "speaker") if values.get(name)}
+    chosen = {name: values[name][0] for name in ("model", "system", "speaker") if name in values}
     if "route" in values:
         chosen["route"] = _route(values["route"])
     options: dict[str, Any] = {"task": "translate"} if translate else {}
     for name, option in (("language", "language"), ("prompt", "initial_prompt"), ("target", "target")):
-        if values.get(name):
+        if name in values:
             options[option] = values[name][0]
-    if values.get("keywords"):
+    if "keywords" in values:
         options["hotwords"] = tuple(word.strip() for word in values["keywords"] if word.strip())
     if temperature := _temperature(values.get("temperature")):  # 0 climbs by the thresholds, as it does without
         options["temperature"] = (temperature,)
@@ -72,7 +72,8 @@ def _values(items, known) -> dict[str, list[str]]:
             raise Declined(400, "invalid_value", message, plain)
         if "\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value):
             raise Declined(400, "invalid_value", f"{plain} is no text", plain)
-        found.setdefault(plain, []).append(value)
+        if value:
+            found.setdefault(plain, []).append(value)
     for name, values in found.items():
         if len(values) > 1 and name not in (*SEVERAL, "chunking_strategy"):
             raise Declined(400, "invalid_value", f"{name} is given {len(values)} times", name)

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 from typing import BinaryIO
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from moejax.serve.declined import Declined
@@ -46,15 +46,12 @@ class Upload:
         """
         if self.declared > self.most:
             raise self._too_large()
+        if self.request.headers.get("content-type", "").partition(";")[0].strip().lower() != "multipart/form-data":
+            message = "send the recording as a form, multipart/form-data, in its field 'file'"
+            raise Declined(400, "missing_file", message, "file")
+        parser = MultiPartParser(self.request.headers, self.request.stream(), max_files=1, max_fields=FIELDS)
         try:
-            form = await self.request.form(max_files=1, max_fields=FIELDS)
-        except (Declined, ClientDisconnect):
-            raise
-        except HTTPException as error:
-            raise Declined(400, "bad_form", f"the form cannot be read: {error.detail}") from error
-        except (ValueError, LookupError, AssertionError, TypeError) as error:  # of the parser, on broken bytes
-            raise Declined(400, "bad_form", "the form cannot be read: broken multipart data") from error
-        try:
+            form = await self._parsed(parser)
             file, fields = None, []
             for name, value in form.multi_items():
                 if isinstance(value, UploadFile) and name == "file":
@@ -71,7 +68,18 @@ class Upload:
                 raise Declined(400, "missing_file", message, "file")
             yield fields, file
         finally:
-            await form.close()
+            for opened in parser._files_to_close_on_error:  # also one whose part never ended, which no form has
+                opened.close()
+
+    async def _parsed(self, parser: MultiPartParser) -> FormData:
+        try:
+            return await parser.parse()
+        except (Declined, ClientDisconnect):
+            raise
+        except MultiPartException as error:
+            raise Declined(400, "bad_form", f"the form cannot be read: {error.message}") from error
+        except (ValueError, LookupError, AssertionError, TypeError) as error:  # of the parser, on broken bytes
+            raise Declined(400, "bad_form", "the form cannot be read: broken multipart data") from error
 
     async def drain(self) -> None:
         """Takes the rest of a refused body, within reason: a connection that is closed on it loses the answer."""

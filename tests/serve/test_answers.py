@@ -19,7 +19,7 @@ def file(wave_S, format="WAV") -> tuple[str, bytes]:
 
 @pytest.fixture(scope="module")
 def client(shared):
-    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="none", max_retries=0, timeout=120) as found:
+    with openai.OpenAI(base_url=f"{shared.url}/v1", api_key="none", max_retries=0, timeout=300) as found:
         yield found
 
 
