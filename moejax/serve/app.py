@@ -77,7 +77,7 @@ def _declined(error: BaseException) -> Declined:
 
 class _Routes:
     def __init__(self, service: Service, keys: Sequence[bytes]):
-        self.service, self.keys, self.metrics_ = service, keys, service.metrics
+        self.service, self.keys, self.numbers = service, keys, service.metrics
         self.opening = anyio.CapacityLimiter(OPENING)
 
     async def health(self) -> Response:
@@ -85,7 +85,7 @@ class _Routes:
         return JSONResponse({"status": "ok" if self.service.open else "stopping"}, 200 if self.service.open else 503)
 
     async def metrics(self, request: Request) -> Response:
-        return PlainTextResponse(self.metrics_.text(), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(self.numbers.text(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._model(name) for name in self.service.models.names]})
@@ -127,7 +127,7 @@ class _Routes:
                 media, content = formats.render(transcript, asked.form, heard, asked.granularities)
                 response = Response(content, media_type=media)
             except ClientDisconnect:
-                self.metrics_.add("moejax_errors_total", kind="disconnected")
+                self.numbers.add("moejax_errors_total", kind="disconnected")
                 response = Response(status_code=499)  # nobody hears it
             except Exception as error:
                 await upload.drain()
@@ -139,12 +139,12 @@ class _Routes:
 
     def _failed(self, error: Exception) -> Response:
         declined = _declined(error)
-        self.metrics_.add("moejax_errors_total", kind=declined.code)
+        self.numbers.add("moejax_errors_total", kind=declined.code)
         return _refusal(declined)
 
     def _count(self, route: str, status: int, started: float):
-        self.metrics_.add("moejax_requests_total", route=route, status=str(status))
-        self.metrics_.observe("moejax_request_seconds", time.monotonic() - started, route=route)
+        self.numbers.add("moejax_requests_total", route=route, status=str(status))
+        self.numbers.observe("moejax_request_seconds", time.monotonic() - started, route=route)
 
     def _check_key(self, request: Request):
         if not self.keys:
@@ -202,14 +202,14 @@ class _Routes:
         except Exception as error:
             status = 500
             declined = _declined(error)
-            self.metrics_.add("moejax_errors_total", kind=declined.code)
+            self.numbers.add("moejax_errors_total", kind=declined.code)
             yield formats.failure(declined.body())
         finally:
             if status == 499:  # the client has gone
                 told.job.answer.cancel()
                 with contextlib.suppress(asyncio.InvalidStateError, asyncio.CancelledError):
                     answer.exception()
-                self.metrics_.add("moejax_errors_total", kind="disconnected")
+                self.numbers.add("moejax_errors_total", kind="disconnected")
             self._count(route, status, started)
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import logging
 import threading
 import time
 import warnings
@@ -19,6 +20,7 @@ from moejax.recognizer import Recognizer
 from moejax.serve.declined import Declined, field
 from moejax.tasks.routes import Mixture
 
+log = logging.getLogger(__name__)
 FIRST = "whisper-1"  # what OpenAI's clients call it: the first model
 KEPT = 4  # systems and adapters beside the models of the start that stay in memory
 WARM = {"temperature": 0.0, "guards": "none"}
@@ -89,8 +91,14 @@ class Models:
         """The recogniser of a request, which is then there. Errors: Declined for a system or a route that is none."""
         translates = system is None and task == "translate" and self._is_workdir(name)
         found = Which(name, system, translates=translates)
-        with field("system", "unknown_system"):
+        try:
             recognizer = self.get(found)
+        except UnknownName as error:
+            raise Declined(400, "unknown_system", str(error), "system") from error
+        except Refused as error:  # it says where the workdir lies, which is nobody's business
+            log.warning("%s: %s", name, error)
+            message = f"system {system!r} of model {name!r} cannot be opened; the server's log says why"
+            raise Declined(400, "unknown_system", message, "system") from error
         if route is not None:
             mixture = recognizer.network.mixture
             if recognizer.network.route != "gate" or not isinstance(mixture, Mixture):
