@@ -14,7 +14,7 @@ from moejax.text import writers
 
 
 def file(wave_S, format="WAV") -> tuple[str, bytes]:
-    return f"a.{format.lower()}", file(wave_S, format=format)
+    return f"a.{format.lower()}", wav(wave_S, format=format)
 
 
 @pytest.fixture(scope="module")

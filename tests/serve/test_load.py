@@ -14,17 +14,30 @@ from tiny_model import sound
 
 from moejax.serve.models import Models, Which
 from moejax.serve.service import Limits
+from moejax.text import writers
 
 CLIENTS = 50
 
 
 def ask(url, model, wave_S):
-    """(text, seconds until it was there)."""
+    """(what was said, seconds until it was there)."""
     began = time.perf_counter()
-    files = {"model": (None, model), "file": ("a.wav", wav(wave_S))}
+    files = {"model": (None, model), "file": ("a.wav", wav(wave_S)), "response_format": (None, "verbose_json")}
     answer = httpx.post(f"{url}/v1/audio/transcriptions", files=files, timeout=600)
     assert answer.status_code == 200, answer.text
-    return answer.json()["text"], time.perf_counter() - began
+    return said(answer.json()), time.perf_counter() - began
+
+
+def said(verbose):
+    """What tells one recording's answer from another's, also where a model of random weights says the same of both."""
+    likely = [round(segment["avg_logprob"], 3) for segment in verbose["segments"]]
+    return verbose["text"], likely, [segment["end"] for segment in verbose["segments"]]
+
+
+def alone(recognizer, waves, **options):
+    """The same of each recording read by itself."""
+    found = [recognizer.transcribe(wave, **options) for wave in waves]
+    return [said({"text": one.text.strip(), "segments": writers.as_dict(one)["segments"]}) for one in found]
 
 
 def loaded(place, asked):
@@ -47,12 +60,12 @@ def loaded(place, asked):
 def test_fifty_clients_of_mixed_lengths_are_told_what_one_alone_is(models, model):
     waves = [sound(seconds, seed) for seed, seconds in enumerate((0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 9.0, 14.0, 31.0, 45.0))]
     recognizer = models.get(models.which(model, system=None, route=None, task="transcribe"))
-    alone = [recognizer.transcribe(wave, **PLAIN).text.strip() for wave in waves]
-    assert len(set(alone)) == len(alone)  # or an answer to somebody else would not show
+    expected = alone(recognizer, waves, **PLAIN)
+    assert len(set(map(str, expected))) == len(waves)  # or an answer to somebody else would not show
     order = np.random.default_rng(1).permutation(CLIENTS) % len(waves)
     with running(models) as place:
         texts = loaded(place, [(model, waves[i]) for i in order])
-        assert texts == [alone[i] for i in order]
+        assert texts == [expected[i] for i in order]
         counted = numbers(place)
         assert counted[("moejax_requests_total", "200", "transcriptions")] == CLIENTS
         assert counted[("moejax_batch_size_sum",)] > 2 * counted[("moejax_batch_size_count",)]  # together, not in turn
@@ -68,7 +81,8 @@ def test_published_weights_under_the_same_load():
     )
     waves = [soundfile.read(path, dtype="float32")[0] for path in paths[:24]]
     recognizer = models.get(Which("real"))
-    alone = [recognizer.transcribe(wave).text.strip() for wave in waves]
+    expected = [text for text, *_ in alone(recognizer, waves)]
     order = np.random.default_rng(1).permutation(CLIENTS) % len(waves)
     with running(models, Limits(), options={}) as place:
-        assert loaded(place, [("real", waves[i]) for i in order]) == [alone[i] for i in order]
+        found = loaded(place, [("real", waves[i]) for i in order])
+        assert [text for text, *_ in found] == [expected[i] for i in order]
