@@ -6,7 +6,7 @@ import math
 import numpy as np
 import openai
 import pytest
-from serving import PLAIN, running
+from serving import PLAIN, running, wav
 from tiny_model import RATE, sound
 
 from moejax.enrolment import profiles
