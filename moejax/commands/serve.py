@@ -18,8 +18,8 @@ request is kept.
 Models are loaded at the start; a request's `model` is the name of one, whisper-1 the first. Beside OpenAI's fields a
 request takes speaker (of moejax enroll), system (of a workdir), route (logits in place of a mixture's gate), target.
 
-Keys: one a line in the file of --keys, or in ${VARIABLE} with commas between; without any everybody who reaches the
-address is served. SIGTERM or Ctrl-C: what was accepted is answered first, a second one ends at once.
+Keys: one a line in the file of --keys, or in ${VARIABLE} with commas between; without any, whoever reaches
+the address is served. SIGTERM or Ctrl-C: what was accepted is answered first, a second one ends at once.
 """
 EPILOG = """examples:
   moejax serve --model tiny.en                                            http://127.0.0.1:8000/v1

@@ -1,6 +1,7 @@
 """The models of a server: loaded and warmed up at its start; systems and personal adapters of them when asked for."""
 
 import collections
+import contextlib
 import dataclasses
 import logging
 import threading
@@ -183,9 +184,8 @@ class Models:
         rng = np.random.default_rng(0)
         for recognizer in self._loaded.values():
             sound_S = rng.uniform(-0.1, 0.1, SAMPLE_RATE).astype(np.float32)
-            recognizer.transcribe(sound_S, **WARM, word_timestamps=True)
-            recognizer.transcribe(sound_S, **{**WARM, "temperature": 0.4})  # a window that is read again
-            size = 1
-            while size <= batch_size:
-                recognizer.transcribe([sound_S] * size, **WARM, batch_size=batch_size)
-                size *= 2
+            sizes = [size for size in (2**power for power in range(16)) if size <= batch_size]
+            asked: list[tuple[int, dict]] = [(size, {"batch_size": batch_size}) for size in sizes]
+            for size, more in [*asked, (1, {"word_timestamps": True}), (1, {"temperature": 0.4})]:
+                with contextlib.suppress(Refused):  # nothing is wrong with a model that cannot do one of these
+                    recognizer.transcribe([sound_S] * size, **{**WARM, **more})

@@ -1,5 +1,6 @@
 """The process around the routes: a socket, and what happens when it is asked to stop."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable
@@ -17,9 +18,11 @@ def bound(host: str, port: int) -> socket.socket:
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, protocol)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
+        with contextlib.ExitStack() as stack:
+            found = stack.enter_context(socket.socket(family, kind, protocol))
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            stack.pop_all()
         return found
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
