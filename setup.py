@@ -37,11 +37,23 @@ REQUIRES = [
     "tqdm>=4.67",  # progress bars
 ]
 
+# `moejax serve`
+SERVE = [
+    "fastapi>=0.120",  # routes; its forms and streams are Starlette's
+    "uvicorn>=0.35",  # the server: `serve/server.py` takes its signals in hand
+    "python-multipart>=0.0.20",  # uploads; FastAPI does not bring it
+]
+SERVE_TESTS = [
+    "openai>=2",  # the official client has to work unchanged
+    "httpx>=0.28",  # broken requests that it would not send
+    "prometheus_client>=0.22",  # reads the metrics as Prometheus does
+]
+
 EXTRAS = {
     # GPL speech synthesiser, loaded in its own process only; exact, because its voices are data
     "quickstart": ["espeakng-loader==0.2.4"],
     # av: m4a and webm are tested too; basedpyright: a pyright that brings its own node, and 1.40 found no error here
-    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"],
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"] + SERVE + SERVE_TESTS,
     "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
     "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only
     # Other engines for `moejax bench --peers`, each in a process of its own; imported in bench/peers only
@@ -57,6 +69,7 @@ EXTRAS = {
     # OPUS-MT, NLLB and M2M100 folders as translators (`--translator FOLDER`, `translate.backends=("ctranslate2",)`)
     "translators": ["ctranslate2>=4.8", "sentencepiece>=0.2"],
     "media": ["av>=16"],  # m4a, webm
+    "serve": SERVE,
     "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
 }

@@ -20,7 +20,7 @@ from moejax.decode.alignment import Aligner
 from moejax.decode.chunked import transcribe_chunked
 from moejax.decode.decoder import Decoder
 from moejax.decode.enrolled import Context, joined
-from moejax.decode.longform import Progress, Reading, transcribe_sequential
+from moejax.decode.longform import Progress, Reading, Said, transcribe_sequential
 from moejax.decode.pieces import transcribe_pieces
 from moejax.decode.request import Request, request
 from moejax.enrolment import voice
@@ -203,22 +203,26 @@ class Recognizer:
 
     def stream(
         self,
-        waves: Iterable[np.ndarray],
+        waves: Iterable[np.ndarray | None],
         *,
         progress: Progress | None = None,
+        said: Said | None = None,
         contexts: Sequence[Context | None] | None = None,
         **options: Any,
     ) -> Iterator[tuple[int, Transcript]]:
         """(place, Transcript) of each wave as it is finished; waves are what `read` gives, options those of
         `transcribe`. `contexts`: the phrases of each wave's speaker; None: those of whom `enroll` was told.
 
-        The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory.
+        `said` is called with (place, text so far) after each window, where windows follow on one another.
+
+        The iterable is read only when there is room in a batch: a generator that reads files keeps few in memory. None
+        says that nobody waits just now: it is asked again after the next windows, and was all if there are none.
         """
         asked = self.check(**options)
         if asked.target and any(one is not None for one in (*(contexts or ()), self.context)):
             raise BadValue("phrases with texts stand in front of what is written as said; translate without them")
         if asked.target and not self.network.target:
-            return self._into(asked.target).stream(waves, progress=progress, contexts=contexts, **options)
+            return self._into(asked.target).stream(waves, progress=progress, said=said, contexts=contexts, **options)
         decoder = copy.copy(self.decoder)  # the compiled programs are shared
         decoder.batch_size = asked.batch_size or self.batch_size
         if asked.algorithm != "pieces":
@@ -235,6 +239,7 @@ class Recognizer:
             window_seconds=self.seconds[-1] if asked.algorithm == "pieces" else decoder.samples[-1] / SAMPLE_RATE,
             align=align,
             progress=progress,
+            said=said,
             contexts=(lambda _: self.context) if contexts is None else contexts.__getitem__,
         )
         if asked.algorithm == "pieces" and any(one is not None for one in (*(contexts or ()), self.context)):

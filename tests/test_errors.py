@@ -52,6 +52,7 @@ BELOW = {
     "export": "moejax.export.write.run",
     "bench": "moejax.bench.run.report",
     "models": "moejax.convert.find.here",
+    "serve": "moejax.loading.load",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
 }
 REFUSALS = (
@@ -98,6 +99,7 @@ def command(tmp_path, monkeypatch, capsys):
         "export": ["--workdir", "W", "--to", "hf", "--output", "D"],
         "bench": [],
         "models": [],
+        "serve": ["--model", "M", "--port", "0"],
         "score": ["--model", "M", "--data", "."],
         "enroll": ["a.wav", "--name", "anna"],
         "personalize": ["a.wav", "--name", "anna", "--model", "M"],

@@ -20,7 +20,7 @@ from moejax.decode.guards import SILENT
 from moejax.decode.longform import LongformOptions, Reading, mean_route
 from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
-from moejax.decode.together import Hear, Listening, run_together
+from moejax.decode.together import Hear, Listening, numbered, run_together
 from moejax.decode.words import add_words, text_tokens
 from moejax.text.transcript import Transcript
 
@@ -46,7 +46,7 @@ class _Piece:
 
 
 def transcribe_chunked(
-    recordings: Iterable[np.ndarray], reading: Reading, cut: Cutter
+    recordings: Iterable[np.ndarray | None], reading: Reading, cut: Cutter
 ) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording, in the order in which they are finished.
 
@@ -60,7 +60,10 @@ def transcribe_chunked(
     pieces = collections.defaultdict(list)  # of each recording that is being read
 
     def listenings():
-        for place, audio_S in enumerate(recordings):
+        for place, audio_S in numbered(recordings):
+            if audio_S is None:
+                yield None
+                continue
             mine = reading.of(place, len(audio_S))
             window = mine.frames * mine.config.hop / SAMPLE_RATE
             longest = max(window, len(audio_S) / SAMPLE_RATE / PIECES + SPARE)

@@ -23,12 +23,13 @@ from moejax.decode.options import DecodingOptions
 from moejax.decode.prefix import most_before
 from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, cut_at_timestamps, last_end
-from moejax.decode.together import Detect, Hear, Listening, Model, run_together
+from moejax.decode.together import Detect, Hear, Listening, Model, numbered, run_together
 from moejax.decode.words import APPENDED, PREPENDED, add_words, text_tokens
 from moejax.errors import BadValue
 from moejax.text.transcript import Transcript
 
 Progress = Callable[[int, float, float], None]  # (place of the recording, seconds done, seconds in all)
+Said = Callable[[int, str], None]  # (place of the recording, its text so far)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,6 +87,7 @@ class Reading:
       window_seconds: window length if shorter than the model's (30 s for published ones).
       align: `alignment.Aligner`, needed for word times; a repetition is cut by it (`repetition`) where there is one.
       progress: told after every window.
+      said: told the text so far after every window (sequential only).
       contexts: place of a recording -> its speaker's phrases, which stand in front of every window.
 
     Errors: ValueError for word times without `align`, BadValue for a silence threshold without word times.
@@ -99,6 +101,7 @@ class Reading:
     window_seconds: float | None = None
     align: Align | None = None
     progress: Progress | None = None
+    said: Said | None = None
     contexts: Callable[[int], Context | None] | None = None
 
     def __post_init__(self):
@@ -142,15 +145,21 @@ class Reading:
         return self.tokenizer.encode(self.options.initial_prompt) if self.options.initial_prompt else []
 
 
-def transcribe_sequential(recordings: Iterable[np.ndarray], reading: Reading) -> Iterator[tuple[int, Transcript]]:
+def transcribe_sequential(
+    recordings: Iterable[np.ndarray | None], reading: Reading
+) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording, in the order in which they are finished.
 
     `recordings`: float32 mono audio [S] at 16 kHz; read one by one as batches have room, so a generator that loads
-    files keeps at most `model.batch_size` of them in memory. Errors: ValueError for several channels.
+    files keeps at most `model.batch_size` of them in memory; None where nobody comes just now (`together`). Errors:
+    ValueError for several channels.
     """
 
     def listenings():
-        for place, audio_S in enumerate(recordings):
+        for place, audio_S in numbered(recordings):
+            if audio_S is None:
+                yield None
+                continue
             mine = reading.of(place, len(audio_S))
             yield mine.behind(_Sequential(place, mine.features(audio_S), mine).listen())
 
@@ -169,6 +178,7 @@ class _Sequential:
     def __init__(self, place, features, reading: Reading):
         self.place, self.features, self.tokenizer, self.window = place, features, reading.tokenizer, reading.frames
         self.decoding, self.options, self.progress = reading.decoding, reading.options, reading.progress
+        self.tell = reading.said
         self.hop, self.language = reading.config.hop, reading.decoding.language
         self.guessed: str | None = None  # where nothing is ever heard, the first window's language is all there is
         self.begins = bool(reading.decoding.prefix)
@@ -202,15 +212,20 @@ class _Sequential:
                 if self.progress is not None:
                     done = min(self.seek, self.features.frames)
                     self.progress(self.place, self.seconds(done), self.seconds(self.features.frames))
+                if self.tell is not None:
+                    self.tell(self.place, self._text())
             if self.options.clip_timestamps:
                 self._keep_within(self.drafts[first:], self.seconds(start), self.seconds(end))
         return Transcript(
-            text=self.tokenizer.decode(self.said[len(self.initial) :], strip=False),
+            text=self._text(),
             segments=[draft.finished(id, self.hop) for id, draft in enumerate(self.drafts)],
             language=self.language or self.guessed or "en",
             route=mean_route(self.drafts),
             dropped=dict(self.dropped),
         )
+
+    def _text(self):
+        return self.tokenizer.decode(self.said[len(self.initial) :], strip=False)
 
     @staticmethod
     def _keep_within(drafts, start, end):

@@ -16,6 +16,7 @@ from moejax.decode.chunked import Cutter, spans_of
 from moejax.decode.guards import SILENT
 from moejax.decode.longform import Reading, mean_route
 from moejax.decode.segments import Draft, cut_at_timestamps
+from moejax.decode.together import numbered
 from moejax.decode.words import add_words, text_tokens
 from moejax.text.transcript import Transcript
 
@@ -34,7 +35,7 @@ class _Piece:
 
 
 def transcribe_pieces(
-    recordings: Iterable[np.ndarray], reading: Reading, cut: Cutter
+    recordings: Iterable[np.ndarray | None], reading: Reading, cut: Cutter
 ) -> Iterator[tuple[int, Transcript]]:
     """(place, Transcript) of each recording [S], in order; `cut` as of `chunked.transcribe_chunked`, into pieces of
     `reading.window_seconds` at most.
@@ -45,7 +46,13 @@ def transcribe_pieces(
     hear = _Hearing(reading)
     assert reading.window_seconds is not None  # a model that hears short windows says how short
     waiting, pieces = [], []
-    for place, audio_S in enumerate(recordings):
+    for place, audio_S in numbered(recordings):
+        if audio_S is None:  # nobody comes just now: those who wait are read, and if none does, that was all
+            if not waiting:
+                return
+            yield from hear(waiting, pieces)
+            waiting, pieces = [], []
+            continue
         waiting.append((place, len(audio_S)))
         spans = spans_of(audio_S, cut, reading.window_seconds, reading.options)
         pieces += [_Piece(place, i == 0, start, audio_S[start:stop]) for i, (start, stop) in enumerate(spans)]

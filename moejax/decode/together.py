@@ -40,6 +40,7 @@ class Hear(NamedTuple):
 
 
 Listening = Generator[Detect | Hear | Asked, Any, Any]
+_END: Any = object()  # of an iterable
 
 
 class Model(Protocol):
@@ -62,20 +63,30 @@ class Model(Protocol):
         ...
 
 
+def numbered(recordings: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+    """(place, recording) of each; (-1, None) where nobody comes just now, which counts for none."""
+    place = 0
+    for recording in recordings:
+        yield (-1, None) if recording is None else (place, recording)
+        place += recording is not None
+
+
 def run_together(
-    listenings: Iterable[Listening], model: Model, options: DecodingOptions, align: Align | None = None
+    listenings: Iterable[Listening | None], model: Model, options: DecodingOptions, align: Align | None = None
 ) -> Iterator[tuple[int, Any]]:
     """(place, result) of each generator, in the order in which they end. Open at a time: `model.batch_size`, or more
     short ones (see above).
 
-    The iterable is read only when there is room, so that audio can be loaded as it is needed.
+    The iterable is read only when there is room, so that audio can be loaded as it is needed. Where it gives None,
+    nobody comes just now: it is asked again after the next windows, and has ended if none is waiting.
     """
     waiting, source, place, exhausted = {}, iter(listenings), 0, False
     while True:
-        while not exhausted and _room(waiting, model.batch_size):
-            listening = next(source, None)
-            if listening is None:
-                exhausted = True
+        nobody = exhausted
+        while not nobody and _room(waiting, model.batch_size):
+            listening = next(source, _END)
+            if listening is None or listening is _END:
+                nobody, exhausted = True, listening is _END
                 break
             ended, question = _step(listening, None)
             if ended:
@@ -85,7 +96,7 @@ def run_together(
             place += 1
         if not waiting:
             return
-        for group in _alike(waiting, model.batch_size, exhausted):
+        for group in _alike(waiting, model.batch_size, nobody):
             yield from _answer(group, waiting, model, options, align)
 
 
