@@ -81,7 +81,7 @@ def test_text_is_streamed_window_by_window(client, timed):
     events = list(client.audio.transcriptions.create(model="timed", file=file(wave), stream=True))
     deltas = [event.delta for event in events[:-1]]
     assert [event.type for event in events] == ["transcript.text.delta"] * len(deltas) + ["transcript.text.done"]
-    assert events[-1].text == full == "".join(deltas) and len(deltas) >= 3
+    assert events[-1].text == full == "".join(deltas) and len(deltas) >= 2  # half a letter waits for the next window
     events = list(client.audio.transcriptions.create(model="micro", file=file(WAVE), stream=True))
     assert events[-1].text == "".join(event.delta for event in events[:-1]) != ""
 
