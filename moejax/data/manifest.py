@@ -54,6 +54,8 @@ class Utterance:
     prompt: str | None = None
     device: str | None = None
     split: str | None = None
+    language: str | None = None  # of what is said, where a corpus has several; kept by `moejax pack`
+    further: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other columns, where they were asked for
 
 
 class Manifest:

@@ -6,7 +6,7 @@ import dataclasses
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from moejax.data.manifest import Utterance
 from moejax.errors import BadValue, NotThere
 from moejax.text.sentence import sentence
 
-FIELDS = tuple(field.name for field in dataclasses.fields(Utterance))
+FIELDS = tuple(field.name for field in dataclasses.fields(Utterance) if field.name != "further")
 _METADATA = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "manifest.jsonl")
 _SPLIT_FOLDERS = ("train", "training", "dev", "valid", "validation", "test")
 _ALIASES = {
@@ -60,35 +60,62 @@ def load(
     Audio paths are relative to the table, and may not lead out of root. Ids are those paths without their suffix.
     Errors (one line each): missing folder, table, column; a row that is no row; a path that leaves root.
     """
-    if text not in TEXT:
-        raise BadValue(f"folder: text={text!r}; known: {', '.join(TEXT)}")
+    _check_text(text)
     if not root or not os.path.isdir(root):
         raise NotThere(f"folder: no folder {root!r} (data.root)")
-    root = os.path.abspath(root)
-    utterances, seen = [], {}
-    for table, split in _tables(root, metadata):
-        rows = read_table(table)
-        mapping = resolve_columns(rows, columns or {}, where=str(table))
-        for number, row in enumerate(rows, start=1):
-            where = f"{table}: row {number}"
-            values = {field: _text(row.get(column), field, f"{where}, {column!r}") for field, column in mapping.items()}
-            if not values["audio"]:
-                raise BadValue(f"{where} has an empty {mapping['audio']!r}")
-            path = inside(root, os.path.dirname(table), values.pop("audio"), where=where)
-            name = os.path.splitext(os.path.relpath(path, root))[0].replace(os.sep, "/")
-            audio: str | Segment = path
-            if "audio_filepath" in row and cell(row.get("offset")):
-                seconds = _seconds(row.get("duration"), f"{where}, 'duration'") if cell(row.get("duration")) else None
-                audio = Segment(path, _seconds(row["offset"], f"{where}, 'offset'"), seconds)
-                name = f"{name}@{audio.offset:g}"
-            values["id"] = values.get("id") or name
-            if (other := seen.setdefault(values["id"], where)) != where:
-                raise BadValue(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
-            values["text"] = normalise(values["text"], text)
-            if split and not values.get("split"):
-                values["split"] = split
-            utterances.append(Utterance(audio=audio, **values))
-    return utterances
+    root, seen, found = os.path.abspath(root), {}, []
+    for table, split in tables(root, metadata):
+        found += utterances(table, root, columns, text, split, seen=seen)
+    return found
+
+
+def utterances(
+    table: str | Path,
+    root: str,
+    columns: Mapping[str, str] | None = None,
+    text: str = "keep",
+    split: str = "",
+    further: bool = False,
+    seen: dict[str, str] | None = None,
+    below: str = "",
+) -> Iterator[Utterance]:
+    """The rows of one table, as `load` says; `split` is of rows that name none. `further`: with the columns that no
+    field takes. `seen`: {id: where} of tables before this one. `below`: the folder that ids are relative to, if not
+    root. Errors: as `load`.
+    """
+    _check_text(text)
+    rows, seen = read_table(table), {} if seen is None else seen
+    mapping = resolve_columns(rows, columns or {}, where=str(table))
+    others = [name for name in dict.fromkeys(rows[0]) if name not in mapping.values()] if further else ()
+    for number, row in enumerate(rows, start=1):
+        where = f"{table}: row {number}"
+        values = {field: text_of(row.get(column), field, f"{where}, {column!r}") for field, column in mapping.items()}
+        if not values["audio"]:
+            raise BadValue(f"{where} has an empty {mapping['audio']!r}")
+        path = inside(root, os.path.dirname(table), values.pop("audio"), where=where)
+        name = os.path.splitext(os.path.relpath(path, below or root))[0].replace(os.sep, "/")
+        audio: str | Segment = path
+        if "audio_filepath" in row and cell(row.get("offset")):
+            seconds = _seconds(row.get("duration"), f"{where}, 'duration'") if cell(row.get("duration")) else None
+            audio = Segment(path, _seconds(row["offset"], f"{where}, 'offset'"), seconds)
+            name = f"{name}@{audio.offset:g}"
+        values["id"] = values.get("id") or name
+        if (other := seen.setdefault(values["id"], where)) != where:
+            raise BadValue(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
+        values["text"] = normalise(values["text"], text)
+        if split and not values.get("split"):
+            values["split"] = split
+        yield Utterance(audio=audio, **values, **({"further": plain(row, others)} if others else {}))
+
+
+def _check_text(text: str) -> None:
+    if text not in TEXT:
+        raise BadValue(f"folder: text={text!r}; known: {', '.join(TEXT)}")
+
+
+def plain(row: Mapping, names: Iterable[str]) -> dict:
+    """What a row says in these columns, where that is a text or a number and not empty."""
+    return {name: row[name] for name in names if isinstance(row.get(name), str | int | float) and row[name] != ""}
 
 
 def normalise(text: str, how: str) -> str:
@@ -103,7 +130,7 @@ def cell(value) -> str:
     return str(value).strip()
 
 
-def _text(value, field: str, where: str) -> str:
+def text_of(value, field: str, where: str) -> str:
     """`cell` of a value that can be one line of text (the spoken text and its translation: of any number of lines)."""
     if isinstance(value, bool | list | dict) or (field == "audio" and not isinstance(value, str | None)):
         raise BadValue(f"{where} is a {type(value).__name__} ({repr(value)[:60]}); it takes text")
@@ -127,7 +154,7 @@ def _seconds(value, where: str) -> float:
     return seconds
 
 
-def _tables(root: str, metadata: str) -> list[tuple[Path, str]]:
+def tables(root: str, metadata: str) -> list[tuple[Path, str]]:
     for name in (metadata, *_METADATA):
         if (path := Path(root, name)).is_file():
             return [(path, "")]
