@@ -21,7 +21,8 @@ from moejax.audio.flaws import Rejected
 SUFFIX = ".arrayrecord"
 WRITING = "group_size:1,uncompressed"  # FLAC does not get smaller
 _READING = "readahead_buffer_size:0,max_parallelism:0"  # random access
-_REFERENCE = re.compile(rf"(.*{re.escape(SUFFIX)})#(\d+)", re.DOTALL)
+MARK = "#"
+_REFERENCE = re.compile(rf"(.*{re.escape(SUFFIX)}){MARK}(\d+)", re.DOTALL)
 _LENGTH = struct.Struct("<I")
 _OPEN_SHARDS = 64  # of one process; 16 GB of speech
 
@@ -36,7 +37,7 @@ class Record:
 
 def reference(shard: str | Path, index: int) -> str:
     """The name by which `moejax` reads one recording of a shard wherever it takes a file."""
-    return f"{shard}#{index}"
+    return f"{shard}{MARK}{index}"
 
 
 def parted(source) -> tuple[str, int] | None:

@@ -10,16 +10,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 
+from moejax.data import mapped
+
 pc: Any = pyarrow.compute  # makes its functions when it is imported, where no checker sees them
 _BLOCK = 4096  # strings made at once when all are gone through
 
 
 class Strings(Sequence[str]):
-    """Column of `pa.string()`, all of it or `rows` of it, in their order."""
+    """Column of `pa.string()`, all of it or `rows` of it, in their order. With `origin` (a file of `data.mapped`, the
+    column's name) it goes to other processes by that, not by its content.
+    """
 
-    def __init__(self, column: pa.ChunkedArray, rows: np.ndarray | None = None):
-        self.column = column
+    def __init__(self, column: pa.ChunkedArray, rows: np.ndarray | None = None, origin: tuple[str, str] | None = None):
+        self.column, self.origin = column, origin
         self.rows = None if rows is None else np.asarray(rows)
+
+    def __getstate__(self):
+        return {**self.__dict__, "column": self.column if self.origin is None else None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        if self.origin is not None:
+            self.column = mapped.column(*self.origin)
+
+    def arrow(self) -> pa.ChunkedArray:
+        """The same as a column of Arrow."""
+        return self.column if self.rows is None else self.column.take(pa.array(self.rows))
 
     def __len__(self) -> int:
         return len(self.column) if self.rows is None else len(self.rows)
@@ -27,7 +43,7 @@ class Strings(Sequence[str]):
     def __getitem__(self, index):
         if isinstance(index, slice | np.ndarray | list):
             rows = np.arange(len(self.column)) if self.rows is None else self.rows
-            return Strings(self.column, rows[index])
+            return Strings(self.column, rows[index], self.origin)
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         row = range(len(self))[index] if self.rows is None else int(self.rows[index])

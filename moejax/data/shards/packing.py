@@ -86,6 +86,8 @@ def pack(
             raise BadValue(f"pack: {' '.join([why, *(one.detail for one in shard.bad[:1])])}")
     finally:
         shard.leave()
+        if not done:
+            _leave(folder, work)
     return _finish(folder, work, done, mark)
 
 
@@ -160,19 +162,26 @@ def _begun(folder: Path, plan: dict) -> Path:
     work = folder / WORK
     if (work / _PLAN).is_file():
         before = read_json(work / _PLAN)
-        if before["mark"] != plan["mark"]:
+        if before["mark"] != plan["mark"] and (work / "00000.json").is_file():
             was = {**before["made_from"], "shard_bytes": before["shard_bytes"]}
             now = {**plan["made_from"], "shard_bytes": plan["shard_bytes"]}
             names = sorted(name for name in {*was, *now} if was.get(name) != now.get(name))
             differ = "; ".join(f"{name} was {was.get(name)}, is {now.get(name)}" for name in names)
             raise AlreadyThere(f"{folder}: another packing was begun there: {differ}; go on with that, or name another")
         sweep(folder)
-        return work
-    there = [path.name for path in folder.iterdir() if path != work] if folder.is_dir() else []
-    if there:
-        raise AlreadyThere(f"{folder} is not empty ({sorted(there)[0]} is in it); name a new folder")
+    else:
+        there = [path.name for path in folder.iterdir() if path != work] if folder.is_dir() else []
+        if there:
+            raise AlreadyThere(f"{folder} is not empty ({sorted(there)[0]} is in it); name a new folder")
     write_json(work / _PLAN, plan)
     return work
+
+
+def _leave(folder: Path, work: Path) -> None:
+    """Nothing was packed: what was begun goes, so that the folder can be named again with other options."""
+    shutil.rmtree(work, ignore_errors=True)
+    with contextlib.suppress(OSError):  # something else lies in it
+        folder.rmdir()
 
 
 def _shards_of(folder: Path, work: Path) -> list[dict]:

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import math
 
 import numpy as np
 import soundfile
@@ -58,9 +57,7 @@ def packed(utterance: Utterance) -> Packed | Bad:
     """
     try:
         flac, samples, rate = _recording(utterance.audio)
-        checked = read.gate(
-            samples, rate, target_rate=SAMPLE_RATE, min_seconds=0, max_seconds=math.inf, silence_db=-math.inf
-        )
+        checked = read.gate(samples, rate, target_rate=SAMPLE_RATE, **read.ANYTHING)
     except Rejected as rejected:
         return Bad(utterance.id, rejected.reason, rejected.detail)
     except (Refused, OSError) as error:

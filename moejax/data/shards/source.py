@@ -5,7 +5,9 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from moejax.audio.records import SUFFIX
 from moejax.data.manifest import Utterance
+from moejax.data.shards.table import INDEX
 from moejax.data.sources import folder, hf, webdataset
 from moejax.errors import BadValue, NotThere, Refused
 
@@ -66,9 +68,9 @@ class Source:
         else:
             if not os.path.isdir(self.place):
                 raise NotThere(f"pack: no folder {self.place!r}")
-            root, seen = os.path.abspath(self.place), {}
+            root = os.path.abspath(self.place)
             for table, split in folder.tables(root, "metadata.csv"):
-                yield from folder.utterances(table, root, split=split, further=True, seen=seen, **said)
+                yield from folder.utterances(table, root, split=split, further=True, **said)
 
 
 def _lines(table: str | Path) -> int | None:
@@ -90,6 +92,8 @@ def guessed(place: str) -> str:
         raise BadValue(f"pack: {place} is no table ({', '.join(_TABLES)}) and no .tar; --source says what it is")
     if not path.is_dir():
         raise NotThere(f"pack: no file or folder {place!r}; for a dataset of the hub say --source hf")
+    if (path / INDEX).is_file() and any(path.glob(f"*{SUFFIX}")):
+        raise BadValue(f"pack: {place} is packed already; data.source=arrayrecord reads it")
     if hf.is_saved(place):
         return "hf"
     if any(path.glob("*.tar")):

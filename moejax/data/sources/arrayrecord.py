@@ -1,6 +1,7 @@
 """A corpus that `moejax pack` made: its table is mapped into memory, its recordings are read one by one from shards."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,25 +39,28 @@ def load(*, root: str, split: str | None = None) -> "Shards":
 class Shards(Sequence[Utterance]):
     """Rows of a packed corpus, with what was measured of them; an Utterance is made when it is asked for.
 
-    `table` has the columns of `shards.table.SCHEMA`; row i is record `index[i]` of shard `names[shard[i]]` in `folder`.
+    `table` has the columns of `shards.table.SCHEMA`; row i is record `place[i]` of shard `names[shard[i]]` in `folder`.
     """
 
     folder: str
     names: tuple[str, ...]
     table: pa.Table
     shard: np.ndarray
-    index: np.ndarray
+    place: np.ndarray
+    digest: str  # of what the whole folder holds
 
     @classmethod
     def opened(cls, folder: str) -> "Shards":
         """All of a packed folder."""
         listed = table.read_index(folder)["shards"]
+        sums = "".join(entry["sha256"] + entry["table_sha256"] for entry in listed)
+        digest = hashlib.blake2b(sums.encode(), digest_size=16).hexdigest()
         names = tuple(entry["name"] for entry in listed)
         rows = pa.concat_tables(table.read_table(Path(folder) / table.table_name(name)) for name in names)
         counts = [entry["records"] for entry in listed]
         shard = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-        index = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
-        return cls(str(Path(folder).absolute()), names, rows, shard, index)
+        place = np.concatenate([np.arange(count, dtype=np.int32) for count in counts])
+        return cls(str(Path(folder).absolute()), names, rows, shard, place, digest)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -73,12 +77,14 @@ class Shards(Sequence[Utterance]):
     def take(self, rows) -> "Shards":
         """These rows, in that order."""
         rows = np.asarray(rows, np.int64)
-        return Shards(self.folder, self.names, self.table.take(pa.array(rows)), self.shard[rows], self.index[rows])
+        return Shards(
+            self.folder, self.names, self.table.take(pa.array(rows)), self.shard[rows], self.place[rows], self.digest
+        )
 
     def audio(self, row: int) -> str:
         """What `audio.read` reads the recording of a row by."""
         shard = Path(self.folder, self.names[self.shard[row]])
-        return records.reference(shard, int(self.index[row]))
+        return records.reference(shard, int(self.place[row]))
 
     def column(self, name: str) -> Sequence[str]:
         """A column of text; few values are few strings."""
