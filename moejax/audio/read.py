@@ -26,7 +26,7 @@ FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
 PAUSE_SECONDS = 0.2  # longer than the closure of a stop
 SILENCE_BELOW_LOUD_DB = 35.0
 SNR_RANGE = (-10.0, 96.0)  # dB; below it noise alone reads like speech in noise, above it 16 bits end
-ANYTHING: dict[str, float] = {"min_seconds": 0.0, "max_seconds": math.inf, "silence_db": -math.inf}  # limits of none
+ANYTHING: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": math.inf, "silence_db": -math.inf}  # limits of none
 _RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
 _SLICE = 1 << 17
 # Lossy decoders and mastering overshoot full scale a little; 12 dB over it is a wrong unit, not a loud voice.

@@ -201,7 +201,7 @@ class Paths(Sequence[str]):
         return len(self.stored)
 
     def __getitem__(self, index):
-        return str(Path(self.root) / self.stored[index])
+        return str(Path(self.root) / str(self.stored[index]))
 
 
 def _letters(column: pa.ChunkedArray) -> Iterator[memoryview]:

@@ -40,7 +40,7 @@ class Strings(Sequence[str]):
     def __len__(self) -> int:
         return len(self.column) if self.rows is None else len(self.rows)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index) -> Any:
         if isinstance(index, slice | np.ndarray | list):
             rows = np.arange(len(self.column)) if self.rows is None else self.rows
             return Strings(self.column, rows[index], self.origin)
@@ -53,8 +53,10 @@ class Strings(Sequence[str]):
         for at in range(0, len(self), _BLOCK):
             if self.rows is None:
                 yield from self.column.slice(at, _BLOCK).to_pylist()
-            else:
-                yield from self.column.take(pa.array(self.rows[at : at + _BLOCK])).to_pylist()
+                continue
+            rows = self.rows[at : at + _BLOCK]
+            low, high = int(rows.min()), int(rows.max())  # `take` joins all chunks of what it is called of
+            yield from self.column.slice(low, high - low + 1).take(pa.array(rows - low)).to_pylist()
 
 
 def codes(column: pa.ChunkedArray) -> tuple[np.ndarray, list[str]]:

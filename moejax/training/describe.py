@@ -8,7 +8,8 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
@@ -233,7 +234,7 @@ def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
         )
 
 
-def _parts(cfg, columns: dict[str, list[str]]) -> list[str]:
+def _parts(cfg, columns: Mapping[str, Sequence[str]]) -> list[str]:
     return splits.assign(
         columns,
         scheme=cfg.data.split,
@@ -249,16 +250,17 @@ def _heard(cfg, work, utterances: Sequence[Utterance]) -> tuple[Sequence[Utteran
     names, share = tuple(cfg.data.unseen_speakers), cfg.data.unseen_share
     unseen = splits.unseen(columns, names=names, share=share, seed=cfg.data.seed)
     parts = _parts(cfg, columns)
+    if not unseen:
+        return utterances, unseen
     heard = zip(parts, columns["speaker"], strict=True)
     rows = [row for row, (part, speaker) in enumerate(heard) if part == "test" or speaker not in unseen]
-    kept = utterances if len(rows) == len(utterances) else gated.take(utterances, rows)
-    if unseen:
-        said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
-        work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
+    kept = gated.take(utterances, rows)
+    said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
+    work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
     return kept, unseen
 
 
-def _manifest(cfg, work, columns: dict[str, Sequence], unseen: set[str]) -> Manifest:
+def _manifest(cfg, work, columns: dict[str, Any], unseen: set[str]) -> Manifest:
     columns["split"] = [
         "test" if speaker in unseen else part
         for speaker, part in zip(columns["speaker"], _parts(cfg, columns), strict=True)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,17 +42,17 @@ class Kept:
     was left out; how often each of `read.FIXES` was needed.
     """
 
-    columns: dict[str, Sequence]
+    columns: dict[str, Any]  # lists, `Strings` and arrays [rows]
     recordings: Sequence[str]
     skipped: list[dict]
     fixes: collections.Counter
 
 
-def columns(utterances: Sequence[Utterance]) -> dict[str, Sequence]:
+def columns(utterances: Sequence[Utterance]) -> dict[str, Any]:
     """{column: what the corpus says of each utterance}, without what is measured."""
     if isinstance(utterances, Shards):
         return {name: utterances.column(name) for name in ("id", "text", *FIELDS, "split")}
-    found: dict[str, Sequence] = {
+    found: dict[str, Any] = {
         "id": [u.id for u in utterances],
         "text": [" ".join(u.text.split()) for u in utterances],
     }

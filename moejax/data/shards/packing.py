@@ -179,6 +179,8 @@ def _begun(folder: Path, plan: dict) -> Path:
 
 def _leave(folder: Path, work: Path) -> None:
     """Nothing was packed: what was begun goes, so that the folder can be named again with other options."""
+    for name in (table.shard_name(0), table.table_name(table.shard_name(0))):  # of a kill before they were listed
+        (folder / name).unlink(missing_ok=True)
     shutil.rmtree(work, ignore_errors=True)
     with contextlib.suppress(OSError):  # something else lies in it
         folder.rmdir()

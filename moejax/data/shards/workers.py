@@ -9,7 +9,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from moejax.data.manifest import Utterance
@@ -21,7 +21,7 @@ _TOGETHER = 8  # utterances handed over at once
 _AHEAD = 3  # such parts on their way, for each process: what is in memory does not grow with the corpus
 
 
-def packed(utterances: Iterable[Utterance], processes: int) -> Iterator[Packed | Bad]:
+def packed(utterances: Iterable[Utterance], processes: int) -> Generator[Packed | Bad, None, None]:
     """What becomes of each; `processes` 0: here. Errors: those of the utterances; Failed where a process died."""
     if not processes:
         yield from map(one, utterances)

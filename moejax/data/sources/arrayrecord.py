@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from moejax.data.shards.recording import TEXTS
 from moejax.data.strings import Strings, shared
 from moejax.errors import NotThere
 
-_FEW = tuple(name for name in TEXTS if name not in ("id", "text", "translation", "prompt"))  # few values, many rows
+_LOOKED_AT = ("speaker", "cohort", "split")  # columns of few values, which splits go through again and again
 
 
 def load(*, root: str, split: str | None = None) -> "Shards":
@@ -65,7 +66,7 @@ class Shards(Sequence[Utterance]):
     def __len__(self) -> int:
         return self.table.num_rows
 
-    def __getitem__(self, row):
+    def __getitem__(self, row) -> Any:
         if isinstance(row, slice):
             return self.take(range(len(self))[row])
         values = {name: self.table.column(name)[row].as_py() for name in TEXTS}
@@ -87,8 +88,8 @@ class Shards(Sequence[Utterance]):
         return records.reference(shard, int(self.place[row]))
 
     def column(self, name: str) -> Sequence[str]:
-        """A column of text; few values are few strings."""
-        return shared(self.table.column(name)) if name in _FEW else Strings(self.table.column(name))
+        """A column of text."""
+        return shared(self.table.column(name)) if name in _LOOKED_AT else Strings(self.table.column(name))
 
     def numbers(self, name: str) -> np.ndarray:
         """A column of numbers [N]."""

@@ -113,7 +113,7 @@ def utterances(
         values["text"] = normalise(values["text"], text)
         if split and not values.get("split"):
             values["split"] = split
-        yield Utterance(audio=audio, **values, **({"further": plain(row, others)} if others else {}))
+        yield Utterance(audio=audio, further=plain(row, others), **values)
 
 
 def _check_text(text: str) -> None:

@@ -134,12 +134,14 @@ def utterances(
         for record in dataset:
             row = counts.setdefault(part, 0)
             counts[part] += 1
-            values = {field: _label(features[column], record[column]) for field, column in mapping.items()}
+            values: dict[str, Any] = {
+                field: _label(features[column], record[column]) for field, column in mapping.items()
+            }
             values["text"] = normalise(values["text"], text)
             values["id"] = values.get("id") or f"{part}/{row}"
             values["split"] = values.get("split") or part
             held = Held(record[audio], f"row {row} of {part}")
-            yield Utterance(audio=held, **values, further=plain(record, others))
+            yield Utterance(audio=held, further=plain(record, others), **values)
 
 
 def count(path: str, split: str | None) -> int | None:

@@ -9,6 +9,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,13 +78,7 @@ def utterances(
 
 def count(root: str) -> int:
     """How many recordings the tars hold; reads no more than their headers."""
-    found = 0
-    for tar in _tars(root):
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                archive.members = []
-                found += member.name.rpartition(".")[2].lower() in AUDIO
-    return found
+    return sum(member.name.rpartition(".")[2].lower() in AUDIO for tar in _tars(root) for member in _members(tar))
 
 
 def _utterance(tar, key, parts, columns, text, further, alone) -> Utterance:
@@ -99,7 +94,7 @@ def _utterance(tar, key, parts, columns, text, further, alone) -> Utterance:
     values["id"] = values.get("id") or (key if alone else f"{Path(tar).stem}/{key}")
     values["text"] = normalise(values["text"], text)
     others = [name for name in said if name not in mapping.values() and name not in FIELDS] if further else ()
-    return Utterance(audio=audio[0], **values, **({"further": plain(said, others)} if others else {}))
+    return Utterance(audio=audio[0], further=plain(said, others), **values)
 
 
 def _said(where: str, parts: Mapping) -> dict:
@@ -136,25 +131,31 @@ def _tars(root: str) -> list[str]:
     return [os.path.abspath(path) for path in found]
 
 
+def _members(tar: str) -> Iterator[tarfile.TarInfo]:
+    archive: Any
+    with tarfile.open(tar, "r:") as archive:
+        for member in archive:
+            archive.members = []  # else every name of the tar stays in memory
+            yield member
+
+
 def _samples(tar: str) -> Iterator[tuple[str, dict[str, Member]]]:
     """(key, {extension: member}) of neighbours with the same key."""
     key, parts = "", {}
     try:
-        with tarfile.open(tar, "r:") as archive:
-            for member in archive:
-                archive.members = []  # else every name of the tar stays in memory
-                folder, _, name = member.name.rpartition("/")
-                base, _, extension = name.partition(".")
-                if not member.isfile() or not base:
-                    continue
-                its = f"{folder}/{base}" if folder else base
-                if its != key and parts:
-                    yield key, parts
-                key, parts = its, {} if its != key else parts
-                if extension.lower() in parts:
-                    raise BadValue(f"{tar}: {member.name} stands in it twice")
-                if extension.lower() in AUDIO or member.size <= _LARGEST:
-                    parts[extension.lower()] = Member(tar, member.name, member.offset_data, member.size)
+        for member in _members(tar):
+            folder, _, name = member.name.rpartition("/")
+            base, _, extension = name.partition(".")
+            if not member.isfile() or not base:
+                continue
+            its = f"{folder}/{base}" if folder else base
+            if its != key and parts:
+                yield key, parts
+            key, parts = its, {} if its != key else parts
+            if extension.lower() in parts:
+                raise BadValue(f"{tar}: {member.name} stands in it twice")
+            if extension.lower() in AUDIO or member.size <= _LARGEST:
+                parts[extension.lower()] = Member(tar, member.name, member.offset_data, member.size)
     except tarfile.TarError as error:
         raise BadValue(f"webdataset: {tar} is no tar, or damaged ({error})") from error
     if parts:
