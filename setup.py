@@ -14,7 +14,9 @@ REQUIRES = [
     "flax>=0.12.8,!=0.12.9",  # 0.12.9 cannot import nnx under jax 0.11.2
     "optax>=0.2.8",  # ctc_loss with padding masks, works with default dtype promotion only
     "orbax-checkpoint>=0.12.8,<0.13",  # its layout on disk is our file format; a new minor version is tested first
-    "grain>=0.2.18,<0.3",  # iterator state that resumes exactly for 0, 1 and 2 workers was verified on this line
+    # iterator state that resumes exactly for 0, 1 and 2 workers was verified on this line; brings array-record, which
+    # reads and writes packed corpora, wherever there is one (not on Windows)
+    "grain>=0.2.18,<0.3",
     "transformers>=5.23,<6",  # normalizers, tokenizer and config formats only; its models are torch and never imported
     "datasets>=5.2,<6",  # Audio(decode=False): decoding is ours, theirs needs torch
     "tokenizers>=0.22",  # byte-level BPE for the micro family and for published vocabularies

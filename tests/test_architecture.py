@@ -53,6 +53,7 @@ HOMES = {
     "flax": ("nn",),
     "orbax": ("train.checkpoint",),
     "grain": ("data.pipeline",),
+    "array_record": ("audio.records",),
     "torch": ("bench.peers",),  # each peer runs in a process of its own
     "peft": ("bench.peers",),
     "whisper": ("bench.peers",),

@@ -1,4 +1,6 @@
-"""Opening a recording, whatever it is in: libsndfile where it can, PyAV where it cannot and is there."""
+"""Opening a recording, whatever it is in: libsndfile where it can, PyAV where it cannot and is there; one in a shard by
+its `records.reference`.
+"""
 
 import contextlib
 import functools
@@ -12,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from moejax.audio import media, soundfiles
+from moejax.audio import media, records, soundfiles
 from moejax.audio.flaws import Flaws, Rejected, Undecodable
 from moejax.audio.soundfiles import Found
 
@@ -79,7 +81,8 @@ def _otherwise(stream, unknown, flaws):
 
 def excerpt(path: str, offset: float, seconds: float | None) -> tuple[np.ndarray, int]:
     """(samples [S] or [S, channels], rate) of `seconds` (None: all) from `offset` on. Errors: `Rejected`."""
-    check_file(path)
+    if not records.parted(path):
+        check_file(path)
     flaws = Flaws(whole=False)  # what lies outside of the excerpt is of no matter
     with opened(path, flaws) as found:
         rate, start = found.rate, round(offset * found.rate)
@@ -103,6 +106,8 @@ def excerpt(path: str, offset: float, seconds: float | None) -> tuple[np.ndarray
 
 
 def _stream(source):
+    if packed := records.parted(source):
+        return io.BytesIO(records.fetch(*packed).audio)
     if isinstance(source, str | Path):
         check_file(source)
         return open(source, "rb")

@@ -7,6 +7,7 @@ at 44.1 kHz is 1.3 GB, its speech 230 MB.
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,10 +26,11 @@ FIXES = ("scaled", "mixed", "clipped", "resampled", "decoded")
 PAUSE_SECONDS = 0.2  # longer than the closure of a stop
 SILENCE_BELOW_LOUD_DB = 35.0
 SNR_RANGE = (-10.0, 96.0)  # dB; below it noise alone reads like speech in noise, above it 16 bits end
+ANYTHING: dict[str, Any] = {"min_seconds": 0.0, "max_seconds": math.inf, "silence_db": -math.inf}  # limits of none
 _RATES = (1000, 768000)  # what a recorder can have meant; resampling from 1 Hz or 2 GHz only takes time and memory
 _SLICE = 1 << 17
 # Lossy decoders and mastering overshoot full scale a little; 12 dB over it is a wrong unit, not a loud voice.
-_MAX_OVERSHOOT = 4.0
+MAX_OVERSHOOT = 4.0
 _MOST_NOT_FINITE = 0.01  # share of the samples; a recording with more of them is not one with a few bad spots
 _ABSURD = 1e6  # beyond any unit: what is this large is counted and not computed with, or its square overflows
 
@@ -38,7 +40,8 @@ class Checked:
     """What passed the gate: samples [S] float32 in [-1, 1] at the target rate, and what was done to them (of FIXES).
 
     `flaws`: one line for each thing that is wrong with it all the same; none where it was wanted whole. `direct`:
-    libsndfile alone reads the same from the file as it lies. `snr`: `signal_to_noise` of its frames, in dB.
+    libsndfile alone reads the same from the file as it lies. `snr`: `signal_to_noise` of its frames, in dB. `loud`:
+    what `silence_db` is compared with, in dB of full scale at the recording's own rate.
     """
 
     samples: np.ndarray
@@ -48,6 +51,7 @@ class Checked:
     fixes: tuple[str, ...]
     flaws: tuple[str, ...] = ()
     direct: bool = True
+    loud: float = float("nan")
 
 
 Source = str | Path | bytes | BinaryIO | Callable[[], tuple[np.ndarray, int]]
@@ -159,6 +163,7 @@ def _pass(
         fixes=tuple(fix for fix in FIXES if fix in intake.fixes),
         flaws=tuple(flaws.lines),
         direct=intake.direct,
+        loud=intake.loud,
     )
 
 
@@ -216,17 +221,16 @@ class _Intake:
             if self.flaws.whole or self.not_finite > _MOST_NOT_FINITE * self.values:
                 raise Rejected("nan", what)
             self.flaws.add("nan", f"{what}; they became zero")
-        if self.peak > _MAX_OVERSHOOT:
+        if self.peak > MAX_OVERSHOOT:
             raise Rejected("wrong_scale", f"float samples reach {self.peak:.6g}; full scale is 1")
-        loud = loud_level(self.levels.decibels())
-        if loud < silence_db:
-            raise Rejected("silent", f"loudest part at {loud:.1f} dB of full scale, at least {silence_db:g} dB")
+        self.loud = loud_level(self.levels.decibels())
+        check_limits(self.seconds, self.loud, min_seconds=min_seconds, silence_db=silence_db)
 
     def _take(self, block, max_seconds, resampler):
         _check_array(block)
         if block.dtype.kind != "f":
             self.fixes.add("scaled")
-        block = _as_float(block)
+        block = as_float(block)
         self.frames, self.values = self.frames + len(block), self.values + block.size
         if self.seconds > max_seconds:
             raise Rejected("too_long", f"{self.seconds:.2f} s or more, at most {max_seconds:g} s")
@@ -271,7 +275,17 @@ class _Intake:
         self.resampled.append(mixed)
 
 
-def _as_float(samples: np.ndarray) -> np.ndarray:
+def check_limits(seconds: float, loud: float, *, min_seconds=0.0, max_seconds=math.inf, silence_db=-math.inf) -> None:
+    """The part of the gate that needs no samples. Errors: `Rejected("too_short" | "too_long" | "silent")`."""
+    if seconds < min_seconds:
+        raise Rejected("too_short", f"{seconds:.3f} s, at least {min_seconds:g} s")
+    if seconds > max_seconds:
+        raise Rejected("too_long", f"{seconds:.2f} s or more, at most {max_seconds:g} s")
+    if loud < silence_db:
+        raise Rejected("silent", f"loudest part at {loud:.1f} dB of full scale, at least {silence_db:g} dB")
+
+
+def as_float(samples: np.ndarray) -> np.ndarray:
     if samples.dtype.kind == "f":
         return samples.astype(np.float32, copy=False)
     if samples.dtype == np.uint8:

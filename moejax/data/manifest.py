@@ -2,15 +2,16 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.parquet as pq
 
+from moejax.data import mapped
+from moejax.data.strings import Strings, pc
 from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.runtime.files import replacing
 
@@ -18,7 +19,6 @@ _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
     *("etiology", "severity", "accent", "gender", "prompt", "device"),
 )
-pc: Any = pyarrow.compute  # makes its functions when it is imported, where no checker sees them
 COLUMNS: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXT_COLUMNS},
     "seconds": pa.float64(),
@@ -54,6 +54,8 @@ class Utterance:
     prompt: str | None = None
     device: str | None = None
     split: str | None = None
+    language: str | None = None  # of what is said, where a corpus has several; kept by `moejax pack`
+    further: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other columns, where they were asked for
 
 
 class Manifest:
@@ -64,8 +66,9 @@ class Manifest:
     directory can be moved; `row`, `rows` and `audio_paths` give resolved ones.
     """
 
-    def __init__(self, table: pa.Table, root: str | Path = "."):
-        self.table = table
+    def __init__(self, table: pa.Table, root: str | Path = ".", file: Path | None = None):
+        """`file`: what the table is mapped from, if it is (`data.mapped`)."""
+        self.table, self.file = table, file
         self.root = Path(root)
         self._arrays: dict[str, np.ndarray] = {}
 
@@ -75,7 +78,7 @@ class Manifest:
         missing = [name for name in COLUMNS if name not in columns and name not in UNKNOWN]
         if missing:
             raise ValueError(f"manifest: no column {missing[0]!r}; needed: {', '.join(COLUMNS)}")
-        given = {name: pa.array(columns[name], type=kind) for name, kind in COLUMNS.items() if name in columns}
+        given = {name: _array(columns[name], kind) for name, kind in COLUMNS.items() if name in columns}
         table = _completed(pa.table(given)).select(list(COLUMNS))
         _check(table, "manifest")
         return cls(table, root)
@@ -90,17 +93,20 @@ class Manifest:
         if not path.is_file():
             raise NotThere(f"manifest: no file {path}; `moejax describe` writes it")
         try:
-            table = _completed(pq.read_table(path))
-            _check(table, str(path))
+            table, file = mapped.opened(path, _completed_and_ordered, lambda table: _check(table, str(path)))
         except (pa.ArrowException, OSError) as error:  # not parquet, damaged, or text that is no UTF-8
             said = (str(error) or type(error).__name__).splitlines()[0][:300]
             raise BadValue(f"manifest: {path} is not a parquet file, or damaged ({said})") from error
-        return cls(table.select(list(COLUMNS)), path.resolve().parent.parent if root is None else root)
+        return cls(table, path.resolve().parent.parent if root is None else root, file)
 
     def save(self, path: str | Path) -> None:
-        """Writes the table as parquet, whole or not at all."""
+        """Writes the table as parquet, whole or not at all; a large one with the copy that is mapped, for which it is
+        checked.
+        """
         with replacing(path) as partial:
-            pq.write_table(self.table, partial)
+            pq.write_table(self.table, partial, row_group_size=mapped.LARGE)
+        if len(self) > mapped.LARGE:
+            mapped.opened(Path(path), _completed_and_ordered, lambda table: _check(table, str(path)))
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -114,6 +120,11 @@ class Manifest:
             array.setflags(write=False)
             self._arrays[name] = array
         return self._arrays[name]
+
+    def strings(self, name: str, rows: np.ndarray | None = None) -> Strings:
+        """A column of text, or `rows` of it, without making a string of each."""
+        origin = None if self.file is None else (str(self.file), name)
+        return Strings(self.table.column(name), rows, origin)
 
     def row(self, index: int) -> dict:
         """Row `index` as {column: value}, with `audio` resolved against `root`."""
@@ -130,12 +141,20 @@ class Manifest:
         """The audio files, resolved against `root`."""
         return [str(self.root / path) for path in self.column("audio")]
 
+    def paths(self) -> "Paths":
+        """`audio_paths`, each made when it is asked for."""
+        return Paths(str(self.root), self.strings("audio"))
+
     def indices(self, **equal) -> np.ndarray:
         """Row numbers where every named column has the value given, or one of a list: `indices(split="train")`."""
         mask = np.ones(len(self), bool)
         for name, value in equal.items():
             wanted = value if isinstance(value, list | tuple | set | frozenset) else [value]
-            mask &= np.isin(self.column(name), np.array(list(wanted), dtype=self.column(name).dtype))
+            if COLUMNS.get(name) == pa.string() and all(isinstance(one, str) for one in wanted):
+                found = pc.is_in(self.table.column(name), value_set=pa.array([str(one) for one in wanted], pa.string()))
+                mask &= found.to_numpy()
+            else:
+                mask &= np.isin(self.column(name), np.array(list(wanted), dtype=self.column(name).dtype))
         return np.flatnonzero(mask)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Manifest":
@@ -159,14 +178,55 @@ class Manifest:
             if pa.types.is_string(kind):
                 values = self.table.column(name)
                 digest.update(pc.binary_length(values).to_numpy().astype("<i4").tobytes())
-                digest.update("".join(values.to_pylist()).encode())
+                for letters in _letters(values):
+                    digest.update(letters)
             else:
                 digest.update(np.ascontiguousarray(self.column(name)).tobytes())
         return digest.hexdigest()
 
     def _unknown(self, name: str) -> bool:
-        values = self.column(name)
-        return not np.any(values != "") if COLUMNS[name] == pa.string() else bool(np.isnan(values).all())
+        if COLUMNS[name] == pa.string():
+            return pc.max(pc.binary_length(self.table.column(name))).as_py() in (0, None)
+        return bool(np.isnan(self.column(name)).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class Paths(Sequence[str]):
+    """Stored paths, resolved against `root` when they are asked for."""
+
+    root: str
+    stored: Strings
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index):
+        return str(Path(self.root) / str(self.stored[index]))
+
+
+def _letters(column: pa.ChunkedArray) -> Iterator[memoryview]:
+    """The UTF-8 of all strings of a column, one after the other."""
+    for chunk in column.chunks:
+        _, offsets, letters = chunk.buffers()
+        if letters is not None and len(chunk):
+            at = np.frombuffer(offsets, np.int32, len(chunk) + 1, chunk.offset * 4)
+            yield memoryview(letters)[int(at[0]) : int(at[-1])]
+
+
+def _completed_and_ordered(table: pa.Table) -> pa.Table:
+    table = _completed(table)
+    known = all(table.column_names.count(name) == 1 for name in COLUMNS)
+    return table.select(list(COLUMNS)) if known else table  # `_check` names what is missing
+
+
+def _array(values, kind: pa.DataType) -> pa.Array | pa.ChunkedArray:
+    return values.arrow() if isinstance(values, Strings) else pa.array(values, type=kind)
+
+
+def _blank(column: pa.ChunkedArray) -> np.ndarray:
+    """Whether each text is white space, some rows at a time."""
+    parts = (column.slice(at, mapped.LARGE) for at in range(0, max(1, len(column)), mapped.LARGE))
+    return np.concatenate([pc.equal(pc.utf8_trim_whitespace(part), "").to_numpy() for part in parts])
 
 
 def _completed(table: pa.Table) -> pa.Table:
@@ -187,14 +247,14 @@ def _check(table: pa.Table, where: str) -> None:
             raise BadValue(f"{where}: column {name!r} is {column.type}, not {kind}")
         if column.null_count:
             raise BadValue(f"{where}: column {name!r} has {column.null_count} null values; write '' for unknown text")
-    counts = pc.value_counts(table.column("id"))
-    if len(counts) < table.num_rows:
+    if pc.count_distinct(table.column("id")).as_py() < table.num_rows:
+        counts = pc.value_counts(table.column("id"))
         twice = next(entry["values"].as_py() for entry in counts if entry["counts"].as_py() > 1)
         raise BadValue(f"{where}: id {twice!r} stands in more than one row")
     for name in ("id", "audio", "text"):
-        empty = pc.equal(pc.utf8_trim_whitespace(table.column(name)), "")
-        if pc.any(empty).as_py():
-            row = pc.index(empty, True).as_py()
+        empty = _blank(table.column(name))
+        if empty.any():
+            row = int(empty.argmax())
             raise BadValue(f"{where}: row {row} (id {table['id'][row].as_py()!r}) has an empty {name}")
     unknown = set(pc.unique(table.column("split")).to_pylist()) - set(SPLITS)
     if unknown:

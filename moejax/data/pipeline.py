@@ -19,11 +19,14 @@ from typing import Any, cast
 import numpy as np
 from absl import flags
 from grain import MapDataset, MultiprocessingOptions, ReadOptions
+from grain.experimental import index_shuffle
 
 from moejax.errors import BadValue
 
 FILLER = -1  # index of a row that rounds out a batch and is no utterance
 ENDLESS = 2**40  # batches in a loader that never ends
+LARGE = 1 << 20  # utterances; a plan of more computes its order, place by place, and holds no permutation
+_ROUNDS = 4  # of the cipher behind `index_shuffle`, the fewest it takes
 
 
 def bucket_of(lengths, buckets, names=None):
@@ -51,7 +54,8 @@ class BatchPlan:
     multiple    rows are rounded up to a multiple of this (data * fsdp of the mesh)
 
     An epoch holds every utterance exactly once, shuffled by (seed, epoch) within its bucket; a bucket's last batch is
-    filled up. The order of batches is shuffled over buckets too.
+    filled up. The order of batches is shuffled over buckets too. Above `LARGE` utterances both are another shuffle, of
+    which every place is computed when it is asked for: memory does not grow by an epoch's order.
     """
 
     lengths: Any
@@ -86,7 +90,22 @@ class BatchPlan:
 
     def __getitem__(self, number):
         epoch, within = divmod(int(number), self.batches_per_epoch)
-        return self._order(epoch)[within]
+        return self._computed(epoch, within) if len(self.lengths) > LARGE else self._order(epoch)[within]
+
+    def _computed(self, epoch, within):
+        """Batch `within` of a large plan's epoch: which batch of all buckets comes here, and who is in it."""
+        seed = int.from_bytes(hashlib.blake2b(f"{self.seed} {epoch}".encode(), digest_size=4).digest(), "big")
+        batch = index_shuffle(within, self.batches_per_epoch - 1, seed, _ROUNDS)
+        for members, samples in zip(self._members, self.buckets, strict=True):
+            rows = self.rows(samples)
+            count = -(-len(members) // rows)
+            if batch < count:
+                break
+            batch -= count
+        places = range(batch * rows, min((batch + 1) * rows, len(members)))
+        index_B = np.full(rows, FILLER, np.int64)
+        index_B[: len(places)] = members[[index_shuffle(place, len(members) - 1, seed, _ROUNDS) for place in places]]
+        return int(samples), index_B
 
     def names_of(self, number):
         """Names of the utterances of batch `number`, or their indices where the plan was given no names."""
@@ -95,10 +114,16 @@ class BatchPlan:
 
     def digest(self):
         """16 hex digits that two plans share only if they give the same utterances in the same order."""
-        rows = [self.rows(samples) for samples in self.buckets]
-        names = None if self.names is None else [str(name) for name in self.names]
-        said = json.dumps([np.asarray(self.lengths).tolist(), list(map(int, self.buckets)), rows, self.seed, names])
-        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+        digest, rows = hashlib.blake2b(digest_size=8), [self.rows(samples) for samples in self.buckets]
+        digest.update(b"[")  # the JSON of all of it, a part at a time
+        for part in _json_parts(np.asarray(self.lengths), lambda some: some.tolist()):
+            digest.update(part)
+        digest.update(f", {json.dumps(list(map(int, self.buckets)))}, {json.dumps(rows)}, {self.seed}, ".encode())
+        names = [b"null"] if self.names is None else _json_parts(self.names, lambda some: [str(name) for name in some])
+        for part in names:
+            digest.update(part)
+        digest.update(b"]")
+        return digest.hexdigest()
 
     def _epoch(self, epoch):
         random = np.random.default_rng([self.seed, epoch])
@@ -114,6 +139,13 @@ class BatchPlan:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
         self.__post_init__()
+
+
+def _json_parts(values, listed, block=4096):
+    """The bytes of `json.dumps` of a long list, some entries at a time."""
+    for at in range(0, len(values), block):
+        yield (", " if at else "[").encode() + json.dumps(listed(values[at : at + block]))[1:-1].encode()
+    yield b"]" if len(values) else b"[]"
 
 
 def _chunks(indices, bucket_samples, rows):

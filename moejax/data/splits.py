@@ -14,7 +14,7 @@ group, and only in groups that the hash left empty-handed.
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -39,8 +39,13 @@ def unit(seed: int, kind: str, name: str) -> float:
 
 def prompts(columns: Mapping[str, Sequence[str]]) -> list[str]:
     """What was said: the prompt, else the text in lower case with single spaces."""
+    return list(_prompts(columns))
+
+
+def _prompts(columns: Mapping[str, Sequence[str]]) -> Iterator[str]:
     given = columns.get("prompt") or [""] * len(columns["text"])
-    return [str(p) if p else " ".join(str(t).lower().split()) for p, t in zip(given, columns["text"], strict=True)]
+    for prompt, text in zip(given, columns["text"], strict=True):
+        yield str(prompt) if prompt else " ".join(str(text).lower().split())
 
 
 def assign(
@@ -115,13 +120,17 @@ def unseen(columns, *, names: Sequence[str] = (), share: float = 0.0, seed: int 
 
 def sample(columns: Mapping[str, Sequence[str]], *, share: float = 0.2, seed: int = 0) -> list[bool]:
     """Marks a stable share of the train rows (for embedding and expert pretraining), at least one of every speaker."""
-    train = [row for row, part in enumerate(columns["split"]) if part == "train"]
-    number = {row: unit(seed, "sample", columns["id"][row]) for row in train}
-    chosen = {row for row in train if number[row] < share}
-    for rows in _groups([columns["speaker"][row] for row in train], train).values():
-        if share > 0 and not chosen.intersection(rows):
-            chosen.add(min(rows, key=number.__getitem__))
-    return [row in chosen for row in range(len(columns["split"]))]
+    chosen, speakers = np.zeros(len(columns["split"]), bool), columns["speaker"]
+    first: dict[str, tuple[float, int]] = {}  # of every speaker the smallest number, and its row
+    for row, (name, part) in enumerate(zip(columns["id"], columns["split"], strict=True)):
+        if part == "train":
+            number = unit(seed, "sample", name)
+            chosen[row] = number < share
+            if speakers[row] not in first or number < first[speakers[row]][0]:
+                first[speakers[row]] = number, row
+    if share > 0:
+        chosen[[row for _, row in first.values()]] = True  # where none is below the share; else it is marked already
+    return chosen.tolist()
 
 
 def per_speaker(columns, *, seed, shares, prompts: str = "shared") -> list[str]:
@@ -278,25 +287,31 @@ def leakage(columns: Mapping[str, Sequence[str]], recordings: Sequence[str] = ()
     part, `shared` those of them that the other part has too, `share` is their ratio, `utterances` the part's
     utterances that carry a shared one. Rows without a speaker do not count.
     """
-    split = np.asarray(columns["split"], dtype=object)
-    kinds = {"id": columns["id"], "speaker": columns["speaker"], "prompt": prompts(columns)}
+    split = np.fromiter((SPLITS.index(part) for part in columns["split"]), np.int8, len(columns["split"]))
+    said = {"id": columns["id"], "speaker": columns["speaker"], "prompt": _prompts(columns)}
     if len(recordings):
-        kinds["recording"] = recordings
+        said["recording"] = recordings
+    kinds = {what: _numbers(values, len(split)) for what, values in said.items()}
     table = []
     for part, other in (("test", "train"), ("dev", "train"), ("test", "dev")):
         for what, values in kinds.items():
-            values = np.asarray(values, dtype=object)
-            here = [value for value in values[split == part] if value]
-            shared = set(here) & set(values[split == other])
-            distinct = len(set(here))
+            here = values[(split == SPLITS.index(part)) & (values != 0)]
+            distinct = np.unique(here)
+            shared = np.intersect1d(distinct, values[split == SPLITS.index(other)])
             table.append(
                 {
-                    **{"part": part, "other": other, "what": what, "distinct": distinct, "shared": len(shared)},
-                    "share": len(shared) / distinct if distinct else 0.0,
-                    "utterances": sum(value in shared for value in here),
+                    **{"part": part, "other": other, "what": what, "distinct": len(distinct), "shared": len(shared)},
+                    "share": len(shared) / len(distinct) if len(distinct) else 0.0,
+                    "utterances": int(np.isin(here, shared).sum()),
                 }
             )
     return table
+
+
+def _numbers(values: Iterable[str], count: int) -> np.ndarray:
+    """Eight bytes for each text, the same for the same; 0 for none. A million texts in sets would be gigabytes."""
+    digests = (hashlib.blake2b(str(value).encode(), digest_size=8).digest() if value else bytes(8) for value in values)
+    return np.frombuffer(b"".join(digests), "<u8", count)
 
 
 SCHEMES = {

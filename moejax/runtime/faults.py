@@ -39,6 +39,11 @@ POINTS = {
     "embed.batch": "a batch was embedded",
     "cluster.fit": "a partition is about to be fitted",
     "evaluate.batch": "a batch was decoded",
+    "pack.record": "a record was added to a shard that has no name yet",
+    "pack.shard": "a shard is whole under its temporary name",
+    "pack.standing": "a shard has its name, nothing says what it holds",
+    "pack.listed": "what a shard holds is written down",
+    "pack.index": "all shards stand, the index does not",
 }
 KINDS = ("kill", "term", "raise", "delay")
 

@@ -116,7 +116,8 @@ def fit(
         with contextlib.closing(records), contextlib.closing(ticker), _StopRequest(start) as stop:
             pending, saved = None, start
             for n in range(start + 1, cadence.steps + 1):
-                batch = next(batches.source)
+                with ticker.waiting():
+                    batch = next(batches.source)
                 state, metrics = step_fn(state, frozen, batches.place(batch))
                 faults.point("train.step")
                 if pending is not None:
@@ -228,8 +229,25 @@ class _Ticker:
         self._desc, self._start, self._steps, self._shown = desc, start, steps, shown
         self._began = self._last = time.monotonic()
         self._done, self._values = start, ""
+        self._first, self._waited = None, 0.0
         terminal = shown and sys.stderr.isatty()
         self._bar = tqdm(total=steps, initial=start, desc=desc, unit="step", file=sys.stderr) if terminal else None
+
+    @contextlib.contextmanager
+    def waiting(self):
+        """Around what waits for data: its share of the time stands beside the count."""
+        began = time.monotonic()
+        yield
+        if self._first is None:
+            self._first = time.monotonic()  # the first batch starts the loader, which is no waiting
+        else:
+            self._waited += time.monotonic() - began
+
+    def _wait(self):
+        """What was waited for data, of the time since the first batch."""
+        if self._first is None or (passed := time.monotonic() - self._first) <= 0:
+            return ""
+        return f"data {100 * self._waited / passed:.1f} %"
 
     def show(self, values):
         """Remember what to print beside the count."""
@@ -240,13 +258,13 @@ class _Ticker:
         """Step `step` was dispatched."""
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(self._values, refresh=False)
+            self._bar.set_postfix_str("  ".join(filter(None, [self._values, self._wait()])), refresh=False)
             self._bar.update(step - self._done)
         elif self._shown and (now - self._last > PLAIN_EVERY_SECONDS or step == self._steps):
             self._last, rate = now, (now - self._began) / (step - self._start)
             left = rate * (self._steps - step)
             line = f"{self._desc}: step {step}/{self._steps}  {self._values}  {1e3 * rate:.0f} ms/step"
-            print(f"{line}  {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{line}  {self._wait()}  {left:.0f} s left", file=sys.stderr, flush=True)
         self._done = step
 
     def say(self, message):

@@ -7,24 +7,18 @@ import inspect
 import io
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import soundfile
-
-from moejax.audio import read
-from moejax.audio.constants import SAMPLE_RATE
-from moejax.audio.flaws import Rejected
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
+from moejax.data.sources.arrayrecord import Shards
 from moejax.errors import BadValue
 from moejax.runtime.files import write_json, write_text
 from moejax.text import languages
-from moejax.training import inventory, text_room
+from moejax.training import gated, inventory, text_room
 from moejax.work.fields import COUNT, SEED, SHARE, Field, above, below
 from moejax.work.stage import Stage
 
@@ -32,9 +26,14 @@ SECTIONS = {
     "data": {
         "source": Field("builtin", "Kind of corpus: which loader reads it.", choices=tuple(SOURCES)),
         "root": Field(
-            "", "Folder of the corpus; for hf a folder or the id of a dataset. builtin needs none.", location=True
+            "",
+            "Folder of the corpus; arrayrecord: what `moejax pack` made; hf: a folder, or the id of a dataset. builtin"
+            " needs none.",
+            location=True,
         ),
-        "columns": Field({}, "{field of the manifest: column of the corpus}, for the sources folder and hf."),
+        "columns": Field(
+            {}, "{field of the manifest: column of the corpus}, for the sources folder, hf and webdataset."
+        ),
         "options": Field(
             {},
             "Further arguments of the source's load(), by their names.\n"
@@ -109,18 +108,6 @@ SECTIONS = {
         ),
     },
 }
-_FIELDS = (
-    "translation",
-    "translation_source",
-    "speaker",
-    "cohort",
-    "etiology",
-    "severity",
-    "accent",
-    "gender",
-    "prompt",
-    "device",
-)
 
 
 def run(cfg, work) -> dict:
@@ -133,9 +120,13 @@ def run(cfg, work) -> dict:
     fresh = work.path("describe", "audio.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     try:
-        kept, skipped, fixes = _gate_all(cfg, work, utterances, fresh)
-        _stop_if_too_many(cfg, len(utterances), skipped)
-        manifest = _manifest(cfg, work, kept, unseen)
+        kept = (
+            gated.measured(cfg, work, utterances)
+            if isinstance(utterances, Shards)
+            else (gated.heard(cfg, work, utterances, fresh))
+        )
+        _stop_if_too_many(cfg, len(utterances), kept.skipped)
+        manifest = _manifest(cfg, work, kept.columns, unseen)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
@@ -145,9 +136,8 @@ def run(cfg, work) -> dict:
     shutil.rmtree(final, ignore_errors=True)
     if fresh.exists():
         os.replace(fresh, final)
-    recordings = [entry["recording"] for entry in kept]
-    summary = inventory.summarise(manifest, skipped, fixes, recordings)
-    write_text(work.path("describe", "skipped.csv"), _csv(skipped))
+    summary = inventory.summarise(manifest, kept.skipped, kept.fixes, kept.recordings)
+    write_text(work.path("describe", "skipped.csv"), _csv(kept.skipped))
     write_json(work.path("describe", "summary.json"), summary)
     write_text(work.path("describe", "summary.md"), "\n".join(inventory.markdown(summary)) + "\n")
     write_text(work.path("describe", "leakage.md"), "\n".join(inventory.leakage_markdown(summary["leakage"])) + "\n")
@@ -159,20 +149,21 @@ def run(cfg, work) -> dict:
     ]:
         work.log(line)
     counts = {name: summary[name] for name in ("utterances", "hours", "skipped", "fixes")}
-    return {**counts, "digest": manifest.digest(), "content": content(manifest, recordings)}
+    return {**counts, "digest": manifest.digest(), "content": content(manifest, kept.recordings)}
 
 
-def content(manifest: Manifest, recordings: list[str]) -> str:
+def content(manifest: Manifest, recordings: Sequence[str]) -> str:
     """A digest of every row and of what was heard in it, wherever its audio lies.
 
     Without the SNR, which follows from what was heard: a corpus that was described before it was measured is the same.
     """
     digest = hashlib.blake2b(manifest.digest(without=("audio", "snr")).encode(), digest_size=16)
-    digest.update("".join(recordings).encode())
+    for recording in recordings:
+        digest.update(recording.encode())
     return digest.hexdigest()
 
 
-def load(cfg) -> list[Utterance]:
+def load(cfg) -> Sequence[Utterance]:
     """The utterances of the corpus that `cfg.data` names; one-line errors for an unknown option, or none."""
     source = cfg.data.source
     function, options = SOURCES[source], _plain(cfg.data.options)
@@ -190,7 +181,9 @@ def load(cfg) -> list[Utterance]:
     utterances = function(**{**arguments, **options})
     if not utterances:
         raise BadValue(f"data.source {source}: no utterances in {cfg.data.root!r}")
-    twice = [name for name, count in collections.Counter(u.id for u in utterances).items() if count > 1]
+    packed = isinstance(utterances, Shards)  # `moejax pack` refuses an id that stands twice
+    ids = () if packed else (utterance.id for utterance in utterances)
+    twice = [name for name, count in collections.Counter(ids).items() if count > 1]
     if twice:
         raise BadValue(f"data.source {source}: id {twice[0]!r} stands in more than one row (data.columns.id)")
     return utterances
@@ -206,15 +199,20 @@ def inputs(cfg) -> str:
     if cfg.data.source == "builtin":
         return digest.hexdigest()
     root, seen, utterances = os.path.abspath(cfg.data.root or "."), {}, load(cfg)
-    if model := text_room.decides(cfg, [utterance.text for utterance in utterances]):
+    if model := text_room.decides(cfg, gated.texts(utterances)):
         digest.update(json.dumps(model).encode())
+    if isinstance(utterances, Shards):
+        digest.update(utterances.digest.encode())
+        return digest.hexdigest()
     for utterance in utterances:
         paths = (utterance.audio,) if isinstance(utterance.audio, str) else getattr(utterance.audio, "paths", ())
         for path in paths:
             if path not in seen:
                 stat = os.stat(path) if os.path.exists(path) else None
                 seen[path] = (stat.st_size, stat.st_mtime_ns) if stat else None
-        known = [getattr(utterance, name) for name in _FIELDS if name != "device" or utterance.device]  # it came later
+        known = [
+            getattr(utterance, name) for name in gated.FIELDS if name != "device" or utterance.device
+        ]  # it came later
         fields = [utterance.id, utterance.text, utterance.split, *known]
         digest.update(json.dumps([fields, [(os.path.relpath(path, root), seen[path]) for path in paths]]).encode())
     return digest.hexdigest()
@@ -222,65 +220,6 @@ def inputs(cfg) -> str:
 
 def _plain(value):
     return value.to_dict() if hasattr(value, "to_dict") else dict(value)
-
-
-def _gate_all(cfg, work, utterances, folder: Path) -> tuple[list[dict], list[dict], collections.Counter]:
-    limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
-    kept, skipped, fixes = [], [], collections.Counter()
-    too_long = text_room.room(cfg, [utterance.text for utterance in utterances])
-    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
-        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long), utterances)
-        for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
-            if isinstance(result, Rejected):
-                skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
-            else:
-                fixes.update(result.pop("fixes"))
-                kept.append({**result, "utterance": utterance})
-    return kept, skipped, fixes
-
-
-def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iterator:
-    """Results in order, with few in flight: a million utterances do not become a million waiting jobs."""
-    waiting: collections.deque = collections.deque()
-    for item in items:
-        waiting.append(pool.submit(function, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _gate_one(
-    utterance: Utterance, limits: dict, folder: Path, too_long: Callable[[str], str | None]
-) -> dict | Rejected:
-    """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
-    try:
-        if not utterance.text.strip():
-            raise Rejected("no_text", "the text is empty")
-        if why := too_long(utterance.text):
-            raise Rejected("text_too_long", why)
-        checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
-    except Rejected as rejected:
-        return rejected
-    fixes, path = checked.fixes, utterance.audio
-    if isinstance(path, str) and not fixes and not (checked.direct and path.lower().endswith((".wav", ".flac"))):
-        fixes = ("decoded",)
-    if not isinstance(path, str) or fixes:
-        path = folder / audio_name(utterance.id)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, checked.samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
-        path = Path("describe", "audio", audio_name(utterance.id))
-    return {
-        **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
-        "snr": checked.snr,
-        "recording": hashlib.blake2b(checked.samples.tobytes(), digest_size=12).hexdigest(),
-    }
-
-
-def audio_name(identity: str) -> str:
-    """A file name for an id: readable, unique by a hash, spread over 256 folders."""
-    mark = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
-    return f"{mark[:2]}/{re.sub(r'[^A-Za-z0-9._-]+', '-', identity)[-80:].strip('.-')}-{mark}.flac"
 
 
 def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
@@ -295,12 +234,7 @@ def _stop_if_too_many(cfg, total: int, skipped: list[dict]) -> None:
         )
 
 
-def _columns(utterances: list[Utterance]) -> dict[str, list]:
-    columns = {"id": [u.id for u in utterances], "text": [" ".join(u.text.split()) for u in utterances]}
-    return columns | {name: [getattr(u, name) or "" for u in utterances] for name in (*_FIELDS, "split")}
-
-
-def _parts(cfg, columns: dict[str, list[str]]) -> list[str]:
+def _parts(cfg, columns: Mapping[str, Sequence[str]]) -> list[str]:
     return splits.assign(
         columns,
         scheme=cfg.data.split,
@@ -310,26 +244,23 @@ def _parts(cfg, columns: dict[str, list[str]]) -> list[str]:
     )
 
 
-def _heard(cfg, work, utterances: list[Utterance]) -> tuple[list[Utterance], set[str]]:
+def _heard(cfg, work, utterances: Sequence[Utterance]) -> tuple[Sequence[Utterance], set[str]]:
     """The corpus without train and dev utterances of unseen speakers, and who these are."""
-    columns = _columns(utterances)
+    columns = gated.columns(utterances)
     names, share = tuple(cfg.data.unseen_speakers), cfg.data.unseen_share
     unseen = splits.unseen(columns, names=names, share=share, seed=cfg.data.seed)
     parts = _parts(cfg, columns)
-    kept = [u for u, part in zip(utterances, parts, strict=True) if part == "test" or u.speaker not in unseen]
-    if unseen:
-        said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
-        work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
+    if not unseen:
+        return utterances, unseen
+    heard = zip(parts, columns["speaker"], strict=True)
+    rows = [row for row, (part, speaker) in enumerate(heard) if part == "test" or speaker not in unseen]
+    kept = gated.take(utterances, rows)
+    said = ", ".join(sorted(unseen)[:20]) + (" ..." if len(unseen) > 20 else "")
+    work.log(f"unseen speakers: {said}; {len(utterances) - len(kept)} utterances of theirs outside test left out")
     return kept, unseen
 
 
-def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
-    columns = _columns([entry["utterance"] for entry in kept])
-    root = str(work.path())
-    columns["audio"] = [_stored(entry["path"], root) for entry in kept]
-    columns["seconds"] = [entry["seconds"] for entry in kept]
-    columns["silence"] = [entry["silence"] for entry in kept]
-    columns["snr"] = [entry["snr"] for entry in kept]
+def _manifest(cfg, work, columns: dict[str, Any], unseen: set[str]) -> Manifest:
     columns["split"] = [
         "test" if speaker in unseen else part
         for speaker, part in zip(columns["speaker"], _parts(cfg, columns), strict=True)
@@ -340,15 +271,7 @@ def _manifest(cfg, work, kept: list[dict], unseen: set[str]) -> Manifest:
     for names in inventory.alike(columns["speaker"]):
         work.log(f"warning: speakers {' and '.join(names)} differ only by case: {len(names)} speakers, or one?")
     columns["sample"] = splits.sample(columns, share=cfg.data.sample_share, seed=cfg.data.seed)
-    return Manifest.from_columns(columns, root=root)
-
-
-def _stored(path: str | Path, root: str) -> str:
-    """Relative to the workdir for what lies in it, so that it can be moved; absolute for originals elsewhere."""
-    if isinstance(path, Path):
-        return path.as_posix()
-    absolute, root = os.path.abspath(path), os.path.abspath(root)
-    return os.path.relpath(absolute, root) if os.path.commonpath([absolute, root]) == root else absolute
+    return Manifest.from_columns(columns, root=work.path())
 
 
 def _csv(skipped: list[dict]) -> str:

@@ -162,7 +162,7 @@ def speech_plan(context: Context, rows, section) -> BatchPlan:
         batch_size=section.batch_size,
         seed=context.cfg.seed,
         multiple=context.multiple,
-        names=context.corpus.manifest.column("id")[rows],
+        names=context.corpus.manifest.strings("id", rows),
     )
 
 

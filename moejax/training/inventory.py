@@ -10,11 +10,12 @@ import numpy as np
 
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest
+from moejax.data.strings import codes
 
 
-def summarise(manifest: Manifest, skipped: list[dict], fixes: dict, recordings: list[str]) -> dict:
+def summarise(manifest: Manifest, skipped: list[dict], fixes: dict, recordings: Sequence[str]) -> dict:
     """Everything that is reported: counts, one row per split, cohort and speaker, and the leakage table."""
-    columns = {name: manifest.column(name) for name in ("id", "text", "speaker", "cohort", "prompt", "split")}
+    columns = {name: manifest.strings(name) for name in ("id", "text", "speaker", "prompt", "split")}
     return {
         **{"utterances": len(manifest), "hours": _hours(manifest.column("seconds"))},
         "silence": _silence(manifest, slice(None)),
@@ -24,7 +25,7 @@ def summarise(manifest: Manifest, skipped: list[dict], fixes: dict, recordings: 
         "split": _group_rows(manifest, ("split",)),
         "cohort": _group_rows(manifest, ("cohort",)),
         "speaker": _group_rows(manifest, ("cohort", "speaker")),
-        "leakage": splits.leakage({name: list(values) for name, values in columns.items()}, recordings),
+        "leakage": splits.leakage(columns, recordings),
     }
 
 
@@ -39,14 +40,19 @@ def _silence(manifest: Manifest, rows) -> float:
 
 
 def _group_rows(manifest: Manifest, by: tuple[str, ...]) -> list[dict]:
-    groups: dict = {}
-    for row, key in enumerate(zip(*(manifest.column(name) for name in by), strict=True)):
-        groups.setdefault(key, []).append(row)
-    order = {name: f"{position}" for position, name in enumerate(SPLITS)}
-    split, table = manifest.column("split"), []
-    for key, rows in sorted(groups.items(), key=lambda item: [order.get(name, name) for name in item[0]]):
+    numbers, names = zip(*(codes(manifest.table.column(name)) for name in by), strict=True)
+    keys, group = np.unique(np.stack(numbers), axis=1, return_inverse=True)
+    order = np.split(np.argsort(group.ravel(), kind="stable"), np.cumsum(np.bincount(group.ravel()))[:-1])
+    groups = {
+        tuple(names[i][number] for i, number in enumerate(key)): rows for key, rows in zip(keys.T, order, strict=True)
+    }
+    place = {name: f"{position}" for position, name in enumerate(SPLITS)}
+    (split, parts), table = codes(manifest.table.column("split")), []
+    for key, rows in sorted(groups.items(), key=lambda item: [place.get(name, name) for name in item[0]]):
         entry = dict(zip(by, key, strict=True)) | {"utterances": len(rows)}
-        entry |= {part: int((split[rows] == part).sum()) for part in SPLITS} if "split" not in by else {}
+        if "split" not in by:
+            counts = dict(zip(parts, np.bincount(split[rows], minlength=len(parts)).tolist(), strict=True))
+            entry |= {part: counts.get(part, 0) for part in SPLITS}
         entry["hours"] = _hours(manifest.column("seconds")[rows])
         table.append(entry | {"silence": _silence(manifest, rows)})
     return table
@@ -55,7 +61,7 @@ def _group_rows(manifest: Manifest, by: tuple[str, ...]) -> list[dict]:
 def alike(speakers: Sequence[str]) -> list[list[str]]:
     """Names of speakers that differ only by case or by how their letters are encoded, as lists of two or more."""
     groups: dict[str, set[str]] = {}
-    for name in speakers:
+    for name in dict.fromkeys(speakers):
         groups.setdefault(unicodedata.normalize("NFKC", name).casefold(), set()).add(name)
     return [sorted(names) for _, names in sorted(groups.items()) if len(names) > 1]
 

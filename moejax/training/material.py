@@ -16,7 +16,7 @@ class Sources:
     """Real utterances, then readings: `cache[i]` the audio, `samples`, `texts`, `speakers` ("" for readings)."""
 
     def __init__(self, context, rows, readings):
-        files, column = context.corpus.manifest.audio_paths(), context.corpus.manifest.column
+        files, column = context.corpus.manifest.paths(), context.corpus.manifest.column
         paths = [path for _, path in readings]
         self.rows, self.real = rows, len(rows)
         self.cache = AudioCache([files[r] for r in rows] + paths, context.cfg.runtime.audio_cache_bytes)

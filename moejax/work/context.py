@@ -10,8 +10,9 @@ import numpy as np
 from moejax.audio.cache import AudioCache
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import whisper_folder
-from moejax.data.collate import Collator, Utterances
+from moejax.data.collate import Collator, Tokens, Utterances, token_counts
 from moejax.data.manifest import Manifest
+from moejax.data.strings import codes
 from moejax.errors import BadValue
 from moejax.nn.quantize import quantize
 from moejax.runtime import processes, sharding
@@ -33,12 +34,17 @@ class Corpus:
 
     @functools.cached_property
     def audio(self) -> AudioCache:
-        return AudioCache(self.manifest.audio_paths(), self._bytes)
+        return AudioCache(self.manifest.paths(), self._bytes)
 
-    @functools.cached_property
+    @property
     def cohorts(self) -> list[str]:
         """Names of the cohorts in the manifest, sorted; for tables and load matrices only."""
-        return sorted(set(self.manifest.column("cohort")))
+        return self._cohorts[1]
+
+    @functools.cached_property
+    def _cohorts(self) -> tuple[np.ndarray, list[str]]:
+        """(cohort of every row, by its place among the names; the names)."""
+        return codes(self.manifest.table.column("cohort"))
 
     @property
     def samples(self) -> np.ndarray:
@@ -55,7 +61,7 @@ class Corpus:
         return rows
 
     def cohort_index(self, rows) -> np.ndarray:
-        return np.searchsorted(self.cohorts, self.manifest.column("cohort")[rows])
+        return self._cohorts[0][rows]
 
 
 class Base:
@@ -174,18 +180,18 @@ class Context:
         """
         prefix, tokenizer, corpus = self.prefix(), self.base.tokenizer, self.corpus
         if written is None:
-            written = [(prefix, text) for text in corpus.manifest.column("text")[rows]]
-        tokens = [before + tokenizer.encode(text) + [tokenizer.eot] for before, text in written]
+            tokens = Tokens(corpus.manifest.strings("text", rows), prefix, tokenizer)
+        else:
+            tokens = [before + tokenizer.encode(text) + [tokenizer.eot] for before, text in written]
         limit = self.base.config.max_target_positions
-        for row, ids in zip(rows, tokens, strict=True):
-            if len(ids) - 1 > limit:
-                name = corpus.manifest.column("id")[row]
-                raise BadValue(f"utterance {name!r} has {len(ids)} tokens; the model takes {limit}")
+        if (long := np.flatnonzero(token_counts(tokens) - 1 > limit)).size:
+            name = corpus.manifest.strings("id")[int(rows[long[0]])]
+            raise BadValue(f"utterance {name!r} has {len(tokens[long[0]])} tokens; the model takes {limit}")
         utterances = Utterances(
             audio=_Rows(corpus.audio, rows),
             samples=corpus.samples[rows],
             tokens=tokens,
-            prefix=[len(before) for before, _ in written],
+            prefix=len(prefix) if written is None else [len(before) for before, _ in written],
             eot=tokenizer.eot,
             states=None if states is None else _Rows(states, rows),
             stride=2 * self.base.config.hop,

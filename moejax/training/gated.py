@@ -1,0 +1,179 @@
+"""What passes the gate, as columns of the manifest: listened to, or as `moejax pack` measured it."""
+
+import collections
+import dataclasses
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from moejax.audio import read, records
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.audio.flaws import Rejected
+from moejax.data.manifest import Utterance
+from moejax.data.sources.arrayrecord import Shards
+from moejax.data.strings import Strings, pc, shared
+from moejax.training import text_room
+
+FIELDS = (
+    "translation",
+    "translation_source",
+    "speaker",
+    "cohort",
+    "etiology",
+    "severity",
+    "accent",
+    "gender",
+    "prompt",
+    "device",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """Columns of the manifest but split and sample; a digest of what is heard in each row; {id, reason, detail} of what
+    was left out; how often each of `read.FIXES` was needed.
+    """
+
+    columns: dict[str, Any]  # lists, `Strings` and arrays [rows]
+    recordings: Sequence[str]
+    skipped: list[dict]
+    fixes: collections.Counter
+
+
+def columns(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """{column: what the corpus says of each utterance}, without what is measured."""
+    if isinstance(utterances, Shards):
+        return {name: utterances.column(name) for name in ("id", "text", *FIELDS, "split")}
+    found: dict[str, Any] = {
+        "id": [u.id for u in utterances],
+        "text": [" ".join(u.text.split()) for u in utterances],
+    }
+    return found | {name: [getattr(u, name) or "" for u in utterances] for name in (*FIELDS, "split")}
+
+
+def texts(utterances: Sequence[Utterance]) -> Sequence[str]:
+    """What is said in each."""
+    return utterances.column("text") if isinstance(utterances, Shards) else [u.text for u in utterances]
+
+
+def take(utterances: Sequence[Utterance], rows: list[int]) -> Sequence[Utterance]:
+    """These rows of a corpus."""
+    return utterances.take(rows) if isinstance(utterances, Shards) else [utterances[row] for row in rows]
+
+
+def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
+    """Listens to all of them. Recordings that are 16 kHz mono WAV or FLAC stay where they are, others are written once
+    into `folder`, to be moved to W/describe/audio.
+    """
+    limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
+    kept, measures, skipped, fixes = [], [], [], collections.Counter()
+    too_long = text_room.room(cfg, texts(utterances))
+    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
+        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long), utterances)
+        for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
+            if isinstance(result, Rejected):
+                skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
+            else:
+                fixes.update(result.pop("fixes"))
+                kept.append(utterance)
+                measures.append(result)
+    root = str(work.path())
+    found = columns(kept) | {name: [one[name] for one in measures] for name in ("seconds", "silence", "snr")}
+    found["audio"] = [_stored(one["path"], root) for one in measures]
+    return Kept(found, [one["recording"] for one in measures], skipped, fixes)
+
+
+def measured(cfg, work, utterances: Shards) -> Kept:
+    """The same of a packed corpus, by what was measured when it was packed: nothing is listened to or written."""
+    too_long = text_room.room(cfg, texts(utterances))
+    limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
+    seconds, loud = utterances.numbers("seconds"), utterances.numbers("loud")
+    suspect = (seconds < limits["min_seconds"]) | (seconds > limits["max_seconds"]) | (loud < limits["silence_db"])
+    skipped, left_out = [], []
+    for row, text in enumerate(work.progress(texts(utterances), len(utterances), "describe")):
+        try:
+            if not text.strip():
+                raise Rejected("no_text", "the text is empty")
+            if why := too_long(text):
+                raise Rejected("text_too_long", why)
+            if suspect[row]:
+                read.check_limits(float(seconds[row]), float(loud[row]), **limits)
+        except Rejected as rejected:
+            left_out.append(row)
+            skipped.append({"id": utterances[row].id, "reason": rejected.reason, "detail": rejected.detail})
+    if left_out:
+        utterances = utterances.take(np.delete(np.arange(len(utterances)), left_out))
+    fixes = collections.Counter()
+    for said in shared(utterances.table.column("fixes")):
+        fixes.update(filter(None, said.split(",")))
+    found = columns(utterances) | {name: utterances.numbers(name) for name in ("seconds", "silence", "snr")}
+    found["audio"] = _references(utterances, str(work.path()))
+    return Kept(found, Strings(utterances.table.column("recording")), skipped, fixes)
+
+
+def _references(utterances: Shards, root: str) -> Strings:
+    """What each recording is read by, made in Arrow."""
+    shards = pa.array([_stored(os.path.join(utterances.folder, name), root) for name in utterances.names])
+    numbers = pa.array(utterances.place).cast(pa.string())
+    found = pc.binary_join_element_wise(shards.take(pa.array(utterances.shard)), numbers, records.MARK)
+    return Strings(pa.chunked_array([found]))
+
+
+def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iterator:
+    """Results in order, with few in flight: a million utterances do not become a million waiting jobs."""
+    waiting: collections.deque = collections.deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _gate_one(
+    utterance: Utterance, limits: dict, folder: Path, too_long: Callable[[str], str | None]
+) -> dict | Rejected:
+    """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
+    try:
+        if not utterance.text.strip():
+            raise Rejected("no_text", "the text is empty")
+        if why := too_long(utterance.text):
+            raise Rejected("text_too_long", why)
+        checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
+    except Rejected as rejected:
+        return rejected
+    fixes, path = checked.fixes, utterance.audio
+    if isinstance(path, str) and not fixes and not (checked.direct and path.lower().endswith((".wav", ".flac"))):
+        fixes = ("decoded",)
+    if not isinstance(path, str) or fixes:
+        path = folder / audio_name(utterance.id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, checked.samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
+        path = Path("describe", "audio", audio_name(utterance.id))
+    return {
+        **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
+        "snr": checked.snr,
+        "recording": hashlib.blake2b(checked.samples.tobytes(), digest_size=12).hexdigest(),
+    }
+
+
+def audio_name(identity: str) -> str:
+    """A file name for an id: readable, unique by a hash, spread over 256 folders."""
+    mark = hashlib.blake2b(identity.encode(), digest_size=6).hexdigest()
+    return f"{mark[:2]}/{re.sub(r'[^A-Za-z0-9._-]+', '-', identity)[-80:].strip('.-')}-{mark}.flac"
+
+
+def _stored(path: str | Path, root: str) -> str:
+    """Relative to the workdir for what lies in it, so that it can be moved; absolute for originals elsewhere."""
+    if isinstance(path, Path):
+        return path.as_posix()
+    absolute, root = os.path.abspath(path), os.path.abspath(root)
+    return os.path.relpath(absolute, root) if os.path.commonpath([absolute, root]) == root else absolute
