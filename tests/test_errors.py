@@ -19,12 +19,12 @@ from moejax.work.stage import ABOUT
 ROOT = Path(__file__).parent.parent / "moejax"
 # What raises a plain error: only moejax itself can use it wrongly (or Python asks for that error, as in __getattr__).
 INTERNAL = """
-__init__.__getattr__ bench.worker._Worker
+__init__.__getattr__ audio.records.decoded bench.worker._Worker
 cohorts.agreement.stability cohorts.assignment.apply_noise cohorts.nuisance.freed cohorts.projection.fit_discriminant
 cohorts.projection.fit_pca
 convert.hf_whisper.to_hf convert.peft_lora.load_experts convert.peft_lora.save convert.torch_file._Program
 convert.torch_file._scalar
-data.manifest.Manifest data.pipeline.BatchPlan
+data.manifest.Manifest data.pipeline.BatchPlan data.strings.Strings
 decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
 decode.prefix.starts
 nn.inject.sizes
@@ -53,6 +53,7 @@ BELOW = {
     "bench": "moejax.bench.run.report",
     "models": "moejax.convert.find.here",
     "serve": "moejax.loading.load",
+    "pack": "moejax.data.shards.packing.pack",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
 }
 REFUSALS = (
@@ -100,6 +101,7 @@ def command(tmp_path, monkeypatch, capsys):
         "bench": [],
         "models": [],
         "serve": ["--model", "M", "--port", "0"],
+        "pack": [".", "P", "--source", "folder"],
         "score": ["--model", "M", "--data", "."],
         "enroll": ["a.wav", "--name", "anna"],
         "personalize": ["a.wav", "--name", "anna", "--model", "M"],
