@@ -36,6 +36,7 @@ POINTS = {
     "stage.finished": "done.json stands",
     "train.step": "a training step was dispatched",
     "states.block": "encoder states of a block of windows were kept",
+    "describe.heard": "an utterance was listened to, and what is to be kept of it is in the file's buffer",
     "embed.batch": "a batch was embedded",
     "cluster.fit": "a partition is about to be fitted",
     "evaluate.batch": "a batch was decoded",

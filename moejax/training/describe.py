@@ -15,7 +15,8 @@ from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
 from moejax.data.sources.arrayrecord import Shards
-from moejax.errors import BadValue
+from moejax.errors import BadValue, Refused
+from moejax.runtime import processes
 from moejax.runtime.files import write_json, write_text
 from moejax.text import languages
 from moejax.training import gated, inventory, text_room
@@ -114,21 +115,25 @@ def run(cfg, work) -> dict:
     """Writes describe/: manifest.parquet, audio/, skipped.csv, summary.json, summary.md, leakage.md. Returns counts.
 
     Recordings that are 16 kHz mono WAV or FLAC already stay where they are; others are written once as 16 kHz FLAC.
+    Several processes listen to a share each, and one that was killed costs what it was at.
     Raises ValueError, with nothing written, if more than data.max_skipped_share is skipped or an id stands twice.
     """
     utterances, unseen = _heard(cfg, work, load(cfg))  # an impossible split is an error before hours of audio are read
     fresh = work.path("describe", "audio.partial")
-    shutil.rmtree(fresh, ignore_errors=True)
+    if isinstance(utterances, Shards) and not processes.first():
+        return {}
     try:
-        kept = (
-            gated.measured(cfg, work, utterances)
-            if isinstance(utterances, Shards)
-            else (gated.heard(cfg, work, utterances, fresh))
-        )
+        if isinstance(utterances, Shards):
+            kept = gated.measured(cfg, work, utterances)
+        else:
+            kept = gated.heard(cfg, work, utterances, fresh)
+        if not processes.first():
+            return {}
         _stop_if_too_many(cfg, len(utterances), kept.skipped)
         manifest = _manifest(cfg, work, kept.columns, unseen)
-    except BaseException:
+    except Refused:
         shutil.rmtree(fresh, ignore_errors=True)
+        gated.forget(work)
         raise
     final = work.path("describe", "audio")
     # The old manifest goes first: it never stands beside audio that is not its own.
@@ -142,6 +147,7 @@ def run(cfg, work) -> dict:
     write_text(work.path("describe", "summary.md"), "\n".join(inventory.markdown(summary)) + "\n")
     write_text(work.path("describe", "leakage.md"), "\n".join(inventory.leakage_markdown(summary["leakage"])) + "\n")
     manifest.save(work.path("describe", "manifest.parquet"))
+    gated.forget(work)
     for line in [
         *inventory.markdown(summary, cfg.describe.shown_groups),
         "",
@@ -286,6 +292,7 @@ STAGE = Stage(
     "describe",
     run,
     reads=("data", "describe"),
+    shared=True,
     outside=inputs,
     sections=SECTIONS,
 )

@@ -1,8 +1,10 @@
 """What passes the gate, as columns of the manifest: listened to, or as `moejax pack` measured it."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +22,7 @@ from moejax.audio.flaws import Rejected
 from moejax.data.manifest import Utterance
 from moejax.data.sources.arrayrecord import Shards
 from moejax.data.strings import Strings, pc, shared
+from moejax.runtime import faults, processes
 from moejax.training import text_room
 
 FIELDS = (
@@ -34,6 +37,9 @@ FIELDS = (
     "prompt",
     "device",
 )
+
+
+HEARD = "heard.*.jsonl"  # one line for each utterance, until the manifest stands; a file for each process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,24 +77,57 @@ def take(utterances: Sequence[Utterance], rows: list[int]) -> Sequence[Utterance
 
 def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
     """Listens to all of them. Recordings that are 16 kHz mono WAV or FLAC stay where they are, others are written once
-    into `folder`, to be moved to W/describe/audio.
+    into `folder`, to be moved to W/describe/audio. Several processes listen to a share each; what one had heard when it
+    was killed is not listened to again.
     """
+    lines = _listened(cfg, work, utterances, folder)
+    kept = [row for row, line in enumerate(lines) if "reason" not in line]
+    fixes = collections.Counter(fix for row in kept for fix in lines[row]["fixes"])
+    found = columns([utterances[row] for row in kept])
+    found |= {name: [lines[row][name] for row in kept] for name in ("seconds", "silence", "snr", "audio")}
+    skipped = [{name: line[name] for name in ("id", "reason", "detail")} for line in lines if "reason" in line]
+    return Kept(found, [lines[row]["recording"] for row in kept], skipped, fixes)
+
+
+def forget(work) -> None:
+    """Removes what was kept of every utterance until the manifest stood."""
+    for file in work.path("describe").glob(HEARD):
+        file.unlink()
+
+
+def _listened(cfg, work, utterances: Sequence[Utterance], folder: Path) -> list[dict]:
+    """What was heard of each, in their order: columns of the manifest, or {id, reason, detail}."""
+    known, root = _lines(work), str(work.path())
+    for name, line in list(known.items()):  # of a run that was cut off: is its sound there, too?
+        if line.get("audio") == f"describe/audio/{audio_name(name)}" and not (folder / audio_name(name)).exists():
+            del known[name]
+    processes.meet()  # all know the same
+    mine = processes.share([utterance for utterance in utterances if utterance.id not in known])
     limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
-    kept, measures, skipped, fixes = [], [], [], collections.Counter()
     too_long = text_room.room(cfg, texts(utterances))
-    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool:
-        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long), utterances)
-        for utterance, result in zip(utterances, work.progress(results, len(utterances), "describe"), strict=True):
-            if isinstance(result, Rejected):
-                skipped.append({"id": utterance.id, "reason": result.reason, "detail": result.detail})
-            else:
-                fixes.update(result.pop("fixes"))
-                kept.append(utterance)
-                measures.append(result)
-    root = str(work.path())
-    found = columns(kept) | {name: [one[name] for one in measures] for name in ("seconds", "silence", "snr")}
-    found["audio"] = [_stored(one["path"], root) for one in measures]
-    return Kept(found, [one["recording"] for one in measures], skipped, fixes)
+    own = work.path("describe", HEARD.replace("*", str(processes.index())))
+    own.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool, open(own, "a", encoding="utf-8") as file:
+        if file.tell() and not own.read_bytes().endswith(b"\n"):
+            file.write("\n")  # a kill has left half a line
+        results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long, root), mine)
+        for line in work.progress(results, len(mine), "describe"):
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            faults.point("describe.heard")
+    processes.meet()
+    known = _lines(work)
+    return [known[utterance.id] for utterance in utterances]
+
+
+def _lines(work) -> dict[str, dict]:
+    """{id: what was heard} of all that any process has written so far."""
+    found = {}
+    for file in work.path("describe").glob(HEARD):
+        for line in file.read_text(encoding="utf-8", errors="replace").split("\n"):
+            with contextlib.suppress(ValueError):  # half a line
+                record = json.loads(line)
+                found[record["id"]] = record
+    return found
 
 
 def measured(cfg, work, utterances: Shards) -> Kept:
@@ -139,9 +178,11 @@ def _ordered(pool: ThreadPoolExecutor, function, items, ahead: int = 64) -> Iter
 
 
 def _gate_one(
-    utterance: Utterance, limits: dict, folder: Path, too_long: Callable[[str], str | None]
-) -> dict | Rejected:
-    """{path, seconds, silence, recording, fixes} of one utterance, or why it cannot be used."""
+    utterance: Utterance, limits: dict, folder: Path, too_long: Callable[[str], str | None], root: str
+) -> dict:
+    """{id, audio, seconds, silence, snr, recording, fixes} of one utterance, or {id, reason, detail} if it cannot be
+    used.
+    """
     try:
         if not utterance.text.strip():
             raise Rejected("no_text", "the text is empty")
@@ -149,7 +190,7 @@ def _gate_one(
             raise Rejected("text_too_long", why)
         checked = read.load(utterance.audio, target_rate=SAMPLE_RATE, **limits)
     except Rejected as rejected:
-        return rejected
+        return {"id": utterance.id, "reason": rejected.reason, "detail": rejected.detail}
     fixes, path = checked.fixes, utterance.audio
     if isinstance(path, str) and not fixes and not (checked.direct and path.lower().endswith((".wav", ".flac"))):
         fixes = ("decoded",)
@@ -159,8 +200,8 @@ def _gate_one(
         soundfile.write(path, checked.samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC")
         path = Path("describe", "audio", audio_name(utterance.id))
     return {
-        **{"path": path, "fixes": fixes, "seconds": checked.seconds, "silence": checked.silence_share},
-        "snr": checked.snr,
+        **{"id": utterance.id, "audio": _stored(path, root), "fixes": list(fixes)},
+        **{"seconds": checked.seconds, "silence": checked.silence_share, "snr": checked.snr},
         "recording": hashlib.blake2b(checked.samples.tobytes(), digest_size=12).hexdigest(),
     }
 

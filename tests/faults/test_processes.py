@@ -6,6 +6,7 @@ import socket
 
 import numpy as np
 import pytest
+import soundfile
 import tiny_job
 import training
 from job import Commands
@@ -71,6 +72,31 @@ def test_one_of_three_is_killed_in_evaluate_and_the_table_is_that_of_one(folder,
     assert hypotheses(folder / "W") == whole and not list(folder.glob("W/evaluate/*.share"))
     said = (folder / "W" / "log.txt").read_text().rpartition("[evaluate] decode")[2]
     assert f"{len({key for key in kept if key[0] == 'base'})} of" in said and "decoded before" in said, said
+
+
+def described(work) -> dict:
+    """{path: bytes} of what `describe` leaves, but for when and how long."""
+    files = [file for file in (work / "describe").rglob("*") if file.is_file()]
+    return {str(file.relative_to(work)): file.read_bytes() for file in files if file.stem not in ("done", "started")}
+
+
+def test_two_processes_describe_what_one_does_also_after_one_was_killed(folder, three):
+    shutil.copytree(folder / "corpus", folder / "loud")
+    for file in sorted((folder / "loud" / "wav").glob("*.wav"))[::3]:  # which are written anew
+        wave, rate = soundfile.read(file)
+        soundfile.write(file, np.stack([wave, wave], axis=1), rate)
+    tiny_job.write_config(folder / "loud.py", data__root="loud")
+    found = []
+    for work, count in (("D1", 1), ("D2", 2)):
+        argv = ("describe", "--config", "loud.py", "--workdir", work, "--config.runtime.heartbeat=3")
+        if count == 2:
+            codes = [code for code, _ in run(three, *argv, faults=("", "describe.heard:9=kill"))]
+            assert codes[1] == -signal.SIGKILL and codes[0]
+            assert list(folder.glob("D2/describe/heard.0.jsonl")) and not (folder / "D2/describe/done.json").exists()
+        assert [code for code, _ in run(three, *argv, count=count)] == [0] * count
+        found.append(described(folder / work))
+    assert found[0] == found[1] and sum(name.endswith(".flac") for name in found[0]) > 10
+    assert not any("heard" in name for name in found[0])
 
 
 def test_two_processes_pool_and_pull_what_one_does(folder, three):
