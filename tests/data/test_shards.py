@@ -24,7 +24,7 @@ from moejax.data.shards import packing, source, table, workers
 from moejax.data.sources import arrayrecord, folder, webdataset
 from moejax.errors import AlreadyThere, BadValue, NotThere
 
-POINTS = ("pack.record:9", "pack.shard:2", "pack.standing", "pack.listed", "artifact.partial", "pack.index")
+POINTS = ("pack.record:9", "pack.shard:2", "pack.standing", "pack.listed", "artifact.partial:2", "pack.index")
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,9 @@ def load(
         # Only the columns of text are read here; a row with audio would be loaded whole.
         wanted = sorted(set(mapping.values()))
         for row, record in enumerate(dataset.select_columns(wanted)):
-            values = {field: _label(dataset.features[column], record[column]) for field, column in mapping.items()}
+            values: dict[str, Any] = {
+                field: _label(dataset.features[column], record[column]) for field, column in mapping.items()
+            }
             values["text"] = normalise(values["text"], text)
             values["id"] = values.get("id") or f"{part}/{row}"
             values["split"] = values.get("split") or part
