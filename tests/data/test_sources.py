@@ -23,7 +23,7 @@ def write(path, samples=None, rate=RATE):
 
 
 def test_the_registry_names_functions():
-    assert set(SOURCES) == {"builtin", "folder", "hf", "digits", "arrayrecord", "webdataset"}
+    assert set(SOURCES) == {"builtin", "folder", "hf", "digits", "arrayrecord", "webdataset", "commonvoice"}
     assert all(callable(function) for function in SOURCES.values())
 
 

@@ -1,6 +1,6 @@
 """Corpora: each module reads one kind and gives its `Utterance`s; `SOURCES` is the list of what there is."""
 
-from moejax.data.sources import arrayrecord, builtin, digits, folder, hf, webdataset
+from moejax.data.sources import arrayrecord, builtin, commonvoice, digits, folder, hf, webdataset
 
 SOURCES = {
     "builtin": builtin.load,
@@ -8,5 +8,6 @@ SOURCES = {
     "hf": hf.load,
     "arrayrecord": arrayrecord.load,
     "webdataset": webdataset.load,
+    "commonvoice": commonvoice.load,
     "digits": digits.load,
 }
