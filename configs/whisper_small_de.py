@@ -4,9 +4,9 @@ r"""German fine-tuning of the published small: the whole network, and one LoRA, 
     moejax all --config configs/whisper_small_de.py --workdir runs/small-de --config.data.root=cv-corpus/de
 
 What went wrong when this was tried by hand on 496,000 rows: chunks in order, 4 % of them seen; a model kept when it did
-better on 250 utterances drawn anew each time, which cannot tell two points of word error rate; no gain in the end. Here the
-order of an epoch is a permutation of all rows, dev is the same 2,000 utterances each time and scored in pairs, and
-the log says what training was worth against the model as published, with its interval. W/*/metrics.jsonl has step,
+better on 250 utterances drawn anew each time, which cannot tell two points of word error rate; no gain in the end.
+Here the order of an epoch is a permutation of all rows, dev is the same 2,000 utterances each time and scored in pairs,
+and the log says what training was worth against the model as published, with its interval. W/*/metrics.jsonl has step,
 utterances seen, hours and `eval/wer`; the report draws them. `:smoke` is three steps of the same.
 """
 
