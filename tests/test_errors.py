@@ -53,6 +53,7 @@ BELOW = {
     "bench": "moejax.bench.run.report",
     "models": "moejax.convert.find.here",
     "serve": "moejax.loading.load",
+    "ui": "moejax.loading.load",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
 }
 REFUSALS = (
@@ -100,6 +101,7 @@ def command(tmp_path, monkeypatch, capsys):
         "bench": [],
         "models": [],
         "serve": ["--model", "M", "--port", "0"],
+        "ui": ["--model", "M", "--port", "0"],
         "score": ["--model", "M", "--data", "."],
         "enroll": ["a.wav", "--name", "anna"],
         "personalize": ["a.wav", "--name", "anna", "--model", "M"],

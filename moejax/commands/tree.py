@@ -4,7 +4,20 @@ import argparse
 import difflib
 
 from moejax import __version__
-from moejax.commands import bench, config, export, models, personalize, plan, score, serve, stage, transcribe, voices
+from moejax.commands import (
+    bench,
+    config,
+    export,
+    models,
+    personalize,
+    plan,
+    score,
+    serve,
+    stage,
+    transcribe,
+    ui,
+    voices,
+)
 from moejax.commands.parser import Parser
 from moejax.errors import BadValue
 from moejax.work.stage import ABOUT
@@ -12,7 +25,7 @@ from moejax.work.stage import ABOUT
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
-    **{"serve": serve, "models": models, "export": export, "bench": bench},
+    **{"serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -29,6 +42,7 @@ usage:
   moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
+  moejax ui         --model MODEL [--model NAME=MODEL] [--open] the same as a page in the browser: record, read, compare
   moejax models                                                models that have a name, and where they are
   moejax export     --workdir W --to FORMAT --output D         for other libraries: hf, openai, ctranslate2, peft
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights
