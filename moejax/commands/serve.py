@@ -127,8 +127,10 @@ def host_of(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def service(options, wanted: dict[str, str], command: str = "serve"):
-    """The service over these models, loaded and warm; `command` says the remarks."""
+def service(options, wanted: dict[str, str], command: str = "serve", warm: int | None = None):
+    """The service over these models, loaded and warm, for batches of up to `warm` (None: for all that it makes);
+    `command` says the remarks.
+    """
     from moejax.serve.models import Models
     from moejax.serve.service import Limits, Service
 
@@ -140,7 +142,7 @@ def service(options, wanted: dict[str, str], command: str = "serve"):
         waiting=options.max_waiting,
     )
     models = Models(wanted, weights=options.weights, say=lambda line: say(line, command))
-    models.warm_up(limits.batch_size)
+    models.warm_up(warm or limits.batch_size)
     return Service(models, limits, **({} if options.guards is None else {"guards": options.guards}))
 
 

@@ -8,9 +8,9 @@ from moejax.commands import parser, serve
 from moejax.errors import BadValue, NotInstalled, NotThere
 
 EXTRA = (*serve.EXTRA, "gradio")
-DESCRIPTION = """A page in the browser: record or choose a recording, read its text with every word coloured by how sure the
-model is, click a word to hear it, keep txt, srt, vtt or json. Models, systems of a workdir and voices are chosen on the
-page; two of them are compared, and a voice is enrolled. Of a mixture the gate's weights are shown, of a workdir its
+DESCRIPTION = """A page in the browser: record or choose a recording, read its text with every word coloured by how sure
+the model is, click a word to hear it, keep txt, srt, vtt or json. Models, systems of a workdir and voices are chosen on
+the page; two of them are compared, and a voice is enrolled. Of a mixture the gate's weights are shown, of a workdir its
 report.
 
 Nothing leaves this machine, and it works without a network. The page is for this machine alone unless --host says
@@ -62,7 +62,8 @@ def run(options, left: list[str]) -> int:
 
     wanted = named(options.model)
     with server.bound(options.host, options.port) as place, tempfile.TemporaryDirectory(prefix="moejax-ui-") as folder:
-        service = serve.service(options, wanted, "ui")
+        serve.say(f"loading {', '.join(wanted)}; the first start of a model on a machine compiles it", "ui")
+        service = serve.service(options, wanted, "ui", warm=1)  # few people share a page: two at once compile later
         private = options.host in serve.LOOPBACK
         if not private:
             serve.say(f"warning: whoever reaches --host {options.host} is served, and may enroll voices", "ui")

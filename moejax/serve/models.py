@@ -99,13 +99,17 @@ class Models:
         known = {} if place is None else registry.known(Work(place, quiet=True))
         return tuple(system.name for system in known.values() if system.role != "control")
 
-    def targets(self, name: str, system: str | None = None) -> tuple[str, ...]:
-        """Languages that a model can translate into, nothing loaded: what its systems learnt to write, or English."""
+    def learnt(self, name: str, system: str | None = None) -> tuple[str, ...]:
+        """Languages that a workdir's systems, or one of them, learnt to write."""
         place = self.workdir(name)
         known = {} if place is None else registry.known(Work(place, quiet=True))
-        learnt = [target for one in known.values() if system in (None, one.name) for target in one.writes]
-        if learnt:
-            return tuple(dict.fromkeys(learnt))
+        found = [target for one in known.values() if system in (None, one.name) for target in one.writes]
+        return tuple(dict.fromkeys(found))
+
+    def targets(self, name: str, system: str | None = None) -> tuple[str, ...]:
+        """Languages that a model can translate into, nothing loaded: what its systems learnt, or English."""
+        if found := self.learnt(name, system):
+            return found
         try:
             self._loaded[name].check(task="translate")
         except Refused:

@@ -195,19 +195,24 @@ class Desk:
 
 
 class _Read:
-    """A recording in the queue."""
+    """A recording in the queue. Words get times; where a model has no room for that, its segments alone have."""
 
     def __init__(self, service: Service, wave_S: np.ndarray, choice: Choice):
-        options: dict[str, Any] = {"word_timestamps": True}
-        options |= {"language": choice.language} if choice.language else {}
+        self.service, self.wave_S = service, wave_S
+        self._chosen = {"system": choice.system or None, "speaker": choice.speaker or None}
+        self._options: dict[str, Any] = {"language": choice.language} if choice.language else {}
         if choice.target:
-            options["task"] = "translate"
-            known = service.models.workdir(choice.model) is not None and choice.target != "en"
-            options |= {"target": choice.target} if known else {}
-        wanted = service.want(choice.model, system=choice.system or None, speaker=choice.speaker or None, **options)
+            self._options["task"] = "translate"
+            learnt = service.models.learnt(choice.model, choice.system or None)
+            self._options |= {"target": choice.target} if choice.target in learnt else {}
+        self._model = choice.model
         self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.job: Job = service.submit(wave_S, wanted, self._said.put)
+        self.job = self._submit(word_timestamps=True)
         self.job.answer.add_done_callback(lambda _: self._said.put(None))
+
+    def _submit(self, **more: Any) -> Job:
+        wanted = self.service.want(self._model, **self._chosen, **self._options, **more)
+        return self.service.submit(self.wave_S, wanted, self._said.put)
 
     def texts(self) -> Iterator[str]:
         """The text so far, until all of it is there."""
@@ -215,7 +220,12 @@ class _Read:
             yield text
 
     def answer(self) -> Transcript:
-        return self.job.answer.result()
+        try:
+            return self.job.answer.result()
+        except Refused as error:
+            log.info("read again without times of words: %s", error)
+            self.job = self._submit()
+            return self.job.answer.result()
 
     @contextlib.contextmanager
     def unless_left(self) -> Iterator[None]:

@@ -96,12 +96,16 @@ def _page(desk: Desk, reports: Sequence[str]) -> gr.Blocks:
 def _recording(key: str):
     """A file or the microphone: what is given last is the recording."""
     with gr.Row():
-        file = gr.File(
-            label="Recording (wav, mp3, flac, ogg …)", file_count="single", height=120, elem_id=f"{key}-file"
-        )
-        microphone = gr.Audio(
-            sources=["microphone"], type="filepath", label="Microphone", editable=False, elem_id=f"{key}-microphone"
-        )
+        with gr.Column(min_width=300):  # of a telephone: below one another
+            file = gr.File(label="A file", file_count="single", height=120, elem_id=f"{key}-file")
+        with gr.Column(min_width=300):
+            microphone = gr.Audio(
+                sources=["microphone"],
+                type="filepath",
+                label="or the microphone",
+                editable=False,
+                elem_id=f"{key}-microphone",
+            )
     file.upload(lambda: None, None, microphone, show_progress="hidden", api_visibility="private")
     microphone.stop_recording(lambda: None, None, file, show_progress="hidden", api_visibility="private")
     return file, microphone
@@ -111,15 +115,15 @@ def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
     """(model, system): two lists, the second following the first."""
     names = desk.models.names
     model = gr.Dropdown(names, value=names[min(at, len(names) - 1)], label=f"{label}model", elem_id=f"{key}-model")
-    system = gr.Dropdown(desk.systems(model.value), value="", label=f"{label}system", elem_id=f"{key}-system")
-    model.change(
-        lambda name: gr.Dropdown(desk.systems(name), value=""),
-        model,
-        system,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    system = _systems(desk, model.value, label=f"{label}system", elem_id=f"{key}-system")
+    model.change(lambda name: _systems(desk, name), model, system, show_progress="hidden", api_visibility="private")
     return model, system
+
+
+def _systems(desk: Desk, model: str, **more) -> gr.Dropdown:
+    """Shown where there are several."""
+    found = desk.systems(model)
+    return gr.Dropdown(found, value="", visible=len(found) > 1, **more)
 
 
 def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown]:
