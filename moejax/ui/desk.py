@@ -182,7 +182,10 @@ class Desk:
         limits = self.service.limits
         if not path:
             raise BadValue("there is no recording yet: choose a file, or record one")
-        if Path(path).stat().st_size > limits.megabytes * MEGABYTE:
+        size = Path(path).stat().st_size
+        if not size:
+            raise BadValue("the file is empty")
+        if size > limits.megabytes * MEGABYTE:
             raise BadValue(f"the file is larger than {limits.megabytes:g} MB, the most here")
         with open(path, "rb") as stream:
             found = recordings.heard(stream, limits.seconds)

@@ -21,7 +21,7 @@ class Parsed(html.parser.HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.open, self.text = [], [], ""
+        self.tags, self.open, self.text, self.said = [], [], "", ""
         self.feed(text)
         self.close()
         assert not self.open, f"never closed: {self.open}"
@@ -35,6 +35,7 @@ class Parsed(html.parser.HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+        self.said += data if self.open and self.open[-1] == "button" else ""  # of words alone
 
     def of(self, name):
         return [attrs for _, attrs in self.tags if name in (attrs.get("class") or "").split()]
