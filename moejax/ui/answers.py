@@ -29,6 +29,7 @@ class Said(NamedTuple):
     end: float
     text: str
     confidence: float
+    apart: bool = True  # a space stands before it, as between words of many languages
 
 
 class Sound(NamedTuple):
@@ -65,7 +66,8 @@ def growing(text: str) -> str:
 def said(segment: Segment) -> list[Said]:
     """The words of a segment."""
     if segment.words:
-        return [Said(w.start, w.end, w.word.strip(), w.probability) for w in segment.words if w.word.strip()]
+        words = [word for word in segment.words if word.word.strip()]
+        return [Said(w.start, w.end, w.word.strip(), w.probability, w.word[:1].isspace()) for w in words]
     text = segment.text.strip()
     return [Said(segment.start, segment.end, text, math.exp(min(segment.avg_logprob, 0.0)))] if text else []
 
@@ -156,6 +158,7 @@ def _text(transcript: Transcript) -> str:
         for word in said(segment):
             hint = f"{word.confidence:.0%} sure, at {word.start:.2f} s"
             words.append(
+                f"{' ' if word.apart else ''}"
                 f'<button type="button" class="mj-word mj-c{level(word.confidence)}" data-at="{word.start:.3f}" '
                 f'data-to="{word.end:.3f}" tabindex="{0 if first else -1}" title="{hint}">{escaped(word.text)}</button>'
             )
@@ -163,7 +166,7 @@ def _text(transcript: Transcript) -> str:
         if words:
             time = writers.timestamp(segment.start, hours=False, point=".")[:-4]
             gate = "" if segment.route is None else bars(segment.route)
-            text = " ".join(words)
+            text = "".join(words)
             parts.append(f'<div class="mj-segment"><span class="mj-time">{time}</span><p>{text}</p>{gate}</div>')
     return f'<div class="mj-said" role="group" aria-label="what was said; Enter plays a word">{"".join(parts)}</div>'
 

@@ -94,7 +94,7 @@ class Desk:
     def speakers(self, also: Sequence[str] = ()) -> Labelled:
         """Who is enrolled here; where the page is not private only who was enrolled on it (`also`)."""
         names = profiles.names() if self.private else sorted(set(also) & set(profiles.names()))
-        return [("nobody in particular", ""), *((name, name) for name in names)]
+        return [("anybody", ""), *((name, name) for name in names)]
 
     def report(self, model: str) -> Path | None:
         """The report.html of a workdir."""

@@ -135,7 +135,7 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
         target = gr.Dropdown(desk.tasks(model.value), value="", label="task", elem_id="task")
         speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker")
     start = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
-    with gr.Accordion("Compare with another model, system or voice", open=False, elem_id="comparison"):
+    with gr.Accordion("Compare with another", open=False, elem_id="comparison"):
         with gr.Row():
             other, other_system = _chosen(desk, "second", "other ", at=1)
             other_speaker = gr.Dropdown(desk.speakers(), value="", label="other voice", elem_id="second-speaker")
