@@ -42,7 +42,7 @@ usage:
   moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
-  moejax ui         --model MODEL [--model NAME=MODEL] [--open] the same as a page in the browser: record, read, compare
+  moejax ui         --model MODEL [--model NAME=MODEL]         a page in the browser: record, read, compare
   moejax models                                                models that have a name, and where they are
   moejax export     --workdir W --to FORMAT --output D         for other libraries: hf, openai, ctranslate2, peft
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights

@@ -1,5 +1,6 @@
 """`moejax ui`: a page in the browser over the same service as `moejax serve`."""
 
+import sys
 import tempfile
 import webbrowser
 from pathlib import Path
@@ -62,7 +63,8 @@ def run(options, left: list[str]) -> int:
 
     wanted = named(options.model)
     with server.bound(options.host, options.port) as place, tempfile.TemporaryDirectory(prefix="moejax-ui-") as folder:
-        serve.say(f"loading {', '.join(wanted)}; the first start of a model on a machine compiles it", "ui")
+        if sys.stderr.isatty():  # for a person, who would wonder
+            serve.say(f"loading {', '.join(wanted)}; the first start of a model on a machine compiles it", "ui")
         service = serve.service(options, wanted, "ui", warm=1)  # few people share a page: two at once compile later
         private = options.host in serve.LOOPBACK
         if not private:
