@@ -33,7 +33,7 @@ def asked(items: Iterable[tuple[str, str]], *, translate: bool) -> Asked:
     values = _values(items, TRANSLATION if translate else TRANSCRIPTION)
     if "model" not in values:
         raise Declined(400, "missing_field", "the field 'model' is missing: which model reads it", "model")
-    chosen = {name: values[name][0] for name in ("model", "system", "speaker") if name in values}
+    chosen: dict[str, Any] = {name: values[name][0] for name in ("model", "system", "speaker") if name in values}
     if "route" in values:
         chosen["route"] = _route(values["route"])
     options: dict[str, Any] = {"task": "translate"} if translate else {}

@@ -30,7 +30,8 @@ def render(transcript: Transcript, form: str, heard: Heard, granularities: tuple
         return MEDIA[form], transcript.text.strip() + "\n"
     if form in ("srt", "vtt"):
         return MEDIA[form], writers.render(transcript, form)
-    found = {"text": transcript.text.strip()} if form == "json" else _verbose(transcript, heard, granularities)
+    short: dict[str, Any] = {"text": transcript.text.strip()}
+    found = short if form == "json" else _verbose(transcript, heard, granularities)
     found["usage"] = {"type": "duration", "seconds": math.ceil(heard.seconds)}
     return "application/json", json.dumps(found, ensure_ascii=False)
 

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
 
 import gradio as gr  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
+from gradio.themes import Default  # noqa: E402
 
 from moejax.ui.answers import escaped  # noqa: E402
 from moejax.ui.desk import Choice, Desk, phrases  # noqa: E402
@@ -51,7 +53,7 @@ def build(desk: Desk, folder: Path) -> FastAPI:
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=FONTS, font_mono=["monospace"]),
+        theme=Default(font=FONTS, font_mono=["monospace"]),
         css=(HERE / "page.css").read_text(encoding="utf-8"),
         head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
     )
@@ -154,7 +156,7 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
         return gr.Dropdown(desk.languages(name), value=""), gr.Dropdown(desk.tasks(name, system), value="")
 
     asked = [file, microphone, model, system, language, target, speaker]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     start.click(read, asked, answer, show_progress="minimal", api_visibility="private")
     compare.click(both, [*asked, other, other_system, other_speaker], answer, api_visibility="private")
     system.change(follow, [model, system], [language, target], **quiet)

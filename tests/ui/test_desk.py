@@ -44,7 +44,8 @@ def refused(found) -> str:
 def expected(models, path, name="timed", **options) -> str:
     """As the recogniser itself writes it, without blanks."""
     recognizer = models.get(models.which(name, system=None, route=None, task="transcribe"))
-    found = recognizer.transcribe(path, word_timestamps=True, **PLAIN, **options)
+    options = {"word_timestamps": True, **PLAIN, **options}
+    found = recognizer.transcribe(path, **options)
     return "".join("".join(word.text for segment in found.segments for word in said(segment)).split())
 
 
@@ -107,7 +108,8 @@ def test_what_is_chosen_is_what_is_done(ours, models, talk):
     for choice, options in (
         (Choice("timed", language="de"), {"language": "de"}),
         (Choice("timed", target="en"), {"task": "translate"}),
-        (Choice("micro"), {"name": "micro"}),
+        # what it says fills its decoder: no room to time words, so segments stand for them
+        (Choice("micro"), {"name": "micro", "word_timestamps": False}),
     ):
         assert shown(last(ours.read(talk, choice))) == expected(models, talk, **options), choice
 
