@@ -106,6 +106,7 @@ def _recording(key: str):
                 type="filepath",
                 label="or the microphone",
                 editable=False,
+                buttons=["download"],  # there is one that shares with the net
                 elem_id=f"{key}-microphone",
             )
     file.upload(lambda: None, None, microphone, show_progress="hidden", api_visibility="private")
