@@ -51,11 +51,23 @@ SERVE_TESTS = [
     "prometheus_client>=0.22",  # reads the metrics as Prometheus does
 ]
 
+# `moejax ui`: the same service
+UI = [
+    "gradio>=6.31",  # the page; css, head and footer_links go to where it is mounted since 6
+]
+UI_TESTS = [
+    "playwright>=1.60",  # drives a Chromium that the system has; it brings none along
+]
+
 EXTRAS = {
     # GPL speech synthesiser, loaded in its own process only; exact, because its voices are data
     "quickstart": ["espeakng-loader==0.2.4"],
     # av: m4a and webm are tested too; basedpyright: a pyright that brings its own node, and 1.40 found no error here
-    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"] + SERVE + SERVE_TESTS,
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"]
+    + SERVE
+    + SERVE_TESTS
+    + UI
+    + UI_TESTS,
     "torch": ["torch==2.13.0"],  # parity tests only, against one version; see launch/test.sh for a build without CUDA
     "cuda": ["jax[cuda12]>=0.10.2,<0.12"],  # NVIDIA GPUs; the core installs JAX for CPUs only
     # Other engines for `moejax bench --peers`, each in a process of its own; imported in bench/peers only
@@ -72,6 +84,7 @@ EXTRAS = {
     "translators": ["ctranslate2>=4.8", "sentencepiece>=0.2"],
     "media": ["av>=16"],  # m4a, webm
     "serve": SERVE,
+    "ui": SERVE + UI,
     "ctranslate2": ["ctranslate2>=4.8", "torch==2.13.0"],  # `moejax export --to ctranslate2`; its converter wants torch
     "viz": ["umap-learn>=0.5.9"],  # costs 8.6 s of import: never in the core
 }
@@ -85,7 +98,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["moejax", "moejax.*"]),
-    package_data={"moejax": ["py.typed"]},
+    package_data={"moejax": ["py.typed", "ui/page.css", "ui/page.js"]},
     keywords="speech-recognition atypical-speech dysarthria accents whisper lora mixture-of-experts jax flax",
     classifiers=[
         "Development Status :: 4 - Beta",

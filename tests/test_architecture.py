@@ -45,7 +45,8 @@ MAY["personal"] = (*MAY["loading"], "loading")
 MAY["assess"] = (*MAY["personal"], "personal")
 MAY["bench"] = (*MAY["loading"], "loading")
 MAY["serve"] = (*MAY["loading"], "loading")
-MAY["commands"] = (*MAY["bench"], "assess", "personal", "bench", "enrolment", "export", "serve", "__init__")
+MAY["ui"] = (*MAY["serve"], "serve")
+MAY["commands"] = (*MAY["bench"], "assess", "personal", "bench", "enrolment", "export", "serve", "ui", "__init__")
 MAY["__init__"] = ("loading", "recognizer", "job", "text")
 MAY["__main__"] = ("commands",)
 # Libraries that move have one home each; None stands for nowhere.
@@ -60,7 +61,8 @@ HOMES = {
     "faster_whisper": ("bench.peers",),
     "ml_collections": ("work", "job"),
     "tensorflow": (),
-    "fastapi": ("serve.app", "serve.uploads"),  # the extra `serve`; its service knows nothing of routes
+    "gradio": ("ui.layout",),  # the extra `ui`
+    "fastapi": ("serve.app", "serve.uploads", "ui.layout"),  # the extra `serve`; its service knows nothing of routes
     "starlette": ("serve.app", "serve.uploads"),
     "uvicorn": ("serve.server",),
 }

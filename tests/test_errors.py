@@ -54,6 +54,7 @@ BELOW = {
     "models": "moejax.convert.find.here",
     "serve": "moejax.loading.load",
     "pack": "moejax.data.shards.packing.pack",
+    "ui": "moejax.loading.load",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
 }
 REFUSALS = (
@@ -102,6 +103,7 @@ def command(tmp_path, monkeypatch, capsys):
         "models": [],
         "serve": ["--model", "M", "--port", "0"],
         "pack": [".", "P", "--source", "folder"],
+        "ui": ["--model", "M", "--port", "0"],
         "score": ["--model", "M", "--data", "."],
         "enroll": ["a.wav", "--name", "anna"],
         "personalize": ["a.wav", "--name", "anna", "--model", "M"],

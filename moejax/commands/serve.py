@@ -38,15 +38,7 @@ def add(commands) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    add = ours.add_argument_group("models").add_argument
-    add("--model", action="append", default=[], metavar="MODEL", help="as of transcribe, or NAME=MODEL; repeated")
-    add("--weights", default="", choices=("float32", "bfloat16", "int8"), help="how weights are kept")
-    add(
-        "--guards",
-        choices=("all", "reference", "none"),
-        help="which text is withheld as invented, as of transcribe; default all",
-    )
-    add("--device", choices=("cpu",), help="cpu keeps off an accelerator that there is")
+    add_models(ours)
     add = ours.add_argument_group("address").add_argument
     add("--host", default="127.0.0.1", metavar="HOST", help="default 127.0.0.1: this machine alone")
     add("--port", type=parser.whole, default=8000, metavar="N", help="default 8000; 0 takes a free one")
@@ -58,10 +50,29 @@ def add(commands) -> None:
         metavar="ORIGIN",
         help="pages from there (https://host) may call it from a browser; may be repeated, * for all; default none",
     )
+    add_limits(ours)
+
+
+def add_models(ours) -> None:
+    """Options of what is loaded."""
+    add = ours.add_argument_group("models").add_argument
+    add("--model", action="append", default=[], metavar="MODEL", help="as of transcribe, or NAME=MODEL; repeated")
+    add("--weights", default="", choices=("float32", "bfloat16", "int8"), help="how weights are kept")
+    add(
+        "--guards",
+        choices=("all", "reference", "none"),
+        help="which text is withheld as invented, as of transcribe; default all",
+    )
+    add("--device", choices=("cpu",), help="cpu keeps off an accelerator that there is")
+
+
+def add_limits(ours, megabytes: float = 25.0) -> None:
+    """Options of how much is taken."""
     add = ours.add_argument_group("batches and limits").add_argument
     add("--batch_size", type=_count, default=8, metavar="N", help="windows that are read together; default 8")
     add("--batch_wait_ms", type=_number, default=50.0, metavar="MS", help="wait for company; default 50")
-    add("--max_megabytes", type=_positive, default=25.0, metavar="MB", help="of an upload; default 25")
+    most = f"of an upload; default {megabytes:g}"
+    add("--max_megabytes", type=_positive, default=megabytes, metavar="MB", help=most)
     add("--max_seconds", type=_positive, default=3600.0, metavar="S", help="of a recording; default 3600")
     add("--max_waiting", type=_positive, default=14400.0, metavar="S", help="audio that may queue; default 14400")
 
@@ -71,13 +82,9 @@ def run(options, left: list[str]) -> int:
     before.
     """
     options.parser.refuse(left)
-    if not options.model:
-        raise BadValue("--model is missing: which model is served (moejax models lists names)")
-    if options.port > 65535:
-        raise BadValue(f"--port {options.port}: at most 65535")
+    check(options)
     keys = _keys(options.keys)
-    if options.device == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    choose_device(options)
     try:
         from moejax.serve import app, server
     except ModuleNotFoundError as error:
@@ -88,22 +95,42 @@ def run(options, left: list[str]) -> int:
 
     wanted = named(options.model)
     with server.bound(options.host, options.port) as place:
-        service = _service(options, wanted)
+        found = service(options, wanted)
         if options.host not in LOOPBACK and not keys:
-            _say(f"warning: --host {options.host} without --keys: whoever reaches it is served")
-        host = f"[{options.host}]" if ":" in options.host else options.host
-        address = f"http://{host}:{place.getsockname()[1]}/v1"
+            say(f"warning: --host {options.host} without --keys: whoever reaches it is served")
+        address = f"http://{host_of(options.host)}:{place.getsockname()[1]}/v1"
 
         def ready():
             print(f"{address} ({', '.join(wanted)})", flush=True)
 
-        built = app.build(service, keys=keys, origins=options.allow_origin)
-        server.Server(built, service, ready).run(sockets=[place])
+        built = app.build(found, keys=keys, origins=options.allow_origin)
+        server.Server(built, found, ready).run(sockets=[place])
     return 0
 
 
-def _service(options, wanted: dict[str, str]):
-    """The service over these models, loaded and warm."""
+def check(options) -> None:
+    """Errors: no model, or a port that is none."""
+    if not options.model:
+        raise BadValue("--model is missing: which model is served (moejax models lists names)")
+    if options.port > 65535:
+        raise BadValue(f"--port {options.port}: at most 65535")
+
+
+def choose_device(options) -> None:
+    """Before JAX is imported."""
+    if options.device == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def host_of(host: str) -> str:
+    """As an address has it."""
+    return f"[{host}]" if ":" in host else host
+
+
+def service(options, wanted: dict[str, str], command: str = "serve", warm: int | None = None):
+    """The service over these models, loaded and warm, for batches of up to `warm` (None: for all that it makes);
+    `command` says the remarks.
+    """
     from moejax.serve.models import Models
     from moejax.serve.service import Limits, Service
 
@@ -114,8 +141,8 @@ def _service(options, wanted: dict[str, str]):
         seconds=options.max_seconds,
         waiting=options.max_waiting,
     )
-    models = Models(wanted, weights=options.weights, say=_say)
-    models.warm_up(limits.batch_size)
+    models = Models(wanted, weights=options.weights, say=lambda line: say(line, command))
+    models.warm_up(warm or limits.batch_size)
     return Service(models, limits, **({} if options.guards is None else {"guards": options.guards}))
 
 
@@ -133,8 +160,9 @@ def _keys(path: str | None) -> list[str]:
     return found
 
 
-def _say(line: str):
-    print(f"moejax serve: {line}", file=sys.stderr)
+def say(line: str, command: str = "serve") -> None:
+    """A remark for whoever runs it."""
+    print(f"moejax {command}: {line}", file=sys.stderr)
 
 
 def _count(text: str) -> int:

@@ -16,6 +16,7 @@ from moejax.commands import (
     serve,
     stage,
     transcribe,
+    ui,
     voices,
 )
 from moejax.commands.parser import Parser
@@ -25,7 +26,7 @@ from moejax.work.stage import ABOUT
 COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
-    **{"pack": pack, "serve": serve, "models": models, "export": export, "bench": bench},
+    **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -43,6 +44,7 @@ usage:
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
   moejax pack       SOURCE DEST [--workers N]                  a corpus of any size into shards for training
+  moejax ui         --model MODEL [--model NAME=MODEL]         a page in the browser: record, read, compare
   moejax models                                                models that have a name, and where they are
   moejax export     --workdir W --to FORMAT --output D         for other libraries: hf, openai, ctranslate2, peft
   moejax plan       --config FILE.py[:variant] [--devices N]   sizes, sharding and memory of a config, no weights

@@ -94,6 +94,25 @@ def edits(reference: str, hypothesis: str) -> list[Edit]:
     return found
 
 
+def pairs(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int | None, int | None]]:
+    """(place in the reference, place in the hypothesis) of all words in order; None on the side that has none."""
+    found: list[tuple[int | None, int | None]] = []
+    if not reference or not hypothesis:  # which jiwer refuses
+        found += [(i, None) for i in range(len(reference))]
+        found += [(None, j) for j in range(len(hypothesis))]
+        return found
+    for chunk in jiwer.process_words([" ".join(reference)], [" ".join(hypothesis)], _WORDS, _WORDS).alignments[0]:
+        said = range(chunk.ref_start_idx, chunk.ref_end_idx)
+        heard = range(chunk.hyp_start_idx, chunk.hyp_end_idx)
+        if chunk.type == "delete":
+            found += [(i, None) for i in said]
+        elif chunk.type == "insert":
+            found += [(None, j) for j in heard]
+        else:
+            found += zip(said, heard, strict=True)
+    return found
+
+
 def rate(counts: Sequence[Counts]) -> float:
     """Corpus rate: all errors over all reference units (a fraction, may exceed 1); NaN when no reference has any."""
     units = sum(c.words for c in counts)

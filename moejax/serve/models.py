@@ -19,7 +19,9 @@ from moejax.enrolment import profiles
 from moejax.errors import BadValue, Refused, Remark, UnknownName
 from moejax.recognizer import Recognizer
 from moejax.serve.declined import Declined, field
+from moejax.systems import registry
 from moejax.tasks.routes import Mixture
+from moejax.work.folder import Work
 
 log = logging.getLogger(__name__)
 FIRST = "whisper-1"  # what OpenAI's clients call it: the first model
@@ -87,6 +89,33 @@ class Models:
         if asked not in self.wanted:
             raise Declined(404, "model_not_found", f"no model {asked!r}; there are: {', '.join(self.names)}", "model")
         return asked
+
+    def workdir(self, name: str) -> Path | None:
+        """Where a model that is a workdir lies."""
+        return Path(self.wanted[name]).expanduser() if self._is_workdir(name) else None
+
+    def systems(self, name: str) -> tuple[str, ...]:
+        """Of a workdir, the rows of its table that can be read with; of another model none."""
+        place = self.workdir(name)
+        known = {} if place is None else registry.known(Work(place, quiet=True))
+        return tuple(system.name for system in known.values() if system.role != "control")
+
+    def learnt(self, name: str, system: str | None = None) -> tuple[str, ...]:
+        """Languages that a workdir's systems, or one of them, learnt to write."""
+        place = self.workdir(name)
+        known = {} if place is None else registry.known(Work(place, quiet=True))
+        found = [target for one in known.values() if system in (None, one.name) for target in one.writes]
+        return tuple(dict.fromkeys(found))
+
+    def targets(self, name: str, system: str | None = None) -> tuple[str, ...]:
+        """Languages that a model can translate into, nothing loaded: what its systems learnt, or English."""
+        if found := self.learnt(name, system):
+            return found
+        try:
+            self._loaded[name].check(task="translate")
+        except Refused:
+            return ()
+        return ("en",)
 
     def which(self, name: str, *, system: str | None, route: tuple[float, ...] | None, task: str) -> Which:
         """The recogniser of a request, which is then there. Errors: Declined for a system or a route that is none."""

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -34,8 +35,10 @@ class Server(uvicorn.Server):
     has an answer it leaves. Asked again, it leaves at once.
     """
 
-    def __init__(self, app, service: Service, ready: Callable[[], None] | None = None):
-        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, lifespan="off")
+    def __init__(self, app, service: Service, ready: Callable[[], None] | None = None, **settings: Any):
+        """`settings` are uvicorn's."""
+        settings = {"lifespan": "off", **settings}
+        config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, **settings)
         super().__init__(config)
         self.service, self.ready, self.leaving = service, ready, False
 

@@ -1,0 +1,259 @@
+"""What a page does: reads recordings, compares, enrolls. Plain functions over `serve.service`; gives HTML.
+
+Whatever goes wrong is one sentence of it.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.decode.enrolled import fitting
+from moejax.enrolment import profiles
+from moejax.errors import BadValue, Refused
+from moejax.serve import recordings
+from moejax.serve.service import Job, Service
+from moejax.text import languages
+from moejax.text.sentence import sentence
+from moejax.text.transcript import Transcript
+from moejax.ui import answers, differences
+from moejax.ui.answers import Sound
+from moejax.ui.sounds import Sounds
+
+log = logging.getLogger(__name__)
+PHRASE_SECONDS = (0.3, 20.0)  # as of `moejax enroll`
+PHRASES = 20  # that a page keeps of one speaker
+MEGABYTE = 1 << 20
+Labelled = list[tuple[str, str]]  # (what a person reads, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """What is asked of a recording; "" leaves it to the model. `target`: a language to translate into."""
+
+    model: str
+    system: str = ""
+    language: str = ""
+    target: str = ""
+    speaker: str = ""
+
+    @property
+    def name(self) -> str:
+        """For a person."""
+        parts = [self.model, self.system, f"speaker {self.speaker}" if self.speaker else ""]
+        return ", ".join(part for part in parts if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phrase:
+    """Something that a speaker said, float32 [S] at 16 kHz, and its text."""
+
+    wave_S: np.ndarray
+    text: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.wave_S) / SAMPLE_RATE
+
+
+class Desk:
+    """Safe to use from any thread. `private`: whoever sees it may know who is enrolled on this machine."""
+
+    def __init__(self, service: Service, sounds: Sounds, *, private: bool = True):
+        self.service, self.sounds, self.private = service, sounds, private
+        self.models = service.models
+        self._saving = threading.Lock()
+
+    # What there is to choose
+
+    def systems(self, model: str) -> Labelled:
+        """Of a workdir its systems, the best one first; of another model the one that it is."""
+        found = self.models.systems(model)
+        return [("the best one" if found else "as published", ""), *((name, name) for name in found)]
+
+    def tasks(self, model: str, system: str = "") -> Labelled:
+        """To write what is said, and each language that can be translated into."""
+        found = self.models.targets(model, system or None)
+        names = [(f"translate into {languages.NAMES.get(code, code).title()}", code) for code in found]
+        return [("transcribe", ""), *names]
+
+    def languages(self, model: str) -> Labelled:
+        """That this model knows."""
+        recognizer = self.models.get(self.models.which(model, system=None, route=None, task="transcribe"))
+        codes = recognizer.tokenizer.languages if recognizer.tokenizer.is_multilingual else ("en",)
+        names = sorted((languages.NAMES.get(code, code).title(), code) for code in codes)
+        return [("by itself", ""), *names] if len(names) > 1 else [(names[0][0], "")]
+
+    def speakers(self, also: Sequence[str] = ()) -> Labelled:
+        """Who is enrolled here; where the page is not private only who was enrolled on it (`also`)."""
+        names = profiles.names() if self.private else sorted(set(also) & set(profiles.names()))
+        return [("anybody", ""), *((name, name) for name in names)]
+
+    def report(self, model: str) -> Path | None:
+        """The report.html of a workdir."""
+        place = self.models.workdir(model)
+        path = None if place is None else place / "report" / "report.html"
+        return path if path is not None and path.is_file() else None
+
+    # What is done
+
+    def read(self, path: str | None, choice: Choice) -> Iterator[str]:
+        """HTML again and again while the text grows, at last the answer, or the sentence that says why not."""
+        try:
+            recording = self._heard(path)
+            yield answers.growing("")
+            job = _Read(self.service, recording.wave_S, choice)
+            with job.unless_left():
+                for text in job.texts():
+                    yield answers.growing(text)
+                transcript = job.answer()
+            sound, name = self._sound(recording), _stem(path)
+            yield answers.answer(transcript, sound, name=name, notes=recording.flaws, title=choice.name)
+        except Exception as error:
+            yield answers.refusal(_sentence(error))
+
+    def compare(self, path: str | None, first: Choice, second: Choice) -> Iterator[str]:
+        """The same of two models or systems, and where they differ."""
+        try:
+            if first == second:
+                raise BadValue("both are the same; choose another model, system or speaker to compare with")
+            recording = self._heard(path)
+            yield answers.growing("")
+            jobs = [_Read(self.service, recording.wave_S, choice) for choice in (first, second)]
+            with jobs[0].unless_left(), jobs[1].unless_left():
+                found = [job.answer() for job in jobs]
+            sound, name = self._sound(recording), _stem(path)
+            parts = [differences.compared(found[0], found[1], (first.name, second.name))]
+            for choice, transcript in zip((first, second), found, strict=True):
+                file = f"{name}-{choice.system or choice.model}"
+                parts.append(answers.answer(transcript, sound, name=file, title=choice.name))
+            yield "".join(parts)
+        except Exception as error:
+            yield answers.refusal(_sentence(error))
+
+    def phrase(self, path: str | None, text: str, before: Sequence[Phrase]) -> tuple[list[Phrase], str]:
+        """One more phrase of a speaker: (all of them, HTML that says so or why not)."""
+        try:
+            if len(before) >= PHRASES:
+                raise BadValue(f"{PHRASES} phrases are enough; keep the voice, or begin anew")
+            if not text.strip():
+                raise BadValue("write down what is said in the recording; the model needs both")
+            wave_S, (least, most) = self._heard(path).wave_S, PHRASE_SECONDS
+            if not least <= len(wave_S) / SAMPLE_RATE <= most:
+                seconds = len(wave_S) / SAMPLE_RATE
+                raise BadValue(f"the phrase has {seconds:.1f} s; between {least:g} and {most:g}, two to six are good")
+            found = [*before, Phrase(wave_S, text.strip())]
+            return found, phrases(found)
+        except Exception as error:
+            return list(before), answers.refusal(_sentence(error)) + phrases(before)
+
+    def enroll(self, name: str, spoken: Sequence[Phrase], replace: bool) -> tuple[bool, str]:
+        """Keeps a voice as `moejax enroll` does: (whether it is kept now, HTML)."""
+        try:
+            name = name.strip()
+            if not name:
+                raise BadValue("give the voice a name")
+            profiles.place(name)
+            if not spoken:
+                raise BadValue("add a phrase first: a recording of two to six seconds with its text, three are better")
+            used = fitting([phrase.wave_S for phrase in spoken])
+            if not used:
+                raise BadValue("no phrase is short enough for a window; two to six seconds are good")
+            with self._saving:
+                if name in profiles.names() and not (replace and self.private):
+                    hint = "; tick 'replace', or" if self.private else ";"
+                    raise BadValue(f"there is a voice {name!r} already{hint} give another name")
+                waves, texts = [one.wave_S for one in spoken], [one.text for one in spoken]
+                profiles.save(name, waves, texts, replace=replace and self.private)
+            count = f"{len(used)} of {len(spoken)} phrases"
+            return True, answers.told(f"{name} is enrolled by {count}; choose the voice beside the model.")
+        except Exception as error:
+            return False, answers.refusal(_sentence(error))
+
+    def _heard(self, path: str | None) -> recordings.Recording:
+        """The recording of a file that the page has taken. Errors: Refused in one sentence."""
+        limits = self.service.limits
+        if not path:
+            raise BadValue("there is no recording yet: choose a file, or record one")
+        size = Path(path).stat().st_size
+        if not size:
+            raise BadValue("the file is empty")
+        if size > limits.megabytes * MEGABYTE:
+            raise BadValue(f"the file is larger than {limits.megabytes:g} MB, the most here")
+        with open(path, "rb") as stream:
+            found = recordings.heard(stream, limits.seconds)
+        if not len(found.wave_S):
+            raise BadValue("nothing can be heard in this recording: it is silent")
+        return found
+
+    def _sound(self, recording: recordings.Recording) -> Sound:
+        return Sound(f"/sounds/{self.sounds.keep(recording.wave_S)}", recording.wave_S, recording.seconds)
+
+
+class _Read:
+    """A recording in the queue. Words get times; where a model has no room for that, its segments alone have."""
+
+    def __init__(self, service: Service, wave_S: np.ndarray, choice: Choice):
+        self.service, self.wave_S = service, wave_S
+        self._chosen = {"system": choice.system or None, "speaker": choice.speaker or None}
+        self._options: dict[str, Any] = {"language": choice.language} if choice.language else {}
+        if choice.target:
+            self._options["task"] = "translate"
+            learnt = service.models.learnt(choice.model, choice.system or None)
+            self._options |= {"target": choice.target} if choice.target in learnt else {}
+        self._model = choice.model
+        self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.job = self._submit(word_timestamps=True)
+        self.job.answer.add_done_callback(lambda _: self._said.put(None))
+
+    def _submit(self, **more: Any) -> Job:
+        wanted = self.service.want(self._model, **self._chosen, **self._options, **more)
+        return self.service.submit(self.wave_S, wanted, self._said.put)
+
+    def texts(self) -> Iterator[str]:
+        """The text so far, until all of it is there."""
+        while (text := self._said.get()) is not None:
+            yield text
+
+    def answer(self) -> Transcript:
+        try:
+            return self.job.answer.result()
+        except Refused as error:
+            log.info("read again without times of words: %s", error)
+            self.job = self._submit()
+            return self.job.answer.result()
+
+    @contextlib.contextmanager
+    def unless_left(self) -> Iterator[None]:
+        """Whoever closes the page takes the recording out of the queue."""
+        try:
+            yield
+        finally:
+            self.job.answer.cancel()  # without effect where it is being read, or done
+
+
+def phrases(spoken: Sequence[Phrase]) -> str:
+    """HTML of what is there to enroll."""
+    rows = "".join(f"<li>{answers.escaped(sentence(one.text))} <i>{one.seconds:.1f} s</i></li>" for one in spoken)
+    return f'<ol class="mj-phrases">{rows}</ol>' if rows else '<p class="mj-note">No phrase yet.</p>'
+
+
+def _stem(path: str | None) -> str:
+    """What files of a recording are called."""
+    return Path(path or "").stem or "recording"
+
+
+def _sentence(error: Exception) -> str:
+    """What a person is told; of a bug no more than that there is one."""
+    if isinstance(error, Refused):
+        text = " ".join(str(error).split())
+        return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    log.error("a page's request failed", exc_info=error)
+    return "This failed by a fault of ours; the log says more."

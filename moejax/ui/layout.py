@@ -1,0 +1,206 @@
+"""The page: where things stand, and what calls what. The only file that imports gradio; everything else is `desk`."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+
+import gradio as gr  # noqa: E402
+from fastapi import FastAPI  # noqa: E402
+from fastapi.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
+from gradio.themes import Default  # noqa: E402
+
+from moejax.ui.answers import escaped  # noqa: E402
+from moejax.ui.desk import Choice, Desk, phrases  # noqa: E402
+
+HERE = Path(__file__).parent
+FORGET = (600, 3600)  # every so many seconds uploads that are older than so many are removed
+AT_ONCE = 16  # requests of a kind; the service queues them, and reads them together
+# Nothing is fetched from anywhere else, whatever a library might try.
+POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+FONTS = ["system-ui", "sans-serif"]
+ABOUT = "Text of a recording, read on this machine. Nothing is sent anywhere; recordings are forgotten when it ends."
+
+
+def build(desk: Desk, folder: Path) -> FastAPI:
+    """The application; `folder` takes uploads, and who made it removes it."""
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    reports = {name: path for name in desk.models.names if (path := desk.report(name))}
+
+    def sound(name: str) -> Response:
+        path = desk.sounds.find(name)
+        return FileResponse(path, media_type="audio/wav") if path else PlainTextResponse("it is gone", 404)
+
+    def report(number: int) -> Response:
+        found = list(reports.values())[number : number + 1]
+        return FileResponse(found[0], media_type="text/html") if found else PlainTextResponse("no such report", 404)
+
+    app.add_api_route("/sounds/{name}", sound, methods=["GET", "HEAD"], response_model=None)
+    app.add_api_route("/reports/{number}", report, methods=["GET"], response_model=None)
+    page = _page(desk, list(reports))
+    page.queue(default_concurrency_limit=AT_ONCE, max_size=100, api_open=False)
+    gr.mount_gradio_app(
+        app,
+        page,
+        "/",
+        footer_links=[],
+        run_history=False,  # it would keep recordings in the browser
+        max_file_size=round(desk.service.limits.megabytes * (1 << 20)),
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=Default(font=FONTS, font_mono=["monospace"]),
+        css=(HERE / "page.css").read_text(encoding="utf-8"),
+        head=f"<script>{(HERE / 'page.js').read_text(encoding='utf-8')}</script>",
+    )
+    app.add_middleware(_Policy)
+    return app
+
+
+class _Policy:
+    """Says with every answer that a browser may fetch from here alone."""
+
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        async def with_policy(message):
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), (b"content-security-policy", POLICY.encode())]
+                message = {**message, "headers": [*headers, (b"referrer-policy", b"no-referrer")]}
+            await send(message)
+
+        await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
+
+
+def _page(desk: Desk, reports: Sequence[str]) -> gr.Blocks:
+    with gr.Blocks(title="moejax", analytics_enabled=False, delete_cache=FORGET) as page:
+        gr.Markdown(f"# moejax\n{ABOUT}")
+        mine = gr.State([])  # voices that were enrolled on this page
+        with gr.Tab("Transcribe"):
+            speakers = _transcribe(page, desk, mine)
+        with gr.Tab("Enrol a voice"):
+            _enroll(desk, mine, speakers)
+        if reports:
+            with gr.Tab("Report"):
+                for number, name in enumerate(reports):
+                    frame = (
+                        f'<iframe class="mj-report" src="/reports/{number}" sandbox title="report of {escaped(name)}">'
+                    )
+                    gr.HTML(f"<h3>{escaped(name)}</h3>{frame}</iframe>" if len(reports) > 1 else f"{frame}</iframe>")
+    return page
+
+
+def _recording(key: str):
+    """A file or the microphone: what is given last is the recording."""
+    with gr.Row():
+        with gr.Column(min_width=300):  # of a telephone: below one another
+            file = gr.File(label="A file", file_count="single", height=120, elem_id=f"{key}-file")
+        with gr.Column(min_width=300):
+            microphone = gr.Audio(
+                sources=["microphone"],
+                type="filepath",
+                label="or the microphone",
+                editable=False,
+                buttons=["download"],  # there is one that shares with the net
+                elem_id=f"{key}-microphone",
+            )
+    file.upload(lambda: None, None, microphone, show_progress="hidden", api_visibility="private")
+    microphone.stop_recording(lambda: None, None, file, show_progress="hidden", api_visibility="private")
+    return file, microphone
+
+
+def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
+    """(model, system): two lists, the second following the first."""
+    names = desk.models.names
+    model = gr.Dropdown(names, value=names[min(at, len(names) - 1)], label=f"{label}model", elem_id=f"{key}-model")
+    system = _systems(desk, model.value, label=f"{label}system", elem_id=f"{key}-system")
+    model.change(lambda name: _systems(desk, name), model, system, show_progress="hidden", api_visibility="private")
+    return model, system
+
+
+def _systems(desk: Desk, model: str, **more) -> gr.Dropdown:
+    """Shown where there are several."""
+    found = desk.systems(model)
+    return gr.Dropdown(found, value="", visible=len(found) > 1, **more)
+
+
+def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown]:
+    """The first tab; its lists of speakers."""
+    file, microphone = _recording("recording")
+    with gr.Row():
+        model, system = _chosen(desk, "first", "")
+        language = gr.Dropdown(desk.languages(model.value), value="", label="language", elem_id="language")
+        target = gr.Dropdown(desk.tasks(model.value), value="", label="task", elem_id="task")
+        speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker")
+    start = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
+    with gr.Accordion("Compare with another", open=False, elem_id="comparison"):
+        with gr.Row():
+            other, other_system = _chosen(desk, "second", "other ", at=1)
+            other_speaker = gr.Dropdown(desk.speakers(), value="", label="other voice", elem_id="second-speaker")
+        compare = gr.Button("Compare", elem_id="compare")
+    answer = gr.HTML("", elem_id="answer", container=False)
+
+    def read(file, microphone, *chosen):
+        yield from desk.read(file or microphone, Choice(*chosen))
+
+    def both(file, microphone, model, system, language, target, speaker, other, other_system, other_speaker):
+        choices = [Choice(model, system, language, target, speaker)]
+        choices.append(Choice(other, other_system, language, target, other_speaker))
+        yield from desk.compare(file or microphone, choices[0], choices[1])
+
+    def follow(name, system):
+        return gr.Dropdown(desk.languages(name), value=""), gr.Dropdown(desk.tasks(name, system), value="")
+
+    asked = [file, microphone, model, system, language, target, speaker]
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    start.click(read, asked, answer, show_progress="minimal", api_visibility="private")
+    compare.click(both, [*asked, other, other_system, other_speaker], answer, api_visibility="private")
+    system.change(follow, [model, system], [language, target], **quiet)
+    model.change(follow, [model, system], [language, target], **quiet)
+    speakers = [speaker, other_speaker]
+    page.load(lambda mine: [_speakers(desk, mine)] * 2, mine, speakers, **quiet)
+    return speakers
+
+
+def _enroll(desk: Desk, mine: gr.State, speakers: list[gr.Dropdown]) -> None:
+    """The second tab."""
+    gr.Markdown(
+        "Three to five phrases of two to six seconds, each with what is said in it, stand in front of what a model "
+        "hears from then on: it reads with this voice in its ears. Nothing is trained. They are kept on this machine "
+        "(`moejax speakers` lists and removes them)."
+    )
+    spoken = gr.State([])
+    file, microphone = _recording("phrase")
+    text = gr.Textbox(label="What is said in it", max_lines=3, elem_id="phrase-text")
+    add = gr.Button("Add phrase", elem_id="add-phrase")
+    said = gr.HTML(phrases([]), elem_id="phrases", container=False)
+    with gr.Row():
+        name = gr.Textbox(label="Name of the voice", max_lines=1, elem_id="voice-name")
+        replace = gr.Checkbox(label="replace a voice of that name", visible=desk.private)
+    keep = gr.Button("Keep voice", variant="primary", elem_id="keep-voice")
+    done = gr.HTML("", elem_id="kept", container=False)
+
+    def added(file, microphone, text, spoken):
+        found, shown = desk.phrase(file or microphone, text, spoken)
+        fresh = len(found) > len(spoken)
+        return found, shown, *((None, None, "") if fresh else (gr.skip(), gr.skip(), gr.skip()))
+
+    def kept(name, spoken, replace, mine):
+        fresh, shown = desk.enroll(name, spoken, replace)
+        mine = [*mine, name.strip()] if fresh else mine
+        lists = [_speakers(desk, mine)] * 2 if fresh else [gr.skip(), gr.skip()]
+        return [shown, mine, [] if fresh else spoken, *lists]
+
+    inputs = [file, microphone, text, spoken]
+    add.click(added, inputs, [spoken, said, file, microphone, text], api_visibility="private")
+    keep.click(kept, [name, spoken, replace, mine], [done, mine, spoken, *speakers], api_visibility="private")
+
+
+def _speakers(desk: Desk, mine: Sequence[str]) -> gr.Dropdown:
+    """A list of speakers, as it is now; what was chosen stays."""
+    return gr.Dropdown(desk.speakers(mine))
