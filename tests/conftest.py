@@ -21,7 +21,10 @@ if not os.environ.get("MOEJAX_TEST_PACKAGE"):
     sys.path.insert(0, ABSENT)
     os.environ["PYTHONPATH"] = os.pathsep.join([ABSENT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
+import gc  # noqa: E402
+
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # of third parties, each by name; ours are fixed, not listed
 ALLOWED_WARNINGS = (
@@ -39,6 +42,20 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     jax.config.update("jax_threefry_partitionable", True)  # the same random numbers however an array is cut
+
+
+# Mappings of memory from which on a worker lets its compiled programs go. Each has some, Linux gives a process 65,530,
+# and a program that is loaded when there are none left is a segmentation fault in the middle of the suite.
+MAPPED = 30_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_go():
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MAPPED:
+        jax.clear_caches()
+        gc.collect()
 
 
 # The longest files, longest first: a worker takes a whole file, and nobody should wait for the last one.
