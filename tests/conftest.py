@@ -70,7 +70,7 @@ LONGEST = (
 # Of these most of the time goes into compiling networks: `launch/test.sh --fast` leaves them out.
 COMPILED = (
     *("nn/", "tasks/", "test_mesh.py", "test_recognizer.py", "training/", "train/test_loop.py", "bench/test_run.py"),
-    *("serve/test_answers.py", "serve/test_load.py", "serve/test_hostile.py"),
+    *("serve/test_answers.py", "serve/test_load.py", "serve/test_uploads.py"),
     *("decode/test_search.py", "decode/test_greedy.py", "decode/test_rules.py", "decode/test_longform.py"),
     *(
         "decode/test_decoder.py",

@@ -115,7 +115,10 @@ def test_plan_prints(capsys):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["train"], r"unknown command 'train'; known: all, bench, config, enroll, export, .*score, speakers, .*report"),
+        (
+            ["train"],
+            r"unknown command 'train'; known: all, bench, config, enroll, export, .*score, serve, speakers, .*report",
+        ),
         (["all", "--workdir", "W"], r"--config FILE.py is missing"),
         (["all", "--config"], r"--config wants a value"),
         (["all", "--config", "TINY"], r"--workdir W is missing"),

@@ -88,7 +88,7 @@ def test_the_page_of_keys_is_current():
         ("gate", "input", "lda", "auto, raw, pca, discriminant"),
         ("joint", "schedule", "cosin", "cosine, constant, linear"),
         ("report", "normalizer", "lowercase", "none, lower, basic, english"),
-        ("data", "source", "folders", "builtin, folder, hf, digits"),
+        ("data", "source", "folders", "builtin, folder, hf, arrayrecord, webdataset, commonvoice, digits"),
         ("data", "language", "klingon", "en, zh, de"),
         ("model", "size", "huge", "micro, .*large-v2"),
         ("model", "weights", "int4", "float32, bfloat16, int8"),

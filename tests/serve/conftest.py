@@ -9,7 +9,7 @@ from moejax.enrolment import profiles
 from moejax.serve.models import Models
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: `quick` changes moejax for whoever comes next
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("serve")
     timed = tiny_model.write(root / "timed", timed=True, context=64)
@@ -19,7 +19,7 @@ def models(tmp_path_factory):
         yield Models({"timed": str(timed), "micro": str(micro)})
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: `quick` changes moejax for whoever comes next
 def shared(models):
     """The server of all tests that only ask."""
     with serving.running(models) as found:

@@ -29,6 +29,7 @@ def context(tmp_path):
     cfg = ConfigDict({"seed": 0, "runtime": runtime, "mixture": fields.defaults(shared.MIXTURE), **sections})
     manifest = types.SimpleNamespace(column=lambda name: np.array([f"u{row}" for row in range(16)]))
     manifest.indices = lambda split: np.arange(16)  # dev is the same sixteen
+    manifest.strings = lambda name, rows=None: manifest.column(name)
     corpus = types.SimpleNamespace(
         samples=made.of.samples, cohorts=["A", "B", "C"], manifest=manifest, rows=lambda *_: np.arange(16)
     )

@@ -14,7 +14,7 @@ from moejax.serve.models import Models
 sys.path.append(str(Path(__file__).parent.parent / "serve"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: `quick` changes moejax for whoever comes next
 def models(tmp_path_factory):
     root = tmp_path_factory.mktemp("ui")
     timed = tiny_model.write(root / "timed", timed=True, context=64)

@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from paging import desk
 from serving import PLAIN
-from test_answers import Parsed
+from test_page import Parsed
 from tiny_model import RATE, record, sound
 
 from moejax.enrolment import profiles
