@@ -1,5 +1,9 @@
 """What is wrong with a recording, and what comes of it: a corpus refuses it, a transcription hears what is there."""
 
+import csv
+import io
+from collections.abc import Iterable, Mapping
+
 from moejax.errors import BadValue
 
 REASONS = (
@@ -20,6 +24,15 @@ class Rejected(BadValue):
     def detail(self) -> str:
         """What is wrong with which file."""
         return f"{self.name}: {self.what}" if self.name else self.what
+
+
+def listing(rejected: Iterable[Mapping]) -> str:
+    """CSV of {id, reason, detail} of recordings that were left out."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ("id", "reason", "detail"), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rejected)
+    return stream.getvalue()
 
 
 class Undecodable(BadValue):

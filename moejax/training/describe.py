@@ -1,16 +1,15 @@
 """Stage `describe`: gate the audio of a corpus, split it, write the manifest, and say what is in it."""
 
 import collections
-import csv
 import hashlib
 import inspect
-import io
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from moejax.audio import flaws
 from moejax.data import splits
 from moejax.data.manifest import SPLITS, Manifest, Utterance
 from moejax.data.sources import SOURCES
@@ -142,7 +141,7 @@ def run(cfg, work) -> dict:
     if fresh.exists():
         os.replace(fresh, final)
     summary = inventory.summarise(manifest, kept.skipped, kept.fixes, kept.recordings)
-    write_text(work.path("describe", "skipped.csv"), _csv(kept.skipped))
+    write_text(work.path("describe", "skipped.csv"), flaws.listing(kept.skipped))
     write_json(work.path("describe", "summary.json"), summary)
     write_text(work.path("describe", "summary.md"), "\n".join(inventory.markdown(summary)) + "\n")
     write_text(work.path("describe", "leakage.md"), "\n".join(inventory.leakage_markdown(summary["leakage"])) + "\n")
@@ -278,14 +277,6 @@ def _manifest(cfg, work, columns: dict[str, Any], unseen: set[str]) -> Manifest:
         work.log(f"warning: speakers {' and '.join(names)} differ only by case: {len(names)} speakers, or one?")
     columns["sample"] = splits.sample(columns, share=cfg.data.sample_share, seed=cfg.data.seed)
     return Manifest.from_columns(columns, root=work.path())
-
-
-def _csv(skipped: list[dict]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, ("id", "reason", "detail"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(skipped)
-    return stream.getvalue()
 
 
 STAGE = Stage(

@@ -6,10 +6,8 @@ sizes alone, so the files are the same, byte for byte, with any number of worker
 """
 
 import contextlib
-import csv
 import dataclasses
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -17,7 +15,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from moejax.audio import records
+from moejax.audio import flaws, records
 from moejax.data.manifest import Utterance
 from moejax.data.shards import table, workers
 from moejax.data.shards.recording import Bad, Packed
@@ -230,19 +228,11 @@ def _finish(folder: Path, work: Path, done: list[dict], mark: str) -> Outcome:
         **{"bad": len(bad), "made_from": mark},
         "shards": [{name: entry[name] for name in kept} for entry in done],
     }
-    write_text(folder / table.BAD, _csv(bad))
+    write_text(folder / table.BAD, flaws.listing(bad))
     faults.point("pack.index")
     write_json(folder / table.INDEX, index)
     shutil.rmtree(work, ignore_errors=True)
     return _outcome(index)
-
-
-def _csv(bad: list[dict]) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, ("id", "reason", "detail"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(bad)
-    return stream.getvalue()
 
 
 def _outcome(index: dict) -> Outcome:
