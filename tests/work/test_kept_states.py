@@ -5,6 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
+from moejax.runtime import processes
 from moejax.work.heard import Heard
 
 KEYS = [bytes([i]) * 16 for i in range(5)]
@@ -65,3 +66,17 @@ def test_nothing_over_the_limit(store):
     small = Heard(store.path, 3, "float32", 5 * 12)
     small.add([(KEYS[0], states(0, 4)), (KEYS[1], states(1, 2)), (KEYS[2], states(2, 1))])
     assert KEYS[0] in small and KEYS[1] not in small and KEYS[2] in small and not small.room(1)
+
+
+def test_each_of_several_processes_writes_its_own_files_and_all_read_them(store, monkeypatch):
+    store.add([(KEYS[0], states(0, 2))])
+    monkeypatch.setattr(processes, "index", lambda: 1)
+    second = Heard(store.path, 3, "float32", 1000)
+    assert KEYS[0] in second
+    second.add([(KEYS[1], states(1, 3))])
+    assert sorted(file.name for file in store.path.parent.iterdir()) == ["a.1.bin", "a.1.idx", "a.bin", "a.idx"]
+    assert KEYS[1] not in store
+    store.refresh()
+    for one in (store, second, pickle.loads(pickle.dumps(store))):
+        for number, frames in ((0, 2), (1, 3)):
+            np.testing.assert_array_equal(one(KEYS[number]), states(number, frames))
