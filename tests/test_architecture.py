@@ -29,7 +29,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "decode": ("types", "text", "audio", "ops", "nn", "runtime"),
     "convert": ("types", "text", "audio", "runtime", "ops", "nn"),
     "data": ("types", "runtime", "text", "audio", "speech"),
-    "tasks": ("types", "audio", "ops", "nn", "decode", "convert", "runtime"),
+    "tasks": ("types", "text", "audio", "ops", "nn", "decode", "convert", "runtime"),
 }
 MAY["work"] = ("types", "runtime", "text", "audio", "ops", "nn", "train", "convert", "data")
 MAY["cohorts"] = (*MAY["work"], "tasks", "work", "decode")
@@ -43,10 +43,22 @@ MAY["recognizer"] = (*MAY["job"], "job", "enrolment")
 MAY["loading"] = (*MAY["recognizer"], "recognizer")
 MAY["personal"] = (*MAY["loading"], "loading")
 MAY["assess"] = (*MAY["personal"], "personal")
+MAY["align"] = (*MAY["loading"], "loading")
 MAY["bench"] = (*MAY["loading"], "loading")
 MAY["serve"] = (*MAY["loading"], "loading")
 MAY["ui"] = (*MAY["serve"], "serve")
-MAY["commands"] = (*MAY["bench"], "assess", "personal", "bench", "enrolment", "export", "serve", "ui", "__init__")
+MAY["commands"] = (
+    *MAY["bench"],
+    "align",
+    "assess",
+    "personal",
+    "bench",
+    "enrolment",
+    "export",
+    "serve",
+    "ui",
+    "__init__",
+)
 MAY["__init__"] = ("loading", "recognizer", "job", "text")
 MAY["__main__"] = ("commands",)
 # Libraries that move have one home each; None stands for nowhere.

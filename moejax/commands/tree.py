@@ -5,6 +5,7 @@ import difflib
 
 from moejax import __version__
 from moejax.commands import (
+    align,
     bench,
     config,
     export,
@@ -27,6 +28,7 @@ COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
+    **{"align": align},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -42,6 +44,7 @@ usage:
   moejax speakers   [export|remove NAME]                       who is enrolled
   moejax score      --model MODEL... --data FOLDER             error rates of any models on a corpus of your own
                     [--enroll 0,3]                             and with phrases of each speaker in front
+  moejax align      FILE... --model MODEL [--text TEXT]        when every word and letter sounds: TextGrid, CTM, JSON
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
   moejax pack       SOURCE DEST [--workers N]                  a corpus of any size into shards for training
   moejax ui         --model MODEL [--model NAME=MODEL]         a page in the browser: record, read, compare

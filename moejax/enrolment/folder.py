@@ -12,17 +12,17 @@ TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "ma
 def texts(recordings: Sequence[Path]) -> list[str] | None:
     """What is said in each recording, None where nothing is known of any.
 
-    Looked for in a table in the recording's folder (`data.sources.folder`; columns file and text), then in a .txt file
-    of the same name. Errors: BadValue for a recording without a text among others that have one.
+    Looked for in a table in the recording's folder or the one above (`data.sources.folder`; columns file and text), then
+    in a .txt file of the same name. Errors: BadValue for a recording without a text among others that have one.
     """
     tables: dict[Path, dict[Path, str]] = {}
     found: list[str | None] = []
     for path in recordings:
-        place = path.parent
-        if place not in tables:
-            tables[place] = _table(place)
+        for place in (path.parent, path.parent.parent):
+            if place not in tables:
+                tables[place] = _table(place)
         beside = path.with_suffix(".txt")
-        text = tables[place].get(path.resolve())
+        text = tables[path.parent].get(path.resolve()) or tables[path.parent.parent].get(path.resolve())
         found.append(text if text or not beside.is_file() else beside.read_text(encoding="utf-8").strip())
     if not any(found):
         return None

@@ -19,6 +19,7 @@ ABOUT = {
     "hyper": "train hypernetworks and their control",
     "targets": "have texts of train and dev translated, for st to learn from",
     "st": "train again with translation: systems that write both languages",
+    "ctc": "train a head that says when words and letters sound",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
@@ -81,6 +82,7 @@ WRITES = {
         "index.json": "the systems of the table that were trained here",
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
+    "ctc": {"params.safetensors": "the head, its letters and their prior", **_LOGGED},
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",

@@ -1,0 +1,1 @@
+"""When every word and letter of a recording sounds."""

@@ -1,0 +1,138 @@
+"""`moejax align`: when every word and letter of a recording sounds."""
+
+import dataclasses
+from pathlib import Path
+
+from moejax.commands import parser
+from moejax.errors import BadValue
+
+DESCRIPTION = """Places the words of recordings in their sound, for Praat (TextGrid), NIST tools (CTM) and programs (JSON).
+
+What is said stands in metadata.csv (columns file and text) beside the recordings, or in a .txt of the same name, or in
+--text; where nothing of that is there, what the model hears is placed.
+
+methods:
+  ctc         a head on the encoder that a workdir learnt (stage ctc, ctc.steps above 0): words and letters, any length
+  attention   the decoder's cross-attention, any model: words, 30 s at most
+The default is the workdir's head where it has one.
+
+--against FOLDER compares with references of the same names (.TextGrid, .ctm, .wrd) and prints how far borders lie from
+them, beside a division of the recording by letters.
+"""
+EPILOG = """examples:
+  moejax align talk.wav --model tiny.en --text "what was said"
+  moejax ctc --config configs/align.py --config.data.root=corpus --workdir runs/align      trains a head, on texts alone
+  moejax align recordings/ --model runs/align --to textgrid,json --output aligned/
+  moejax align recordings/ --model runs/align --against references/
+
+exit codes: 0 done, 1 refused, or a recording could not be aligned (one line says why)
+"""
+
+
+def add(commands) -> None:
+    usage = "moejax align FILE... --model MODEL [options]"
+    ours = parser.add(commands, "align", run, usage=usage, description=DESCRIPTION, epilog=EPILOG)
+    add = ours.add_argument
+    add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
+    add("--model", metavar="MODEL", help="a workdir, or any model that moejax transcribe takes")
+    add("--method", metavar="NAME", help="ctc or attention")
+    add("--text", metavar="TEXT", help="what is said in the one recording")
+    add("--language", metavar="CODE", default="en", help="of the texts (default en)")
+    add("--to", metavar="FORMATS", default="textgrid", help="textgrid (default), ctm, json; with commas")
+    add("--output", metavar="FOLDER", default=".", help="where the files go (default: here)")
+    add("--against", metavar="FOLDER", help="references: compare, and write nothing")
+
+
+def run(options, left: list[str]) -> int:
+    """Writes the alignments, or prints how they compare; exit code."""
+    options.parser.refuse(left)
+    if not options.files:
+        options.parser.print_help()
+        return 2
+    if not options.model:
+        raise BadValue("--model is missing: a workdir with a CTC head, or any model")
+    # here: help does not wait for JAX
+    from moejax.align import files
+    from moejax.commands import inputs
+    from moejax.runtime.files import write_text
+
+    formats = options.to.split(",")
+    if unknown := [name for name in formats if name not in files.FORMATS]:
+        raise BadValue(f"--to: unknown format {unknown[0]!r}; known: {', '.join(files.FORMATS)}")
+    sources, missing = inputs.find(options.files)
+    for argument, reason in missing.items():
+        print(f"{argument}: {reason}")
+    recordings = _with_texts([source for source in sources if source.path], options.text)
+    if options.against:
+        return _compare(options, recordings)
+    failed = bool(missing)
+    for source, placed, seconds, error in _placed(options, recordings):
+        if error:
+            failed = True
+            print(f"{source.name}: {error}")
+            continue
+        for name in formats:
+            suffix, write = files.FORMATS[name]
+            path = Path(options.output) / f"{source.stem}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, write(placed, seconds, path.stem))
+            print(path)
+    return int(failed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recording:
+    source: object
+    text: str | None
+
+
+def _with_texts(sources, given):
+    from moejax.enrolment import folder
+
+    if given is not None:
+        if len(sources) != 1:
+            raise BadValue(f"--text is what is said in one recording; there are {len(sources)}")
+        return [_Recording(sources[0], given)]
+    texts = folder.texts([source.path for source in sources]) or [None] * len(sources)
+    return [_Recording(source, text) for source, text in zip(sources, texts, strict=True)]
+
+
+def _placed(options, recordings):
+    """(source, words, seconds, what is wrong) of each recording in turn."""
+    from moejax.align import placing
+    from moejax.audio.constants import SAMPLE_RATE
+
+    placer = placing.opened(options.model, options.method, options.language)
+    for one in recordings:
+        try:
+            audio_S = placer.recognizer.read(one.source.path)
+            yield one.source, placer(audio_S, one.text), len(audio_S) / SAMPLE_RATE, ""
+        except BadValue as error:
+            yield one.source, [], 0.0, str(error)
+
+
+def _compare(options, recordings):
+    from moejax.align import files, placing
+    from moejax.score import borders
+
+    found, even, failed = [], [], False
+    there = {path.stem: path for path in sorted(Path(options.against).rglob("*")) if path.suffix in files.READ}
+    if absent := [one.source.name for one in recordings if one.source.path.stem not in there]:
+        raise BadValue(
+            f"--against {options.against} has no reference of {absent[0]}; looked for {', '.join(files.READ)}"
+        )
+    for source, placed, seconds, error in _placed(options, recordings):
+        if error:
+            failed = True
+            print(f"{source.name}: {error}")
+            continue
+        true = files.reference(there[source.path.stem])
+        found.append(borders.compare(placing.borders(placed), true))
+        even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
+    for name, several in (("aligned", found), ("evenly", even)):
+        row = borders.pooled(several).row()
+        shown = ", ".join(
+            f"{key} {value:.2f}" if "within" in key else f"{key} {value:.0f}" for key, value in row.items()
+        )
+        print(f"{name:<9}{shown}")
+    return int(failed)
