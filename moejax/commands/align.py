@@ -6,7 +6,7 @@ from pathlib import Path
 from moejax.commands import parser
 from moejax.errors import BadValue
 
-DESCRIPTION = """Places the words of recordings in their sound, for Praat (TextGrid), NIST tools (CTM) and programs (JSON).
+DESCRIPTION = """Places the words of recordings in their sound: TextGrid (Praat), CTM (NIST), JSON.
 
 What is said stands in metadata.csv (columns file and text) beside the recordings, or in a .txt of the same name, or in
 --text; where nothing of that is there, what the model hears is placed.

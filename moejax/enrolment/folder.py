@@ -12,8 +12,8 @@ TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "ma
 def texts(recordings: Sequence[Path]) -> list[str] | None:
     """What is said in each recording, None where nothing is known of any.
 
-    Looked for in a table in the recording's folder or the one above (`data.sources.folder`; columns file and text), then
-    in a .txt file of the same name. Errors: BadValue for a recording without a text among others that have one.
+    Looked for in a table in the recording's folder or the one above (`data.sources.folder`; columns file and text),
+    then in a .txt file of the same name. Errors: BadValue for a recording without a text among others that have one.
     """
     tables: dict[Path, dict[Path, str]] = {}
     found: list[str | None] = []

@@ -41,7 +41,7 @@ class Forced:
         """`params` and `meta` as the stage `ctc` saves them; `width` of the encoder's states."""
         self.inventory = Inventory(tuple(meta["units"]))
         self.seconds = seconds_per_frame
-        self._params, self._prior_C = params, meta["prior"] * np.array(meta["log_prior"], np.float32)
+        self._params = params
         graphdef, _ = functional.abstract(task.build(width, meta["hidden"], len(self.inventory)))
         self._emit, self._align = task.make_emit(graphdef), task.make_align()
 
@@ -61,7 +61,7 @@ class Forced:
             raise BadValue(f"a text of {L} letters does not fit {T * self.seconds:.1f} s of sound")
         if not labels:
             return [Placed(word, 0.0, T * self.seconds, 0.0) for word in words]
-        padded_TC = np.pad(logp_TC - self._prior_C, ((0, -T % FRAMES), (0, 0)))
+        padded_TC = np.pad(logp_TC, ((0, -T % FRAMES), (0, 0)))
         label_L = np.pad(np.array(labels, np.int32), (0, -L % LABELS))
         found = self._align(padded_TC[None], np.array([T]), label_L[None], np.array([L]))
         first_L, last_L = np.asarray(found.first_BL)[0, :L], np.asarray(found.last_BL)[0, :L] + 1

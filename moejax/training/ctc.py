@@ -27,24 +27,18 @@ from moejax.work.fields import SIZE, Field
 from moejax.work.stage import Stage
 
 BUCKETS = (2.0, 4.0, 8.0, 16.0, 30.0)  # seconds that a batch of states is cut to
-FOR_PRIOR = 512  # utterances that the prior is measured on
 
 SECTIONS = {
     "ctc": {
         **fields.but(fitting.PLAIN, learning_rate=2e-3),
         **{name: fitting.DEV[name] for name in ("evals", "dev_utterances", "keep")},
         "hidden": Field(256, "Width of the head's hidden layers.", limits=SIZE),
-        "prior": Field(
-            0.3,
-            "How much of the units' log prior is taken off while it learns and aligns; 0: plain CTC, which is peaky.",
-            limits=(0.0, 1.0),
-        ),
     },
 }
 
 
 def run(cfg, work) -> dict:
-    """Writes W/ctc/params.safetensors: the head, its units and their prior. Errors: BadValue where no training text
+    """Writes W/ctc/params.safetensors: the head and its units. Errors: BadValue where no training text
     fits its sound, and where the encoder's states cannot be kept.
     """
     if not cfg.ctc.steps:
@@ -71,7 +65,7 @@ def run(cfg, work) -> dict:
         context,
         fitting.Training(
             "ctc",
-            task.make_loss(graphdef, cfg.ctc.prior),
+            task.make_loss(graphdef),
             ("head",),
             cfg.ctc,
             plan=plan,
@@ -80,8 +74,7 @@ def run(cfg, work) -> dict:
         ),
         params,
     )
-    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden, "prior": cfg.ctc.prior}
-    meta["log_prior"] = _prior(graphdef, params, material, rows)
+    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden}
     save_params(work.path("ctc", "params.safetensors"), {"head": params["head"]}, meta)
     return {"units": len(inventory) - 1, "utterances": len(rows), "trainable": functional.count(params["head"])}
 
@@ -168,16 +161,6 @@ def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
 
     speakers = [str(name) for name in context.corpus.manifest.column("speaker")[rows]]
     return dev.Judge(speakers, batches, {"ctc": score})
-
-
-def _prior(graphdef, params, material: Material, rows) -> list[float]:
-    """Log of the mean probability of each unit over training frames."""
-    emit, total_C, frames = task.make_emit(graphdef), 0.0, 0
-    for row in rows[np.unique(np.linspace(0, len(rows) - 1, FOR_PRIOR).round().astype(int))].tolist():
-        batch = material.batch(material.buckets[-1], [row])
-        logp_TC = np.asarray(emit(params, batch.states_BTD))[0, : batch.frames_B[0]]
-        total_C, frames = total_C + np.exp(logp_TC).sum(0), frames + len(logp_TC)
-    return np.log(np.maximum(total_C / frames, 1e-6)).tolist()
 
 
 STAGE = Stage(

@@ -82,7 +82,7 @@ WRITES = {
         "index.json": "the systems of the table that were trained here",
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
-    "ctc": {"params.safetensors": "the head, its letters and their prior", **_LOGGED},
+    "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",
