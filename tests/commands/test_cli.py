@@ -317,7 +317,7 @@ def test_the_plan_of_many_layers_is_short(capsys):
     assert any("self_attn/q" in line and "cross_attn/out" in line for line in lines)
 
 
-@pytest.mark.parametrize("script", ["local.sh", "slurm.sh"])
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh", "slurm_describe.sh"])
 def test_a_launch_script_without_arguments_says_how_it_is_called(tmp_path, script):
     (tmp_path / "launch").mkdir()
     for file in (ROOT / "launch").iterdir():
