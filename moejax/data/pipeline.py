@@ -151,12 +151,10 @@ class _Epoch:
     order: np.ndarray
 
     def __getitem__(self, place):
-        number = int(self.order[place])
-        for samples, of_bucket in zip(self.buckets, self.batches, strict=True):
-            if number < len(of_bucket):
-                return int(samples), of_bucket[number].astype(np.int64)
-            number -= len(of_bucket)
-        raise IndexError(place)
+        number, bucket = int(self.order[place]), 0
+        while number >= len(self.batches[bucket]):
+            number, bucket = number - len(self.batches[bucket]), bucket + 1
+        return int(self.buckets[bucket]), self.batches[bucket][number].astype(np.int64)
 
 
 def _json_parts(values, listed, block=4096):

@@ -66,7 +66,8 @@ def run(cfg: Config, work: Work) -> dict:
     if not (names or written):
         said = "translate.backends is none" if "none" in cfg.translate.backends else "the corpus has no translations"
         work.log(f"  nothing to translate: {said}")
-    for file in set(work.path("translate").glob("*.jsonl")) - written:  # of another config
+    folder = work.path("translate")
+    for file in {*folder.glob("*.jsonl"), *folder.glob("*.share")} - written:  # of another config
         file.unlink()
     found = _table(cfg, work, scored)
     return {"translators": list(opened), "rows": len(found)} | ({"dry_run": True} if cfg.translate.dry_run else {})

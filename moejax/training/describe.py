@@ -122,6 +122,7 @@ def run(cfg, work) -> dict:
     fresh = work.path(*FRESH)
     if isinstance(utterances, Shards) and not processes.first():
         return {}
+    gated.check_shards(work, utterances, fresh)  # what is refused here is still wanted
     try:
         if isinstance(utterances, Shards):
             kept = gated.measured(cfg, work, utterances)
@@ -131,8 +132,6 @@ def run(cfg, work) -> dict:
             return {}
         _stop_if_too_many(cfg, len(utterances), kept.skipped)
         manifest = _manifest(cfg, work, kept.columns, unseen)
-    except gated.MissingShard:
-        raise
     except Refused:
         shutil.rmtree(fresh, ignore_errors=True)
         gated.forget(work)

@@ -82,10 +82,9 @@ def take(utterances: Sequence[Utterance], rows: list[int]) -> Sequence[Utterance
 def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
     """Listens to all of them. Recordings that are 16 kHz mono WAV or FLAC stay where they are, others are written once
     into `folder`, to be moved to W/describe/audio. Several processes listen to a share each; what one had heard when it
-    was killed is not listened to again. Errors: MissingShard where shards were begun and one is not finished.
+    was killed is not listened to again.
     """
     known = _known(work, folder)
-    _complete(work, utterances, known)
     processes.meet()  # all know the same
     mine = processes.share([utterance for utterance in utterances if utterance.id not in known])
     _listen(cfg, work, utterances, mine, folder, str(processes.index()))
@@ -98,10 +97,6 @@ def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
     found |= {name: [lines[row][name] for row in kept] for name in ("seconds", "silence", "snr", "audio")}
     skipped = [{name: line[name] for name in ("id", "reason", "detail")} for line in lines if "reason" in line]
     return Kept(found, [lines[row]["recording"] for row in kept], skipped, fixes)
-
-
-class MissingShard(BadValue):
-    """A shard that is not finished: what the others have heard stays."""
 
 
 def hear_shard(cfg, work, utterances: Sequence[Utterance], folder: Path, part: Part) -> int:
@@ -127,19 +122,20 @@ def _begun_shards(work) -> int | None:
     return read_json(file)["of"] if file.exists() else None
 
 
-def _complete(work, utterances: Sequence[Utterance], known: dict[str, dict]) -> None:
-    """Errors: MissingShard naming the first shard that has not heard all of its utterances."""
-    if of := _begun_shards(work):
-        missing = collections.Counter(
-            row % of + 1 for row, utterance in enumerate(utterances) if utterance.id not in known
+def check_shards(work, utterances: Sequence[Utterance], folder: Path) -> None:
+    """Errors: BadValue where shards were begun, naming the first that has not heard all of its utterances."""
+    of = _begun_shards(work)
+    if not of:
+        return
+    known = _known(work, folder)
+    missing = collections.Counter(row % of + 1 for row, utterance in enumerate(utterances) if utterance.id not in known)
+    if missing:
+        number = min(missing)
+        more = f", as are {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadValue(
+            f"describe: shard {number}/{of} is not finished, {missing[number]} utterances are not heard{more}; run"
+            f" `moejax describe --shard {number}/{of}` with the same config and workdir"
         )
-        if missing:
-            number = min(missing)
-            more = f", as are {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise MissingShard(
-                f"describe: shard {number}/{of} is not finished, {missing[number]} utterances are not heard{more}; run"
-                f" `moejax describe --shard {number}/{of}` with the same config and workdir"
-            )
 
 
 def forget(work) -> None:
