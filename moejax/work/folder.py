@@ -20,6 +20,7 @@ from moejax.errors import BadValue, NotAFolder
 from moejax.runtime import faults, processes, watchdog
 from moejax.runtime.files import link, read_json, sweep, write_json
 
+LOG_EVERY = 60.0  # seconds between two lines of progress where there is no terminal
 VARIANTS = "variants"  # below a study's workdir, those of its runs
 
 
@@ -85,9 +86,17 @@ class Work:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
 
     def progress(self, iterable, total=None, desc: str = ""):
-        """Progress bar with ETA on stderr; silent when quiet or no terminal. Each item is a sign of life."""
-        for item in tqdm(iterable, total=total, desc=desc, disable=self.quiet or None, mininterval=1.0, leave=False):
+        """Progress bar with ETA on a terminal, else a line in the log every `LOG_EVERY` seconds: a job of a cluster
+        says how far it is, too. Each item is a sign of life.
+        """
+        terminal = sys.stderr.isatty()
+        shown = tqdm(iterable, total=total, desc=desc, disable=self.quiet or not terminal, mininterval=1.0, leave=False)
+        begun = said = time.monotonic()
+        for done, item in enumerate(shown):
             watchdog.beat()
+            if not terminal and done and (now := time.monotonic()) - said >= LOG_EVERY:
+                said = now
+                self.log(f"  {desc}: {_so_far(done, total, now - begun)}")
             yield item
 
     def finished(self, stage: str) -> dict | None:
@@ -194,3 +203,13 @@ def difference(old: dict, new: dict) -> str:
             changed.append(f"{key} {before} -> {after}")
     shown = "; ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
     return f"changed: {shown}"
+
+
+def _so_far(done: int, total: int | None, seconds: float) -> str:
+    """How far a loop is, and how long it will take at the pace that it had."""
+    took = tqdm.format_interval(seconds)
+    return (
+        f"{done} of {total}, {took} so far, {tqdm.format_interval(seconds * (total - done) / done)} to go"
+        if total
+        else f"{done}, {took} so far"
+    )

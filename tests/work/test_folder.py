@@ -3,6 +3,7 @@
 import pytest
 
 from moejax.runtime.files import read_json, sweep, write_json
+from moejax.work import folder
 from moejax.work.folder import Work
 
 
@@ -48,3 +49,12 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "done.json").write_text('{"digest": ')
     with pytest.raises(ValueError, match=r"done\.json is damaged"):
         read_json(tmp_path / "done.json")
+
+
+def test_a_loop_that_nobody_watches_says_how_far_it_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(folder, "LOG_EVERY", 0.0)
+    work = Work(tmp_path)
+    assert list(work.progress("abc", total=3, desc="embed")) == ["a", "b", "c"]
+    lines = (tmp_path / "log.txt").read_text().splitlines()
+    assert [line.split("  ")[1].split(",")[0].strip() for line in lines] == ["embed: 1 of 3", "embed: 2 of 3"]
+    assert "to go" in lines[0] and "embed: 2 of 3" in capsys.readouterr().out
