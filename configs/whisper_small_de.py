@@ -20,14 +20,13 @@ def get_config(variant=""):
     c.name = "whisper_small_de"
     c.data = dict(source="commonvoice", root="data/cv-corpus/de", language="de", split="official", sample_share=0.01)
     c.model = dict(pretrained="small", dtype="bfloat16", times=0.2)
-    c.embed = dict(layers=(-1,), pooling="mean_std", batch_size=64)
     # No mixture here: what is asked is what fine-tuning is worth
-    c.gate = dict(num_experts=2, steps=0, hidden=0, zero_start=True)
-    c.mixture = dict(targets=("*/layers/*/*",), rank=16, alpha=32.0, shared_rank=0, routing="dense")
+    c.gate = dict(num_experts=0)
+    c.mixture = dict(targets=("*/layers/*/*",), rank=32, alpha=64.0, shared_rank=0)
     c.experts = dict(steps=0)
     c.joint = dict(steps=0)
     c.adapters = dict(
-        kinds=("full", "lora_total"),
+        kinds=("full", "lora"),
         steps=8000,
         batch_size=64,
         warmup=500,
@@ -39,13 +38,13 @@ def get_config(variant=""):
         best="wer",
         keep="best",
     )
-    c.evaluate = dict(batch_size=64, systems=("base", "full", "lora_total"))
+    c.evaluate = dict(batch_size=64, systems=("base", "full", "lora"))
     c.translate = dict(backends=("none",))
     c.report = dict(normalizer="basic")
     c.runtime = dict(workers=8, audio_cache_bytes=0, encoder_cache_bytes=0)
     if variant == "smoke":
         c.adapters.steps, c.adapters.warmup, c.adapters.evals = 3, 1, 1
-        for section in (c.embed, c.adapters, c.evaluate):
+        for section in (c.adapters, c.evaluate):
             section.batch_size = 2
         c.runtime.workers = 0
     return c

@@ -167,5 +167,11 @@ class _Audio:
 
 
 STAGE = Stage(
-    "embed", run, needs=("describe", "base"), reads=("model.weights", "embed"), shared=True, sections=SECTIONS
+    "embed",
+    run,
+    needs=("describe", "base"),
+    reads=("model.weights", "embed"),
+    switch="gate.num_experts",
+    shared=True,
+    sections=SECTIONS,
 )

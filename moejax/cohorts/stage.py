@@ -364,4 +364,11 @@ def summary(report: dict, alarms: list[str]) -> dict:
     }
 
 
-STAGE = Stage("cluster", run, needs=("embed",), reads=("cluster", "gate.num_experts"), sections=SECTIONS)
+STAGE = Stage(
+    "cluster",
+    run,
+    needs=("embed",),
+    reads=("cluster", "gate.num_experts"),
+    switch="gate.num_experts",
+    sections=SECTIONS,
+)

@@ -1,5 +1,6 @@
 """`moejax all` and `moejax STAGE`: a run in its workdir, or one stage of it with what that needs."""
 
+import argparse
 import contextlib
 import functools
 import textwrap
@@ -21,6 +22,10 @@ Stages that are finished for the same inputs are skipped; a changed key makes th
 exit codes: 0 done, 1 refused or failed (one line says why),
 {CODES}
 """
+SHARD = (
+    "listen to the I-th of N parts of the corpus alone, such as 2/16; when all have ended, the command without it puts"
+    " them together"
+)
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}
 
 
@@ -51,6 +56,16 @@ def add(commands) -> None:
             more=functools.partial(told, name),
         )
         config_file.add(ours, run=True)
+        if name == "describe":
+            ours.add_argument("--shard", type=shard, metavar="I/N", help=SHARD)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """ "2/16" as (2, 16)."""
+    number, slash, of = text.partition("/")
+    if not (slash and number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+        raise argparse.ArgumentTypeError(f"wants I/N, the I-th of N parts from 1 to N, got {text!r}")
+    return int(number), int(of)
 
 
 def listed() -> str:
@@ -79,7 +94,10 @@ def one_stage(options, left: list[str]) -> int:
         with listening(name, config):
             if config.tune:
                 raise BadValue(f"the config has a section tune, which moejax all carries out; {name} does not")
-            graph.run(config, options.workdir, name)
+            if getattr(options, "shard", None):
+                graph.shard(config, options.workdir, options.shard)
+            else:
+                graph.run(config, options.workdir, name)
         return 0
 
 

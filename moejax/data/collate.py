@@ -56,9 +56,9 @@ class Collator:
     def __init__(self, utterances: Utterances, buckets, *, labels=None, gate_in=None, cohorts=None):
         self.of = utterances
         rows = len(utterances.samples)
-        self.labels = np.full(rows, -1) if labels is None else np.asarray(labels)
+        self.labels = np.full(rows, -1, np.int32) if labels is None else np.asarray(labels, np.int32)
         self.gate_in = np.zeros((rows, 0), np.float32) if gate_in is None else np.asarray(gate_in, np.float32)
-        self.cohorts = np.zeros(rows, np.int64) if cohorts is None else np.asarray(cohorts)
+        self.cohorts = np.zeros(rows, np.int32) if cohorts is None else np.asarray(cohorts, np.int32)
         self.lengths = self._token_lengths(sorted(buckets))
 
     def _token_lengths(self, buckets):

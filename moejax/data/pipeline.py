@@ -66,7 +66,7 @@ class BatchPlan:
     multiple: int = 1
     names: Any = None
     _members: list[np.ndarray] = dataclasses.field(init=False, repr=False)  # rows of each bucket
-    _order: Callable[[int], list] = dataclasses.field(init=False, repr=False)  # epoch -> its batches
+    _order: Callable[[int], "_Epoch"] = dataclasses.field(init=False, repr=False)  # epoch -> its batches
 
     def __post_init__(self):
         if len(self.lengths) == 0:
@@ -74,7 +74,7 @@ class BatchPlan:
         if (self.batch_size > 0) == (self.samples > 0):
             raise ValueError(f"give batch_size or samples, one of them (got {self.batch_size} and {self.samples})")
         where = bucket_of(self.lengths, self.buckets, self.names)
-        members = [np.flatnonzero(where == b) for b in range(len(self.buckets))]
+        members = [np.flatnonzero(where == b).astype(np.int32) for b in range(len(self.buckets))]
         object.__setattr__(self, "_members", members)
         object.__setattr__(self, "_order", functools.lru_cache(maxsize=2)(self._epoch))
 
@@ -127,10 +127,11 @@ class BatchPlan:
 
     def _epoch(self, epoch):
         random = np.random.default_rng([self.seed, epoch])
-        batches = []
-        for members, samples in zip(self._members, self.buckets, strict=True):
-            batches += _chunks(random.permutation(members), samples, self.rows(samples))
-        return [batches[i] for i in random.permutation(len(batches))]
+        batches = [
+            _filled(random.permutation(members), self.rows(samples))
+            for members, samples in zip(self._members, self.buckets, strict=True)
+        ]
+        return _Epoch(self.buckets, batches, random.permutation(sum(map(len, batches))).astype(np.int32))
 
     def __getstate__(self):  # for worker processes; the cache holds a bound method and is rebuilt
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.init}
@@ -141,6 +142,21 @@ class BatchPlan:
         self.__post_init__()
 
 
+@dataclasses.dataclass(frozen=True)
+class _Epoch:
+    """Batches of each bucket [number, rows], and their order: four bytes a row, and no object for a batch."""
+
+    buckets: tuple
+    batches: list[np.ndarray]
+    order: np.ndarray
+
+    def __getitem__(self, place):
+        number, bucket = int(self.order[place]), 0
+        while number >= len(self.batches[bucket]):
+            number, bucket = number - len(self.batches[bucket]), bucket + 1
+        return int(self.buckets[bucket]), self.batches[bucket][number].astype(np.int64)
+
+
 def _json_parts(values, listed, block=4096):
     """The bytes of `json.dumps` of a long list, some entries at a time."""
     for at in range(0, len(values), block):
@@ -148,18 +164,19 @@ def _json_parts(values, listed, block=4096):
     yield b"]" if len(values) else b"[]"
 
 
-def _chunks(indices, bucket_samples, rows):
-    filled = np.full(-(-len(indices) // rows) * rows, FILLER, np.int64)
+def _filled(indices, rows):
+    """Batches [number, rows] of these indices, in their order; the last is filled up."""
+    filled = np.full(-(-len(indices) // rows) * rows, FILLER, indices.dtype)
     filled[: len(indices)] = indices
-    return [(int(bucket_samples), batch) for batch in filled.reshape(-1, rows)]
+    return filled.reshape(-1, rows)
 
 
 def eval_batches(lengths, buckets, batch_size, *, multiple=1, names=None):
     """[(bucket_samples, index_B)] once through a corpus, by bucket, in order within it; its last batch is filled up."""
     where = bucket_of(lengths, buckets, names)
     rows = -(-batch_size // multiple) * multiple
-    chunks = [_chunks(np.flatnonzero(where == b), samples, rows) for b, samples in enumerate(buckets)]
-    return [batch for bucket in chunks for batch in bucket]
+    filled = [_filled(np.flatnonzero(where == b), rows) for b in range(len(buckets))]
+    return [(int(samples), batch) for samples, batches in zip(buckets, filled, strict=True) for batch in batches]
 
 
 def loader(plan, fetch, *, workers=0, start=0, prefetch=2, threads=2, shard=(0, 1)):

@@ -10,7 +10,7 @@ from moejax.data import splits
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.systems import published, registry, translate, translators
+from moejax.systems import controls, mixture, published, registry, translate, translators
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
 from moejax.training import adapters, base, packed, st
@@ -138,11 +138,24 @@ def _cluster(config) -> None:
 
 
 def _gate(config) -> None:
-    kind, mixture = config.gate.kind, config.mixture
-    if kind == "token" and mixture.kind == "dora":
+    if not config.gate.num_experts:
+        _without_experts(config)
+    kind = config.gate.kind
+    if kind == "token" and config.mixture.kind == "dora":
         raise BadValue("config key 'gate.kind' is token, with mixture.kind dora: norms for every token; take lora")
-    if kind == "rank" and any(not isinstance(target, str) for target in mixture.targets):
+    if kind == "rank" and any(not isinstance(target, str) for target in config.mixture.targets):
         raise BadValue("config key 'gate.kind' is rank, so all of mixture.targets have the rank mixture.rank")
+
+
+def _without_experts(config) -> None:
+    """What is made of a mixture, of its size, or of the embeddings that its gate hears."""
+    total = [kind for kind in config.adapters.kinds if kind == "lora_total"]
+    mixtures = (mixture.KIND_FROZEN, mixture.KIND, controls.KIND)
+    mixed = [name for name in config.evaluate.systems if registry.named(name) in mixtures]
+    wanted = {"adapters.kinds": total, "hyper.systems": config.hyper.systems, "st.kinds": config.st.kinds}
+    for key, names in {**wanted, "evaluate.systems": mixed}.items():
+        if names:
+            raise BadValue(f"config key 'gate.num_experts' is 0, so there is no mixture; {key!r} has {names[0]!r}")
 
 
 def _translating(config) -> None:

@@ -16,6 +16,7 @@ from moejax.job import config as configs
 from moejax.job.stages import FIELDS, STAGES
 from moejax.runtime import allocator, compilation, processes, watchdog
 from moejax.runtime.files import sweep, write_json
+from moejax.training import describe
 from moejax.types import Config
 from moejax.work.folder import Work, digest, flatten
 
@@ -60,6 +61,25 @@ def run(
     except Exception as error:
         processes.failed(error)
         raise
+    return work
+
+
+def shard(config: str | Path | Config, workdir: str | Path, part: tuple[int, int], quiet: bool = False) -> Work:
+    """Listens to part i of n of the corpus for the stage `describe`; what `moejax describe --shard i/n` does.
+
+    By itself: each part is another process, on any machine that sees the workdir, and knows nothing of the others.
+    Once all have ended, `run` puts the parts together. Errors: a workdir in which another corpus or config was begun.
+    """
+    config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
+    name, work, (number, of) = describe.STAGE.name, Work(workdir, quiet), part
+    inputs = stage_inputs(name, config, {}) | outside_inputs(name, config)
+    if work.join(name, inputs):
+        work.log(f"[{name}] finished before, shard {number}/{of} skipped")
+        return work
+    watchdog.beat(f"stage {name}")
+    work.log(f"[{name}] shard {number}/{of}: {STAGES[name].about}")
+    heard = describe.shard(config, work, part)
+    work.log(f"[{name}] shard {number}/{of} done: {heard} utterances")
     return work
 
 
@@ -108,7 +128,8 @@ def run_stage(
     start = time.perf_counter()
     summary = {}
     try:
-        if STAGES[name].together or STAGES[name].shared or processes.first():
+        mine = STAGES[name].together or STAGES[name].shared or processes.first()
+        if mine and not _idle(name, config):
             with processes.working(STAGES[name].together):
                 summary = STAGES[name].run(seeded(name, config), work) or {}
     except BaseException:

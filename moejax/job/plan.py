@@ -59,7 +59,7 @@ def network(cfg):
 
 def abstract(cfg, config) -> dict:
     """Shapes of everything: base (in model.dtype), experts, gate."""
-    E = cfg.gate.num_experts
+    E = max(cfg.gate.num_experts, 1)  # without a mixture: one LoRA of its rank
     width = config.d_model * len(cfg.embed.layers) * (2 if cfg.embed.pooling == "mean_std" else 1)
     seen = width if cfg.cluster.discriminant == "none" else min(cfg.cluster.discriminant_dims, width)
     seen = {"raw": width, "pca": min(cfg.gate.input_dims, width)}.get(cfg.gate.input, seen)

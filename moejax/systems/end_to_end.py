@@ -13,7 +13,7 @@ def translations(context: Context, rows: np.ndarray) -> Iterator[tuple[str, dict
     """(system, {id: translation}) of every system that learnt to write translate.target, of these rows of the manifest.
 
     What is decoded is written line by line to a file of W/translate whose name says what it was made of, and kept over
-    a kill; the stage clears it away at its end.
+    a kill; the stage clears it away at its end. Several processes decode a share each.
     """
     target = context.cfg.translate.target
     for name, system in registry.known(context.work).items():
@@ -22,5 +22,5 @@ def translations(context: Context, rows: np.ndarray) -> Iterator[tuple[str, dict
             asked = dataclasses.replace(opened, network=opened.network.into(target))
             file = context.work.path("translate", f"{name}.spoken.{evaluate.made_of(context, asked, None, 0)}.jsonl")
             file.parent.mkdir(parents=True, exist_ok=True)
-            records = evaluate.lines(context, asked, rows, None, file)
+            records = evaluate.lines(context, asked, rows, None, file, shared=True)
             yield name, {record["id"]: record["hypothesis"] for record in records}

@@ -127,7 +127,7 @@ def lines(
     """The system's records of these rows, in their order, and the file of them: those that are in it are kept.
     `shared`: all processes are here, and each decodes a share.
     """
-    ids = [str(one) for one in context.corpus.manifest.column("id")[rows]]
+    ids = list(context.corpus.manifest.strings("id", rows))
     parts = _shares(file, processes.count()) if shared and processes.count() > 1 else [file]
     if processes.first():  # also what shares say of a run that was killed
         found = {record["id"]: record for part in (file, *_shares(file)) for record in _read_whole_lines(part)}
@@ -238,7 +238,7 @@ def _predictor(graphdef, route, mixture, embedding, prefix, eot, max_tokens):
 def decode(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = None) -> list[dict]:
     """The records of `stream`, one per row, in the order of the rows."""
     found = {record["id"]: record for record in stream(context, system, rows, fronts)}
-    return [found[str(one)] for one in context.corpus.manifest.column("id")[rows]]
+    return [found[one] for one in context.corpus.manifest.strings("id", rows)]
 
 
 def stream(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = None) -> Iterator[dict]:
@@ -313,8 +313,8 @@ def _decoded() -> None:
 def _record(context, row, hypothesis, route, seconds) -> dict:
     manifest = context.corpus.manifest
     return {
-        "id": str(manifest.column("id")[row]),
-        "reference": str(manifest.column("text")[row]),
+        "id": manifest.strings("id")[row],
+        "reference": manifest.strings("text")[row],
         "hypothesis": hypothesis,
         "route": route,
         "seconds": round(seconds, 5),

@@ -102,6 +102,11 @@ def load(cfg: Config, folder: Path) -> Model:
     return _network(cfg, tokenizer, length, params)
 
 
+def digest_of(work: Work, name: str) -> str:
+    """What `offline` or `offline_tuned` in W/translate was made of."""
+    return read_json(work.path("translate", FOLDERS[name], MADE))["digest"]
+
+
 def tuned_rows(context: Context) -> np.ndarray:
     """Rows of the training part that `tuned` learns from: with a translation, and with no sentence of dev or test."""
     manifest, section = context.corpus.manifest, context.cfg.translate

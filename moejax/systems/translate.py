@@ -4,7 +4,7 @@ Translators: DeepL by its official client, which says what it costs before it is
 customises it; a folder that CTranslate2 runs (OPUS-MT, NLLB, M2M100); and an offline transformer trained here on the
 corpus' own parallel text, as it is or fine-tuned on what was recognised. Systems that translate speech themselves are
 rows of the same table. References that the same translator made are never scored (the manifest's `translation_source`
-decides).
+decides). Several processes translate a share each; DeepL is asked by the first alone, so that nobody pays twice.
 """
 
 import json
@@ -18,7 +18,7 @@ from moejax.mt import deepl_options
 from moejax.runtime import processes, watchdog
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu, comet, translations, wer
-from moejax.systems import end_to_end, offline_translator, published, translators
+from moejax.systems import end_to_end, offline_translator, published, shared_texts, translators
 from moejax.training import fitting, st
 from moejax.types import Config
 from moejax.work import fields
@@ -42,9 +42,8 @@ def run(cfg: Config, work: Work) -> dict:
     rows = context.corpus.rows(cfg.evaluate.split)
     names = translators.asked(cfg, any(context.corpus.manifest.column("translation")[rows]))
     opened = translators.opened(context, names)
-    if not processes.first():
-        return {}
-    offline_translator.forget(work, {folder for name in names for folder in KEPT.get(name, ())})
+    if processes.first():
+        offline_translator.forget(work, {folder for name in names for folder in KEPT.get(name, ())})
     hypotheses = list(_hypotheses(context, rows)) if names else []
     every = list(dict.fromkeys(text for _, texts in hypotheses for text in texts.values()))
     for name in [name for name in translators.BILLED if name in opened]:  # all costs first
@@ -55,15 +54,20 @@ def run(cfg: Config, work: Work) -> dict:
         work.log("  translate.dry_run: nothing is sent")
     scored, written = [], set()
     for system, translator, texts, translated in _translations(context, rows, hypotheses, opened, every):
+        if not processes.first():
+            continue
         records = list(_records(context, texts, translated))
         file = work.path("translate", f"{translations.name_of(system, translator)}.jsonl")
         write_text(file, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
         written.add(file)
         scored.append(_row(context, system, translator, records))
+    if not processes.first():
+        return {}
     if not (names or written):
         said = "translate.backends is none" if "none" in cfg.translate.backends else "the corpus has no translations"
         work.log(f"  nothing to translate: {said}")
-    for file in set(work.path("translate").glob("*.jsonl")) - written:  # of another config
+    folder = work.path("translate")
+    for file in {*folder.glob("*.jsonl"), *folder.glob("*.share")} - written:  # of another config
         file.unlink()
     found = _table(cfg, work, scored)
     return {"translators": list(opened), "rows": len(found)} | ({"dry_run": True} if cfg.translate.dry_run else {})
@@ -96,17 +100,24 @@ def systems(cfg: Config) -> list[str]:
 def _translations(
     context: Context, rows: np.ndarray, hypotheses: list, opened: Mapping[str, Any], every: list[str]
 ) -> Iterator[tuple[str, str, dict[str, str], list[str]]]:
-    """(system, translator, {id: text}, translations in its order), one translator after the other."""
+    """(system, translator, {id: text}, translations in its order), one translator after the other; in all processes
+    alike, but for translators that cost something.
+    """
     for name, translator in opened.items():
-        known = dict(zip(every, translator.translate(every), strict=True))  # a text that several recognised: once
+        if name in translators.BILLED:  # with a cache of its own
+            found = translator.translate(every)
+        else:
+            file = context.work.path("translate", f"{name}.{translators.made_of(context, name)}")
+            found = shared_texts.translated(file, translator.translate, every)
+        known = dict(zip(every, found, strict=True))  # a text that several recognised: once
         watchdog.beat()
-        for system, texts in hypotheses:
-            yield system, name, texts, [known[text] for text in texts.values()]
-    with processes.working(False):  # the first of several processes is here by itself
+        for system, said in hypotheses:
+            yield system, name, said, [known[text] for text in said.values()]
+    with processes.working(False):  # each by itself
         alone = Context(context.cfg, context.work, context.cfg.evaluate.weights)
         direct = list(end_to_end.translations(alone, rows))
-    for system, texts in direct:
-        yield system, translations.END_TO_END, dict.fromkeys(texts, ""), list(texts.values())
+    for system, said in direct:
+        yield system, translations.END_TO_END, dict.fromkeys(said, ""), list(said.values())
 
 
 def _records(context: Context, texts: dict[str, str], translated: list[str]) -> Iterator[dict]:

@@ -35,14 +35,22 @@ def asked(cfg: Config, references: bool) -> list[str]:
 
 def opened(context: Context, names: Sequence[str]) -> dict[str, Any]:
     """{name: what translates}: those that only have to be opened first, so that what is wrong with them is said before
-    anything is trained. Without one that nothing could be trained for. Of several processes the first opens all, the
-    others have part in the training.
+    anything is trained. Without one that nothing could be trained for. Of several processes the first alone opens those
+    that cost something.
     """
     made: dict[str, Any] = {}
     for name in sorted(names, key=lambda name: name in TRAINED):
-        if name in TRAINED or processes.first():  # nobody is paid twice
+        if name not in BILLED or processes.first():  # nobody is paid twice
             made[name] = OPEN[name](context)
     return {name: made[name] for name in names if made.get(name) is not None}
+
+
+def made_of(context: Context, name: str) -> str:
+    """What an opened translator that costs nothing is known by: a digest."""
+    cfg = context.cfg
+    if name == "ctranslate2":
+        return ctranslate2_folder.digest(cfg.translate.folder, cfg.data.language, cfg.translate.target)
+    return offline_translator.digest_of(context.work, name)
 
 
 def is_custom(cfg: Config) -> bool:

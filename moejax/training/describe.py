@@ -108,6 +108,7 @@ SECTIONS = {
         ),
     },
 }
+FRESH = ("describe", "audio.partial")  # W/describe/audio while it is being made
 
 
 def run(cfg, work) -> dict:
@@ -118,9 +119,10 @@ def run(cfg, work) -> dict:
     Raises ValueError, with nothing written, if more than data.max_skipped_share is skipped or an id stands twice.
     """
     utterances, unseen = _heard(cfg, work, load(cfg))  # an impossible split is an error before hours of audio are read
-    fresh = work.path("describe", "audio.partial")
+    fresh = work.path(*FRESH)
     if isinstance(utterances, Shards) and not processes.first():
         return {}
+    gated.check_shards(work, utterances, fresh)  # what is refused here is still wanted
     try:
         if isinstance(utterances, Shards):
             kept = gated.measured(cfg, work, utterances)
@@ -155,6 +157,17 @@ def run(cfg, work) -> dict:
         work.log(line)
     counts = {name: summary[name] for name in ("utterances", "hours", "skipped", "fixes")}
     return {**counts, "digest": manifest.digest(), "content": content(manifest, kept.recordings)}
+
+
+def shard(cfg, work, part: gated.Part) -> int:
+    """Listens to part i of n of the corpus, by itself; `run` puts the parts together. How many utterances these are.
+
+    Errors: BadValue for a packed corpus, of which everything is known, and as `gated.hear_shard`.
+    """
+    utterances, _ = _heard(cfg, work, load(cfg))
+    if isinstance(utterances, Shards):
+        raise BadValue("describe: --shard is for recordings that are listened to; of a packed corpus all is measured")
+    return gated.hear_shard(cfg, work, utterances, work.path(*FRESH), part)
 
 
 def content(manifest: Manifest, recordings: Sequence[str]) -> str:

@@ -132,7 +132,7 @@ def judge(
     calm = None if mixture is None else dataclasses.replace(mixture, expert_dropout=0.0)
     scores = {"wer": _word_errors(context, graphdef, calm, route, rows)} if decoded else {}
     scores["ce"] = _cross_entropy(graphdef, asr.Row(route=route, frozen=True), calm, len(context.corpus.cohorts))
-    speakers = [str(name) for name in context.corpus.manifest.column("speaker")[rows]]
+    speakers = list(context.corpus.manifest.strings("speaker", rows))
     return Judge(speakers, batches, scores)
 
 
@@ -159,7 +159,7 @@ def _cross_entropy(graphdef, row, mixture, num_cohorts):
 def _word_errors(context, graphdef, mixture, route, rows):
     """(word errors, words) of utterances, decoded greedily."""
     tokenizer, normal = context.base.tokenizer, normalize.get("lower")
-    references = [normal(text) for text in context.corpus.manifest.column("text")[rows]]
+    references = [normal(text) for text in context.corpus.manifest.strings("text", rows)]
     predict = recognition.make_predict(
         graphdef,
         prefix=context.prefix(),

@@ -22,7 +22,9 @@ from moejax.audio.flaws import Rejected
 from moejax.data.manifest import Utterance
 from moejax.data.sources.arrayrecord import Shards
 from moejax.data.strings import Strings, pc, shared
+from moejax.errors import BadValue
 from moejax.runtime import faults, processes
+from moejax.runtime.files import read_json, write_json
 from moejax.training import text_room
 
 FIELDS = (
@@ -39,7 +41,9 @@ FIELDS = (
 )
 
 
-HEARD = "heard.*.jsonl"  # one line for each utterance, until the manifest stands; a file for each process
+HEARD = "heard.*.jsonl"  # one line for each utterance, until the manifest stands; a file for each process or shard
+SHARDS = "shards.json"  # {"of": n} while n processes that know nothing of one another listen to a shard each
+Part = tuple[int, int]  # number of a shard, from 1, and how many there are
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,13 @@ def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
     into `folder`, to be moved to W/describe/audio. Several processes listen to a share each; what one had heard when it
     was killed is not listened to again.
     """
-    lines = _listened(cfg, work, utterances, folder)
+    known = _known(work, folder)
+    processes.meet()  # all know the same
+    mine = processes.share([utterance for utterance in utterances if utterance.id not in known])
+    _listen(cfg, work, utterances, mine, folder, str(processes.index()))
+    processes.meet()
+    known = _lines(work)
+    lines = [known[utterance.id] for utterance in utterances]
     kept = [row for row, line in enumerate(lines) if "reason" not in line]
     fixes = collections.Counter(fix for row in kept for fix in lines[row]["fixes"])
     found = columns([utterances[row] for row in kept])
@@ -89,34 +99,74 @@ def heard(cfg, work, utterances: Sequence[Utterance], folder: Path) -> Kept:
     return Kept(found, [lines[row]["recording"] for row in kept], skipped, fixes)
 
 
+def hear_shard(cfg, work, utterances: Sequence[Utterance], folder: Path, part: Part) -> int:
+    """Listens to every n-th of them from the i-th on, for `heard` to find; how many these are. What this shard had
+    heard before it was killed is not listened to again. Errors: BadValue where other shards are of another number.
+    """
+    number, of = part
+    said = _begun_shards(work)
+    if said not in (None, of):
+        raise BadValue(f"describe: --shard {number}/{of}, but {work.path('describe')} was begun in {said} shards")
+    write_json(work.path("describe", SHARDS), {"of": of})
+    own, known = utterances[number - 1 :: of], _known(work, folder)
+    mine = [utterance for utterance in own if utterance.id not in known]
+    if len(mine) < len(own):
+        work.log(f"  shard {number}/{of}: {len(own) - len(mine)} of {len(own)} utterances heard before")
+    _listen(cfg, work, utterances, mine, folder, f"shard{number}")
+    return len(own)
+
+
+def _begun_shards(work) -> int | None:
+    """In how many shards the stage was begun, if it was."""
+    file = work.path("describe", SHARDS)
+    return read_json(file)["of"] if file.exists() else None
+
+
+def check_shards(work, utterances: Sequence[Utterance], folder: Path) -> None:
+    """Errors: BadValue where shards were begun, naming the first that has not heard all of its utterances."""
+    of = _begun_shards(work)
+    if not of:
+        return
+    known = _known(work, folder)
+    missing = collections.Counter(row % of + 1 for row, utterance in enumerate(utterances) if utterance.id not in known)
+    if missing:
+        number = min(missing)
+        more = f", as are {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise BadValue(
+            f"describe: shard {number}/{of} is not finished, {missing[number]} utterances are not heard{more}; run"
+            f" `moejax describe --shard {number}/{of}` with the same config and workdir"
+        )
+
+
 def forget(work) -> None:
     """Removes what was kept of every utterance until the manifest stood."""
-    for file in work.path("describe").glob(HEARD):
-        file.unlink()
+    for file in (*work.path("describe").glob(HEARD), work.path("describe", SHARDS)):
+        file.unlink(missing_ok=True)
 
 
-def _listened(cfg, work, utterances: Sequence[Utterance], folder: Path) -> list[dict]:
-    """What was heard of each, in their order: columns of the manifest, or {id, reason, detail}."""
-    known, root = _lines(work), str(work.path())
-    for name, line in list(known.items()):  # of a run that was cut off: is its sound there, too?
+def _known(work, folder: Path) -> dict[str, dict]:
+    """What runs before have heard, where the sound that they wrote is there, too."""
+    known = _lines(work)
+    for name, line in list(known.items()):
         if line.get("audio") == f"describe/audio/{audio_name(name)}" and not (folder / audio_name(name)).exists():
             del known[name]
-    processes.meet()  # all know the same
-    mine = processes.share([utterance for utterance in utterances if utterance.id not in known])
+    return known
+
+
+def _listen(cfg, work, utterances: Sequence[Utterance], mine: list[Utterance], folder: Path, name: str) -> None:
+    """Writes what is heard of `mine` to W/describe/heard.NAME.jsonl: manifest columns, or {id, reason, detail}."""
+    root = str(work.path())
     limits = {name: cfg.data[name] for name in ("min_seconds", "max_seconds", "silence_db")}
     too_long = text_room.room(cfg, texts(utterances))
-    own = work.path("describe", HEARD.replace("*", str(processes.index())))
+    own = work.path("describe", HEARD.replace("*", name))
     own.parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool, open(own, "a", encoding="utf-8") as file:
+    with ThreadPoolExecutor(max(1, cfg.describe.threads)) as pool, open(own, "a", 1, encoding="utf-8") as file:
         if file.tell() and not own.read_bytes().endswith(b"\n"):
             file.write("\n")  # a kill has left half a line
         results = _ordered(pool, lambda utterance: _gate_one(utterance, limits, folder, too_long, root), mine)
         for line in work.progress(results, len(mine), "describe"):
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
             faults.point("describe.heard")
-    processes.meet()
-    known = _lines(work)
-    return [known[utterance.id] for utterance in utterances]
 
 
 def _lines(work) -> dict[str, dict]:

@@ -44,7 +44,12 @@ SECTIONS = {
             choices=("auto", "raw", "pca", "discriminant"),
         ),
         "input_dims": Field(16, "Principal components that the gate sees, for input pca.", limits=SIZE),
-        "num_experts": Field(8, "Number of experts; the clusters are matched to it by cluster.match.", limits=SIZE),
+        "num_experts": Field(
+            8,
+            "Number of experts; the clusters are matched to it by cluster.match.\n"
+            "0: no mixture; nothing is embedded or clustered for one, which takes a pass over the whole corpus.",
+            limits=(0, SIZE[1]),
+        ),
         "hidden": Field(512, "Width of the gate's hidden layer; 0: one linear layer without a hidden one."),
         "targets": Field(
             "soft",
@@ -298,6 +303,7 @@ GATE = Stage(
     gate,
     needs=("cluster",),
     reads=("gate",),
+    switch="gate.num_experts",
     together=True,
     reseeded=True,
     sections={"gate": SECTIONS["gate"]},
@@ -307,6 +313,7 @@ EXPERTS = Stage(
     experts,
     needs=("gate",),
     reads=("mixture", "experts"),
+    switch="gate.num_experts",
     together=True,
     reseeded=True,
     sections={"experts": SECTIONS["experts"]},
@@ -316,6 +323,7 @@ JOINT = Stage(
     joint,
     needs=("experts",),
     reads=("joint",),
+    switch="gate.num_experts",
     together=True,
     reseeded=True,
     sections={"joint": SECTIONS["joint"]},

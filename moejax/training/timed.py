@@ -22,6 +22,7 @@ from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.collate import Collator, Utterances
 from moejax.data.pack import Packer, Recipe, Window
 from moejax.data.pipeline import FILLER, BatchPlan
+from moejax.data.strings import codes
 from moejax.decode.enrolled import LEAST_NEW_SECONDS, PAUSE_SECONDS
 from moejax.training import encoder_states, fitting
 from moejax.work.context import Context
@@ -33,6 +34,7 @@ RECIPE = Recipe(
 )
 HEARD = 2  # windows with times of all that an utterance stands in before no more begin with it
 TOGETHER = 64  # utterances of one group at most: each window draws from all of its group
+MOST = 1 << 16  # utterances that windows are made of at most: their texts and windows are held in memory
 NO_WINDOW = FILLER - 1  # index of a row that rounds out a batch of windows: whose batch it is shows in every row
 ROWS = 4  # a batch of windows has so many times fewer rows than one of utterances: a window holds about so many more
 
@@ -51,8 +53,10 @@ class Joined:
 
     def of(self, rows) -> "Joined":
         """Those windows in which nothing but these utterances is heard."""
-        allowed = set(np.asarray(rows).tolist())
-        kept = [i for i, heard in enumerate(self.members) if allowed.issuperset(heard)]
+        heard_N = np.array([row for heard in self.members for row in heard], np.int64)
+        allowed_N = np.isin(heard_N, rows)
+        ends = np.cumsum([0, *map(len, self.members)])
+        kept = [i for i in range(len(self)) if allowed_N[ends[i] : ends[i + 1]].all()]
         return dataclasses.replace(
             self,
             windows=tuple(self.windows[i] for i in kept),
@@ -164,7 +168,7 @@ def join(
         return None
     packer = Packer(
         audio=_Picked(audio, np.array(rows)),
-        samples=np.asarray(samples)[rows],
+        samples=np.asarray(samples, np.int64)[rows],
         texts=[texts[i] for i in rows],
         speakers=_parted([groups[i] for i in rows]),
         tokenizer=tokenizer,
@@ -292,8 +296,8 @@ def material(context: Context, rows, section, *, labels=None, gate_in=None, kept
     joined = every.of(rows) if every else None
     if not every or not joined:
         return plan, fetch
-    place = {int(row): i for i, row in enumerate(rows)}
-    members = [[place[row] for row in heard] for heard in joined.members]
+    order = np.argsort(rows, kind="stable")  # a row may be there several times: the last counts
+    members = [order[np.searchsorted(rows, heard, "right", order) - 1].tolist() for heard in joined.members]
     labels = None if labels is None else np.asarray(labels)[[heard[0] for heard in members]]
     gate_in = None if gate_in is None else np.stack([np.mean(gate_in[heard], axis=0) for heard in members])
     return among(context, plan, fetch, every, joined, labels=labels, gate_in=gate_in, kept=kept)
@@ -329,11 +333,15 @@ def windows(context: Context) -> Joined | None:
     the manifest.
     """
     manifest, rows = context.corpus.manifest, context.corpus.rows("train")
-    columns = [manifest.column(name)[rows].tolist() for name in ("speaker", "cohort", "sample")]
+    if len(rows) > MOST:
+        rows = rows[_some(codes(manifest.table.column("speaker"))[0][rows], context.cfg.data.seed)]
+        context.work.log(f"  windows with times are made of {len(rows)} utterances, of speakers that are drawn")
+    columns = [list(manifest.strings(name, rows)) for name in ("speaker", "cohort")]
+    columns.append(manifest.table.column("sample").to_numpy()[rows].tolist())
     joined = join(
         audio=_Picked(functools.partial(_of, context.corpus.audio), rows),
         samples=context.corpus.samples[rows],
-        texts=[str(text) for text in manifest.column("text")[rows]],
+        texts=list(manifest.strings("text", rows)),
         groups=list(zip(*columns, strict=True)),
         tokenizer=context.base.tokenizer,
         language=context.cfg.data.language,
@@ -346,6 +354,19 @@ def windows(context: Context) -> Joined | None:
         return None
     members = tuple(tuple(int(rows[i]) for i in heard) for heard in joined.members)
     return dataclasses.replace(joined, members=members)
+
+
+def _some(speaker_N: np.ndarray, seed: int) -> np.ndarray:
+    """Numbers, ascending, of at most `MOST` of these utterances: each speaker's in groups of TOGETHER, of which as many
+    are drawn as there is room for.
+    """
+    order = np.argsort(speaker_N, kind="stable")
+    first = np.flatnonzero(np.diff(speaker_N[order], prepend=-1))  # of each speaker
+    within = np.arange(len(order)) - np.repeat(first, np.diff(first, append=len(order)))
+    begins = (within % TOGETHER == 0).cumsum() - 1  # number of each one's group
+    size = np.bincount(begins)
+    drawn = np.random.default_rng(seed).permutation(len(size))
+    return np.sort(order[np.isin(begins, drawn[size[drawn].cumsum() <= MOST])])
 
 
 def _of(cache, row):

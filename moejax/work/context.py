@@ -44,12 +44,13 @@ class Corpus:
     @functools.cached_property
     def _cohorts(self) -> tuple[np.ndarray, list[str]]:
         """(cohort of every row, by its place among the names; the names)."""
-        return codes(self.manifest.table.column("cohort"))
+        numbers, names = codes(self.manifest.table.column("cohort"))
+        return numbers.astype(np.int32), names
 
-    @property
+    @functools.cached_property
     def samples(self) -> np.ndarray:
-        """Samples of every row."""
-        return np.round(self.manifest.column("seconds") * SAMPLE_RATE).astype(np.int64)
+        """Samples of every row, int32: what is kept of each row is what a corpus of millions takes in memory."""
+        return np.round(self.manifest.table.column("seconds").to_numpy() * SAMPLE_RATE).astype(np.int32)
 
     def rows(self, split=None, select=None) -> np.ndarray:
         """Row numbers of a split, and of the column values in `select` ({"cohort": ["A"]})."""

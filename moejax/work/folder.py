@@ -130,6 +130,21 @@ class Work:
         write_json(started, {"digest": digest(inputs), "inputs": inputs})
         faults.point("stage.started")
 
+    def join(self, stage: str, inputs: dict) -> bool:
+        """`begin` of one of many who write a part of the stage each, none of whom removes anything; whether the stage
+        is finished already. Errors: BadValue where it was begun or finished for other inputs.
+        """
+        done, started = self.finished(stage), self.path(stage, "started.json")
+        before = done or (read_json(started) if started.exists() else None)
+        if before and before["digest"] != digest(inputs):
+            raise BadValue(
+                f"{self.path(stage)} was begun for something else ({difference(before.get('inputs', {}), inputs)}):"
+                f" remove it, or take another workdir"
+            )
+        if not before:
+            write_json(started, {"digest": digest(inputs), "inputs": inputs})
+        return done is not None
+
     def _is_of_others(self, stage: str, inputs: dict, force: bool) -> bool:
         """Whether what lies in the stage's folder belongs to other inputs. Errors: as `begin`."""
         folder = self.path(stage)

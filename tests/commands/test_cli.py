@@ -317,7 +317,7 @@ def test_the_plan_of_many_layers_is_short(capsys):
     assert any("self_attn/q" in line and "cross_attn/out" in line for line in lines)
 
 
-@pytest.mark.parametrize("script", ["local.sh", "slurm.sh"])
+@pytest.mark.parametrize("script", ["local.sh", "slurm.sh", "slurm_describe.sh"])
 def test_a_launch_script_without_arguments_says_how_it_is_called(tmp_path, script):
     (tmp_path / "launch").mkdir()
     for file in (ROOT / "launch").iterdir():
@@ -325,6 +325,44 @@ def test_a_launch_script_without_arguments_says_how_it_is_called(tmp_path, scrip
     done = subprocess.run(["bash", f"launch/{script}"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith("usage: ") and not done.stdout
     assert [p.name for p in tmp_path.iterdir()] == ["launch"]
+
+
+@pytest.mark.parametrize(("left", "shard"), [({}, "2/16"), ({"SHARDS": "20"}, "2/20")], ids=["whole", "again"])
+def test_an_array_of_slurm_jobs_listens_to_a_shard_each_and_queues_one_that_was_stopped_again(tmp_path, left, shard):
+    (tmp_path / "launch").mkdir()
+    shutil.copy(ROOT / "launch" / "slurm_describe.sh", tmp_path / "launch")
+    (tmp_path / "launch" / "setup_env.sh").touch()
+    for name, line in (
+        ("bin/srun", 'exec "$@"'),
+        ("bin/scontrol", 'echo "scontrol $*"'),
+        (".venv/bin/python", 'echo "python $*"; exit 75'),
+    ):
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"#!/bin/sh\n{line}\n")
+        file.chmod(0o755)
+    of_job = {
+        "SLURM_ARRAY_TASK_ID": "2",
+        "SLURM_ARRAY_TASK_COUNT": "16",
+        "SLURM_CPUS_PER_TASK": "4",
+        "SLURM_JOB_ID": "7",
+    }
+    environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", **of_job, **left}
+    line = ["bash", "launch/slurm_describe.sh", "my.py", "W", "--config.data.root=D"]
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    said = f"python -m moejax describe --shard {shard} --config my.py --workdir W"
+    assert done.stdout.splitlines() == [
+        f"{said} --config.describe.threads=4 --config.data.root=D",
+        "scontrol requeue 7",
+    ]
+    assert done.returncode == 75
+
+
+@pytest.mark.parametrize("said", ["2", "0/3", "4/3", "a/b", "1/"])
+def test_a_shard_that_is_none_is_refused_in_one_line(capsys, said):
+    code, _, error = call(capsys, "describe", "--config", "tiny.py", "--workdir", "W", "--shard", said)
+    assert code == 1 and f"wants I/N, the I-th of N parts from 1 to N, got '{said}'" in error
+    assert len(error.strip().splitlines()) == 1
 
 
 def test_slurm_jobs_write_where_a_fresh_clone_has_a_folder():

@@ -61,6 +61,11 @@ def test_describing_shards_says_what_describing_the_folder_says(pair):
     assert describe.inputs(cfg) == describe.inputs(cfg)
 
 
+def test_nobody_hears_a_shard_of_what_was_measured(pair, tmp_path):
+    with pytest.raises(ValueError, match="--shard is for recordings that are listened to; of a packed corpus all"):
+        describe.shard(pair[-1], scale.Work(tmp_path), (1, 2))
+
+
 def test_what_was_measured_is_what_limits_judge(pair, tmp_path):
     one, other, *_ = pair
     limits = {"max_seconds": 0.45, "min_seconds": 0.35, "max_skipped_share": 1.0}

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -66,6 +67,35 @@ def test_plan_is_a_function_of_the_batch_number_and_differs_by_epoch_and_seed():
     assert epoch(plan(), 5) == epoch(pickle.loads(pickle.dumps(plan())), 5)
     assert plan()[3][1].tolist() == epoch(plan(), 0)[3]
     assert epoch(plan(), 0) != epoch(plan(), 1) != epoch(plan(seed=2), 1)
+
+
+def test_an_epoch_is_the_one_that_it_always_was():
+    """Permutations of what NumPy draws by [seed, epoch]: within the buckets, then of the batches."""
+    order, random = plan(), np.random.default_rng([1, 2])
+    batches = []
+    for low, high in zip((0, *BUCKETS), BUCKETS, strict=False):
+        members = random.permutation(np.flatnonzero((LENGTHS > low) & (LENGTHS <= high)))
+        filled = np.full(-(-len(members) // 8) * 8, pipeline.FILLER)
+        filled[: len(members)] = members
+        batches += [(high, row.tolist()) for row in filled.reshape(-1, 8)]
+    expected = [batches[i] for i in random.permutation(len(batches))]
+    first = 2 * order.batches_per_epoch
+    found = [order[first + i] for i in range(order.batches_per_epoch)]
+    assert [(samples, index_B.tolist()) for samples, index_B in found] == expected
+    assert all(index_B.dtype == np.int64 for _, index_B in found)
+
+
+def test_a_plan_holds_nine_bytes_a_row_beside_its_lengths():
+    rows = 200_000
+    lengths = np.random.default_rng(0).integers(1, 401, size=rows).astype(np.int32)
+    tracemalloc.start()
+    try:
+        order = plan(lengths=lengths)
+        assert order[7][0] in BUCKETS  # an epoch's order is there
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 9 * rows, held / rows
 
 
 def test_too_long_or_empty_utterance_is_named():

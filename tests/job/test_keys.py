@@ -11,7 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from moejax.cohorts import clustering, names
-from moejax.job import config, stages
+from moejax.job import config, graph, stages
 from moejax.work.fields import Field
 
 ROOT = Path(__file__).parent.parent.parent
@@ -141,3 +141,23 @@ def test_kinds_that_do_not_go_together_are_refused(values, message):
 def test_keys_stand_only_where_they_act(section, key):
     with pytest.raises(KeyError, match=f"config has no key '{section}.{key}'"):
         config.resolve(ConfigDict({section: {key: 1}}))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"adapters": {"kinds": ("lora", "lora_total")}}, "'adapters.kinds' has 'lora_total'"),
+        ({"evaluate": {"systems": ("base", "moe_mean_gate")}}, "'evaluate.systems' has 'moe_mean_gate'"),
+        ({"hyper": {"systems": ("hyper",)}}, "'hyper.systems' has 'hyper'"),
+        ({"st": {"kinds": ("lora_st",)}, "model": {"pretrained": "tiny"}}, "'st.kinds' has 'lora_st'"),
+    ],
+)
+def test_without_experts_nothing_is_asked_for_that_is_made_of_them(values, words):
+    plain = {"gate": {"num_experts": 0}, "adapters": {"kinds": ("lora",)}}
+    found = config.resolve(ConfigDict(plain))
+    inputs = {name: graph.stage_inputs(name, found, dict.fromkeys(stages.STAGES, "digest")) for name in stages.STAGES}
+    for name in ("embed", "cluster", "gate", "experts", "joint"):
+        assert inputs[name] == {"gate.num_experts": ()}, "idle"
+    assert "stage describe" in inputs["adapters"] and "stage gate" not in inputs["adapters"]
+    with pytest.raises(ValueError, match=f"'gate.num_experts' is 0, so there is no mixture; {words}"):
+        config.resolve(ConfigDict({**plain, **values}))

@@ -9,6 +9,7 @@ import soundfile
 from ml_collections import ConfigDict
 
 from moejax.data.manifest import Manifest
+from moejax.errors import BadValue
 from moejax.training import describe, gated
 from moejax.work import fields
 
@@ -179,6 +180,31 @@ def test_the_same_corpus_gives_the_same_manifest_and_the_workdir_can_move(tmp_pa
     manifest = Manifest.load(tmp_path / "moved/describe/manifest.parquet")
     assert manifest.digest() == first["digest"]
     assert all(os.path.exists(path) for path in manifest.audio_paths())
+
+
+def test_shards_are_put_together_as_one_run_and_a_missing_one_is_named(tmp_path):
+    root = corpus(tmp_path / "corpus", [(name, write) for name, (_, write) in REPAIRED.items()])
+    whole = describe.run(config(root), Folder(tmp_path / "one"))
+    work = Folder(tmp_path / "two")
+    assert [describe.shard(config(root), work, (number, 3)) for number in (3, 1)] == [15, 15]
+    with pytest.raises(BadValue, match="shard 2/3 is not finished, 15 utterances are not heard; run `moejax describe"):
+        describe.run(config(root), work)
+    assert not work.path("describe/manifest.parquet").exists()
+    with pytest.raises(BadValue, match=r"--shard 2/4, but .* was begun in 3 shards"):
+        describe.shard(config(root), work, (2, 4))
+    lines = work.path("describe/heard.shard1.jsonl").read_text().splitlines(keepends=True)
+    work.path("describe/heard.shard1.jsonl").write_text("".join(lines[:5]) + lines[5][:9])  # it was killed
+    describe.shard(config(root), work, (2, 3))
+    with pytest.raises(BadValue, match="shard 1/3 is not finished, 10 utterances"):
+        describe.run(config(root), work)
+    describe.shard(config(root), work, (1, 3))
+    assert work.lines[-1] == "  shard 1/3: 5 of 15 utterances heard before"
+    assert describe.run(config(root), work) == whole
+    files = [
+        {str(file.relative_to(tmp_path / name)): file.read_bytes() for file in (tmp_path / name).rglob("*.*")}
+        for name in ("one", "two")
+    ]
+    assert files[0] == files[1] and len(files[0]) > 5
 
 
 def test_a_second_run_leaves_no_audio_of_the_first(tmp_path):

@@ -96,6 +96,20 @@ def test_windows_of_some_utterances_hold_no_others(joined):
     assert ann.digest() != joined.digest() and not joined.of([0, 10])
 
 
+def test_of_many_utterances_whole_groups_of_speakers_are_drawn(monkeypatch):
+    monkeypatch.setattr(timed, "MOST", 500)
+    speaker_N = np.random.default_rng(0).permutation(np.repeat([3, 0, 7, 1], [900, 30, 64, 65]))
+    kept = timed._some(speaker_N, 0)
+    assert 400 < len(kept) <= 500 and (np.diff(kept) > 0).all()
+    np.testing.assert_array_equal(kept, timed._some(speaker_N, 0))
+    assert not np.array_equal(kept, timed._some(speaker_N, 1))
+    for speaker in np.unique(speaker_N):
+        own = np.flatnonzero(speaker_N == speaker)
+        groups = [set(own[at : at + timed.TOGETHER]) for at in range(0, len(own), timed.TOGETHER)]
+        assert all(group <= set(kept) or not group & set(kept) for group in groups)
+    assert len(set(speaker_N[kept])) > 1 and kept[-1] > 800, "from all of the corpus"
+
+
 def test_what_leaves_no_room_is_in_no_window():
     long = ["ba do ki mu " * 40, *TEXTS[1:]]
     options = {"audio": audio, "samples": SAMPLES, "groups": GROUPS, "tokenizer": TOKENIZER, "language": "en"}
