@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.bench import load, serving_table, table, workloads
+from moejax.bench import serving_table, table, workloads
 from moejax.bench.engines import OURS, SERVERS, Engine, Models, environment
 from moejax.bench.served import Load, Served
 from moejax.bench.transcribe import error_rate, said
@@ -169,5 +169,4 @@ class Bench:
             "loads": [dataclasses.asdict(one) for one in row.loads],
             "note": note if best else "",
             "why": row.why,
-            "quiet": bool(best and best.others is not None and best.others < load.LIMIT),
         }
