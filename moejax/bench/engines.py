@@ -1,4 +1,4 @@
-"""Who takes part in `moejax bench transcribe`: whole commands of ours, and scripts of peers with the same weights."""
+"""Who takes part in `moejax bench transcribe` and `serve`: our commands, and scripts of peers with the same weights."""
 
 import dataclasses
 import importlib.util
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from moejax.bench.served import NAME
 from moejax.bench.side import ROOT
 from moejax.convert import ctranslate2_model, find, hf_whisper, openai_whisper, whisper_folder
 from moejax.errors import Failed, NotThere
@@ -119,6 +120,27 @@ def _openai(models, files, output):
     )
 
 
+def _our_server(*options: str) -> Callable:
+    def argv(models, files, output):
+        told = ("--model", f"{NAME}={models.asked}", "--port", "0")
+        return [sys.executable, "-m", "moejax", "serve", *told, *options]
+
+    return argv
+
+
+def _faster_server(compute_type: str) -> Callable:
+    def argv(models, files, output):
+        return _script(
+            "serve_faster_whisper.py",
+            model=str(models.faster_whisper()),
+            language=models.language,
+            compute_type=compute_type,
+            batch_size=8,
+        )
+
+    return argv
+
+
 def _script(name, **asked):
     return [sys.executable, str(_PEERS / name), json.dumps({**asked, "threads": os.cpu_count()})]
 
@@ -133,6 +155,13 @@ ENGINES = (
     Engine(FASTER, "sequential float32", _faster("float32", 0), "faster_whisper"),
     Engine(FASTER, "batched float32", _faster("float32", 8), "faster_whisper"),
     Engine(OPENAI, "sequential float32", _openai, "whisper"),
+)
+
+SERVERS = (  # they hear no files and write none: these come by requests
+    Engine(OURS, "float32", _our_server()),
+    Engine(OURS, "bfloat16", _our_server("--weights", "bfloat16")),
+    Engine(FASTER, "batched int8", _faster_server("int8"), "faster_whisper"),
+    Engine(FASTER, "batched float32", _faster_server("float32"), "faster_whisper"),
 )
 
 

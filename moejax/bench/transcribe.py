@@ -7,6 +7,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class Bench:
         self.models = Models(settings.model, find.model(settings.model), settings.language, folder)
         self.meter = load.available()
         self.begun: list[Engine] = []
-        self.say = say or _say
+        self.say = say or said
 
     def run(self) -> dict[str, Any]:
         """The whole report as plain values."""
@@ -212,7 +213,9 @@ class Bench:
             "first": row.first and dataclasses.asdict(row.first) if row.engine.ours else None,
             "runs": [dataclasses.asdict(one) for one in row.runs],
             "texts": texts,
-            "wer": self._wer(row, texts) if texts else None,
+            "wer": error_rate(row.workload.recordings, texts, self.settings.language, self.models.folder)
+            if texts
+            else None,
             "why": row.why,
         }
 
@@ -220,22 +223,23 @@ class Bench:
         files = [row.output / f"{one.path.stem}.txt" for one in row.workload.recordings]
         return [" ".join(file.read_text(encoding="utf-8").split()) if file.is_file() else "" for file in files]
 
-    def _wer(self, row: Row, texts: list[str]) -> float | None:
-        """Words wrong of those said, under Whisper's English rule (the language-independent one for others)."""
-        pairs = [(one.text, said) for one, said in zip(row.workload.recordings, texts, strict=True) if one.text]
-        if not pairs:
-            return None
-        if self.settings.language == "en":
-            spelled = spelling(self.models.folder)
-            references, said = (
-                [normalize.english(text, spelled) for text in side] for side in zip(*pairs, strict=True)
-            )
-        else:
-            references, said = ([normalize.basic(text) for text in side] for side in zip(*pairs, strict=True))
-        return wer.rate(wer.count(references, said))
+
+def error_rate(
+    recordings: Sequence[workloads.Recording], texts: Sequence[str], language: str, folder: Path
+) -> float | None:
+    """Words wrong of those said, under Whisper's English rule (the language-independent one for others); None where
+    nobody wrote down what is said.
+    """
+    pairs = [(one.text, text) for one, text in zip(recordings, texts, strict=True) if one.text]
+    if not pairs:
+        return None
+    spelled = spelling(folder)
+    rule = (lambda text: normalize.english(text, spelled)) if language == "en" else normalize.basic
+    references, heard = ([rule(text) for text in side] for side in zip(*pairs, strict=True))
+    return wer.rate(wer.count(references, heard))
 
 
-def _say(message) -> None:
+def said(message) -> None:
     """The progress line on a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{'' if message is None else 'bench: ' + message}", end="", file=sys.stderr, flush=True)

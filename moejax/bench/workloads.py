@@ -1,4 +1,4 @@
-"""What `moejax bench transcribe` lets everybody hear: real recordings, written as 16 kHz WAV files, and their texts."""
+"""What `moejax bench transcribe` and `serve` let everybody hear: recordings as 16 kHz WAV files, and their texts."""
 
 import csv
 import dataclasses
@@ -102,14 +102,14 @@ def made(recordings: list[Recording], names: tuple[str, ...], folder: Path) -> l
 
 def _short(recordings, folder):
     nearest = min(recordings, key=lambda one: abs(one.seconds - SHORT))
-    return Workload("short", (_copied(nearest, folder, 0),), f"one recording of {nearest.seconds:.1f} s")
+    return Workload("short", (copied(nearest, folder, 0),), f"one recording of {nearest.seconds:.1f} s")
 
 
 def _clips(recordings, folder):
     chosen = [one for one in recordings if one.seconds <= LONGEST][:CLIPS]
     if not chosen:
         raise BadValue(f"no recording is at most {LONGEST:g} s long: --workloads talk leaves the clips out")
-    copies = tuple(_copied(one, folder, place) for place, one in enumerate(chosen))
+    copies = tuple(copied(one, folder, place) for place, one in enumerate(chosen))
     seconds = sum(one.seconds for one in copies)
     return Workload("clips", copies, f"{len(copies)} recordings, {seconds:.0f} s in all, one command")
 
@@ -117,7 +117,7 @@ def _clips(recordings, folder):
 def _talk(recordings, folder):
     nearest = min(recordings, key=lambda one: abs(one.seconds - TALK))
     if abs(nearest.seconds - TALK) <= 60.0:
-        return Workload("talk", (_copied(nearest, folder, 0),), f"one recording of {nearest.seconds:.0f} s")
+        return Workload("talk", (copied(nearest, folder, 0),), f"one recording of {nearest.seconds:.0f} s")
     return _joined("talk", recordings, folder, TALK, repeat=False)
 
 
@@ -139,7 +139,8 @@ def _joined(name, recordings, folder, seconds, *, repeat):
     return Workload(name, (written,), f"one recording of {written.seconds:.0f} s, joined from {place}")
 
 
-def _copied(one, folder, place):
+def copied(one: Recording, folder: Path, place: int) -> Recording:
+    """The recording as a 16 kHz WAV file in the folder."""
     return _written(_samples(one.path), one.text, folder / f"{place:03d}.wav")
 
 

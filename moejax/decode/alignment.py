@@ -14,7 +14,6 @@ import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE, STRIDE
 from moejax.decode.words import Timing, timings
-from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.nn.attention_scores import cross_scores
 from moejax.ops.alignment import token_frame_weights
@@ -51,38 +50,65 @@ class Aligner:
         self._run = make_align(graphdef, self.heads, eot=tokenizer.eot)
 
     def __call__(self, encoded, asked: Sequence[Asked | None]) -> list[list[Timing]]:
-        """Words of each row of a `decoder.Encoded` batch. Errors: ValueError for text longer than the context."""
+        """Words of each row of a `decoder.Encoded` batch.
+
+        A text that the decoder has no room for is read in parts, each behind as much of the text before it as fits; one
+        path goes through all of it, so that no word is lost and times never run backwards.
+        """
         real = {row: one for row, one in enumerate(asked) if one is not None and one.tokens}
+        results: list[list[Timing]] = [[] for _ in asked]
         if not real:
-            return [[] for _ in asked]
+            return results
         prefixes = {row: self.tokenizer.prefix(one.language, self.task) for row, one in real.items()}
-        start = len(next(iter(prefixes.values()))) - 1  # the no-timestamps token is the first whose place counts
-        full = {row: [*prefixes[row], *one.tokens, self.tokenizer.eot] for row, one in real.items()}
-        longest = max(map(len, full.values()))
-        context = self.config.max_target_positions
-        if longest > context:
-            raise BadValue(f"aligning {longest} tokens, the decoder has room for {context}")
-        length = min((size for size in (*LENGTHS, context) if size >= longest), default=context)
-        batch = encoded.states_BTD.shape[0]
-        tokens_BL = np.full((batch, length), self.tokenizer.eot, np.int32)
-        count_B, frames_B = np.ones(batch, np.int32), np.ones(batch, np.int32)
-        for row, ids in full.items():
-            tokens_BL[row, : len(ids)] = ids
-            count_B[row], frames_B[row] = len(ids), max(1, real[row].frames // STRIDE)
-        found = self._run(self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, tokens_BL, count_B, frames_B)
-        weight_BLT, prob_BL = (np.asarray(part) for part in found)
-        results = [[] for _ in asked]
+        room = max(
+            1, self.config.max_target_positions - len(next(iter(prefixes.values()))) - 1
+        )  # the end token follows
+        parts: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {row: [] for row in real}
+        done = dict.fromkeys(real, 0)
+        while left := {row: one for row, one in real.items() if done[row] < len(one.tokens)}:
+            spans = {row: _span(done[row], len(one.tokens), room) for row, one in left.items()}
+            texts = {row: [*prefixes[row], *one.tokens[slice(*spans[row])]] for row, one in left.items()}
+            weight_BLT, prob_BL = self._read(encoded, texts, {row: _frames(one) for row, one in left.items()})
+            for row, one in left.items():
+                start, stop = len(prefixes[row]) + done[row] - spans[row][0], len(texts[row])
+                # The no-timestamps token, the last of the prefix, is the first whose place counts.
+                seen_LT = weight_BLT[row, start - (done[row] == 0) : stop, : _frames(one)]
+                parts[row].append((seen_LT, prob_BL[row, start:stop]))
+                done[row] = spans[row][1]
         for row, one in real.items():
-            stop = int(count_B[row]) - 1
+            weights, probs = zip(*parts[row], strict=True)
             results[row] = timings(
-                weight_BLT[row, start:stop, : frames_B[row]],
-                prob_BL[row, start + 1 : stop],
+                np.concatenate(weights),
+                np.concatenate(probs),
                 one.tokens,
                 self.tokenizer,
                 self.tokenizer.target if self.task == "translate" and self.tokenizer.target else one.language,
                 seconds_per_frame=STRIDE * self.config.hop / SAMPLE_RATE,
             )
         return results
+
+    def _read(self, encoded, texts: dict[int, list[int]], frames: dict[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """`make_align` of some rows' ids, the end token put behind each, numpy."""
+        context, longest = self.config.max_target_positions, 1 + max(map(len, texts.values()))
+        length = min((size for size in (*LENGTHS, context) if size >= longest), default=context)
+        batch = encoded.states_BTD.shape[0]
+        tokens_BL = np.full((batch, length), self.tokenizer.eot, np.int32)
+        count_B, frames_B = np.ones(batch, np.int32), np.ones(batch, np.int32)
+        for row, ids in texts.items():
+            tokens_BL[row, : len(ids)] = ids
+            count_B[row], frames_B[row] = len(ids) + 1, frames[row]
+        found = self._run(self.params, encoded.states_BTD, encoded.mask_BT, encoded.route, tokens_BL, count_B, frames_B)
+        return np.asarray(found[0]), np.asarray(found[1])
+
+
+def _span(done: int, length: int, room: int) -> tuple[int, int]:
+    """Of `length` tokens, `done` of them read, those that are read next: the text before fills at least half of it."""
+    stop = min(length, room if done == 0 else done - (-room // 2))
+    return max(0, stop - room), stop
+
+
+def _frames(one: Asked) -> int:
+    return max(1, one.frames // STRIDE)
 
 
 def make_align(graphdef, heads, *, eot: int):

@@ -19,7 +19,7 @@ from moejax.decode.enrolled import fitting
 from moejax.enrolment import profiles
 from moejax.errors import BadValue, Refused
 from moejax.serve import recordings
-from moejax.serve.service import Job, Service
+from moejax.serve.service import Service
 from moejax.text import languages
 from moejax.text.sentence import sentence
 from moejax.text.transcript import Transcript
@@ -198,24 +198,19 @@ class Desk:
 
 
 class _Read:
-    """A recording in the queue. Words get times; where a model has no room for that, its segments alone have."""
+    """A recording in the queue. Words get times."""
 
     def __init__(self, service: Service, wave_S: np.ndarray, choice: Choice):
-        self.service, self.wave_S = service, wave_S
-        self._chosen = {"system": choice.system or None, "speaker": choice.speaker or None}
-        self._options: dict[str, Any] = {"language": choice.language} if choice.language else {}
+        options: dict[str, Any] = {"language": choice.language} if choice.language else {}
         if choice.target:
-            self._options["task"] = "translate"
+            options["task"] = "translate"
             learnt = service.models.learnt(choice.model, choice.system or None)
-            self._options |= {"target": choice.target} if choice.target in learnt else {}
-        self._model = choice.model
+            options |= {"target": choice.target} if choice.target in learnt else {}
+        chosen = {"system": choice.system or None, "speaker": choice.speaker or None}
+        wanted = service.want(choice.model, **chosen, **options, word_timestamps=True)
         self._said: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self.job = self._submit(word_timestamps=True)
+        self.job = service.submit(wave_S, wanted, self._said.put)
         self.job.answer.add_done_callback(lambda _: self._said.put(None))
-
-    def _submit(self, **more: Any) -> Job:
-        wanted = self.service.want(self._model, **self._chosen, **self._options, **more)
-        return self.service.submit(self.wave_S, wanted, self._said.put)
 
     def texts(self) -> Iterator[str]:
         """The text so far, until all of it is there."""
@@ -223,12 +218,7 @@ class _Read:
             yield text
 
     def answer(self) -> Transcript:
-        try:
-            return self.job.answer.result()
-        except Refused as error:
-            log.info("read again without times of words: %s", error)
-            self.job = self._submit()
-            return self.job.answer.result()
+        return self.job.answer.result()
 
     @contextlib.contextmanager
     def unless_left(self) -> Iterator[None]:

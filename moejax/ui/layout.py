@@ -1,5 +1,6 @@
 """The page: where things stand, and what calls what. The only file that imports gradio; everything else is `desk`."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,19 @@ def _recording(key: str):
     return file, microphone
 
 
+def _until_given(buttons: list[gr.Button], file: gr.File, microphone: gr.Audio):
+    """These wait while somebody speaks, and until what was spoken is here: before that there is nothing to read."""
+    given = [microphone.stop_recording, microphone.clear, file.upload]  # the first comes when the upload is done
+    for events, ready in (([microphone.start_recording], False), (given, True)):
+        switch = functools.partial(_switched, len(buttons), ready)
+        gr.on(events, switch, None, buttons, show_progress="hidden", api_visibility="private")
+
+
+def _switched(count: int, ready: bool):
+    found = [gr.Button(interactive=ready) for _ in range(count)]
+    return found if count > 1 else found[0]
+
+
 def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
     """(model, system): two lists, the second following the first."""
     names = desk.models.names
@@ -144,6 +158,7 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
             other_speaker = gr.Dropdown(desk.speakers(), value="", label="other voice", elem_id="second-speaker")
         compare = gr.Button("Compare", elem_id="compare")
     answer = gr.HTML("", elem_id="answer", container=False)
+    _until_given([start, compare], file, microphone)
 
     def read(file, microphone, *chosen):
         yield from desk.read(file or microphone, Choice(*chosen))
@@ -184,6 +199,7 @@ def _enroll(desk: Desk, mine: gr.State, speakers: list[gr.Dropdown]) -> None:
         replace = gr.Checkbox(label="replace a voice of that name", visible=desk.private)
     keep = gr.Button("Keep voice", variant="primary", elem_id="keep-voice")
     done = gr.HTML("", elem_id="kept", container=False)
+    _until_given([add], file, microphone)
 
     def added(file, microphone, text, spoken):
         found, shown = desk.phrase(file or microphone, text, spoken)

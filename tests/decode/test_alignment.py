@@ -1,3 +1,4 @@
+import dataclasses
 import types
 
 import jax
@@ -61,6 +62,14 @@ def flat(words):
     return [(word.word, word.start, word.end) for word in words]
 
 
+def probabilities(network, batch, prefix, ids):
+    """Of each of the ids behind the prefix and those before it, among text tokens."""
+    model, eot = functional.merge(*network[:2]), prefix[0] - 1
+    logits = model.decode(jnp.asarray([[*prefix, *ids]]), batch.states_BTD, batch.mask_BT, batch.route)
+    prob = np.asarray(jax.nn.softmax(logits[0, :, :eot], axis=-1))
+    return [prob[len(prefix) - 1 + i, id] for i, id in enumerate(ids)]
+
+
 def test_published_heads_exist_in_their_networks():
     for name, heads in PUBLISHED.items():
         size = SIZES["large" if name == "large-v1" else "large-v3-turbo" if name == "turbo" else name]
@@ -112,19 +121,35 @@ def test_words_of_a_row_do_not_depend_on_its_neighbours_and_follow_its_route(net
     swapped = types.SimpleNamespace(**{**vars(batch), "route": Route(batch.route.weight_BX[::-1])})
     assert flat(aligner(swapped, asked)[0]) != flat(together[0])
     assert aligner(batch, [None] * 3) == [[], [], []]
-    with pytest.raises(ValueError, match="the decoder has room for 448"):
-        aligner(batch, [Asked([5] * 500, "en", 40), None, None])
+
+
+@pytest.mark.parametrize("over", [0, 1, 2, 30, 200])
+def test_a_text_that_the_decoder_has_no_room_for_is_read_in_parts(network, tokenizer, over):
+    graphdef, params, config = network
+    small = dataclasses.replace(config, max_target_positions=32)  # of the same network
+    prefix, batch = tokenizer.prefix("en"), encoded()
+    room, said = 32 - len(prefix) - 1, tokenizer.encode("one two, three four. five (six) seven ")
+    ids = (said * 20)[: room + over]
+    short = Asked(said, "en", 26)
+    words, neighbour = Aligner(graphdef, params, small, tokenizer)(batch, [Asked(ids, "en", 40), short, None])[:2]
+    assert [token for word in words for token in word.tokens] == ids  # none is lost
+    times = [time for word in words for time in (word.start, word.end)]
+    assert times == sorted(times) and times[0] >= 0 and times[-1] <= 0.4
+    assert flat(neighbour) == flat(Aligner(graphdef, params, config, tokenizer)(batch, [None, short, None])[1])
+    # Teacher forcing: what fits, as it is; the first token that does not, behind as much as fits.
+    first, later = (probabilities(network, row(batch, 0), prefix, part) for part in (ids[:room], ids[-room:]))
+    each = first if over == 0 else [*first, *later[-over:]]
+    if over <= room // 2:
+        bounds = np.cumsum([0, *(len(word.tokens) for word in words)])
+        expected = [np.mean(each[i:j]) for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
+        np.testing.assert_allclose([word.probability for word in words], expected, rtol=1e-3)
 
 
 def test_probabilities_are_those_of_teacher_forcing(network, tokenizer):
     graphdef, params, config = network
     batch, ids = row(encoded(), 0), tokenizer.encode("one two, three")
     words = Aligner(graphdef, params, config, tokenizer)(batch, [Asked(ids, "en", 40)])[0]
-    prefix = tokenizer.prefix("en")
-    model = functional.merge(graphdef, params)
-    logits = model.decode(jnp.asarray([[*prefix, *ids]]), batch.states_BTD, batch.mask_BT, batch.route)
-    prob = np.asarray(jax.nn.softmax(logits[0, :, : tokenizer.eot], axis=-1))
-    each = [prob[len(prefix) - 1 + i, id] for i, id in enumerate(ids)]
+    each = probabilities(network, batch, tokenizer.prefix("en"), ids)
     bounds = np.cumsum([0, *(len(word.tokens) for word in words)])
     expected = [np.mean(each[i:j]) for i, j in zip(bounds[:-1], bounds[1:], strict=True)]
     np.testing.assert_allclose([word.probability for word in words], expected, rtol=1e-3)

@@ -1,6 +1,7 @@
 """The page in a real Chromium: files, microphone, keyboard, telephone, and no request that leaves this machine."""
 
 import importlib.util
+import os
 import re
 import shutil
 import urllib.parse
@@ -14,9 +15,10 @@ from moejax.ui.desk import Choice, Desk
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MISSING = [name for name in ("gradio", "playwright") if importlib.util.find_spec(name) is None]
 MISSING += [] if CHROMIUM else ["Chromium"]
+WANTED = bool(os.environ.get("MOEJAX_TEST_BROWSER"))  # in CI: what is missing fails
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+    pytest.mark.skipif(bool(MISSING) and not WANTED, reason=f"not installed: {', '.join(MISSING)}"),
     pytest.mark.filterwarnings("ignore"),  # of gradio and what it stands on
 ]
 PATIENCE = 120_000  # ms; a busy machine is slow, and nothing waits longer than it has to
@@ -33,6 +35,7 @@ class WithReport(Desk):
 
 @pytest.fixture(scope="module")
 def url(models, tmp_path_factory):
+    assert not MISSING, f"not installed: {', '.join(MISSING)}"
     from paging import desk, served
 
     folder = tmp_path_factory.mktemp("page")
@@ -58,7 +61,7 @@ def chromium(tmp_path_factory):
 
 
 @pytest.fixture
-def visit(chromium, url):
+def visit(url, chromium):
     """`visit(width)`: a page of somebody who has just come. What it asks for elsewhere is an error."""
     contexts, elsewhere = [], []
 
@@ -108,11 +111,12 @@ def test_a_file_is_read_its_words_play_and_its_subtitles_are_kept(visit, tmp_pat
     choose(page, record(tmp_path / "talk.wav", 6.0))
     assert read(page)
     word = page.locator("#answer .mj-word").nth(1)
+    page.evaluate(f"{AUDIO}.addEventListener('seeking', event => (window.sought = event.target.currentTime))")
     word.click()
     at = float(word.get_attribute("data-at"))
-    page.wait_for_function(f"{AUDIO}.currentTime >= {min(at, 5.9)}")
-    page.locator("#answer .mj-wave").click(position={"x": 1, "y": 40})
-    page.wait_for_function(f"{AUDIO}.currentTime < {min(at, 5.9)}")
+    page.wait_for_function(f"Math.abs(window.sought - {min(at, 5.9)}) < 0.2 && !{AUDIO}.paused")
+    page.click("#answer .mj-wave")  # in its middle
+    page.wait_for_function("Math.abs(window.sought - 3) < 0.2")
     with page.expect_download() as found:
         page.click("#answer a[download$='.srt']")
     assert found.value.suggested_filename == "talk.srt"
@@ -121,22 +125,22 @@ def test_a_file_is_read_its_words_play_and_its_subtitles_are_kept(visit, tmp_pat
 
 
 def test_what_is_spoken_into_the_microphone_is_read(visit):
-    page = visit()
+    page, held = visit(), []
+    page.route("**/upload*", lambda upload: held.append(upload))
     page.locator("#recording-microphone").get_by_role("button", name="Record").click()
     stop = page.locator("#recording-microphone").get_by_role("button", name="Stop").first
     stop.wait_for()
-    page.wait_for_timeout(1500)  # how long somebody speaks
-    stop.click()
+    page.wait_for_selector("#transcribe[disabled]")
+    page.wait_for_function(
+        "!['', '0:00'].includes(document.querySelector('#recording-microphone .duration').innerText)"
+    )
+    with page.expect_request("**/upload*"):
+        stop.click()
     page.wait_for_selector("#recording-microphone [aria-label='Play']")
     assert page.locator("[aria-label='Share']").count() == 0
-    for _ in range(20):  # the player may show before the upload is there
-        page.click("#transcribe")
-        page.wait_for_selector("#answer .mj-said, #answer .mj-wrong")
-        if page.locator("#answer .mj-said").count():
-            break
-        assert "There is no recording yet" in page.inner_text("#answer")
-        page.evaluate("document.querySelector('#answer .mj-wrong').remove()")
-    assert page.inner_text("#answer .mj-said")
+    assert page.is_disabled("#transcribe")  # as long as the upload takes
+    held[0].continue_()
+    assert read(page)
     length = float(page.get_attribute("#answer .mj-wave", "data-seconds"))
     assert 0.5 < length < 60
 
@@ -183,6 +187,7 @@ def test_a_voice_is_enrolled_and_chosen(visit, tmp_path):
 
 def test_everything_is_reached_by_the_keyboard(visit, tmp_path):
     page = visit()
+    page.on("filechooser", lambda _: None)  # long before Enter: keys and this come to the page by different ways
 
     def tab_to(selector):
         for _ in range(60):

@@ -108,10 +108,11 @@ def test_what_is_chosen_is_what_is_done(ours, models, talk):
     for choice, options in (
         (Choice("timed", language="de"), {"language": "de"}),
         (Choice("timed", target="en"), {"task": "translate"}),
-        # what it says fills its decoder: no room to time words, so segments stand for them
-        (Choice("micro"), {"name": "micro", "word_timestamps": False}),
+        (Choice("micro"), {"name": "micro"}),  # what it says fills its decoder
     ):
-        assert shown(last(ours.read(talk, choice))) == expected(models, talk, **options), choice
+        page = last(ours.read(talk, choice))
+        assert shown(page) == expected(models, talk, **options), choice
+        assert " words" in Parsed(page).text, choice  # not whole segments in their place
 
 
 def test_two_are_compared(ours, talk):
