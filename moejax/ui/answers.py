@@ -129,14 +129,16 @@ def waveform(sound: Sound, words: Sequence[Said]) -> str:
     )
 
 
-def bars(weights: Sequence[float]) -> str:
-    """The experts' weights in one segment."""
+def bars(weights: Sequence[float], full: float = 1.0) -> str:
+    """The experts' weights in one segment; a whole bar is `full`. They need not sum to 1: where each expert is
+    weighed by itself an undecided gate gives 1 to all (`ops/routing.py`).
+    """
     rows = "".join(
-        f'<span class="mj-bar" title="expert {number}: {weight:.0%}"><i style="width:{100 * weight:.1f}%"></i>'
-        f"<b>{number}</b><em>{weight:.0%}</em></span>"
+        f'<span class="mj-bar" title="expert {number}: {weight:.2f}"><i style="width:{100 * weight / full:.1f}%"></i>'
+        f"<b>{number}</b><em>{weight:.2f}</em></span>"
         for number, weight in enumerate(weights)
     )
-    words = ", ".join(f"expert {number} {weight:.0%}" for number, weight in enumerate(weights))
+    words = ", ".join(f"expert {number} {weight:.2f}" for number, weight in enumerate(weights))
     return f'<div class="mj-bars" role="img" aria-label="gate weights: {words}">{rows}</div>'
 
 
@@ -153,6 +155,7 @@ def downloads(transcript: Transcript, name: str) -> str:
 def _text(transcript: Transcript) -> str:
     """The words, each a button; one of them is reached by Tab, the others by the arrows."""
     parts, first = [], True
+    full = max([1.0, *(weight for segment in transcript.segments for weight in segment.route or ())])
     for segment in transcript.segments:
         words = []
         for word in said(segment):
@@ -165,7 +168,7 @@ def _text(transcript: Transcript) -> str:
             first = False
         if words:
             time = writers.timestamp(segment.start, hours=False, point=".")[:-4]
-            gate = "" if segment.route is None else bars(segment.route)
+            gate = "" if segment.route is None else bars(segment.route, full)
             text = "".join(words)
             parts.append(f'<div class="mj-segment"><span class="mj-time">{time}</span><p>{text}</p>{gate}</div>')
     return f'<div class="mj-said" role="group" aria-label="what was said; Enter plays a word">{"".join(parts)}</div>'

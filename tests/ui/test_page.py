@@ -1,6 +1,7 @@
 """The HTML of answers: nothing of a text is markup, and what is shown is what the transcript has."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -98,15 +99,18 @@ def test_downloads_hold_the_files():
     assert json.loads(files["json"])["text"] == "one two three"
 
 
+def widths(page):
+    return [attrs["style"] for tag, attrs in page.tags if tag == "i"]
+
+
 def test_gate_weights_are_bars_of_each_segment():
     page = shown(transcript("one", "two", route=[0.7, 0.2, 0.1]))
     bars = page.of("mj-bars")
-    assert len(bars) == 2 and bars[0]["aria-label"] == "gate weights: expert 0 70%, expert 1 20%, expert 2 10%"
-    assert [attrs["style"] for tag, attrs in page.tags if tag == "i"][:3] == [
-        "width:70.0%",
-        "width:20.0%",
-        "width:10.0%",
-    ]
+    assert len(bars) == 2 and bars[0]["aria-label"] == "gate weights: expert 0 0.70, expert 1 0.20, expert 2 0.10"
+    assert widths(page)[:3] == ["width:70.0%", "width:20.0%", "width:10.0%"]
+    own = transcript("one", "two", route=[0.5, 1.0])  # weights that do not sum to 1: the largest of all is a whole bar
+    own.segments[1] = dataclasses.replace(own.segments[1], route=[0.5, 2.0])
+    assert widths(shown(own)) == ["width:25.0%", "width:50.0%", "width:25.0%", "width:100.0%"]
     assert not shown(transcript("one")).of("mj-bars")
 
 
