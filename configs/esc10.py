@@ -23,20 +23,21 @@ def get_config(variant=""):
         split_fractions=(0.8, 0.1, 0.1),
     )
     c.model = dict(pretrained="base")
-    c.clips = dict(seconds=5.0)
+    c.clips = dict(seconds=5.0, hop=1024, hears=5.0)
     c.folds = dict(
         models=("probe", "cnn"),
         batch_size=32,
         own=dict(
             probe=dict(epochs=40, learning_rate=1e-3, weight_decay=0.01, dropout=0.3, clip=1.0),
             cnn=dict(
-                epochs=60,
+                epochs=40,
+                batch_size=16,
                 learning_rate=1e-3,
                 weight_decay=0.01,
                 smoothing=0.1,
                 spec=True,
                 time_masks=2,
-                time_width=25,
+                time_width=12,
                 freq_masks=2,
                 freq_width=10,
                 shift=0.5,

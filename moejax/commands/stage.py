@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import textwrap
+from pathlib import Path
 
 from moejax.commands import config_file, parser
 from moejax.errors import BadValue
@@ -21,6 +22,8 @@ Stages that are finished for the same inputs are skipped; a changed key makes th
 exit codes: 0 done, 1 refused or failed (one line says why),
 {CODES}
 """
+SANITY = ("random-labels",)
+SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}
 
 
@@ -51,6 +54,8 @@ def add(commands) -> None:
             more=functools.partial(told, name),
         )
         config_file.add(ours, run=True)
+        if name == "cv":
+            ours.add_argument("--sanity", choices=SANITY, default="", help=SANITY_HELP)
 
 
 def listed() -> str:
@@ -79,8 +84,19 @@ def one_stage(options, left: list[str]) -> int:
         with listening(name, config):
             if config.tune:
                 raise BadValue(f"the config has a section tune, which moejax all carries out; {name} does not")
-            graph.run(config, options.workdir, name)
+            if getattr(options, "sanity", ""):
+                checked(config, options.workdir, options.sanity)
+            else:
+                graph.run(config, options.workdir, name)
         return 0
+
+
+def checked(config, workdir: str, sanity: str) -> None:
+    """The cross-validation with what cannot be learnt, below its own workdir, whose clips it takes over."""
+    from moejax.job import graph
+
+    config.folds.sanity = sanity
+    graph.run(config, Path(workdir, "sanity", sanity), "cv", donors=(workdir,))
 
 
 def prepared(options, left: list[str]):

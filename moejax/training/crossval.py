@@ -2,8 +2,8 @@
 
 What holds a figure honest, each with a test that breaks it: parameters, optimizer and noise are drawn anew in every
 fold and one that starts with a loss far under ln(classes) is refused; recordings and speakers lie in one fold;
-statistics come from training clips; the fold after the tested one chooses, never the tested one; labels that were shuffled
-(`folds.sanity`) must give chance (`score.classes.at_chance`).
+statistics come from training clips; the fold after the tested one chooses, never the tested one; labels that were
+shuffled (`folds.sanity`) must give chance (`score.classes.at_chance`).
 """
 
 import dataclasses
