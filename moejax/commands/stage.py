@@ -22,6 +22,8 @@ Stages that are finished for the same inputs are skipped; a changed key makes th
 exit codes: 0 done, 1 refused or failed (one line says why),
 {CODES}
 """
+EXAMPLE = "configs/quickstart.py:fast"
+EXAMPLES = dict.fromkeys(("clips", "folds", "cv"), "configs/esc10.py:quick --config.data.root=DATA/esc10")
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}
@@ -50,7 +52,7 @@ def add(commands) -> None:
             one_stage,
             usage=config_file.usage(name),
             description=f"Stage {name}: {about}.\nStages that it needs run before it, unless they are finished.",
-            epilog=f"example:\n  moejax {name} --config configs/quickstart.py:fast --workdir runs/q",
+            epilog=f"example:\n  moejax {name} --config {EXAMPLES.get(name, EXAMPLE)} --workdir runs/q",
             more=functools.partial(told, name),
         )
         config_file.add(ours, run=True)
@@ -68,6 +70,8 @@ def all_stages(options, left: list[str]) -> int:
         from moejax.job.study import study
         from moejax.report.stage import console_summary
 
+        if config.folds.models:
+            raise BadValue("the config has folds.models, which moejax cv cross-validates; all is for recognition")
         many = {"seeds": options.seeds, "variants": options.variants, "heldout": options.leave_one_out}
         with listening(options.command, config):
             work = study(config, options.workdir, **many)

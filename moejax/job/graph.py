@@ -33,7 +33,7 @@ def run(
     quiet: bool = False,
     donors: Iterable[str | Path] = (),
 ) -> Work:
-    """Runs the stages (those of the task, in order) in `workdir`; what `moejax all` does.
+    """Runs the stages (those of its task, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
     are not finished. A stage that another workdir, one of `donors`, has finished for the same inputs is taken over.
@@ -64,7 +64,9 @@ def run(
 
 
 def everything(config: Config) -> list[str]:
-    """The stages of the task that the config asks for: all of recognition, or those of a cross-validation."""
+    """The stages of the task that the config is for: all of recognition, or the last of a cross-validation, which needs
+    the others.
+    """
     return ["cv"] if config.folds.models else [name for name, stage in STAGES.items() if not stage.apart]
 
 

@@ -26,6 +26,7 @@ from moejax.ops.sound_mel import Mel
 from moejax.runtime import watchdog
 from moejax.runtime.files import read_json, write_json
 from moejax.tasks import asr, classification
+from moejax.tasks.classification import NETS
 from moejax.training import base, describe
 from moejax.work.context import Context
 from moejax.work.fields import SIZE, Field, above
@@ -196,7 +197,9 @@ def _audio(context: Context, rows: np.ndarray, size: int) -> tuple[np.ndarray, n
 
 
 def _outside(cfg) -> str | None:
-    """Of the encoder's weights, where a probe hears them. Errors: none are named."""
+    """Of the encoder's weights, where a probe hears them. Errors: none are named, or no network at all."""
+    if not cfg.folds.models:
+        raise BadValue(f"config key 'folds.models' is empty; a cross-validation takes any of {', '.join(NETS)}")
     if "probe" not in cfg.folds.models:
         return None
     if not cfg.model.pretrained:

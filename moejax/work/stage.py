@@ -141,7 +141,7 @@ class Stage:
     shared: bool = False
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     keeps: bool = False  # its files say themselves what they were made of: other inputs do not clear its folder
-    apart: bool = False  # of another task than recognition: `moejax all` runs it only where the config asks for that
+    apart: bool = False  # of another task than recognition: `moejax all` leaves it out
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
     # Digest of what it reads from outside the workdir, or None. Errors: what is not there, before any stage has run
     outside: Callable | None = None

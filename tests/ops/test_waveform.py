@@ -41,7 +41,9 @@ def test_pitch_moves_the_dominant_frequency_and_not_the_tempo(semitones):
 def test_tempo_moves_what_happens_and_not_the_pitch(tempo):
     burst_S = TONE * ((TIME > 0.5) & (TIME < 0.75))
     energy_S = np.square(np.asarray(stretched(burst_S, tempo), np.float64))
-    assert abs((energy_S * TIME).sum() / energy_S.sum() * tempo - 0.625) < 0.02
+    assert (
+        abs((energy_S * TIME).sum() / energy_S.sum() * tempo - 0.625) < 0.03
+    )  # half a window, 64 ms, is its sharpness
     assert abs(dominant(stretched(TONE, tempo)) - 500) < 5
 
 
