@@ -52,12 +52,11 @@ class WhisperProbe(nnx.Module):
         self.query = Head(init.constant(width)) if pooling == "attention" else None
         self.fc1 = linear(width, hidden, init, Head) if hidden else None
         self.fc2 = linear(hidden or width, classes, init, Head)
-        self.gate = None
+        self.gate = Gate(init.uniform(width, experts, bound=width**-0.5)) if experts else None
         if experts:
             own = self.fc1 or self.fc2
             d_in, d_out = own.kernel.get_value().shape
             own.experts = LowRankExperts(d_in, d_out, num_experts=experts, rank=rank, alpha=alpha, init=init)
-            self.gate = Gate(init.uniform(width, experts, bound=width**-0.5))
 
     def __call__(self, states_BTLD: Array, frames_BT: Array, *, noise: Noise | None = None) -> Array:
         h_BD = self.pooled(states_BTLD, frames_BT)

@@ -158,15 +158,13 @@ STATES = np.random.default_rng(3).normal(size=(2, SEGMENTS, LAYERS, WIDTH)).asty
 FRAMES = np.array([[10, 10, 10, 4, 0, 0], [10, 10, 10, 10, 10, 10]])
 
 
-def probed(states=STATES, frames=FRAMES, change=None, **options):
+def probed(states=STATES, frames=FRAMES, **options):
     """(logits, params) of a probe whose every array is drawn."""
     net = probe.WhisperProbe((LAYERS, WIDTH), CLASSES, hidden=8, init=Init(0), **options)
     graphdef, params = functional.split(net)
     rng = np.random.default_rng(4)
-    flat = {
-        path: rng.uniform(0.3, 1.0, leaf.shape).astype(np.float32) for path, leaf in functional.paths(params).items()
-    }
-    flat = {path: change.get(path.split("/")[-1], 1.0) * leaf if change else leaf for path, leaf in flat.items()}
+    flat = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in functional.paths(params).items()}
+    flat = {path: 1 + np.abs(leaf) if path.endswith("spread") else leaf for path, leaf in flat.items()}
     params = functional.nest(flat)
     logits = jax.jit(lambda params: functional.merge(graphdef, params)(jnp.asarray(states), jnp.asarray(frames)))(
         params
@@ -177,6 +175,7 @@ def probed(states=STATES, frames=FRAMES, change=None, **options):
 @pytest.mark.parametrize("pooling", probe.POOLINGS)
 def test_the_probe_is_that_of_torch(pooling):
     found, tree = probed(pooling=pooling)
+    assert np.abs(found[0] - found[1]).max() > 0.1
     x = (torch.tensor(STATES) - tree["centre"]) / tree["spread"]
     x = torch.einsum("btld,l->btd", x, torch.softmax(tree["shares"], 0))
     score = torch.log(torch.tensor(FRAMES, dtype=torch.float32))
@@ -191,20 +190,30 @@ def test_the_probe_hears_the_clip_and_not_what_follows_it():
     changed = STATES.copy()
     changed[0, 4:] = 1e3
     np.testing.assert_array_equal(probed()[0], probed(changed)[0])
-    assert np.abs(probed()[0] - probed(STATES + changed * 1e-3)[0]).max() > 0
+    changed[0, 3] = 1e3
+    assert np.abs(probed()[0] - probed(changed)[0])[0].max() > 0.1
 
 
 def test_experts_of_the_head_change_nothing_until_they_learn_and_go_by_the_gate():
     def route(logits_BE):
         return routing.make_route(logits_BE, kind="topk", k=1)
 
-    plain = probed()[0]
-    mixed = dict(experts=3, rank=2, route=route)
-    awake = probed(**mixed)[0]
-    graphdef, params = functional.split(probe.WhisperProbe((LAYERS, WIDTH), CLASSES, hidden=8, init=Init(0), **mixed))
+    options = dict(experts=3, rank=2, route=route)
+    graphdef, params = functional.split(probe.WhisperProbe((LAYERS, WIDTH), CLASSES, hidden=8, init=Init(0), **options))
     assert set(params) == {"head", "expert", "gate", "buffer"}
-    fresh = functional.paths(functional.materialise(params)["expert"])
-    assert all((np.asarray(leaf) == 0).all() for path, leaf in fresh.items() if path.endswith("B"))
-    assert plain.shape == awake.shape and np.abs(awake).max() > 0
+    plain, without = functional.split(probe.WhisperProbe((LAYERS, WIDTH), CLASSES, hidden=8, init=Init(0)))
+    params, without = functional.materialise(params), functional.materialise(without)
+    without["head"] = {**params["head"], "fc1": {n: params["head"]["fc1"][n] for n in ("kernel", "bias")}}
+
+    def logits(graphdef, params):
+        return np.asarray(functional.merge(graphdef, params)(jnp.asarray(STATES), jnp.asarray(FRAMES)))
+
+    np.testing.assert_array_equal(logits(graphdef, params), logits(plain, without))
+    flat = functional.paths(params["expert"])
+    params["expert"] = functional.nest({path: jnp.ones_like(leaf) for path, leaf in flat.items()})
+    awake = logits(graphdef, params)
+    assert (awake != logits(plain, without)).any()
+    params["gate"]["gate"] = params["gate"]["gate"] * 0.0  # one expert of probability 1 / 3, in place of a sure one
+    assert (awake != logits(graphdef, params)).any()
     with pytest.raises(ValueError, match="unknown pooling 'max'; known: mean, attention"):
         probe.WhisperProbe((LAYERS, WIDTH), CLASSES, pooling="max", init=Init(0))
