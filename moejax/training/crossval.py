@@ -31,7 +31,7 @@ from moejax.train.params_file import load_params, save_params, whole_array
 from moejax.training import clips as clips_of
 from moejax.training import dev, fitting
 from moejax.training.clips import Clips
-from moejax.training.crossval_keys import SECTIONS, section_of
+from moejax.training.crossval_keys import SECTIONS, learnt_by, section_of
 from moejax.types import Params
 from moejax.work.context import Context, key_of
 from moejax.work.folder import digest
@@ -64,7 +64,7 @@ def cross_validated(
     work = context.work
     home = work.path("folds", name)
     section = section_of(context.cfg.folds, name)
-    made = {"section": section.to_dict(), "seed": context.cfg.seed, "labels": label_U.tolist(), "carry": carry}
+    made = {"section": learnt_by(section), "seed": context.cfg.seed, "labels": label_U.tolist(), "carry": carry}
     made |= {"clips": [clips.waves.folder.name, clips.states.folder.name], "folds": plan.fold_U.tolist()}
     made |= {"front": dataclasses.asdict(clips_of.mel(context.cfg))}
     if processes.first() and (not (home / MADE).exists() or read_json(home / MADE) != {"digest": digest(made)}):
@@ -76,6 +76,7 @@ def cross_validated(
         if not processes.agree(result.exists()):
             task = Fold(context, clips, plan, label_U, name, section, fold)
             before = task.run(before if carry else None)
+            processes.meet()  # the first has written what all read
         accuracies.append(read_json(result)["accuracy"]["test"])
     return accuracies
 

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from moejax.errors import BadValue
 from moejax.nn.probe import POOLINGS
 from moejax.tasks.classification import NETS
@@ -112,8 +110,16 @@ SECTIONS = {
 }
 
 
-def section_of(section: Any, name: str) -> ConfigDict:
-    """The keys by which one network is trained."""
-    own = section.own.to_dict().get(name, {})
-    found = {key: own.get(key, section[key]) for key in TRAINED}
-    return ConfigDict({**found, "probe": section.probe.to_dict(), "steps": 0})
+def section_of(section: Any, name: str) -> Any:
+    """The section as one network is trained by it: its own keys laid over it, and `steps`, to be set by the epochs."""
+    found = section.copy_and_resolve_references()
+    with found.unlocked():
+        for key, value in section.own.to_dict().get(name, {}).items():
+            found[key] = value
+        found.steps = 0
+    return found
+
+
+def learnt_by(section: Any) -> dict:
+    """The keys of such a section that change what is learnt."""
+    return {name: section[name] for name, field in TRAINED.items() if not field.no_result} | section.probe.to_dict()
