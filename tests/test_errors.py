@@ -27,7 +27,7 @@ convert.torch_file._scalar
 data.manifest.Manifest data.pipeline.BatchPlan data.strings.Strings
 decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
 decode.prefix.starts
-nn.inject.sizes
+nn.inject.sizes nn.sounds.Net
 ops.alignment.dtw ops.alignment.median_filter ops.audio.mel_filters ops.int8.Int8Matrix ops.pooling.pool
 ops.pooling.speech_frames
 runtime.faults._pass runtime.files.write_npz runtime.sharding.mesh_sizes
@@ -37,7 +37,8 @@ speech.phonology.apply
 tasks.asr.make_loss tasks.recognition._encoder tasks.recognition.make_logits
 text.writers.timestamp
 train.checkpoint.Checkpointer train.params_file.flat_state train.params_file.save_params train.metrics.MetricLog
-train.metrics.exact train.optim.scale_by_group train.state._groups train.state.train_step
+train.metrics.exact train.optim.make_optimizer train.optim.scale_by_group train.state._groups train.state.train_step
+training.crossval.check_fresh
 """
 # The function that carries a command out, for what may go wrong below it.
 BELOW = {

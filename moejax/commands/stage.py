@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import textwrap
+from pathlib import Path
 
 from moejax.commands import config_file, parser
 from moejax.errors import BadValue
@@ -26,6 +27,10 @@ SHARD = (
     "listen to the I-th of N parts of the corpus alone, such as 2/16; when all have ended, the command without it puts"
     " them together"
 )
+EXAMPLE = "configs/quickstart.py:fast"
+EXAMPLES = dict.fromkeys(("clips", "folds", "cv"), "configs/esc10.py:quick --config.data.root=DATA/esc10")
+SANITY = ("random-labels",)
+SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}
 
 
@@ -52,12 +57,14 @@ def add(commands) -> None:
             one_stage,
             usage=config_file.usage(name),
             description=f"Stage {name}: {about}.\nStages that it needs run before it, unless they are finished.",
-            epilog=f"example:\n  moejax {name} --config configs/quickstart.py:fast --workdir runs/q",
+            epilog=f"example:\n  moejax {name} --config {EXAMPLES.get(name, EXAMPLE)} --workdir runs/q",
             more=functools.partial(told, name),
         )
         config_file.add(ours, run=True)
         if name == "describe":
             ours.add_argument("--shard", type=shard, metavar="I/N", help=SHARD)
+        if name == "cv":
+            ours.add_argument("--sanity", choices=SANITY, default="", help=SANITY_HELP)
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -78,6 +85,8 @@ def all_stages(options, left: list[str]) -> int:
         from moejax.job.study import study
         from moejax.report.stage import console_summary
 
+        if config.folds.models:
+            raise BadValue("the config has folds.models, which moejax cv cross-validates; all is for recognition")
         many = {"seeds": options.seeds, "variants": options.variants, "heldout": options.leave_one_out}
         with listening(options.command, config):
             work = study(config, options.workdir, **many)
@@ -96,9 +105,19 @@ def one_stage(options, left: list[str]) -> int:
                 raise BadValue(f"the config has a section tune, which moejax all carries out; {name} does not")
             if getattr(options, "shard", None):
                 graph.shard(config, options.workdir, options.shard)
+            elif getattr(options, "sanity", ""):
+                checked(config, options.workdir, options.sanity)
             else:
                 graph.run(config, options.workdir, name)
         return 0
+
+
+def checked(config, workdir: str, sanity: str) -> None:
+    """The cross-validation with what cannot be learnt, below its own workdir, whose clips it takes over."""
+    from moejax.job import graph
+
+    config.folds.sanity = sanity
+    graph.run(config, Path(workdir, "sanity", sanity), "cv", donors=(workdir,))
 
 
 def prepared(options, left: list[str]):

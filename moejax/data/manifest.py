@@ -17,7 +17,7 @@ from moejax.runtime.files import replacing
 
 _TEXT_COLUMNS = (
     *("id", "audio", "text", "translation", "translation_source", "speaker", "cohort"),
-    *("etiology", "severity", "accent", "gender", "prompt", "device"),
+    *("etiology", "severity", "accent", "gender", "prompt", "device", "label", "fold"),
 )
 COLUMNS: dict[str, pa.DataType] = {
     **{name: pa.string() for name in _TEXT_COLUMNS},
@@ -28,7 +28,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "snr": pa.float64(),
 }
 # What stands in columns that older manifests lack: they load as if nobody knew, and their digest stays what it was
-UNKNOWN = {"device": "", "snr": float("nan")}
+UNKNOWN = {"device": "", "label": "", "fold": "", "snr": float("nan")}
 SPLITS = ("train", "dev", "test")
 
 
@@ -53,6 +53,8 @@ class Utterance:
     gender: str | None = None
     prompt: str | None = None
     device: str | None = None
+    label: str | None = None  # class of what is heard: a kind of sound, an emotion
+    fold: str | None = None  # part of the corpus' own cross-validation
     split: str | None = None
     language: str | None = None  # of what is said, where a corpus has several; kept by `moejax pack`
     further: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # other columns, where they were asked for

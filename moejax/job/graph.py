@@ -34,14 +34,14 @@ def run(
     quiet: bool = False,
     donors: Iterable[str | Path] = (),
 ) -> Work:
-    """Runs the stages (all, in order) in `workdir`; what `moejax all` does.
+    """Runs the stages (those of its task, in order) in `workdir`; what `moejax all` does.
 
     `config` is a path (`configs/quickstart.py:fast`) or a ConfigDict. Stages before the named ones run too when they
     are not finished. A stage that another workdir, one of `donors`, has finished for the same inputs is taken over.
     Errors: unknown config keys or stages, a corpus or weights that are not there: before anything is written.
     """
     config = configs.load(config) if isinstance(config, str | Path) else configs.resolve(config)
-    wanted = list(STAGES) if stages is None else [stages] if isinstance(stages, str) else list(stages)
+    wanted = everything(config) if stages is None else [stages] if isinstance(stages, str) else list(stages)
     unknown = [name for name in wanted if name not in STAGES]
     if unknown:
         raise BadValue(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
@@ -81,6 +81,11 @@ def shard(config: str | Path | Config, workdir: str | Path, part: tuple[int, int
     heard = describe.shard(config, work, part)
     work.log(f"[{name}] shard {number}/{of} done: {heard} utterances")
     return work
+def everything(config: Config) -> list[str]:
+    """The stages of the task that the config is for: all of recognition, or the last of a cross-validation, which needs
+    the others.
+    """
+    return ["cv"] if config.folds.models else [name for name, stage in STAGES.items() if not stage.apart]
 
 
 def closure(wanted: Iterable[str]) -> list[str]:

@@ -104,16 +104,16 @@ def log_power(padded_S, count, *, n_mels, hop):
 
 
 @functools.cache
-def mel_filters(n_mels):
-    """Triangular mel filters, float32 [n_mels, 201], for 16 kHz and a window of 400: Slaney's scale and normalisation.
+def mel_filters(n_mels, rate=SAMPLE_RATE, n_fft=N_FFT):
+    """Triangular mel filters, float32 [n_mels, n_fft // 2 + 1], here [n_mels, 201]: Slaney's scale and normalisation.
 
     Each triangle has unit area over frequency in Hz, so neighbouring filters overlap and high ones are low and broad.
     The matrix equals the one published with Whisper to the last float32 digit or two (librosa's `filters.mel`).
     """
     if n_mels < 1:
         raise ValueError(f"mel_filters: n_mels is {n_mels}, must be at least 1")
-    bin_hz = np.linspace(0.0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
-    edge_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(SAMPLE_RATE / 2), n_mels + 2))
+    bin_hz = np.linspace(0.0, rate / 2, n_fft // 2 + 1)
+    edge_hz = _mel_to_hz(np.linspace(0.0, _hz_to_mel(rate / 2), n_mels + 2))
     width_hz = np.diff(edge_hz)
     offset_EF = edge_hz[:, None] - bin_hz[None, :]
     rising = -offset_EF[:-2] / width_hz[:-1, None]

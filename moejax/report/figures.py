@@ -39,7 +39,7 @@ def by_cohort(table: Table, systems: list[str]) -> bytes:
     groups = table.groups
     step = 0.8 / len(systems)
     height = 1.1 + len(groups) * max(0.45, 0.125 * len(systems))
-    figure, ((axes,),) = _panels(1, 1, height)
+    figure, ((axes,),) = panels(1, 1, height)
     for g, group in enumerate(groups):
         if g % 2 == 0:
             axes.axhspan(g - 0.5, g + 0.5, color="#f3f4f6", zorder=0)
@@ -56,7 +56,7 @@ def by_cohort(table: Table, systems: list[str]) -> bytes:
     axes.set_xlabel("WER in percent, 95 % interval; in brackets: utterances")
     axes.grid(axis="x", color="#d9dce0", lw=0.6)
     _legend_above(figure, axes, len(systems))
-    return _png(figure)
+    return png(figure)
 
 
 def by_speaker(table: Table, before: str, after: str, between: str | None = None, heard=frozenset()) -> bytes:
@@ -66,7 +66,7 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     """
     speakers = [s for s in table.names("speaker") if table.row(before, "speaker", s) and table.row(after, "speaker", s)]
     new = {s for s in speakers if heard and s not in heard}
-    figure, ((axes,),) = _panels(1, 1, 1.3 + ROW * len(speakers))
+    figure, ((axes,),) = panels(1, 1, 1.3 + ROW * len(speakers))
     for y, speaker in enumerate(speakers):
         _change(axes, y, {s: table.row(s, "speaker", speaker) for s in (before, after, between) if s}, before, after)
     _cohort_names(axes, [table.cohort_of.get(s) for s in speakers])
@@ -85,7 +85,7 @@ def by_speaker(table: Table, before: str, after: str, between: str | None = None
     if many := len(speakers) > FEW:
         _guide(axes, len(speakers))
     _legend_above(figure, axes, 5, lift=ROW if many else 0.0)
-    return _png(figure)
+    return png(figure)
 
 
 def _interval(axes, y: float, row: dict, system: str) -> None:
@@ -151,7 +151,7 @@ def differences(blocks: list[tuple[str, list[dict]]]) -> bytes:
     """
     count = sum(len(rows) for _, rows in blocks)
     heights = [len(rows) + 1 for _, rows in blocks]
-    figure, grid = _panels(len(blocks), 1, 0.5 + 0.24 * count + 0.75 * len(blocks), height_ratios=heights)
+    figure, grid = panels(len(blocks), 1, 0.5 + 0.24 * count + 0.75 * len(blocks), height_ratios=heights)
     for axes, (title, rows) in zip(grid.flat, blocks, strict=True):
         axes.axvline(0, color="#22262b", lw=1)
         for y, row in enumerate(rows):
@@ -165,7 +165,7 @@ def differences(blocks: list[tuple[str, list[dict]]]) -> bytes:
         axes.set_title(title, fontsize=10, loc="left")
         axes.grid(axis="x", color="#d9dce0", lw=0.6)
     grid.flat[-1].set_xlabel("points of WER; negative is better")
-    return _png(figure)
+    return png(figure)
 
 
 def load(routing: dict) -> bytes:
@@ -174,7 +174,7 @@ def load(routing: dict) -> bytes:
     cohorts = list(routing["cohorts"])
     experts, unit = load_EC.shape[0], load_unit(load_EC)
     total_E = np.asarray(routing["expert_load"], np.float64)
-    figure, ((left, right),) = _panels(1, 2, 1.7 + 0.36 * experts, width_ratios=(3, 1.3), sharey=True)
+    figure, ((left, right),) = panels(1, 2, 1.7 + 0.36 * experts, width_ratios=(3, 1.3), sharey=True)
     left.imshow(100 * load_EC, cmap="Blues", vmin=0, vmax=max(100 * load_EC.max(), 1e-9), aspect="auto")
     for e, c in np.ndindex(load_EC.shape):
         dark = load_EC[e, c] > 0.6 * load_EC.max()
@@ -195,7 +195,7 @@ def load(routing: dict) -> bytes:
     right.set_title("% of all weight" + (", of utterances" if routing.get("top1") else ""), fontsize=10, loc="left")
     right.grid(axis="x", color="#d9dce0", lw=0.6)
     right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.12))
-    return _png(figure)
+    return png(figure)
 
 
 def load_unit(load_EC: np.ndarray) -> str:
@@ -213,7 +213,7 @@ def learning_curves(records: dict[str, list[dict]]) -> bytes:
     """
     columns = min(2, len(records))
     lines = math.ceil(len(records) / columns)
-    figure, grid = _panels(lines, columns, 0.5 + 2.0 * lines)
+    figure, grid = panels(lines, columns, 0.5 + 2.0 * lines)
     for axes, (stage, points) in zip(grid.flat, records.items(), strict=False):
         for key in ("ce", "loss"):
             if any(_number(p.get(key)) for p in points):
@@ -233,7 +233,7 @@ def learning_curves(records: dict[str, list[dict]]) -> bytes:
         axes.set_xlabel("step", fontsize=9)
     for axes in list(grid.flat)[len(records) :]:
         axes.set_axis_off()
-    return _png(figure)
+    return png(figure)
 
 
 def running_mean(values: list[float], width: int) -> list[float]:
@@ -281,22 +281,22 @@ def _legend_above(figure, axes, entries: int, lift: float = 0.0) -> None:
     )
 
 
-def _panels(lines: int, columns: int, height: float, **grid):
+def panels(lines: int, columns: int, height: float, **grid):
     """A figure without a display and its axes [lines, columns]; matplotlib is imported when it is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(lines, columns, squeeze=False, **grid)
-    for axes in panels.flat:
+    found = figure.subplots(lines, columns, squeeze=False, **grid)
+    for axes in found.flat:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color("#9aa0a8")
         axes.tick_params(color="#9aa0a8")
-    return figure, panels
+    return figure, found
 
 
-def _png(figure) -> bytes:
+def png(figure) -> bytes:
     """In 128 colours: flat drawings lose nothing, and a page with 190 speakers stays below 2 MB."""
     from PIL import Image  # as matplotlib elsewhere here: not for those who only read SECTIONS
 

@@ -38,6 +38,7 @@ POINTS = {
     "states.block": "encoder states of a block of windows were kept",
     "describe.heard": "an utterance was listened to, and what is to be kept of it is written",
     "embed.batch": "a batch was embedded",
+    "clips.block": "a block of clips, or of what an encoder says of them, was kept",
     "cluster.fit": "a partition is about to be fitted",
     "evaluate.batch": "a batch was decoded",
     "translate.block": "texts were translated by what costs nothing, and written to this process' share",

@@ -1,5 +1,6 @@
 """Optimizers by name, with a learning-rate schedule and one factor per parameter group."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -8,7 +9,21 @@ import optax
 from moejax.errors import BadValue
 
 SCHEDULES = ("cosine", "constant", "linear")
+PLATEAU = "plateau"  # one more, where a training says what a plateau is
 OPTIMIZERS = ("adamw", "adam", "sgd")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+    """The learning rate is multiplied by `factor` when the mean training loss of an epoch (`steps`) has not fallen by a
+    relative 1e-4 for `patience` epochs; never under `least` of the first. Of the training loss, as all of it then lies
+    in the optimizer's state: resuming is exact, and the validation fold stays for what it is for.
+    """
+
+    steps: int
+    patience: int = 5
+    factor: float = 0.5
+    least: float = 0.01
 
 
 def make_schedule(name: str, learning_rate: float, steps: int, warmup: int = 0) -> optax.Schedule:
@@ -71,16 +86,20 @@ def make_optimizer(
     b2: float = 0.999,
     group_scale: Mapping[str, float] | None = None,
     leaf_scale: Mapping[str, float] | None = None,
+    plateau: Plateau | None = None,
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """(optax transformation, schedule) for params {"expert": .., "gate": ..}.
 
     `clip` bounds the global gradient norm (0 or None: no clipping). `group_scale` multiplies the learning rate of
     whole groups, e.g. {"gate": 0.1}; groups that are not trained must not be named. `leaf_scale` does so by the last
-    names of arrays. Weight decay acts on arrays of two or more axes only.
+    names of arrays. Weight decay acts on arrays of two or more axes only. The schedule "plateau" is constant, times
+    what `plateau` makes of the loss.
     """
     if name not in OPTIMIZERS:
         raise BadValue(f"unknown optimizer {name!r}; known: {', '.join(OPTIMIZERS)}")
-    rate = make_schedule(schedule, learning_rate, steps, warmup)
+    if schedule == PLATEAU and plateau is None:
+        raise ValueError("the schedule plateau needs to be told what one is")
+    rate = make_schedule("constant" if schedule == PLATEAU else schedule, learning_rate, steps, warmup)
     parts = [optax.clip_by_global_norm(clip)] if clip else []
     if name in ("adamw", "adam"):
         parts.append(optax.scale_by_adam(b1=b1, b2=b2))
@@ -93,4 +112,13 @@ def make_optimizer(
     if leaf_scale:
         parts.append(scale_by_leaf(dict(leaf_scale)))
     parts.append(optax.scale_by_learning_rate(rate))
+    if schedule == PLATEAU and plateau is not None:
+        parts.append(
+            optax.contrib.reduce_on_plateau(
+                factor=plateau.factor,
+                patience=plateau.patience,
+                accumulation_size=plateau.steps,
+                min_scale=plateau.least,
+            )
+        )
     return optax.chain(*parts), rate

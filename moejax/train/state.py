@@ -109,7 +109,10 @@ def train_step(
 
     (loss, extra), grads = jax.value_and_grad(loss_of, has_aux=True)(state.params)
     grad_norm = optax.tree.norm(grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    # the loss is for what reduces the learning rate on a plateau; all else does not look at it
+    updates, opt_state = optax.with_extra_args_support(optimizer).update(
+        grads, state.opt_state, state.params, value=loss
+    )
     params = optax.apply_updates(state.params, updates)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm) & _finite((params, opt_state))
 
@@ -131,7 +134,9 @@ def train_step(
         "skipped": new.skipped,
     }
     if schedule is not None:
-        own["learning_rate"] = schedule(state.step)
+        plateau = optax.tree.get_all_with_path(opt_state, "plateau_count")
+        scale = optax.tree.get(opt_state, "scale") if plateau else 1.0
+        own["learning_rate"] = schedule(state.step) * scale if plateau else schedule(state.step)
     if clash := sorted(set(own) & set(extra)):
         raise ValueError(f"loss_fn returns a metric named {clash[0]!r}, which the step itself reports")
     metrics = {name: jnp.asarray(value, jnp.float32) for name, value in {**own, **extra}.items()}

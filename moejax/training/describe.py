@@ -229,8 +229,8 @@ def inputs(cfg) -> str:
                 stat = os.stat(path) if os.path.exists(path) else None
                 seen[path] = (stat.st_size, stat.st_mtime_ns) if stat else None
         known = [
-            getattr(utterance, name) for name in gated.FIELDS if name != "device" or utterance.device
-        ]  # it came later
+            getattr(utterance, name) for name in gated.FIELDS if name not in gated.LATER or getattr(utterance, name)
+        ]
         fields = [utterance.id, utterance.text, utterance.split, *known]
         digest.update(json.dumps([fields, [(os.path.relpath(path, root), seen[path]) for path in paths]]).encode())
     return digest.hexdigest()

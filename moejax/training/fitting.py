@@ -87,7 +87,9 @@ class Training:
     sub: tuple[str, ...] = ()
     stepped: bool = False
     eval_fn: dev.Judge | None = None
+    key: Any = None  # random key of its noise, where that of the stage would make several trainings draw alike
     on_metrics: Callable | None = None
+    plateau: optim.Plateau | None = None  # of the schedule of that name
 
 
 def train(context: Context, training: Training, params):
@@ -104,10 +106,12 @@ def train(context: Context, training: Training, params):
         b2=section.b2,
         group_scale={"gate": section.gate_scale} if gated else None,
         leaf_scale=dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else None,
+        plateau=training.plateau,
     )
     for line in summary_of(params, training.trainable):
         work.log(f"  trains {line}")
-    state, frozen = init_state(params, training.trainable, optimizer, key_of(cfg, training.name))
+    key = key_of(cfg, training.name) if training.key is None else training.key
+    state, frozen = init_state(params, training.trainable, optimizer, key)
     state, frozen, state_on, frozen_on = place(state, frozen, optimizer, context.mesh)
     step_fn = make_step(
         training.loss_fn, optimizer, context.mesh, state_on, frozen_on, schedule=schedule, stepped=training.stepped

@@ -38,7 +38,10 @@ FIELDS = (
     "gender",
     "prompt",
     "device",
+    "label",
+    "fold",
 )
+LATER = ("device", "label", "fold")  # of these, what came when there were workdirs without it
 
 
 HEARD = "heard.*.jsonl"  # one line for each utterance, until the manifest stands; a file for each process or shard

@@ -23,11 +23,15 @@ ABOUT = {
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
+    "clips": "keep what classifiers of sounds hear of labelled clips",
+    "folds": "train classifiers fold by fold, fresh in each",
+    "cv": "the table of a cross-validation: accuracy, recall, confusion, saliency",
 }
 # What they read that is not in the workdir.
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
+    "clips": "the recordings at their own rate; the pretrained folder, where folds.models has probe",
     "targets": "DeepL's answers, or translate.folder, where st.targets names one",
     "translate": "DeepL's answers, where translate.backends asks it; translate.deepl_glossary, translate.folder",
 }
@@ -105,6 +109,22 @@ WRITES = {
         "summary.json": "the same for programs",
         "seeds*.csv": "rates and differences over many runs, after --seeds, --variants, --leave_one_out",
     },
+    "clips": {
+        "labels.json": "the labelled clips: their classes, groups and folds",
+        "waves-<digest>/": "their waves as the networks from scratch hear them",
+        "states-<digest>/, frames-<digest>/": "what the frozen encoder says of them, for a probe",
+    },
+    "folds": {
+        "<model>/": "of each of folds.models: a folder for every fold, with result.json, params.safetensors, metrics",
+        "pictures.npz": "log-mel images of one clip of each class, and which cells decide",
+    },
+    "cv": {
+        "table.csv, table.md": "accuracy, recall and F1 of every model, with intervals",
+        "report.html": "everything on one page",
+        "saliency.html": "clips to be played, over what decides their class",
+        "figures/": "confusion of classes and mel pictures as PNG",
+        "summary.json": "the same for programs",
+    },
 }
 
 
@@ -123,6 +143,7 @@ class Stage:
     shared: bool = False
     reseeded: bool = False  # draws by seed + train_seed: runs that differ in train_seed alone share all other stages
     keeps: bool = False  # its files say themselves what they were made of: other inputs do not clear its folder
+    apart: bool = False  # of another task than recognition: `moejax all` leaves it out
     switch: str = ""  # a config key that is empty where the stage has nothing to do: then nothing depends on it
     # Digest of what it reads from outside the workdir, or None. Errors: what is not there, before any stage has run
     outside: Callable | None = None

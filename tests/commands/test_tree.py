@@ -60,13 +60,13 @@ def test_the_help_of_a_stage_says_what_it_reads_and_writes_and_its_keys(said, na
 @pytest.mark.job
 def test_what_stages_are_said_to_write_is_what_they_write(tmp_path_factory):
     """No file of a finished job that the help does not name, and none of those that every job has is missing."""
-    work = tiny_job.shared(tmp_path_factory) / "W"
-    for name, files in WRITES.items():
+    work, writes = tiny_job.shared(tmp_path_factory) / "W", {n: f for n, f in WRITES.items() if not STAGES[n].apart}
+    for name, files in writes.items():
         patterns = [re.sub(r"<\w+>", "*", file.rstrip("/")) for line in files for file in line.split(", ")]
         patterns += ["done.json", "started.json"]
         found = [path.name for path in (work / name).iterdir()]
         assert [file for file in found if not any(fnmatch.fnmatch(file, pattern) for pattern in patterns)] == []
-    missing = [f"{name}/{line}" for name, files in WRITES.items() for line in files if not _there(work / name, line)]
+    missing = [f"{name}/{line}" for name, files in writes.items() for line in files if not _there(work / name, line)]
     idle = [f"{name}/{line}" for name in ("hyper", "targets", "st", "ctc") for line in WRITES[name]]
     assert missing == ["describe/audio/", "embed/gradients.npz", *idle, "translate/tuned/", "report/seeds*.csv"]
 

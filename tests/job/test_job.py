@@ -152,7 +152,7 @@ def test_a_changed_key_reruns_what_reads_it_and_says_so(job, work, tmp_path, mon
 def why(folder, config, changed) -> dict:
     """{stage: why it would run} with the stages in `changed` as they stand now."""
     work, passed, reasons = Work(folder, quiet=True), {}, {}
-    for name in graph.STAGES:
+    for name in graph.everything(config):
         done = work.finished(name)
         inputs = graph.stage_inputs(name, config, passed)
         if name in changed:

@@ -60,3 +60,21 @@ def test_clip_bounds_the_global_norm():
     update = first_update(name="sgd", clip=1.0)
     norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for tree in update.values() for leaf in tree.values()))
     assert norm == pytest.approx(0.1, rel=1e-5)
+
+
+def test_plateau_halves_the_rate_when_an_epochs_loss_stays_and_rides_in_the_state():
+    plateau = optim.Plateau(steps=2, patience=3, factor=0.5, least=0.25)
+    made = optim.make_optimizer("sgd", b1=0.0, learning_rate=1.0, steps=1, schedule="plateau", plateau=plateau, clip=0)[
+        0
+    ]
+    params = {"head": {"w": jnp.ones((1, 1))}}
+    state, sizes = made.init(params), []
+    losses = [3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    for loss in np.repeat(losses, 2) + np.tile([0.01, -0.01], len(losses)):  # its mean over an epoch counts
+        updates, state = made.update(params, state, params, value=jnp.float32(loss))
+        sizes.append(-float(updates["head"]["w"][0, 0]))
+    by_epoch = np.array(sizes[1::2])
+    assert by_epoch[:5].tolist() == [1.0] * 5 and by_epoch[6:9].tolist() == [0.5] * 3
+    assert by_epoch[-1] == by_epoch[-3] == 0.25  # and no lower
+    with pytest.raises(ValueError, match="needs to be told"):
+        optim.make_optimizer(learning_rate=1.0, steps=1, schedule="plateau")

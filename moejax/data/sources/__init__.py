@@ -1,6 +1,6 @@
 """Corpora: each module reads one kind and gives its `Utterance`s; `SOURCES` is the list of what there is."""
 
-from moejax.data.sources import arrayrecord, builtin, commonvoice, digits, folder, hf, webdataset
+from moejax.data.sources import arrayrecord, builtin, commonvoice, digits, emotions, folder, hf, sounds, webdataset
 
 SOURCES = {
     "builtin": builtin.load,
@@ -10,4 +10,10 @@ SOURCES = {
     "webdataset": webdataset.load,
     "commonvoice": commonvoice.load,
     "digits": digits.load,
+    "classes": sounds.classes,
+    "esc50": sounds.esc50,
+    "urbansound8k": sounds.urbansound8k,
+    "ravdess": emotions.ravdess,
+    "cremad": emotions.cremad,
+    "emodb": emotions.emodb,
 }

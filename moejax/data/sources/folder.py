@@ -59,7 +59,8 @@ def load(
     metadata: the table, relative to root. If there is none of that name, the usual other names are tried, and then the
         audiofolder layout with one table in each of train/, dev/, test/ (the folder is then the split).
     columns: {field of Utterance: column of the table}; a field not named here is read from the column of its own name
-        (audio and text also from file_name, audio_filepath, transcription, ...); "" leaves a field empty.
+        (audio and text also from file_name, audio_filepath, transcription, ...); "" leaves a field empty. Where there
+        are labels and no texts, the label is the text.
     text: keep; for transcripts in capitals lower, or sentence ("We call it bear.", as published models write). Runs of
         white space become one space either way.
     Audio paths are relative to the table, and may not lead out of root. Ids are those paths without their suffix.
@@ -110,7 +111,7 @@ def utterances(
         values["id"] = values.get("id") or name
         if seen is not None and (other := seen.setdefault(values["id"], where)) != where:
             raise BadValue(f"{where} has the id {values['id']!r}, as has {other} (data.columns.id)")
-        values["text"] = normalise(values["text"], text)
+        values["text"] = normalise(values["text"] if "text" in values else values.get("label", ""), text)
         if split and not values.get("split"):
             values["split"] = split
         yield Utterance(audio=audio, further=plain(row, others), **values)
@@ -276,7 +277,7 @@ def resolve_columns(rows: list[dict], columns: Mapping[str, str], *, where: str)
             if field not in mapping and field not in columns and name in existing:
                 mapping[field] = name
     for field in ("audio", "text"):
-        if field not in mapping:
+        if field not in mapping and not (field == "text" and "label" in mapping):
             raise BadValue(f"{where}: no column for {field} (data.columns.{field}); it has {', '.join(existing)}")
     return mapping
 
