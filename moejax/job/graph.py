@@ -81,6 +81,8 @@ def shard(config: str | Path | Config, workdir: str | Path, part: tuple[int, int
     heard = describe.shard(config, work, part)
     work.log(f"[{name}] shard {number}/{of} done: {heard} utterances")
     return work
+
+
 def everything(config: Config) -> list[str]:
     """The stages of the task that the config is for: all of recognition, or the last of a cross-validation, which needs
     the others.
