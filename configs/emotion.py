@@ -4,8 +4,8 @@
     moejax cv --config configs/emotion.py --config.data.source=ravdess --config.folds.count=6 --workdir runs/ravdess
     moejax cv --config configs/emotion.py:quick --config.data.root=DATA/emodb --workdir runs/emodb-quick
 
-Each actor is a fold; --config.folds.count=6 makes six of several actors each. The last line is minutes on two cores and needs no published weights. Figures:
-docs/sounds.md.
+Each actor is a fold; --config.folds.count=6 makes six of several actors each. The last line is minutes on two cores and
+needs no published weights. Figures: docs/sounds.md.
 """
 
 from ml_collections import ConfigDict

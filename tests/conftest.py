@@ -31,6 +31,9 @@ ALLOWED_WARNINGS = (
     # xdist workers share the compilation cache and may meet an entry that is half written: it is compiled again
     "ignore:Error reading persistent compilation cache entry:UserWarning",
     "ignore:Error writing persistent compilation cache entry:UserWarning",
+    # Loops that gradio and playwright make and leave; collected whenever it pleases Python, in any test of the worker
+    "ignore:Exception ignored in. <function BaseEventLoop.__del__:pytest.PytestUnraisableExceptionWarning",
+    "ignore:Exception ignored in. <socket.socket fd=.*family=1:pytest.PytestUnraisableExceptionWarning",
 )
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from moejax.commands import parser
+from moejax.commands import inputs, parser
 from moejax.errors import BadValue
 
 DESCRIPTION = """Places the words of recordings in their sound: TextGrid (Praat), CTM (NIST), JSON.
@@ -53,7 +53,6 @@ def run(options, left: list[str]) -> int:
         raise BadValue("--model is missing: a workdir with a CTC head, or any model")
     # here: help does not wait for JAX
     from moejax.align import files
-    from moejax.commands import inputs
     from moejax.runtime.files import write_text
 
     formats = options.to.split(",")
@@ -82,7 +81,7 @@ def run(options, left: list[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Recording:
-    source: object
+    source: inputs.Source
     text: str | None
 
 

@@ -115,7 +115,7 @@ WRITES = {
         "states-<digest>/, frames-<digest>/": "what the frozen encoder says of them, for a probe",
     },
     "folds": {
-        "<model>/": "of each of folds.models: a folder for every fold, with result.json, params.safetensors, metrics",
+        "<model>/": "of each of folds.models: a folder for every fold, its result, parameters, metrics",
         "pictures.npz": "log-mel images of one clip of each class, and which cells decide",
     },
     "cv": {

@@ -86,7 +86,7 @@ def test_help_of_a_key_is_that_of_the_config(said, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["transcirbe"], r"unknown command 'transcirbe' \(did you mean transcribe\?\); known: align, .*, report$"),
+        (["transcirbe"], r"unknown command 'transcirbe' \(did you mean transcribe\?\); known: align, .*, cv$"),
         (["--versoin"], r"\(did you mean --version\?\)"),
         (["zzz"], r"unknown command 'zzz'; known: "),
         (["all", "--confg", "F.py"], r"all has no option '--confg'; did you mean --config\?"),

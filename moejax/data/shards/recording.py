@@ -21,7 +21,7 @@ from moejax.errors import Refused
 
 TEXTS = (
     *("id", "text", "language", "speaker", "translation", "translation_source", "cohort", "etiology"),
-    *("severity", "accent", "gender", "prompt", "device", "split"),
+    *("severity", "accent", "gender", "prompt", "device", "split", "label", "fold"),
 )
 _LOSSY = ("VORBIS", "OPUS", "MPEG")
 _FLAC = b"fLaC"

@@ -22,6 +22,7 @@ from moejax.runtime.files import read_json, replacing
 
 FORMAT = 1
 INDEX, BAD = "index.json", "bad.csv"
+LATER = ("label", "fold")  # columns that shards packed before there were classes of sounds have not
 SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in TEXTS),
@@ -55,6 +56,9 @@ def read_table(path: Path) -> pa.Table:
         table = pa.ipc.open_file(pa.memory_map(str(path), "r")).read_all()
     except (pa.ArrowException, OSError) as error:
         raise BadValue(f"{path} is damaged ({str(error).splitlines()[0][:200]})") from error
+    for place, name in enumerate(SCHEMA.names):
+        if name in LATER and name not in table.column_names:
+            table = table.add_column(place, SCHEMA.field(name), pa.repeat(pa.scalar(""), len(table)))
     if table.schema != SCHEMA:
         raise BadValue(f"{path} has other columns than this moejax packs: {', '.join(table.column_names)}")
     return table
