@@ -28,7 +28,8 @@ SHARD = (
     " them together"
 )
 EXAMPLE = "configs/quickstart.py:fast"
-EXAMPLES: dict[str, str] = dict.fromkeys(("clips", "folds", "cv"), "configs/esc10.py:quick --config.data.root=DATA/esc10")
+OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
+EXAMPLES: dict[str, str] = dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS)
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}
