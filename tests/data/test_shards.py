@@ -168,7 +168,7 @@ def test_killed_at_random_moments(made, tmp_path):
     began = time.monotonic()
     assert start(root, tmp_path / "whole").wait() == 0
     took, rng, kills = time.monotonic() - began, random.Random(0), 0
-    for share in (0.85, 0.9, 0.95):
+    for share in (0.4, 0.7, 0.95):  # the first run may have compiled or read what the others find
         process = start(root, tmp_path / "killed")
         time.sleep(took * share * rng.uniform(0.9, 1.1))
         process.send_signal(signal.SIGKILL)

@@ -47,7 +47,7 @@ def test_the_playhead_goes_with_the_sound(tmp_path):
         page.set_default_timeout(120_000)
         asked, wrong = [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", wrong.append)
+        page.on("pageerror", lambda error: wrong.append(error))
         page.goto((tmp_path / "saliency.html").as_uri())
         first = page.locator(".clip").first
         where = "() => Number(document.querySelector('.clip canvas').dataset.playhead)"
