@@ -12,18 +12,16 @@ TABLES = ("metadata.csv", "metadata.tsv", "metadata.jsonl", "manifest.json", "ma
 def texts(recordings: Sequence[Path]) -> list[str] | None:
     """What is said in each recording, None where nothing is known of any.
 
-    Looked for in a table in the recording's folder or the one above (`data.sources.folder`; columns file and text),
-    then in a .txt file of the same name. Errors: BadValue for a recording without a text among others that have one.
+    Looked for in a table in the recording's folder (`data.sources.folder`; columns file and text), then in a .txt file
+    of the same name, then in a table one folder above, as corpora have it. Errors: BadValue for a recording without a text among others that have one.
     """
     tables: dict[Path, dict[Path, str]] = {}
     found: list[str | None] = []
     for path in recordings:
-        for place in (path.parent, path.parent.parent):
-            if place not in tables:
-                tables[place] = _table(place)
-        beside = path.with_suffix(".txt")
-        text = tables[path.parent].get(path.resolve()) or tables[path.parent.parent].get(path.resolve())
-        found.append(text if text or not beside.is_file() else beside.read_text(encoding="utf-8").strip())
+        text = _listed(tables, path.parent, path)
+        if not text and (beside := path.with_suffix(".txt")).is_file():
+            text = beside.read_text(encoding="utf-8").strip()
+        found.append(text or _listed(tables, path.parent.parent, path))
     if not any(found):
         return None
     lacking = [path.name for path, text in zip(recordings, found, strict=True) if not text]
@@ -33,6 +31,13 @@ def texts(recordings: Sequence[Path]) -> list[str] | None:
             f"{Path(lacking[0]).stem}.txt"
         )
     return [text for text in found if text]
+
+
+def _listed(tables: dict[Path, dict[Path, str]], place: Path, path: Path) -> str | None:
+    """What a folder's table says of a recording; each table is read once."""
+    if place not in tables:
+        tables[place] = _table(place)
+    return tables[place].get(path.resolve())
 
 
 def _table(place: Path) -> dict[Path, str]:
