@@ -13,7 +13,8 @@ def texts(recordings: Sequence[Path]) -> list[str] | None:
     """What is said in each recording, None where nothing is known of any.
 
     Looked for in a table in the recording's folder (`data.sources.folder`; columns file and text), then in a .txt file
-    of the same name, then in a table one folder above, as corpora have it. Errors: BadValue for a recording without a text among others that have one.
+    of the same name, then in a table one folder above, as corpora have it. Errors: BadValue for a recording without a
+    text among others that have one.
     """
     tables: dict[Path, dict[Path, str]] = {}
     found: list[str | None] = []
