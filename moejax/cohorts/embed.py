@@ -1,13 +1,14 @@
 """Embeddings of every utterance: pooled states of the unadapted encoder."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from moejax.cohorts import gradients, hearing
+from moejax.cohorts.hearing import States
 from moejax.data.pipeline import FILLER, eval_batches, loader
 from moejax.errors import BadValue
 from moejax.nn import functional
@@ -125,26 +126,48 @@ def _of_pieces(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _of_windows(context: Context) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The same of a base that hears whole windows: of the kept states where they are what is pooled, else of its own
-    pass. One window at a time on a processor, whose caches hold no more.
+    """The same of a base that hears whole windows."""
+    rows = range(len(context.corpus.manifest))
+    return _pooled(context, context.corpus.audio, rows, lambda: hearing.utterances(context), "embed")
+
+
+def of_windows(context: Context, audio, numbers: Sequence[int], states: Callable[[], States | None]) -> np.ndarray:
+    """Embeddings [W, U] of joined windows, as the gate hears them when a recording is read.
+
+    Not the mean of their utterances': states depend on how much is said before. On speechocean762 in tiny.en a window
+    of six utterances lies three deviations of speakers from that mean, nearly all of it the same for all speakers.
+
+    Args:
+      audio: [number] -> samples [S] of a window to the end of what is said. numbers: 0 to W - 1.
+      states: gives their encoder states where they are kept. Asked only where these are what is pooled.
+    """
+    found = list(_pooled(context, audio, numbers, states, "embeddings of windows"))
+    found = found or [(np.zeros(0, np.int64), np.zeros((0, 0), np.float32))]  # more processes than batches
+    rows, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return shares.merged(context.work.path(), rows, values)
+
+
+def _pooled(context: Context, audio, names: Sequence[int], states, what: str):
+    """(names, their embeddings), this process' share: of the kept states where they are what is pooled, else of a pass
+    of its own. One window at a time on a processor, whose caches hold no more.
     """
     pooled, config = options(context.cfg), context.base.config
     graphdef, _ = functional.abstract(asr.build(config))
     embed, of_states = asr.make_embed(graphdef, pooled), asr.make_pooled(pooled, config.hop)
-    states = hearing.utterances(context) if pooled.layers == (-1,) else None
-    rows = np.arange(len(context.corpus.manifest))
+    kept = states() if pooled.layers == (-1,) else None
+    rows = np.asarray(names)
     size = 1 if jax.default_backend() == "cpu" else context.cfg.embed.batch_size
     batches = processes.share([rows[at : at + size] for at in range(0, len(rows), size)])
-    for batch in context.work.progress(batches, total=len(batches), desc="embed"):
+    for batch in context.work.progress(batches, total=len(batches), desc=what):
         filled = np.concatenate([batch, np.full(size - len(batch), FILLER)])
-        heard = _Audio(context.corpus.audio)(context.window, filled)
+        heard = _Audio(audio)(context.window, filled)
         inputs = heard["audio_BS"], heard["samples_B"]
-        if states is not None:
-            pooled_BU = of_states(np.stack([states(row) for row in np.maximum(filled, 0)]), *inputs)
+        if kept is not None:
+            pooled_BU = of_states(np.stack([kept(row) for row in np.maximum(filled, 0)]), *inputs)
         else:
             mel_BNM = np.zeros((size, context.window // config.hop, config.num_mel_bins), np.float32)
             for b, row in enumerate(batch):
-                mel_NM = hearing.window_of(context, context.corpus.audio[int(row)]).mel_NM
+                mel_NM = hearing.window_of(context, audio[int(row)]).mel_NM
                 mel_BNM[b, : len(mel_NM)] = mel_NM
             pooled_BU = embed(context.base.params, *inputs, mel_BNM)
         yield batch, np.asarray(pooled_BU)[: len(batch)]

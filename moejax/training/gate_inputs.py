@@ -2,8 +2,13 @@
 
 import numpy as np
 
+from moejax.cohorts import embed
 from moejax.errors import BadValue
+from moejax.runtime import processes
+from moejax.runtime.files import replacing
+from moejax.training import encoder_states
 from moejax.work.context import Context, embeddings
+from moejax.work.folder import digest
 
 
 def clusters_of(context: Context) -> dict[str, np.ndarray]:
@@ -27,6 +32,35 @@ def embeddings_of(context: Context, rows) -> np.ndarray:
     if missing:
         raise BadValue(f"utterance {missing[0]!r} has no embedding; run the embed stage again")
     return found["embedding"][[place[name] for name in ids]]
+
+
+def of_windows(context: Context, windows) -> np.ndarray:
+    """Embeddings [W, U] of joined windows (`timed.Joined`), found once for all stages, kept beside encoder states."""
+    made = {"windows": windows.digest(), "embed": repr(embed.options(context.cfg)), "base": context.heard.path.name}
+    path = context.heard.path.with_name(f"{digest(made)}.windows.npy")
+    if not processes.agree(path.exists()):
+        found = embed.of_windows(
+            context,
+            _Audible(windows),
+            range(len(windows)),
+            lambda: encoder_states.opened_windows(context, windows),
+        )
+        if processes.first():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary, open(temporary, "wb") as file:
+                np.save(file, found)
+        processes.meet()  # nobody reads what is being written
+    return np.load(path)
+
+
+class _Audible:
+    """[number] -> audio [S] of a window to the end of what is said."""
+
+    def __init__(self, windows):
+        self._windows = windows
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self._windows.audible(number)
 
 
 def training_rows(context: Context, select=None) -> np.ndarray:

@@ -144,7 +144,7 @@ def _hyper(context, name, rows) -> dict:
         section = _section(cfg, share)
         if section.steps:
             loss_fn = task.make_loss(graphdef, asr.Row(voice_mix=mixed, **fitting.row_options(section)), hyper)
-            plan, fetch = timed.material(context, rows, section, gate_in=condition_NU)
+            plan, fetch = timed.material(context, rows, section, gate_in=condition_NU, own=mixed)
             params = fitting.train(
                 context,
                 fitting.Training(

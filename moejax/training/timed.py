@@ -24,7 +24,7 @@ from moejax.data.pack import Packer, Recipe, Window
 from moejax.data.pipeline import FILLER, BatchPlan
 from moejax.data.strings import codes
 from moejax.decode.enrolled import LEAST_NEW_SECONDS, PAUSE_SECONDS
-from moejax.training import encoder_states, fitting
+from moejax.training import encoder_states, fitting, gate_inputs
 from moejax.work.context import Context
 
 # No plain windows, the utterances alone are those; no noise but what the corpus has; prompts short enough to be cheap.
@@ -284,10 +284,11 @@ def _rooms(tokens) -> tuple[int, ...]:
     return (many, most) if many <= 0.7 * most else (most,)
 
 
-def material(context: Context, rows, section, *, labels=None, gate_in=None, kept: bool = False):
+def material(context: Context, rows, section, *, labels=None, gate_in=None, own=True, kept: bool = False):
     """`(plan, fetch)` of a training on these rows of the manifest: utterances alone, and beside them windows where the
     base writes times. `labels`, `gate_in`: one for each row; a window has the label of its first utterance and the mean
-    of what the gate hears of all. `kept`: encoder states may be kept (`encoder_states.why_not`).
+    of what the gate hears of all, in which, with `own`, its own embedding stands first (`gate_inputs.of_windows`).
+    `kept`: encoder states may be kept (`encoder_states.why_not`).
     """
     plan = fitting.speech_plan(context, rows, section)
     states = encoder_states.opened(context) if kept else None
@@ -299,8 +300,18 @@ def material(context: Context, rows, section, *, labels=None, gate_in=None, kept
     order = np.argsort(rows, kind="stable")  # a row may be there several times: the last counts
     members = [order[np.searchsorted(rows, heard, "right", order) - 1].tolist() for heard in joined.members]
     labels = None if labels is None else np.asarray(labels)[[heard[0] for heard in members]]
-    gate_in = None if gate_in is None else np.stack([np.mean(gate_in[heard], axis=0) for heard in members])
+    if gate_in is not None:
+        gate_in = np.stack([np.mean(gate_in[heard], axis=0) for heard in members])
+        if own:
+            heard_WU = gate_inputs.of_windows(context, every)[numbers(every, joined)]
+            gate_in[:, : heard_WU.shape[1]] = heard_WU
     return among(context, plan, fetch, every, joined, labels=labels, gate_in=gate_in, kept=kept)
+
+
+def numbers(every: Joined, joined: Joined) -> list[int]:
+    """Which of `every` window these are."""
+    number = {window.seed: i for i, window in enumerate(every.windows)}
+    return [number[window.seed] for window in joined.windows]
 
 
 def among(context: Context, plan, fetch, every: Joined, joined: Joined, *, labels=None, gate_in=None, kept=False):
@@ -309,8 +320,7 @@ def among(context: Context, plan, fetch, every: Joined, joined: Joined, *, label
     """
     states = encoder_states.opened_windows(context, every) if kept else None
     if states is not None:
-        number = {window.seed: i for i, window in enumerate(every.windows)}
-        states = _Picked(states, np.array([number[window.seed] for window in joined.windows]))
+        states = _Picked(states, np.array(numbers(every, joined)))
     collate = joined.collator(
         labels=labels,
         gate_in=gate_in,
