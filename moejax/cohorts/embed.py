@@ -160,7 +160,7 @@ def _pooled(context: Context, audio, names: Sequence[int], states, what: str):
     batches = processes.share([rows[at : at + size] for at in range(0, len(rows), size)])
     for batch in context.work.progress(batches, total=len(batches), desc=what):
         filled = np.concatenate([batch, np.full(size - len(batch), FILLER)])
-        heard = _Audio(audio)(context.window, filled)
+        heard = _Audio(_Shown(context, audio))(context.window, filled)
         inputs = heard["audio_BS"], heard["samples_B"]
         if kept is not None:
             pooled_BU = of_states(np.stack([kept(row) for row in np.maximum(filled, 0)]), *inputs)
@@ -171,6 +171,17 @@ def _pooled(context: Context, audio, names: Sequence[int], states, what: str):
                 mel_BNM[b, : len(mel_NM)] = mel_NM
             pooled_BU = embed(context.base.params, *inputs, mel_BNM)
         yield batch, np.asarray(pooled_BU)[: len(batch)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Shown:
+    """[row] -> samples [S] that a window shows of a recording."""
+
+    context: Context
+    audio: Any
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return hearing.shown(self.context, self.audio[row])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -142,10 +142,21 @@ def _hear(context, ear, what) -> list[bytes]:
 
 def window_of(context: Context, audio_S: np.ndarray) -> Window:
     """A recording that one window holds, as `decode.longform` shows it to the decoder."""
+    heard, size = _features(context, audio_S)
+    return Window(heard.slice(0, size), heard.audio(0, size))
+
+
+def shown(context: Context, audio_S: np.ndarray) -> np.ndarray:
+    """As much of a recording as that window shows: whole frames of features."""
+    heard, size = _features(context, audio_S)
+    return heard.audio(0, size)
+
+
+def _features(context: Context, audio_S: np.ndarray) -> tuple[Features, int]:
+    """And how many of them a window holds."""
     config = context.base.config
     heard = Features(audio_S, n_mels=config.num_mel_bins, hop=config.hop)
-    size = min(heard.frames, 2 * config.max_source_positions)
-    return Window(heard.slice(0, size), heard.audio(0, size))
+    return heard, min(heard.frames, 2 * config.max_source_positions)
 
 
 class Windows:

@@ -29,6 +29,7 @@ from moejax.job import config as configs
 from moejax.job import graph, study
 from moejax.job.opening import open_context
 from moejax.nn import functional
+from moejax.ops import routing
 from moejax.personal import lora, route
 from moejax.personal.material import Recording
 from moejax.runtime.files import read_json, write_json
@@ -36,6 +37,7 @@ from moejax.systems import enrolled, evaluate, listening, registry
 from moejax.systems import published as published_rows
 from moejax.tasks import asr
 from moejax.text import writers
+from moejax.training import gate_inputs, timed
 from moejax.work.heard import Heard
 
 pytestmark = pytest.mark.job
@@ -134,6 +136,26 @@ def test_windows_with_times_are_a_share_of_the_training(folder):
     assert " windows heard: " in log  # the encoder is as it was: states are kept
     routes = [record["route"] for record in tiny_job.records(folder / "W" / "evaluate" / "moe.jsonl")]
     assert all(len(route) == 3 for route in routes)
+
+
+def test_a_gate_learns_from_windows_what_it_hears_of_them_when_they_are_read(folder):
+    context, recognizer = open_context(folder / "W"), moejax.load(folder / "W", system="moe")
+    every = timed.windows(context)
+    heard_WU = gate_inputs.of_windows(context, every)
+    assert heard_WU.shape[0] == len(every) > 3
+    windows = [hearing.window_of(context, every.audible(number)) for number in range(4)]
+    encoded = list(recognizer.decoder.encode(windows))
+    read_WE = np.concatenate([np.asarray(one.weight_BE)[: len(one.rows)] for one in encoded])
+    read_WE = read_WE[np.argsort(np.concatenate([one.rows for one in encoded]))]
+    network = recognizer.network
+
+    def weights(heard):
+        route = network.mixture.route(asr.make_gate(network.graphdef)(network.params, heard))
+        return np.asarray(routing.dense_weights(route, network.mixture.num_experts))
+
+    np.testing.assert_allclose(weights(heard_WU[:4]), read_WE, atol=1e-5)
+    means = [gate_inputs.embeddings_of(context, np.array(members)).mean(0) for members in every.members[:4]]
+    assert np.abs(weights(np.stack(means)) - read_WE).max() > 1e-3  # these are something else
 
 
 def test_a_workdir_of_the_time_before_is_read_in_pieces_and_stays_finished(folder, tmp_path):
