@@ -1,6 +1,5 @@
 """moejax's side: `python -m moejax.bench.ours`. Jobs run the product's own functions; options are those of `rows`."""
 
-import importlib.metadata
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from moejax.nn import functional
 from moejax.nn.quantize import quantize
 from moejax.ops.audio import log_mel
 from moejax.runtime import allocator
+from moejax.runtime import versions as package_versions
 from moejax.tasks import asr
 from moejax.types import Route
 
@@ -155,9 +155,13 @@ def _float32(array):
 
 def hello() -> dict:
     names = ("moejax", "jax", "jaxlib", "flax")
-    versions = {name: importlib.metadata.version(name) for name in names}
     device = jax.devices()[0]
-    return {"device": device.platform, "kind": device.device_kind, "cores": os.cpu_count(), "versions": versions}
+    return {
+        "device": device.platform,
+        "kind": device.device_kind,
+        "cores": os.cpu_count(),
+        "versions": package_versions.of(names),
+    }
 
 
 JOBS = {

@@ -2,13 +2,13 @@
 
 import csv
 import hashlib
-import importlib.metadata
 import json
 
 import numpy as np
 
 from moejax.convert import whisper_folder
 from moejax.export import systems
+from moejax.runtime import versions
 from moejax.runtime.files import read_json
 from moejax.score.tables import pipe
 from moejax.work.context import Context
@@ -171,6 +171,6 @@ def _load(context, part, to):
 def _versions(context):
     ran = read_json(context.work.path("config.json"))
     trained = ", ".join(f"{name} {version}" for name, version in ran["versions"].items())
-    lines = [f"- trained with {trained}", f"- exported with moejax {importlib.metadata.version('moejax')}"]
+    lines = [f"- trained with {trained}", f"- exported with moejax {versions.of(['moejax'])['moejax']}"]
     lines += [f"- config digest {ran['digest']}" + (f", commit {ran['commit']}" if ran["commit"] else "")]
     return "\n".join(["## Versions", "", *lines])

@@ -5,7 +5,6 @@ reads from outside the workdir, and what the stages before it pass on; `work.sta
 """
 
 import functools
-import importlib.metadata
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
@@ -15,6 +14,7 @@ from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job.stages import FIELDS, STAGES
 from moejax.runtime import allocator, compilation, processes, watchdog
+from moejax.runtime import versions as package_versions
 from moejax.runtime.files import sweep, write_json
 from moejax.training import describe
 from moejax.types import Config
@@ -231,7 +231,7 @@ def write_config(config: Config, work: Work) -> None:
 
 def versions() -> dict[str, str]:
     names = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy", "hdbscan")
-    return {name: importlib.metadata.version(name) for name in names}
+    return package_versions.of(names)
 
 
 def _commit() -> str | None:

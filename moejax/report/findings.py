@@ -1,6 +1,5 @@
 """Everything that the report says, as plain values: what is drawn, printed and written is made of this alone."""
 
-import importlib.metadata
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from moejax.report import roles, routing, study
 from moejax.report.errors import Errors, Worst, analyse
 from moejax.report.factors import Factors
 from moejax.report.inputs import Inputs
+from moejax.runtime import versions as package_versions
 from moejax.score import tables
 
 PACKAGES = ("moejax", "jax", "flax", "optax", "orbax-checkpoint", "transformers", "numpy")
@@ -120,13 +120,7 @@ def find(cfg, read: Inputs) -> Findings:
 
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"  # moejax itself may run from its source folder
-    return found
+    return {"python": platform.python_version(), **package_versions.of(PACKAGES)}
 
 
 def _sounds(worst: list[Worst], root: Path) -> dict[str, bytes]:
