@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 
 def of(names: Iterable[str]) -> dict[str, str]:
-    """Of each of these; "not installed" where a package has no metadata: moejax itself may run from its source folder, as
-    it does on machines where nothing can be installed.
+    """Of each of these; "not installed" where a package has no metadata: moejax itself may run from its source folder,
+    as it does on machines where nothing can be installed.
     """
     found = {}
     for name in names:
