@@ -158,6 +158,32 @@ def test_a_gate_learns_from_windows_what_it_hears_of_them_when_they_are_read(fol
     assert np.abs(weights(np.stack(means)) - read_WE).max() > 1e-3  # these are something else
 
 
+def test_windows_lie_where_their_speakers_lie_in_what_a_gate_sees(folder):
+    context, work = open_context(folder / "W"), folder / "W"
+    every, speaker_N = timed.windows(context), context.corpus.manifest.column("speaker")
+    heard_WU = gate_inputs.of_windows(context, every)
+    mean_NU = gate_inputs.embeddings_of(context, np.arange(len(speaker_N)))
+    train = context.corpus.rows("train")
+
+    def off(mean_U, matrix_UK):
+        """How far windows lie from the means of their speakers, in deviations within them."""
+        own_NK, window_WK = ((heard - mean_U) @ matrix_UK for heard in (mean_NU, heard_WU))
+        own = {name: own_NK[train][speaker_N[train] == name] for name in set(speaker_N[train])}
+        within_K = np.sqrt(np.mean([rows.var(0) for rows in own.values()], axis=0))
+        away_WK = window_WK - np.stack([own[speaker_N[heard[0]]].mean(0) for heard in every.members])
+        return np.abs(away_WK.mean(0) / within_K).max()
+
+    seen = seen_by(moejax.load(work, system="moe"))
+    with np.load(work / "cluster" / "clusters.npz") as clusters:
+        assert off(*seen) < 0.5 * off(clusters["proj_mean"], clusters["proj_matrix"])
+
+
+def seen_by(recognizer):
+    """What a gate sees: mean and matrix."""
+    buffer = recognizer.network.params["buffer"]["gate"]
+    return np.asarray(buffer["mean"]), np.asarray(buffer["matrix"])
+
+
 def test_a_workdir_of_the_time_before_is_read_in_pieces_and_stays_finished(folder, tmp_path):
     work = tiny_job.copy(folder, tmp_path)
     pointer = work / "W" / "base" / "model.json"
