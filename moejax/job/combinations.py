@@ -27,6 +27,7 @@ def check(config) -> None:
     _gate(config)
     _translating(config)
     translators.check(config)
+    _diarizer(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
         raise BadValue(
@@ -40,6 +41,23 @@ def check(config) -> None:
         raise BadValue(
             f"config key 'translate.width' is {config.translate.width}, which does not divide by translate.heads ="
             f" {config.translate.heads}"
+        )
+
+
+def _diarizer(config) -> None:
+    own = config.diarizer
+    if not own.steps:
+        return
+    if config.folds.models:
+        raise BadValue("config keys 'diarizer.steps' and 'folds.models' are two tasks: a config is for one of them")
+    if max(config.talks.speakers) > own.most:
+        raise BadValue(
+            f"config key 'talks.speakers' goes to {max(config.talks.speakers)}; diarizer.most is {own.most}, which it"
+            " must not exceed"
+        )
+    if own.width % own.heads:
+        raise BadValue(
+            f"config key 'diarizer.width' is {own.width}, which does not divide by diarizer.heads = {own.heads}"
         )
 
 
