@@ -32,7 +32,7 @@ OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
 OF_TALKS = "configs/diarize.py --config.data.root=DATA"
 EXAMPLES: dict[str, str] = {
     **dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS),
-    **dict.fromkeys(("talks", "diarizer"), OF_TALKS),
+    **dict.fromkeys(("talks", "diarizer", "ego"), OF_TALKS),
 }
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"

@@ -116,6 +116,7 @@ def run(cfg, work) -> dict:
             return (hear()(np.stack([talk.wave_S for talk in found])),)
 
         work.log(f"  {part}: {count} talks")
+        grown(Blocks(folder / part), count)
         blocks.fill(count, (Blocks(folder / part),), heard)
         for row in range(count):  # of blocks that an earlier run has written
             if turns[row] is None:
@@ -128,7 +129,15 @@ def run(cfg, work) -> dict:
         work.log(f"    {card.line()}")
         cards[part] = {**dataclasses.asdict(card), "groups": groups}
     write_json(work.path("talks", "cards.json"), cards)
-    return {"talks": {part: cards[part]["talks"] for part in PARTS}, "content": folder.name}
+    counts = {part: cards[part]["talks"] for part in PARTS}
+    return {"talks": counts, "content": digest([folder.name, counts])}
+
+
+def grown(held: Blocks, count: int) -> None:
+    """Removes the block that ended a part of another number of talks: all others are heard once, however many come."""
+    for rows in blocks.blocks_of(count):
+        if not held.missing(rows) and held.rows(rows) != len(rows):
+            held.remove(rows)
 
 
 def opened(context: Context, part: str) -> Part:
@@ -154,8 +163,7 @@ def _folder(context: Context) -> Path:
     keys = {name: cfg.talks[name] for name in SECTIONS["talks"] if name not in ("rhythm", *PARTS)}
     corpus = (work.finished("describe") or {}).get("passes", "")
     made = [corpus, {**keys, "speakers": list(cfg.talks.speakers), "noises": list(cfg.talks.noises)}, cfg.seed]
-    made += [[getattr(cfg.talks, part) for part in PARTS], repr(rhythm_of(cfg))]
-    made += [encoder_content(cfg), cfg.model.dtype if cfg.talks.hears == "whisper" else ""]
+    made += [repr(rhythm_of(cfg)), encoder_content(cfg), cfg.model.dtype if cfg.talks.hears == "whisper" else ""]
     return work.path("talks", f"heard-{digest(made)}")
 
 

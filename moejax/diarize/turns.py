@@ -24,6 +24,15 @@ class Turn(NamedTuple):
     speaker: str
 
 
+class Said(NamedTuple):
+    """What is said in a turn."""
+
+    start: float
+    end: float
+    speaker: str
+    text: str
+
+
 Span = tuple[float, float]  # seconds
 Turns = dict[str, list[Turn]]  # {recording: in order of their starts}
 
@@ -94,6 +103,20 @@ def read_uem(path: Path | str) -> dict[str, list[Span]]:
             raise BadValue(f"{where}: the end {end:g} is not after the start {start:g}")
         found.setdefault(fields[0], []).append(Turn(start, end, ""))
     return {recording: [(turn.start, turn.end) for turn in merged(spans)] for recording, spans in found.items()}
+
+
+def read_stm(path: Path | str) -> dict[str, list[Said]]:
+    """{recording: what is said in it, in order} of NIST's STM. Errors: as `read_rttm`."""
+    found: dict[str, list[Said]] = {}
+    for where, fields in _lines(path):
+        if len(fields) < 5:
+            raise BadValue(f"{where}: {len(fields)} fields; it takes recording channel speaker start end and words")
+        start, end = _seconds(where, "start", fields[3]), _seconds(where, "end", fields[4])
+        words = fields[5:]
+        if words and words[0].startswith("<") and words[0].endswith(">"):
+            words = words[1:]  # labels of the segment
+        found.setdefault(fields[0], []).append(Said(start, end, fields[2], " ".join(words)))
+    return {recording: sorted(some) for recording, some in found.items()}
 
 
 def write_uem(path: Path | str, spans: Mapping[str, Iterable[Span]]) -> None:

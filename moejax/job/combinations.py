@@ -45,19 +45,18 @@ def check(config) -> None:
 
 
 def _diarizer(config) -> None:
-    own = config.diarizer
-    if not own.steps:
-        return
-    if config.folds.models:
-        raise BadValue("config keys 'diarizer.steps' and 'folds.models' are two tasks: a config is for one of them")
-    if max(config.talks.speakers) > own.most:
+    for name in ("diarizer", "ego"):
+        own = config[name]
+        if own.steps and config.folds.models:
+            raise BadValue(f"config keys '{name}.steps' and 'folds.models' are two tasks: a config is for one of them")
+        if own.steps and own.width % own.heads:
+            raise BadValue(
+                f"config key '{name}.width' is {own.width}, which does not divide by {name}.heads = {own.heads}"
+            )
+    if config.diarizer.steps and max(config.talks.speakers) > config.diarizer.most:
         raise BadValue(
-            f"config key 'talks.speakers' goes to {max(config.talks.speakers)}; diarizer.most is {own.most}, which it"
-            " must not exceed"
-        )
-    if own.width % own.heads:
-        raise BadValue(
-            f"config key 'diarizer.width' is {own.width}, which does not divide by diarizer.heads = {own.heads}"
+            f"config key 'talks.speakers' goes to {max(config.talks.speakers)}; diarizer.most is"
+            f" {config.diarizer.most}, which it must not exceed"
         )
 
 

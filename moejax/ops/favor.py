@@ -27,10 +27,9 @@ def projection(key, features: int, width: int):
     """float32 [features, width]: orthogonal within blocks of `width` rows, each as long as a Gaussian vector."""
     key_block, key_norm = jax.random.split(key)
     blocks = -(-features // width)
-    keys = jax.random.split(key_block, blocks)
-    rows = [jnp.linalg.qr(jax.random.normal(one, (width, width)))[0].T for one in keys]
+    rows = jnp.linalg.qr(jax.random.normal(key_block, (blocks, width, width)))[0].swapaxes(1, 2)
     norm_F = jnp.linalg.norm(jax.random.normal(key_norm, (features, width)), axis=1)
-    return jnp.concatenate(rows)[:features] * norm_F[:, None]
+    return rows.reshape(-1, width)[:features] * norm_F[:, None]
 
 
 def phi(x_BTHK, projection_FK, *, query: bool, mask_BT=None, stable: bool = True):

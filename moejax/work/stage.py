@@ -27,6 +27,7 @@ ABOUT = {
     "folds": "train classifiers fold by fold, fresh in each",
     "talks": "simulate talks of the corpus' speakers, keep what a diarizer hears of them",
     "diarizer": "train a network that says who speaks when",
+    "ego": "train a network that follows one enrolled speaker through talks",
     "cv": "the table of a cross-validation: accuracy, recall, confusion, saliency",
 }
 # What they read that is not in the workdir.
@@ -131,6 +132,11 @@ WRITES = {
         "params.safetensors": "the network, and all that it takes to use it",
         "scores.json": "DER on the dev and test talks, with intervals and controls",
         "test.rttm": "what it said of the test talks",
+        **_LOGGED,
+    },
+    "ego": {
+        "params.safetensors": "the network",
+        "scores.json": "accuracy, F1 and DER on dev and test talks, by the right, a wrong and no enrolment",
         **_LOGGED,
     },
     "cv": {

@@ -100,6 +100,8 @@ def test_files_of_others_are_read(tmp_path):
         "SPEAKER m 1 1.25 1.0 <NA> <NA> y <NA> <NA>".encode()
     )
     assert turns.read_rttm(tmp_path / "a.rttm") == {"m": [Turn(1.25, 2.25, "y"), Turn(3.0, 3.5, "x")]}
+    (tmp_path / "a.stm").write_text("m 1 x 2 3.5 <o,f0> Oh, hello.\nm 1 y 0 1 I'm here\n")
+    assert turns.read_stm(tmp_path / "a.stm") == {"m": [(0, 1, "y", "I'm here"), (2, 3.5, "x", "Oh, hello.")]}
     (tmp_path / "a.uem").write_text("m NA 0 10\nm NA 5.5 12\nm 1 20 21\n")
     assert turns.read_uem(tmp_path / "a.uem") == {"m": [(0, 12), (20, 21)]}
 
@@ -135,6 +137,7 @@ def test_manifests_of_lhotse_pass_through_untouched(tmp_path):
         ("a.rttm", b"SPEAKER m 1 0 1 <NA> <NA> \xff <NA>", r"line 1 is not UTF-8"),
         ("a.uem", "m 1 0", r"line 1: 3 fields; it takes 4: recording channel start end"),
         ("a.uem", "m 1 4 2", r"line 1: the end 2 is not after the start 4"),
+        ("a.stm", "m 1 x 2", r"line 1: 4 fields; it takes recording channel speaker start end and words"),
         ("a.jsonl", '{"id": 1}', r"line 1: 'id' is 1; a supervision has id, recording_id, start, duration"),
         ("a.jsonl", '{"id": "s"}\n', r"line 1: 'recording_id' is missing"),
         ("a.jsonl", '{"id": "s", "recording_id": "r", "start": -1, "duration": 1}', r"'start' is -1; it takes 0"),
@@ -146,7 +149,8 @@ def test_manifests_of_lhotse_pass_through_untouched(tmp_path):
 def test_what_is_wrong_is_named_with_its_line(tmp_path, name, text, words):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    read = {"a.rttm": turns.read_rttm, "a.uem": turns.read_uem}.get(name, lambda path: lhotse.read(path, "supervision"))
+    kinds = {"a.rttm": turns.read_rttm, "a.uem": turns.read_uem, "a.stm": turns.read_stm}
+    read = kinds.get(name, lambda path: lhotse.read(path, "supervision"))
     with pytest.raises(BadValue, match=words):
         read(path)
 

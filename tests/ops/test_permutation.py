@@ -10,7 +10,7 @@ import pytest
 from moejax.ops import permutation
 
 
-@pytest.mark.parametrize("speakers", [1, 2, 4, 5])
+@pytest.mark.parametrize("speakers", [2, 5])
 def test_enumeration_and_assignment_find_the_same(speakers):
     cost = jax.random.normal(jax.random.key(speakers), (6, speakers, speakers))
     sums, orders = permutation.best_by_enumeration(cost)
