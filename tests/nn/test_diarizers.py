@@ -101,8 +101,8 @@ def test_the_loss_does_not_mind_names_and_learns_both_parts(nets):
     assert float(filler["activity"]) != pytest.approx(float(metrics["activity"]), abs=1e-4)
     grads = jax.jit(jax.grad(lambda p: loss(p, batch, jax.random.key(0))[0], allow_int=True))(params)
     silent = [path for path, leaf in functional.paths(grads["backbone"]).items() if not np.abs(leaf).max() > 0]
-    # a bias that all keys share moves no softmax
-    assert all(path.endswith("k/bias") for path in silent), silent
+    # a bias that all keys share moves no softmax, and the writer is fed zeros
+    assert all(path.endswith(("k/bias", "writer/kernel")) for path in silent), silent
 
 
 def test_existence_asks_the_speakers_and_the_next_one():
