@@ -222,10 +222,10 @@ def scored(part: Part, said: list[list[Turn]]) -> dict:
 
 
 def _row(each: list[diarization.Errors]) -> dict:
-    """Percent, with the interval of the DER over talks."""
+    """Percent, with the interval of the DER over talks where there are enough to draw from."""
     wrong, total = ([100 * getattr(one, name) for one in each] for name in ("wrong", "total"))
     found = diarization.pooled(each).row() | {"talks": len(each)}
-    if len(each) > 1 and sum(total):
+    if len(each) >= bootstrap.MIN_SPEAKERS and sum(total):
         interval = bootstrap.interval(np.array(wrong), total, [str(n) for n in range(len(each))])
         found |= {"low": 100 * interval.low, "high": 100 * interval.high}
     return found
