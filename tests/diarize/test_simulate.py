@@ -63,9 +63,10 @@ def test_who_is_labelled_is_who_sounds(make):
 
 
 def test_overlap_lies_in_its_band():
-    """Conversations overlap as the meetings do that their rhythm is of; mixtures more, the less they pause."""
+    """Conversations overlap within the band of real talks, or not at all if told so; mixtures the more, the less they
+    pause."""
     found = cards(talks(30, speakers=(3, 4)))
-    assert 0.10 < found.overlapped_of_speech < 0.30 and 0.02 < found.silent < 0.25
+    assert 0.05 < found.overlapped_of_speech < 0.30 and 0.02 < found.silent < 0.25
     assert found.talks == 30 and found.hours == 0.25 and set(found.speakers) <= {1, 2, 3, 4}
     mixed = [cards([simulate.mixture(VOICES, 0, i, 2, beta, sound=DRY) for i in range(4)]) for beta in (1.0, 3.0, 9.0)]
     shares = [one.overlapped_of_speech for one in mixed]
