@@ -29,7 +29,11 @@ SHARD = (
 )
 EXAMPLE = "configs/quickstart.py:fast"
 OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
-EXAMPLES: dict[str, str] = dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS)
+OF_TALKS = "configs/diarize.py --config.data.root=DATA"
+EXAMPLES: dict[str, str] = {
+    **dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS),
+    **dict.fromkeys(("talks", "diarizer", "ego"), OF_TALKS),
+}
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}

@@ -65,9 +65,14 @@ def run(options, left: list[str]) -> int:
         raise BadValue(f"--task translate has {asked.model} write {writes} itself: leave --translate_to out")
     recognizer = voices.enrolled(recognizer, asked)
     translate = None if asked.translate_to is None else translator(asked)
+    diarizer = None
+    if asked.diarize is not None:
+        from moejax.diarize import listening
+
+        diarizer = listening.opened(asked.diarize)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
-        code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files)).run()
+        code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files), diarizer).run()
     if asked.dry_run and translate is not None:
         for line in translate.costs():
             print(f"moejax transcribe: {line}", file=sys.stderr)
@@ -120,9 +125,12 @@ def _check_writable(folder: Path):
 class Job:
     """The work of one command line: reads, recognises, writes, and remembers what went wrong."""
 
-    def __init__(self, asked: transcribe_options.Asked, sources, missing, recognizer, translate, left_out=None):
+    def __init__(
+        self, asked: transcribe_options.Asked, sources, missing, recognizer, translate, left_out=None, diarizer=None
+    ):
         """`missing`: {argument: why it stands for nothing}, `left_out`: {folder: what of it is not transcribed}."""
         self.asked, self.sources, self.recognizer, self.translate = asked, sources, recognizer, translate
+        self.diarizer, self.turns = diarizer, {}  # {source: who speaks when in it}
         self.failed = dict(missing)  # {name: reason}
         # (name, what is wrong with what was read all the same)
         self.warned: list[tuple[str, str]] = list((left_out or {}).items())
@@ -165,6 +173,8 @@ class Job:
                 self._fail(number, error)
                 continue
             self.read.append(number)
+            if self.diarizer is not None:
+                self.turns[number] = self.diarizer(wave)
             self.progress.opened(number, len(wave))
             yield wave
 
@@ -190,6 +200,10 @@ class Job:
         self.progress.heard(self.read[place], seconds)
 
     def _finish(self, number, transcript):
+        if self.diarizer is not None:
+            from moejax.diarize import said
+
+            transcript = said.attributed(transcript, self.turns.pop(number))
         results: list[tuple[str | None, Transcript]] = [(None, transcript)]
         name, dropped = self.sources[number].name, dict(transcript.dropped)
         if any(warned == name for warned, _ in self.warned):

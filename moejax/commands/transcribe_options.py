@@ -59,6 +59,7 @@ class Asked:
     output_dir: str | None
     rate: int | None
     layout: Layout
+    diarize: str | None
     translate_to: str | None
     translator: str | None
     dry_run: bool
@@ -82,7 +83,7 @@ def asked(options: argparse.Namespace, left: list[str]) -> Asked:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     _check_half(values.pop("fp16"))
     values.pop("verbose")
-    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "device", "threads")
+    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "device", "threads", "diarize")
     taken = {name: values.pop(name) for name in (*kept, "translate_to", "dry_run")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
@@ -131,6 +132,11 @@ def _check_half(asked: bool):
 
 def _check(asked: Asked, format: str):
     """Combinations that cannot be meant."""
+    if asked.diarize is not None:
+        if asked.options.setdefault("word_timestamps", True) is not True:
+            raise BadValue("--diarize gives words to speakers by their times: leave --word_timestamps False out")
+        if asked.translate_to is not None:
+            raise BadValue("--diarize says who said which words; --translate_to writes others: ask for one of them")
     layout, words = asked.layout, asked.options.get("word_timestamps")
     arranged = [field.name for field in dataclasses.fields(Layout) if getattr(layout, field.name)]
     if arranged and not words:
@@ -299,6 +305,12 @@ def _words(parser):
     add("--word_timestamps", type=_boolean, metavar="BOOL", help="times of words, in json, srt and vtt")
     add("--prepend_punctuations", metavar="MARKS", help="marks that join the word after them")
     add("--append_punctuations", metavar="MARKS", help="marks that join the word before them")
+    add(
+        "--diarize",
+        default=None,
+        metavar="WORKDIR",
+        help="say who said each word, by the diarizer of this workdir (moejax diarizer); turns word times on",
+    )
     add("--highlight_words", type=_boolean, default=False, metavar="BOOL", help="underline each word while it is said")
     add("--max_line_width", type=_maybe(_count), default=None, metavar="N", help="characters in a line of a subtitle")
     add("--max_line_count", type=_maybe(_count), default=None, metavar="N", help="lines in a subtitle")

@@ -26,6 +26,15 @@ class Blocks:
         """Whether the block of these rows (one of `blocks_of`) is not there."""
         return not self._file(rows[0] // ROWS).exists()
 
+    def rows(self, rows: range) -> int:
+        """How many rows the block of these holds."""
+        return len(np.load(self._file(rows[0] // ROWS), mmap_mode="r"))
+
+    def remove(self, rows: range) -> None:
+        """The block of these rows."""
+        self._file(rows[0] // ROWS).unlink()
+        _mapped.cache_clear()
+
     def write(self, rows: range, array: np.ndarray) -> None:
         """The rows of one block, stacked."""
         with replacing(self._file(rows[0] // ROWS)) as partial, open(partial, "wb") as out:

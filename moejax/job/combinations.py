@@ -27,6 +27,7 @@ def check(config) -> None:
     _gate(config)
     _translating(config)
     translators.check(config)
+    _diarizer(config)
     joint = config.joint
     if joint.temperature_steps > joint.steps:
         raise BadValue(
@@ -40,6 +41,22 @@ def check(config) -> None:
         raise BadValue(
             f"config key 'translate.width' is {config.translate.width}, which does not divide by translate.heads ="
             f" {config.translate.heads}"
+        )
+
+
+def _diarizer(config) -> None:
+    for name in ("diarizer", "ego"):
+        own = config[name]
+        if own.steps and config.folds.models:
+            raise BadValue(f"config keys '{name}.steps' and 'folds.models' are two tasks: a config is for one of them")
+        if own.steps and own.width % own.heads:
+            raise BadValue(
+                f"config key '{name}.width' is {own.width}, which does not divide by {name}.heads = {own.heads}"
+            )
+    if config.diarizer.steps and max(config.talks.speakers) > config.diarizer.most:
+        raise BadValue(
+            f"config key 'talks.speakers' goes to {max(config.talks.speakers)}; diarizer.most is"
+            f" {config.diarizer.most}, which it must not exceed"
         )
 
 

@@ -84,9 +84,11 @@ def shard(config: str | Path | Config, workdir: str | Path, part: tuple[int, int
 
 
 def everything(config: Config) -> list[str]:
-    """The stages of the task that the config is for: all of recognition, or the last of a cross-validation, which needs
-    the others.
+    """The stages of the task that the config is for: all of recognition, or the last of a cross-validation or of a
+    diarizer's training, which needs the others.
     """
+    if config.diarizer.steps or config.ego.steps:
+        return [name for name in ("diarizer", "ego") if config[name].steps]
     return ["cv"] if config.folds.models else [name for name, stage in STAGES.items() if not stage.apart]
 
 

@@ -2,6 +2,8 @@
 
 from moejax.cohorts import embed
 from moejax.cohorts import stage as cluster
+from moejax.diarize import ego, talks
+from moejax.diarize import train as diarizer
 from moejax.report import sounds
 from moejax.report import stage as report
 from moejax.systems import evaluate, targets, translate
@@ -35,6 +37,7 @@ STAGES: dict[str, Stage] = {
         *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE),
         *(evaluate.STAGE, translate.STAGE, report.STAGE),
         *(clips.STAGE, crossval.STAGE, sounds.STAGE),
+        *(talks.STAGE, diarizer.STAGE, ego.STAGE),
     )
 }
 DECLARED = (sections.RUN, *(stage.sections for stage in STAGES.values()), sections.SECTIONS, STUDY)

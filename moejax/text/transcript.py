@@ -9,12 +9,17 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Word:
-    """One word with its leading space as the tokenizer wrote it; times in seconds from the start of the recording."""
+    """One word with its leading space as the tokenizer wrote it; times in seconds from the start of the recording.
+
+    `speaker` where a diarizer was asked (`diarize.said`), `overlapped` where it hears somebody else during the word.
+    """
 
     start: float
     end: float
     word: str
     probability: float
+    speaker: str | None = None
+    overlapped: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Segment:
     no_speech_prob: float = 0.0
     words: list[Word] | None = None
     language: str | None = None
+    speaker: str | None = None  # of all its words
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Transcripts as files: txt, json, srt, vtt, tsv, byte for byte as openai-whisper 20250625 writes them.
 
 Whoever has a program that reads those files keeps it. JSON gains a key only where moejax has more to say: `route` (the
-experts' weights), `dropped` (what the guards withheld) and a segment's `language`. A cue of no length, which no player
-shows, is left out of srt and vtt.
+experts' weights), `dropped` (what the guards withheld), a segment's `language` and the `speaker` of segments and words.
+Where there are speakers, lines of txt and cues of srt begin with "NAME: ", those of vtt with a voice tag, tsv has a
+column more, and no cue runs from one speaker to another. A cue of no length, which no player shows, is left out of srt
+and vtt.
 """
 
 import dataclasses
@@ -86,14 +88,32 @@ def _segment_dict(segment: Segment) -> dict:
     found = {name: getattr(segment, name) for name in names}
     if segment.language is not None:
         found["language"] = segment.language
+    if segment.speaker is not None:
+        found["speaker"] = segment.speaker
     if segment.words is not None:
-        keys = ("word", "start", "end", "probability")
-        found["words"] = [{key: getattr(word, key) for key in keys} for word in segment.words]
+        found["words"] = [_word_dict(word) for word in segment.words]
     return found | ({"route": segment.route} if segment.route is not None else {})
 
 
+def _word_dict(word: Word) -> dict:
+    found = {key: getattr(word, key) for key in ("word", "start", "end", "probability")}
+    if word.speaker is not None:
+        found["speaker"] = word.speaker
+    return found | ({"overlapped": True} if word.overlapped else {})
+
+
+def _named(speaker: str | None) -> str:
+    """What a line of this speaker begins with."""
+    return "" if speaker is None else f"{speaker}: "
+
+
+def _voice(speaker: str | None) -> str:
+    """The same in WebVTT."""
+    return "" if speaker is None else f"<v {re.sub(r'[<>&]', '', speaker)}>"
+
+
 def _txt(transcript, layout) -> str:
-    return "".join(f"{segment.text.strip()}\n" for segment in transcript.segments)
+    return "".join(f"{_named(segment.speaker)}{segment.text.strip()}\n" for segment in transcript.segments)
 
 
 def _json(transcript, layout) -> str:
@@ -105,37 +125,44 @@ def _tsv(transcript, layout) -> str:
         f"{round(1000 * segment.start)}\t{round(1000 * segment.end)}\t" + segment.text.strip().replace("\t", " ")
         for segment in transcript.segments
     ]
-    return "".join(f"{row}\n" for row in ["start\tend\ttext", *rows])
+    head = "start\tend\ttext"
+    if any(segment.speaker is not None for segment in transcript.segments):
+        head += "\tspeaker"
+        rows = [f"{row}\t{one.speaker or ''}" for row, one in zip(rows, transcript.segments, strict=True)]
+    return "".join(f"{row}\n" for row in [head, *rows])
 
 
 def _vtt(transcript, layout) -> str:
-    cues = _cues(transcript, layout, lambda seconds: timestamp(seconds, hours=False, point="."))
+    cues = _cues(transcript, layout, lambda seconds: timestamp(seconds, hours=False, point="."), _voice)
     return "WEBVTT\n\n" + "".join(f"{start} --> {end}\n{text}\n\n" for start, end, text in cues)
 
 
 def _srt(transcript, layout) -> str:
-    cues = _cues(transcript, layout, lambda seconds: timestamp(seconds, hours=True, point=","))
+    cues = _cues(transcript, layout, lambda seconds: timestamp(seconds, hours=True, point=","), _named)
     return "".join(f"{i}\n{start} --> {end}\n{text}\n\n" for i, (start, end, text) in enumerate(cues, 1))
 
 
-def _cues(transcript, layout, show: Callable[[float], str]) -> Iterator[tuple[str, str, str]]:
-    """(start, end, text) of each subtitle that lasts."""
-    return (cue for cue in _all_cues(transcript, layout, show) if cue[0] != cue[1])
+def _cues(transcript, layout, show: Callable[[float], str], by: Callable) -> Iterator[tuple[str, str, str]]:
+    """(start, end, text) of each subtitle that lasts; `by(speaker)` stands in front of its text."""
+    return (cue for cue in _all_cues(transcript, layout, show, by) if cue[0] != cue[1])
 
 
-def _all_cues(transcript, layout, show: Callable[[float], str]) -> Iterator[tuple[str, str, str]]:
+def _all_cues(transcript, layout, show: Callable[[float], str], by: Callable) -> Iterator[tuple[str, str, str]]:
     segments = transcript.segments
     if not segments or segments[0].words is None:
         for segment in segments:
             # An arrow inside the text would end the cue for a reader of the file.
-            yield show(segment.start), show(segment.end), segment.text.strip().replace("-->", "->")
+            text = by(segment.speaker) + segment.text.strip().replace("-->", "->")
+            yield show(segment.start), show(segment.end), text
         return
     for cue in _subtitles(segments, layout):
         words, texts = zip(*cue, strict=True)
+        name = by(words[0].speaker)
         if layout.highlight_words:
-            yield from _highlighted(words, texts, show)
+            for start, end, text in _highlighted(words, texts, show):
+                yield start, end, name + text
         else:
-            yield show(words[0].start), show(words[-1].end), "".join(texts)
+            yield show(words[0].start), show(words[-1].end), name + "".join(texts)
 
 
 def _highlighted(words, texts, show):
@@ -157,7 +184,7 @@ def _subtitles(segments, layout: Layout) -> Iterator[list[tuple[Word, str]]]:
     cue, used, count, last = [], 0, 1, _first_start(segments)
     for word, first in _marked(segments, layout.max_words_per_line or 1000):
         pause = running and word.start - last > LONG_PAUSE
-        fresh = first and bool(cue) and not running
+        fresh = bool(cue) and (first and not running or word.speaker != cue[-1][0].speaker)
         text, last = word.word, word.start
         if used > 0 and used + len(text) <= width and not pause and not fresh:
             used += len(text)

@@ -25,6 +25,9 @@ ABOUT = {
     "report": "tables, figures, error analysis",
     "clips": "keep what classifiers of sounds hear of labelled clips",
     "folds": "train classifiers fold by fold, fresh in each",
+    "talks": "simulate talks of the corpus' speakers, keep what a diarizer hears of them",
+    "diarizer": "train a network that says who speaks when",
+    "ego": "train a network that follows one enrolled speaker through talks",
     "cv": "the table of a cross-validation: accuracy, recall, confusion, saliency",
 }
 # What they read that is not in the workdir.
@@ -32,6 +35,7 @@ OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
     "clips": "the recordings at their own rate; the pretrained folder, where folds.models has probe",
+    "talks": "the pretrained folder, where talks.hears is whisper; the folder talks.rhythm",
     "targets": "DeepL's answers, or translate.folder, where st.targets names one",
     "translate": "DeepL's answers, where translate.backends asks it; translate.deepl_glossary, translate.folder",
 }
@@ -117,6 +121,23 @@ WRITES = {
     "folds": {
         "<model>/": "of each of folds.models: a folder for every fold, its result, parameters, metrics",
         "pictures.npz": "log-mel images of one clip of each class, and which cells decide",
+    },
+    "talks": {
+        "train.rttm, dev.rttm, test.rttm": "who speaks when in each talk",
+        "train.uem, dev.uem, test.uem": "how long each is",
+        "cards.json": "what the talks are like: overlap, silence, turns, speakers",
+        "heard-<digest>/": "what a diarizer hears of them, part by part",
+    },
+    "diarizer": {
+        "params.safetensors": "the network, and all that it takes to use it",
+        "scores.json": "DER on the dev and test talks, with intervals and controls",
+        "test.rttm": "what it said of the test talks",
+        **_LOGGED,
+    },
+    "ego": {
+        "params.safetensors": "the network",
+        "scores.json": "accuracy, F1 and DER on dev and test talks, by the right, a wrong and no enrolment",
+        **_LOGGED,
     },
     "cv": {
         "table.csv, table.md": "accuracy, recall and F1 of every model, with intervals",

@@ -1,0 +1,40 @@
+"""A diarizer on the frozen encoder of a published Whisper, learnt from talks that are simulated of single speakers.
+
+    moejax diarizer --config configs/diarize.py --config.data.root=DATA --workdir runs/diarize
+    moejax diarize talk.wav --model runs/diarize
+    moejax ego --config configs/diarize.py:ego --config.data.root=DATA --workdir runs/ego
+
+DATA is a folder of audio with a metadata.csv (file, text, speaker; a column corpus, whose speakers are mixed among
+themselves alone). Talks of train, dev and test have no speaker in common. Figures are in docs/diarization.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant=""):
+    if variant not in ("", "logmel", "linear", "ego", "notes", "notes-linear", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; known: logmel, linear, ego, notes, notes-linear, smoke")
+    c = ConfigDict()
+    c.name = f"diarize-{variant}" if variant else "diarize"
+    c.data = dict(source="folder", root="data", split="speaker_disjoint", columns=dict(audio="file", accent="corpus"))
+    c.model = dict(pretrained="tiny.en")
+    c.talks = dict(train=600, dev=60, test=60, within="accent")
+    c.diarizer = dict(steps=600, batch_size=16, width=192, heads=4, layers=3, ffn=768)
+    if variant == "logmel":  # EEND's features, its sizes and its length: no published weights
+        c.model.pretrained = ""
+        c.talks.hears, c.talks.kind, c.talks.speakers = "logmel", "mixture", (2,)
+        c.diarizer.most, c.diarizer.width, c.diarizer.layers, c.diarizer.ffn = 2, 256, 2, 2048
+    if variant == "linear":
+        c.diarizer.attention = "linear"
+    if variant == "ego":  # one enrolled speaker at a time
+        c.diarizer.steps = 0
+        c.ego = dict(steps=600, batch_size=16, width=128, heads=4, layers=2, ffn=256)
+    if variant.startswith("notes"):  # TS-DIA's sizes on EEND's features; 5 speakers, chunks of 5 s
+        c.model.pretrained, c.diarizer.steps = "", 0
+        c.talks = dict(train=100_000, dev=500, test=500, seconds=5.0, hears="logmel", kind="mixture", speakers=(2, 3))
+        c.ego = dict(steps=100_000, batch_size=64, learning_rate=1e-4)
+        if variant == "notes-linear":
+            c.ego.attention, c.ego.decoder = "linear", "linear"
+    if variant == "smoke":
+        c.talks.train, c.talks.dev, c.talks.test, c.diarizer.steps, c.diarizer.batch_size = 4, 2, 2, 2, 2
+    return c

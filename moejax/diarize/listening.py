@@ -1,0 +1,110 @@
+"""A trained diarizer at work: samples in, turns out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from moejax.audio.constants import SAMPLE_RATE
+from moejax.convert import find
+from moejax.diarize import stitching, talks
+from moejax.diarize.deciding import Deciding
+from moejax.diarize.talks import RATE
+from moejax.diarize.train import EXISTS, there
+from moejax.diarize.turns import Turn
+from moejax.errors import BadValue, NotThere
+from moejax.nn.diarizers import Sizes
+from moejax.runtime import compilation
+from moejax.tasks import diarization as task
+from moejax.train.params_file import load_params
+from moejax.training import base
+from moejax.types import Params
+
+FILE = ("diarizer", "params.safetensors")
+OVERLAP = 1 / 3  # of a window, which the next one hears again
+
+
+@dataclasses.dataclass
+class Diarizer:
+    """`diarizer(samples) -> [Turn]`, speakers named in the order in which they begin.
+
+    A recording longer than a window (as long as the talks that it learnt from) is heard in windows that overlap.
+    """
+
+    params: Params
+    sizes: Sizes
+    deciding: Deciding
+    seconds: float
+    listen: Callable[[np.ndarray], np.ndarray]  # samples [S] of at most a window -> what is heard [T, ...]
+
+    def __post_init__(self):
+        graphdef, _ = task.init(self.sizes, 0)
+        self._hear = task.make_hear(graphdef)
+
+    def __call__(self, audio_S: np.ndarray, speakers: int = 0, threshold: float | None = None) -> list[Turn]:
+        """Turns in samples at 16 kHz. `speakers`: how many there are, where that is known. `threshold`: in place of the
+        one that dev chose; lower hears more. Errors: BadValue for more speakers than the network tells apart.
+        """
+        if speakers > self.sizes.most:
+            raise BadValue(f"{speakers} speakers; this diarizer tells {self.sizes.most} apart")
+        if not len(audio_S):
+            return []
+        deciding = self.deciding if threshold is None else dataclasses.replace(self.deciding, threshold=threshold)
+        return deciding.turns(self.probabilities(audio_S, speakers), RATE)
+
+    def probabilities(self, audio_S: np.ndarray, speakers: int = 0) -> np.ndarray:
+        """[T, speakers], ten frames a second."""
+        size = round(self.seconds * SAMPLE_RATE)
+        hop = round(size * (1 - OVERLAP) / SAMPLE_RATE) * SAMPLE_RATE or size
+        last = max(len(audio_S) - size, 0)
+        last = -(-last // (SAMPLE_RATE // int(RATE))) * (SAMPLE_RATE // int(RATE))
+        starts = [*range(0, last, hop), last]
+        windows = [self._window(audio_S[at : at + size], at, speakers) for at in starts]
+        frames = talks.frames_of(len(audio_S))
+        return stitching.stitched(windows, frames, speakers)
+
+    def _window(self, audio_S, at: int, speakers: int) -> stitching.Window:
+        frames = round(self.seconds * RATE)
+        heard = np.asarray(self.listen(audio_S))[:frames]
+        padded = np.zeros((1, frames, *heard.shape[1:]), heard.dtype)
+        padded[0, : len(heard)] = heard
+        batch = {"states_BTLD" if padded.ndim == 4 else "features_BTF": padded}
+        found = self._hear(self.params, batch | {"frames_B": np.array([len(heard)], np.int32)})
+        prob_TS, exists_S, frames_TD = (np.asarray(one[0], np.float64) for one in found)
+        prob_TS = prob_TS[: len(heard), :speakers] if speakers else there(prob_TS[: len(heard)], exists_S, EXISTS)
+        voice_SD = stitching.voices(prob_TS, frames_TD[: len(heard)])
+        return stitching.Window(round(at * RATE / SAMPLE_RATE), prob_TS, voice_SD)
+
+
+def opened(workdir: str | Path) -> Diarizer:
+    """Of a workdir in which the stage `diarizer` is finished.
+
+    Errors: NotThere where it is not, or where the encoder's weights are gone; BadValue where they are others now.
+    """
+    compilation.keep_programs()
+    file = Path(workdir).joinpath(*FILE)
+    if not file.is_file():
+        raise NotThere(f"{workdir} has no diarizer: moejax diarizer --config configs/diarize.py --workdir {workdir}")
+    params, meta = load_params(file)
+    sizes = Sizes(**{**meta["sizes"], "hears": tuple(meta["sizes"]["hears"])})
+    return Diarizer(params, sizes, Deciding(**meta["deciding"]), meta["seconds"], _listener(meta, workdir))
+
+
+def _listener(meta: dict, workdir) -> Callable[[np.ndarray], np.ndarray]:
+    if meta["hears"] == "logmel":
+        return lambda audio_S: talks.logmel(np.pad(audio_S, (0, max(4000 - len(audio_S), 0))))[: _frames(audio_S)]
+    try:
+        folder = find.model(meta["pretrained"])
+    except NotThere as error:
+        raise NotThere(f"the diarizer of {workdir} hears {meta['pretrained']}: {error}") from error
+    if base.content(folder) != meta["encoder"]:
+        raise BadValue(f"the diarizer of {workdir} learnt from another {meta['pretrained']} than stands at {folder}")
+    hear, _ = talks.encoder(folder, meta["dtype"])
+    return lambda audio_S: hear(audio_S[None])[0]
+
+
+def _frames(audio_S) -> int:
+    return max(talks.frames_of(len(audio_S)), 1)
