@@ -4,8 +4,8 @@ from moejax.cohorts import embed
 from moejax.cohorts import stage as cluster
 from moejax.report import sounds
 from moejax.report import stage as report
-from moejax.systems import evaluate, targets, translate
-from moejax.training import adapters, base, clips, crossval, ctc, describe, hyper, mixture, st
+from moejax.systems import emotions, evaluate, targets, translate
+from moejax.training import adapters, base, clips, crossval, ctc, describe, emotion, hyper, mixture, st
 from moejax.work import fields, sections
 from moejax.work.fields import Field
 from moejax.work.stage import Stage
@@ -32,9 +32,9 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(describe.STAGE, base.STAGE, embed.STAGE, cluster.STAGE, mixture.GATE, mixture.EXPERTS, mixture.JOINT),
-        *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE),
+        *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE, emotion.STAGE),
         *(evaluate.STAGE, translate.STAGE, report.STAGE),
-        *(clips.STAGE, crossval.STAGE, sounds.STAGE),
+        *(clips.STAGE, crossval.STAGE, sounds.STAGE, emotions.STAGE),
     )
 }
 DECLARED = (sections.RUN, *(stage.sections for stage in STAGES.values()), sections.SECTIONS, STUDY)

@@ -23,7 +23,8 @@ class Segment:
 
     `seek` is the position of the decoding window in mel frames of 10 ms; `avg_logprob`, `compression_ratio` and
     `no_speech_prob` belong to that window; `words` only where word times were asked for; `route` holds the experts'
-    weights, None without a mixture; `language` is the one that its window was decoded in.
+    weights, None without a mixture; `language` is the one that its window was decoded in; `emotion` {name: probability}
+    of that window, where the model has tokens of emotions.
     """
 
     start: float
@@ -39,11 +40,13 @@ class Segment:
     no_speech_prob: float = 0.0
     words: list[Word] | None = None
     language: str | None = None
+    emotion: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """Text of one recording. `route` holds the experts' weights (mean over segments), None without a mixture.
+    """Text of one recording. `route` holds the experts' weights (mean over segments), None without a mixture; so does
+    `emotion` {name: probability}, None of a model that knows none.
 
     `dropped` counts windows whose text was withheld by a guard, by the guard's name.
     """
@@ -53,3 +56,4 @@ class Transcript:
     language: str
     route: list[float] | None = None
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    emotion: dict[str, float] | None = None

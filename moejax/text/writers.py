@@ -1,8 +1,8 @@
 """Transcripts as files: txt, json, srt, vtt, tsv, byte for byte as openai-whisper 20250625 writes them.
 
 Whoever has a program that reads those files keeps it. JSON gains a key only where moejax has more to say: `route` (the
-experts' weights), `dropped` (what the guards withheld) and a segment's `language`. A cue of no length, which no player
-shows, is left out of srt and vtt.
+experts' weights), `emotion` (probabilities), `dropped` (what the guards withheld) and a segment's `language`. A cue of
+no length, which no player shows, is left out of srt and vtt.
 """
 
 import dataclasses
@@ -66,6 +66,8 @@ def as_dict(transcript: Transcript) -> dict:
     }
     if transcript.route is not None:
         found["route"] = transcript.route
+    if transcript.emotion is not None:
+        found["emotion"] = transcript.emotion
     return found | ({"dropped": transcript.dropped} if transcript.dropped else {})
 
 
@@ -86,6 +88,8 @@ def _segment_dict(segment: Segment) -> dict:
     found = {name: getattr(segment, name) for name in names}
     if segment.language is not None:
         found["language"] = segment.language
+    if segment.emotion is not None:
+        found["emotion"] = segment.emotion
     if segment.words is not None:
         keys = ("word", "start", "end", "probability")
         found["words"] = [{key: getattr(word, key) for key in keys} for word in segment.words]

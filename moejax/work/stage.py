@@ -20,12 +20,14 @@ ABOUT = {
     "targets": "have texts of train and dev translated, for st to learn from",
     "st": "train again with translation: systems that write both languages",
     "ctc": "train a head that says when words and letters sound",
+    "emotion": "teach a published model to say emotions before the text",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
     "clips": "keep what classifiers of sounds hear of labelled clips",
     "folds": "train classifiers fold by fold, fresh in each",
     "cv": "the table of a cross-validation: accuracy, recall, confusion, saliency",
+    "emotions": "read the test part with emotions, without them and as published, beside a probe",
 }
 # What they read that is not in the workdir.
 OUTSIDE = {
@@ -87,6 +89,7 @@ WRITES = {
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
     "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
+    "emotion": {"params.safetensors": "the LoRA, the tokens' rows of the embedding and their names", **_LOGGED},
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",
@@ -123,6 +126,11 @@ WRITES = {
         "report.html": "everything on one page",
         "saliency.html": "clips to be played, over what decides their class",
         "figures/": "confusion of classes and mel pictures as PNG",
+        "summary.json": "the same for programs",
+    },
+    "emotions": {
+        "base.jsonl, off.jsonl, on.jsonl": "one object per utterance: reference, hypothesis, label, emotion",
+        "table.md": "word error rates with and without the token, emotions of token and probe, with intervals",
         "summary.json": "the same for programs",
     },
 }
