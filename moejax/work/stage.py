@@ -120,11 +120,12 @@ WRITES = {
     "folds": {
         "<model>/": "of each of folds.models: a folder for every fold, its result, parameters, metrics",
         "pictures.npz": "log-mel images of one clip of each class, and which cells decide",
+        "pictures_probe.npz": "the same of a probe, through the encoder that it stands on",
     },
     "cv": {
         "table.csv, table.md": "accuracy, recall and F1 of every model, with intervals",
         "report.html": "everything on one page",
-        "saliency.html": "clips to be played, over what decides their class",
+        "saliency.html, saliency_probe.html": "clips to be played, over what decides their class",
         "figures/": "confusion of classes and mel pictures as PNG",
         "summary.json": "the same for programs",
     },
