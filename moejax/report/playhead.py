@@ -63,7 +63,7 @@ for (const clip of document.querySelectorAll(".clip")) {
 
 def page(pictures: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> str:
     """HTML of `pictures`: wave [U, S] in [-1, 1] at `rate`, image [U, M, N] in decibels, label [U], `hop`, and where a
-    network was asked saliency [U, M, N], at least 0, its name `model`, and in words `how` that was found (None: by its gradient).
+    network was asked saliency [U, M, N], at least 0, its name `model`, and maybe in words `how` that was found.
     """
     seen, clips = pictures.get("saliency"), {}
     for number, label in enumerate(pictures["label"]):
