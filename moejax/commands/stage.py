@@ -29,7 +29,9 @@ SHARD = (
 )
 EXAMPLE = "configs/quickstart.py:fast"
 OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
+OF_EMOTIONS = "configs/emotion_token.py --config.data.root=DATA/ravdess"
 EXAMPLES: dict[str, str] = dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS)
+EXAMPLES |= dict.fromkeys(("emotion", "emotions"), OF_EMOTIONS)
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"
 EVERY = {"done.json": "inputs and summary of the finished stage", "started.json": "inputs that it was begun for"}

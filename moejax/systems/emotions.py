@@ -32,7 +32,7 @@ def run(cfg, work) -> dict:
     """
     if not work.path(NAME, FILE).exists():
         raise BadValue("emotions reads what the stage emotion taught, and emotion.steps is 0")
-    context = Context(cfg, work, cfg.evaluate.weights)
+    context = Context(cfg, work)
     rows = context.corpus.rows(cfg.evaluate.split)
     names = list(registry.open_system(context, NAME).network.tokenizer.emotions)
     label_N = _labels(context, rows, names)
@@ -187,7 +187,6 @@ STAGE = Stage(
         "emotions",
         "evaluate.split",
         "evaluate.batch_size",
-        "evaluate.weights",
         "report.normalizer",
         "report.spelling",
     ),

@@ -159,7 +159,7 @@ def test_what_no_key_can_be_is_refused_in_one_line(given, section, words):
     ],
 )
 def test_values_that_there_are_not_are_named(given, words):
-    found = trainer_keys.converted(given)
+    found = trainer_keys.converted(given, "adapters")
     assert not found.values and len(found.notes) == 1 and words in found.notes[0]
 
 

@@ -256,6 +256,9 @@ def test_the_command_writes_them_and_may_leave_them_out(folder, tmp_path, capsys
     assert code == 0 and "emotion" not in json.loads(out)
     code, out, err = said("--system", "base", "--emotion", "True")
     assert (code, out) == (1, "") and "base has no tokens of emotions" in err and err.count("\n") == 1
+    out = ["--to", "peft", "--output", str(tmp_path / "out")]
+    assert cli.guarded(["export", "--workdir", str(folder / "W"), "--system", "emotion", *out]) == 1
+    assert "no other library knows where they stand" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
