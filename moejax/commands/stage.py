@@ -29,7 +29,7 @@ SHARD = (
 )
 EXAMPLE = "configs/quickstart.py:fast"
 OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
-OF_EMOTIONS = "configs/emotion_token.py --config.data.root=DATA/ravdess"
+OF_EMOTIONS = "configs/emotion_token.py --config.data.root=DATA/spoken"
 EXAMPLES: dict[str, str] = dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS)
 EXAMPLES |= dict.fromkeys(("emotion", "emotions"), OF_EMOTIONS)
 SANITY = ("random-labels",)
