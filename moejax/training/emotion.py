@@ -56,14 +56,15 @@ def run(cfg, work) -> dict:
         return {}
     context = Context(cfg, work)
     mixture = definition(cfg, cfg.emotion.rank)
-    states, names = _checked(context, mixture), classes(context)
+    names = classes(context)  # what is refused is refused before hours of hearing
+    states = _checked(context, mixture)
     base = context.base.config
     material = Material(context, states, context.base.tokenizer.with_emotions(names, base.vocab_size))
     graphdef, params = task.init(base, mixture, context.base.params, len(names), cfg.seed)
     rows = context.corpus.rows("train")
-    turns = material.turns(rows, cfg.emotion.plain, np.random.default_rng([cfg.seed, len(rows)]))
-    work.log(f"  {len(names)} emotions: {', '.join(names)}; {sum(bool(one.emotion) for one in turns)} of {len(turns)}"
-             " turns of an epoch say one")  # fmt: skip
+    turns = material.turns(rows, cfg.emotion.plain, np.random.default_rng(cfg.seed))
+    known = sum(bool(one.emotion) for one in turns)
+    work.log(f"  {len(names)} emotions: {', '.join(names)}; {known} of {len(turns)} turns of an epoch say one")
     params = fitting.train(
         context,
         fitting.Training(
@@ -105,8 +106,10 @@ def classes(context: Context) -> list[str]:
 def _checked(context: Context, mixture: asr.Mixture) -> States:
     """The kept encoder states of what can be learnt from."""
     if not context.base.times:
-        raise BadValue("emotion: tokens are taught to published models that write times: set model.pretrained, and"
-                       " model.times above 0")  # fmt: skip
+        raise BadValue(
+            "emotion: tokens are taught to published models that write times: set model.pretrained, and model.times"
+            " above 0"
+        )
     if why := encoder_states.why_not(asr.Row(), mixture):
         raise BadValue(f"emotion learns from kept encoder states, and {why} (mixture.targets)")
     states = encoder_states.opened(context)
