@@ -105,7 +105,7 @@ def converted(given: Mapping[str, Any], section: str = "base") -> Found:
             continue
         try:
             new = CONVERSIONS[key.conversion](value, flat)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, IndexError) as error:
             notes.append(f"{name}={value!r}: {error}")
             continue
         for one in ours if new is not None else ():
@@ -145,7 +145,7 @@ def _schedule(value, given):
     del given
     name = SCHEDULES.get(str(value), str(value))
     if name not in ("cosine", "linear", "constant", "plateau"):
-        raise ValueError("schedules here are cosine, linear, constant and, of folds, plateau")
+        raise BadValue("schedules here are cosine, linear, constant and, of folds, plateau")
     return name
 
 
@@ -159,7 +159,7 @@ def _steps(value, given):
     """A number of steps; -1 of Hugging Face is none, and a share of an epoch is a share here neither."""
     del given
     if 0 < value < 1:
-        raise ValueError("a share of the training; a number of steps is needed here")
+        raise BadValue("a share of the training; a number of steps is needed here")
     return int(value) if value >= 0 else None
 
 
@@ -172,14 +172,14 @@ def _evals(value, given):
     """How often, from after how many steps."""
     most = given.get("max_steps") or given.get("training.max_steps") or 0
     if most <= 0 or not 0 < value <= most:
-        raise ValueError("how often dev is scored is max_steps / interval, and max_steps is not there")
+        raise BadValue("how often dev is scored is max_steps / interval, and max_steps is not there")
     return max(round(most / value), 1)
 
 
 def _times_width(value, given):
     width = given.get("encoder.d_model") or given.get("decoder.d_model")
     if width is None:
-        raise ValueError("a factor of d_model, which is not there")
+        raise BadValue("a factor of d_model, which is not there")
     return round(value * width)
 
 
@@ -187,7 +187,7 @@ def _best(value, given):
     del given
     name = str(value).removeprefix("eval_").removeprefix("val_").removeprefix("dev_")
     if name not in ("loss", "wer"):
-        raise ValueError("checkpoints are judged by loss or wer")
+        raise BadValue("checkpoints are judged by loss or wer")
     return name
 
 
