@@ -24,7 +24,7 @@ from moejax.train.params_file import save_params, whole_array
 from moejax.training import dev, encoder_states, fitting, network
 from moejax.work import fields
 from moejax.work.context import Context
-from moejax.work.fields import SIZE, Field, below
+from moejax.work.fields import SIZE, Field, above, below
 from moejax.work.stage import Stage
 
 FILE = "params.safetensors"
@@ -36,6 +36,12 @@ SECTIONS = {
             (), "Emotions, in the order of their tokens; () for all labels of the training part (column label)."
         ),
         "rank": Field(8, "Rank of the LoRA that learns beside the tokens.", limits=SIZE),
+        "rows_rate": Field(
+            0.03,
+            "Learning rate of the tokens' rows, as a multiple of emotion.learning_rate.\n"
+            "The decoder's last states are large numbers: a small change of a row changes its logit much.",
+            limits=(above(0), 1000.0),
+        ),
         "weight": Field(1.0, "Weight of an utterance's emotion beside a token of its text.", limits=(0.0, 1000.0)),
         "plain": Field(
             0.25,
@@ -75,6 +81,7 @@ def run(cfg, work) -> dict:
             plan=material.plan(turns),
             fetch=material.collator(turns),
             eval_fn=_judge(context, material, graphdef),
+            leaf_scale={"rows": cfg.emotion.rows_rate},
         ),
         params,
     )

@@ -43,6 +43,7 @@ def job_of(weights, **changes):
     settings |= dict(evaluate__split="train")  # the table is of what was learnt by heart
     learnt = dict(emotion__steps=150, emotion__learning_rate=0.02, emotion__batch_size=8, emotion__rank=4)
     learnt |= dict(emotion__log_every=10, emotion__warmup=5, emotion__checkpoint_every=50, emotion__evals=1)
+    learnt |= dict(emotion__rows_rate=1.0)  # its states are small numbers
     return tiny_job.config(**{**settings, **learnt, **changes})
 
 
