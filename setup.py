@@ -98,7 +98,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["moejax", "moejax.*"]),
-    package_data={"moejax": ["py.typed", "ui/page.css", "ui/page.js"]},
+    package_data={"moejax": ["py.typed", "ui/page.css", "ui/page.js", "job/trainer_keys.tsv"]},
     keywords="speech-recognition atypical-speech dysarthria accents whisper lora mixture-of-experts jax flax",
     classifiers=[
         "Development Status :: 4 - Beta",

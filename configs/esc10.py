@@ -25,14 +25,14 @@ def get_config(variant=""):
     c.model = dict(pretrained="base")
     c.clips = dict(seconds=5.0, hop=1024, hears=5.0)
     c.folds = dict(
-        models=("probe", "cnn"),
+        models=("probe", "crnn"),
         batch_size=32,
         own=dict(
             probe=dict(epochs=40, learning_rate=1e-3, weight_decay=0.01, dropout=0.3, clip=1.0),
-            cnn=dict(
+            crnn=dict(
                 epochs=40,
                 batch_size=16,
-                learning_rate=1e-3,
+                learning_rate=2e-3,
                 weight_decay=0.01,
                 smoothing=0.1,
                 spec=True,
@@ -48,6 +48,6 @@ def get_config(variant=""):
     )
     if variant == "quick":
         c.model.pretrained = ""
-        c.folds.models = ("cnn",)
-        c.folds.own.cnn.update(epochs=15, mixup=0.0)
+        c.folds.models = ("crnn",)
+        c.folds.own.crnn.update(epochs=12, mixup=0.0)
     return c

@@ -266,6 +266,8 @@ class Recognizer:
         if asked.longform.hallucination_silence_threshold is not None and not asked.longform.word_timestamps:
             raise BadValue("hallucination_silence_threshold needs word_timestamps")
         asked.decoding.banned(self.tokenizer)
+        if asked.decoding.emotion and not self.tokenizer.emotions:
+            raise BadValue(f"emotion: {self.system.name} has no tokens of emotions; the stage emotion teaches them")
         self._remark_on_prompt(asked.longform.initial_prompt)
         return asked
 

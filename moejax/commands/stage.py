@@ -30,9 +30,11 @@ SHARD = (
 EXAMPLE = "configs/quickstart.py:fast"
 OF_SOUNDS = "configs/esc10.py:quick --config.data.root=DATA/esc10"
 OF_TALKS = "configs/diarize.py --config.data.root=DATA"
+OF_EMOTIONS = "configs/emotion_token.py --config.data.root=DATA/spoken"
 EXAMPLES: dict[str, str] = {
     **dict.fromkeys(("clips", "folds", "cv"), OF_SOUNDS),
     **dict.fromkeys(("talks", "diarizer", "ego"), OF_TALKS),
+    **dict.fromkeys(("emotion", "emotions"), OF_EMOTIONS),
 }
 SANITY = ("random-labels",)
 SANITY_HELP = "a run in W/sanity that must fail to learn: labels are shuffled, and a test above chance is a leak"

@@ -240,6 +240,9 @@ def _files(parser):
         help="translate: the model itself writes English, or what a workdir taught it (config section st)",
     )
     add("--target", metavar="NAME", help="language that --task translate writes; default: the one that was taught")
+    add(
+        "--emotion", type=_boolean, metavar="BOOL", help="of a system that learnt emotions (json has them); False: none"
+    )
 
 
 def _search(parser):

@@ -17,7 +17,7 @@ from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.alignment import Asked
 from moejax.decode.decoder import Window
 from moejax.decode.guards import SILENT
-from moejax.decode.longform import LongformOptions, Reading, mean_route
+from moejax.decode.longform import LongformOptions, Reading, mean_emotion, mean_route
 from moejax.decode.repetition import sounded
 from moejax.decode.segments import Draft, append_in_order, cut_at_timestamps
 from moejax.decode.together import Hear, Listening, numbered, run_together
@@ -168,5 +168,6 @@ def _join(pieces, reading: Reading):
         segments=[draft.finished(id, reading.config.hop) for id, draft in enumerate(drafts)],
         language=language,
         route=mean_route(drafts),
+        emotion=mean_emotion(drafts),
         dropped=dict(sum((piece.dropped for piece in pieces), collections.Counter())),
     )

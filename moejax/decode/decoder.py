@@ -64,7 +64,7 @@ class Programs:
     # (params, audio_BS, samples_B, label_B, mel_BNM=None, states_BTD=None) -> states, mask, route, weight
     encode: Callable
     search: Callable  # (params, states, mask, route, Start, Rules, temperature, Draws, plan=SearchPlan) -> Decoded
-    detect: Callable  # (params, states, mask, route, sot, language ids) -> probabilities [B, languages]
+    detect: Callable  # (params, states, mask, route, tokens before, ids) -> probabilities [B, ids] of the next one
 
 
 class Heard(Protocol):
@@ -163,6 +163,7 @@ class Decoder:
         """
         options = options or DecodingOptions()
         languages = self._languages(encoded, options)
+        emotions = self._emotions(encoded, languages, options)
         start = starts(
             self.tokenizer,
             languages,
@@ -171,6 +172,7 @@ class Decoder:
             context=self.config.max_target_positions,
             rows=encoded.states_BTD.shape[0],
             before=before,
+            emotions=None if emotions is None else [max(found, key=found.__getitem__) for found in emotions],
         )
         rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 
@@ -201,7 +203,10 @@ class Decoder:
             more = searched(temperature, longer) if any(longer) else found
             return [more[b] if longer[b] else found[b] for b in range(rows)]
 
-        return fallback.climb(decode, rows, options)
+        found = fallback.climb(decode, rows, options)
+        if emotions is None:
+            return found
+        return [dataclasses.replace(one, emotion=own) for one, own in zip(found, emotions, strict=True)]
 
     def _usual(self, encoded: Encoded) -> int:
         """Tokens with which what is heard in a batch's windows is mostly said: 8 a second and 24 more."""
@@ -219,6 +224,21 @@ class Decoder:
         )
         rows = np.asarray(prob_BC)[: len(encoded.rows)].astype(float)
         return [dict(zip(codes, row.tolist(), strict=True)) for row in rows]
+
+    def _emotions(self, encoded, languages, options) -> list[dict[str, float]] | None:
+        """{emotion: probability} per real row, of a model with tokens of these: its next token after language and task,
+        among these alone. None where there are none, or nobody asks.
+        """
+        names = self.tokenizer.emotions
+        if not names or options.emotion is False:
+            return None
+        heads = [self.tokenizer.prefix(code, options.task, timestamps=True) for code in languages]
+        heads += heads[:1] * (encoded.states_BTD.shape[0] - len(heads))
+        ids = np.asarray(list(names.values()), np.int32)
+        heard = encoded.states_BTD, encoded.mask_BT, encoded.route
+        prob_BC = np.asarray(self.programs.detect(self.params, *heard, np.asarray(heads, np.int32), ids))
+        rows = prob_BC[: len(languages)].astype(float).tolist()
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _languages(self, encoded, options):
         if options.language is not None or not self.tokenizer.is_multilingual:

@@ -172,6 +172,12 @@ def mean_route(drafts) -> list[float] | None:
     return np.mean(routes, axis=0).tolist() if routes else None
 
 
+def mean_emotion(drafts) -> dict[str, float] | None:
+    """Probabilities of emotions averaged over segments; None where the model knows none."""
+    found = [draft.found.emotion for draft in drafts if draft.found.emotion is not None]
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]} if found else None
+
+
 class _Sequential:
     """One recording's state; times in seconds, `seek` in mel frames."""
 
@@ -222,6 +228,7 @@ class _Sequential:
             language=self.language or self.guessed or "en",
             route=mean_route(self.drafts),
             dropped=dict(self.dropped),
+            emotion=mean_emotion(self.drafts),
         )
 
     def _text(self):

@@ -37,6 +37,7 @@ class DecodingOptions:
       hotwords: phrases whose tokens are made likelier where they continue one (and where one begins).
       hotword_bias: what is added to the logits of such tokens.
       compression_ratio_threshold, logprob_threshold, no_speech_threshold: the fallback rule; None switches one off.
+      emotion: whether a model with tokens of emotions (stage `emotion`) says one before its text; None: where it can.
 
     Errors: ValueError for combinations that the reference refuses too.
     """
@@ -62,6 +63,7 @@ class DecodingOptions:
     compression_ratio_threshold: float | None = 2.4
     logprob_threshold: float | None = -1.0
     no_speech_threshold: float | None = 0.6
+    emotion: bool | None = None
 
     def __post_init__(self):
         if self.task not in ("transcribe", "translate"):
@@ -78,6 +80,8 @@ class DecodingOptions:
         for name in ("prompt", "prefix"):
             values.text_or_ids(name, getattr(self, name))
         values.text("language", self.language)
+        if self.emotion is not None:
+            values.flag("emotion", self.emotion)
         values.number("patience", self.patience)
         values.number("length_penalty", self.length_penalty)
         values.number("max_initial_timestamp", self.max_initial_timestamp, least=0)
@@ -105,8 +109,9 @@ class DecodingOptions:
     def banned(self, tokenizer) -> tuple[int, ...]:
         """Ids that are never chosen, in this vocabulary."""
         asked = values.ids("suppress_tokens", self.suppress_tokens)
+        emotions = tuple(tokenizer.emotions.values())  # they stand before a text, never in it
         if not asked:
-            return ()
+            return emotions
         control = [id for id in tokenizer.suppress if id >= tokenizer.eot]
         symbols = tokenizer.non_speech if -1 in asked else ()
-        return tuple(sorted({*(id for id in asked if id >= 0), *symbols, *control}))
+        return tuple(sorted({*(id for id in asked if id >= 0), *symbols, *control, *emotions}))

@@ -11,7 +11,7 @@ class Decoding:
     of the no-speech token after the start token, `compression_ratio` that of zlib on the text: the three figures of
     the reference implementation's fallback rule. `route` holds the experts' weights, None without a mixture. `ended`:
     the end token came before the limit. `steady`: it repeats itself, and so did every rung of the ladder, each of them
-    likely (`fallback.climb`).
+    likely (`fallback.climb`). `emotion`: {name: probability} of a model with tokens of emotions.
     """
 
     tokens: list[int]
@@ -24,3 +24,4 @@ class Decoding:
     route: list[float] | None = None
     ended: bool = True
     steady: bool = False
+    emotion: dict[str, float] | None = None

@@ -35,6 +35,7 @@ class Draft:
             compression_ratio=found.compression_ratio,
             no_speech_prob=found.no_speech_prob,
             language=found.language,
+            emotion=found.emotion,
             words=None if self.words is None else [Word(w.start, w.end, w.word, w.probability) for w in self.words],
         )
 

@@ -9,7 +9,7 @@ import numpy as np
 from moejax.convert import find, low_rank
 from moejax.errors import BadValue
 from moejax.ops import routing
-from moejax.systems import registry
+from moejax.systems import emotion, registry
 from moejax.systems.system import Network, Opened, System
 from moejax.tasks import asr
 from moejax.training import gate_inputs
@@ -52,6 +52,8 @@ def check_system(context: Context, name: str) -> System:
     system = registry.find(context.work, name)
     if system.role == "hypernetwork":
         raise BadValue(f"{name} makes its weights anew from every utterance: no other library runs it")
+    if system.stage == emotion.NAME:
+        raise BadValue(f"{name} has tokens of its own behind the vocabulary: no other library knows where they stand")
     if system.role == "full":
         folder = context.work.path("adapters", name, "model")
         raise BadValue(f"{name} is a Hugging Face folder already: {folder}")
@@ -96,7 +98,7 @@ def every_lora(context: Context) -> list[Part]:
     for name, system in registry.known(context.work).items():
         if system.role == "mixture":
             parts += experts(context, name)
-        elif system.role == "adapter":
+        elif system.role == "adapter" and system.stage != emotion.NAME:
             parts.append(one_model(context, name, None))
     if not parts:
         raise BadValue("this workdir has no LoRA: run its stage adapters, experts or joint first")

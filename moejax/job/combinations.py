@@ -10,7 +10,7 @@ from moejax.data import splits
 from moejax.errors import BadValue
 from moejax.nn import inject
 from moejax.nn.whisper import WhisperConfig
-from moejax.systems import controls, mixture, published, registry, translate, translators
+from moejax.systems import controls, emotion, mixture, published, registry, translate, translators
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
 from moejax.training import adapters, base, packed, st
@@ -224,3 +224,5 @@ def _systems(config) -> None:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")
         if name in st.KINDS and name not in config.st.kinds:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which st.kinds does not train")
+        if name == emotion.NAME and not config.emotion.steps:
+            raise BadValue(f"config key 'evaluate.systems' has {name!r}, and emotion.steps is 0")

@@ -76,7 +76,7 @@ def open_workdir(path, system: str | None = None, weights: str = "", task: str =
     timed = published or (can_time and context.cfg.base.timestamps and _hears_window(context))
     return {
         "system": opened,
-        "tokenizer": context.base.tokenizer,
+        "tokenizer": opened.network.tokenizer or context.base.tokenizer,
         # A model that hears padding was trained to hear all of its window.
         "seconds": (WINDOW_SECONDS,) if timed else context.cfg.model.buckets,
         "timestamps": timed,

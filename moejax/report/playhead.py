@@ -13,6 +13,7 @@ import soundfile
 
 from moejax.report.markup import document
 
+HOW = "where its answer changes most with the sound"
 STYLE = """<style>
 .clip{margin:1.2em 0}.clip canvas{display:block;width:100%;height:180px;cursor:pointer;border:1px solid var(--line)}
 .clip audio{width:100%;margin-top:.3em}.clip label{font-size:.88rem;color:var(--soft)}
@@ -62,7 +63,7 @@ for (const clip of document.querySelectorAll(".clip")) {
 
 def page(pictures: Mapping[str, np.ndarray], names: Sequence[str], title: str) -> str:
     """HTML of `pictures`: wave [U, S] in [-1, 1] at `rate`, image [U, M, N] in decibels, label [U], `hop`, and where a
-    network from scratch was asked saliency [U, M, N], at least 0, and its name `model`.
+    network was asked saliency [U, M, N], at least 0, its name `model`, and maybe in words `how` that was found.
     """
     seen, clips = pictures.get("saliency"), {}
     for number, label in enumerate(pictures["label"]):
@@ -72,9 +73,7 @@ def page(pictures: Mapping[str, np.ndarray], names: Sequence[str], title: str) -
         clips[name] = _clip(wave_S, rate, pictures["image"][number], hot, int(pictures["hop"]))
     lead = "Press play; click into a picture to go there."
     if seen is not None:
-        lead += (
-            f" Red is what the class hangs on for {pictures['model']}: where its answer changes most with the sound."
-        )
+        lead += f" Red is what the class hangs on for {pictures['model']}: {pictures.get('how', HOW)}."
     return document(title, lead, clips).replace("</main>", f"</main>{STYLE}{SCRIPT}")
 
 

@@ -28,15 +28,31 @@ def confusion(counts_CC: np.ndarray, names: Sequence[str], model: str) -> bytes:
 
 def mels(pictures: Mapping[str, np.ndarray], names: Sequence[str]) -> bytes:
     """The log-mel image of one clip of each class, all on one scale of decibels; time from left to right."""
+    return _grid(pictures, names, None)
+
+
+def decides(pictures: Mapping[str, np.ndarray], names: Sequence[str]) -> bytes:
+    """The same in grey, with what decides in red: of each clip the strongest percent is full."""
+    return _grid(pictures, names, pictures["saliency"])
+
+
+def _grid(pictures, names, saliency) -> bytes:
     count = len(pictures["label"])
     columns = min(4, count)
     lines = math.ceil(count / columns)
     figure, grid = panels(lines, columns, 0.3 + 1.5 * lines)
     low, high = float(pictures["image"].min()), float(pictures["image"].max())
     seconds = pictures["image"].shape[2] * int(pictures["hop"]) / int(pictures["rate"])
-    for axes, image_MN, label in zip(grid.flat, pictures["image"], pictures["label"], strict=False):
+    for number, (axes, label) in enumerate(zip(grid.flat, pictures["label"], strict=False)):
+        image_MN = pictures["image"][number]
         extent = (0.0, seconds, 0.0, float(image_MN.shape[0]))
-        axes.imshow(image_MN, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high, extent=extent)
+        shown = {"origin": "lower", "aspect": "auto", "extent": extent}
+        axes.imshow(image_MN, cmap="magma" if saliency is None else "Greys_r", vmin=low, vmax=high, **shown)
+        if saliency is not None:
+            hot_MN = saliency[number] / max(float(np.quantile(saliency[number], 0.99)), 1e-20)
+            red = np.zeros((*hot_MN.shape, 4))
+            red[..., 0], red[..., 3] = 1.0, np.clip(hot_MN, 0, 1) ** 1.5
+            axes.imshow(red, **shown)
         axes.set_title(names[int(label)], size=9)
         axes.tick_params(labelsize=7)
     for axes in grid.flat[count:]:

@@ -1,6 +1,6 @@
 """Stage `cv`: what a cross-validation found, as a table, a page, pictures, and a page to listen to.
 
-W/cv: table.csv, table.md, report.html, saliency.html, summary.json, figures/*.png; of labels that were shuffled the
+W/cv: table.csv, table.md, report.html, saliency*.html, summary.json, figures/*.png; of labels that were shuffled the
 verdict alone. Reads what `folds` wrote.
 """
 
@@ -23,6 +23,7 @@ SECTIONS = {
         "figures": Field(True, "Whether figures and the page with sounds are made."),
     }
 }
+PICTURES = {"pictures.npz": "", "pictures_probe.npz": "_probe"}  # of W/folds: what their pages' names end in
 COLUMNS = (
     *("model", "parameters", "clips", "folds", "accuracy_mean", "accuracy_std"),
     *("wa", "wa_low", "wa_high", "ua", "ua_low", "ua_high", "f1", "f1_low", "f1_high"),
@@ -44,10 +45,13 @@ def run(cfg, work) -> dict:
     drawn = {}
     if cfg.cv.figures:
         drawn = {f"confusion_{n}": sound_figures.confusion(s.confusion_CC, names, n) for n, s in scores.items()}
-        with np.load(work.path("folds", "pictures.npz")) as file:
-            pictures = dict(file)
-        drawn["mels"] = sound_figures.mels(pictures, names)
-        write_text(folder / "saliency.html", playhead.page(pictures, names, f"{cfg.name}: what decides"))
+        for name, end in PICTURES.items():
+            if end and "probe" not in cfg.folds.models or (pictures := _pictures(work.path("folds", name))) is None:
+                continue  # of models that are no longer asked for
+            write_text(folder / f"saliency{end}.html", playhead.page(pictures, names, f"{cfg.name}: what decides"))
+            drawn |= {} if end else {"mels": sound_figures.mels(pictures, names)}
+            if "saliency" in pictures:
+                drawn[f"decides_{pictures['model']}"] = sound_figures.decides(pictures, names)
         for name, png in drawn.items():
             write_bytes(folder / "figures" / f"{name}.png", png)
     write_text(folder / "report.html", _page(cfg, text, drawn, rows))
@@ -55,6 +59,13 @@ def run(cfg, work) -> dict:
     for line in text.splitlines():
         work.log(line)
     return {"ua": {row["model"]: row["ua"] for row in rows}}
+
+
+def _pictures(path) -> dict | None:
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        return dict(file)
 
 
 def _results(work, name) -> list[dict]:
@@ -156,9 +167,20 @@ def _page(cfg, text, drawn, rows) -> str:
             if name.startswith("confusion_")
         ),
         "Pictures": markup.figure(drawn["mels"], "log-mel image of one clip of each class", "map") if drawn else "",
-        "Listen": '<p><a href="saliency.html">What decides, with sound</a></p>' if drawn else "",
+        "What decides": "".join(
+            markup.figure(png, f"{name.removeprefix('decides_')}: red is what its class hangs on", "map")
+            for name, png in drawn.items()
+            if name.startswith("decides_")
+        ),
+        "Listen": "".join(_listen(end) for end in ("", "_probe") if end == "" or "decides_probe" in drawn)
+        * bool(drawn),
     }
     return markup.document(cfg.name, lead, {"Table": markup.markdown(text, skip_title=True), **figures})
+
+
+def _listen(end: str) -> str:
+    """A link to a page with sound."""
+    return f'<p><a href="saliency{end}.html">What decides{", of the probe" * bool(end)}, with sound</a></p>'
 
 
 def _csv(rows) -> str:

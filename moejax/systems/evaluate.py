@@ -341,7 +341,7 @@ def _read_whole_lines(file: Path) -> list[dict]:
 STAGE = Stage(
     "evaluate",
     run,
-    needs=("joint", "adapters", "hyper", "st"),
+    needs=("joint", "adapters", "hyper", "st", "emotion"),
     reads=("evaluate",),
     keeps=True,
     shared=True,

@@ -29,11 +29,13 @@ def transcripts(
     rows: np.ndarray,
     labels: np.ndarray,
     fronts: Sequence[Front | None] | None = None,
+    **options,
 ) -> Iterator[tuple[int, Transcript, list[float] | None]]:
     """(i, Transcript, experts' weights) of each of these rows of the manifest, in the order in which they are finished.
 
     `labels`: the expert of a known route, or the cluster that a gate is told, for each row. The weights are there for
     silence too, of which a transcript says nothing. `fronts`: phrases of each row's speaker, if he is enrolled.
+    `options`: others than the defaults of `Recognizer.transcribe`.
     """
     network, config = system.network, system.network.config
     tokenizer = network.tokenizer or context.base.tokenizer
@@ -49,7 +51,7 @@ def transcripts(
     )
     if _hears_as_base(context, network):
         decoder.heard = context.heard  # what another system or stage has heard is not encoded again
-    options = {"language": context.cfg.data.language} | ({"task": "translate"} if network.target else {})
+    options |= {"language": context.cfg.data.language} | ({"task": "translate"} if network.target else {})
     asked = request(options, timed=True, can_time=True, language=None, context=config.max_target_positions)
     reading = Reading(
         model=decoder,
@@ -75,7 +77,8 @@ def transcripts(
 
 def _hears_as_base(context, network) -> bool:
     """Whether the base's encoder states are all that a system needs to hear."""
-    if network.tokenizer is not None or not recognition.can_know(network.params, network.route, network.embedding):
+    other = network.tokenizer is not None and not network.tokenizer.emotions
+    if other or not recognition.can_know(network.params, network.route, network.embedding):
         return False  # another published model, or experts in the encoder
     own, base = (jax.tree.leaves(params["backbone"]["encoder"]) for params in (network.params, context.base.params))
     return all(one is other or bool(jnp.array_equal(one, other)) for one, other in zip(own, base, strict=True))

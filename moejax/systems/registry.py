@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moejax.errors import BadValue, UnknownName
-from moejax.systems import adapters, base, controls, hypernetworks, mixture, strength, translating
+from moejax.systems import adapters, base, controls, emotion, hypernetworks, mixture, strength, translating
 from moejax.systems.system import Kind, Opened, System
 from moejax.work.context import Context
 from moejax.work.folder import Work
@@ -16,6 +16,7 @@ KINDS: list[Kind] = [
     mixture.KIND_FROZEN,
     mixture.KIND,
     translating.KIND,
+    emotion.KIND,
     controls.KIND,
 ]
 

@@ -153,6 +153,36 @@ def make_saliency(graphdef: functional.GraphDef) -> Callable[[Params, Array, Arr
     return saliency
 
 
+def make_probe_saliency(
+    encoder: functional.GraphDef, graphdef: functional.GraphDef, hop: int, segment: int, steps: int = 8
+) -> Callable[..., Array]:
+    """`saliency(encoder params, params, mel_BNM, samples_B, label_B) -> [B, N, M]`: what each cell of Whisper's log-mel
+    features adds, through the frozen encoder, to a probe's logit of a class above the mean of all, beginning at the
+    quietest of the clip. Its sum is that gain, but for what `steps` (of the integral) leave out (integrated gradients,
+    Sundararajan et al. 2017). One clip after the other.
+    """
+
+    @jax.jit
+    def saliency(encoder_params, params, mel_BNM, samples_B, label_B):
+        def one(clip):
+            mel_NM, samples, label = clip
+
+            def gain(mel_NM):
+                model = functional.merge(encoder, encoder_params)
+                heard = _segments(model, mel_NM[None], samples[None], hop, segment)
+                logits_C = functional.merge(graphdef, params)(*heard)[0]
+                return logits_C[label] - logits_C.mean()
+
+            low, slope = mel_NM.min(), jax.grad(gain)
+            shares = (jnp.arange(steps) + 0.5) / steps
+            step = lambda total_NM, share: (total_NM + slope(low + share * (mel_NM - low)), None)  # noqa: E731
+            return (mel_NM - low) * jax.lax.scan(step, jnp.zeros_like(mel_NM), shares)[0] / steps
+
+        return jax.lax.map(one, (mel_BNM, samples_B, label_B))
+
+    return saliency
+
+
 def make_hear(graphdef: functional.GraphDef, mels: int, hop: int, segment: int) -> Callable:
     """`hear(params, audio_BS, samples_B) -> (states [B, T, layers, D], frames [B, T])` of a frozen Whisper encoder.
 
@@ -162,16 +192,21 @@ def make_hear(graphdef: functional.GraphDef, mels: int, hop: int, segment: int) 
 
     @jax.jit
     def hear(params, audio_BS, samples_B):
-        model = functional.merge(graphdef, params)
-        last_BND, hidden = model.encoder(log_mel(audio_BS, n_mels=mels, hop=hop), layers=True)
-        states_BNLD = jnp.stack([*hidden[:-1], last_BND], axis=2).astype(jnp.float32)
-        mask_BN = valid_frames(samples_B, states_BNLD.shape[1], hop)
-        B, N, L, D = states_BNLD.shape
-        room = -N % segment
-        mask_BTK = jnp.pad(mask_BN, ((0, 0), (0, room))).reshape(B, -1, segment)
-        states = jnp.pad(states_BNLD, ((0, 0), (0, room), (0, 0), (0, 0))).reshape(B, -1, segment, L, D)
-        total_BTLD = jnp.where(mask_BTK[..., None, None], states, 0.0).sum(2)
-        frames_BT = mask_BTK.sum(-1)
-        return total_BTLD / jnp.maximum(frames_BT, 1)[..., None, None], frames_BT
+        mel_BNM = log_mel(audio_BS, n_mels=mels, hop=hop)
+        return _segments(functional.merge(graphdef, params), mel_BNM, samples_B, hop, segment)
 
     return hear
+
+
+def _segments(model, mel_BNM, samples_B, hop: int, segment: int) -> tuple[Array, Array]:
+    """What `make_hear` gives of features."""
+    last_BND, hidden = model.encoder(mel_BNM, layers=True)
+    states_BNLD = jnp.stack([*hidden[:-1], last_BND], axis=2).astype(jnp.float32)
+    mask_BN = valid_frames(samples_B, states_BNLD.shape[1], hop)
+    B, N, L, D = states_BNLD.shape
+    room = -N % segment
+    mask_BTK = jnp.pad(mask_BN, ((0, 0), (0, room))).reshape(B, -1, segment)
+    states = jnp.pad(states_BNLD, ((0, 0), (0, room), (0, 0), (0, 0))).reshape(B, -1, segment, L, D)
+    total_BTLD = jnp.where(mask_BTK[..., None, None], states, 0.0).sum(2)
+    frames_BT = mask_BTK.sum(-1)
+    return total_BTLD / jnp.maximum(frames_BT, 1)[..., None, None], frames_BT

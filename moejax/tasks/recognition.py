@@ -137,12 +137,12 @@ def make_search(graphdef: GraphDef) -> Callable[..., Decoded]:
 
 
 def make_detect(graphdef: GraphDef) -> Callable[..., Array]:
-    """Jitted `(params, states_BTD, mask_BT, route, sot, language_C) -> probability_BC`."""
+    """Jitted `(params, states_BTD, mask_BT, route, before, token_C) -> probability_BC`, as `decode.language.detect`."""
 
     @jax.jit
-    def run(params, states_BTD, mask_BT, route, sot, language_C):
+    def run(params, states_BTD, mask_BT, route, before, token_C):
         model = functional.merge(graphdef, params)
-        return detect(model, states_BTD, sot, language_C, mask_BT=mask_BT, route=route)
+        return detect(model, states_BTD, before, token_C, mask_BT=mask_BT, route=route)
 
     return programs.kept(run, graphdef)
 

@@ -3,6 +3,7 @@
     0 .. eot-1                 text
     eot = <|endoftext|>, <|startoftranscript|>, one token per language, <|translate|>, <|transcribe|>, <|startoflm|>,
     <|startofprev|>, <|nospeech|>, <|notimestamps|>, then the timestamps <|0.00|>, <|0.02|>, ...
+    behind all of them, in a model that was taught them, <|emotion:happy|>, ... (`with_emotions`)
 
 Every id from the end token on is special, which is how text and control are told apart here. The vocabulary comes from
 a Hugging Face folder, from the published tiktoken files, or is trained on a corpus (the micro family).
@@ -52,6 +53,7 @@ class Tokenizer:
         self._specials = {token.content: id for id, token in backend.get_added_tokens_decoder().items()}
         self.is_multilingual = multilingual
         self.target = ""  # of `into`
+        self.emotions: dict[str, int] = {}  # {name: id}, of `with_emotions`
         self.eot, self.sot, self.no_timestamps = map(self._special, (EOT, SOT, NO_TIMESTAMPS))
         self.no_speech, self.sot_prev = self._special(*NO_SPEECH), self._special(SOT_PREV)
         self.timestamp_begin = self.no_timestamps + 1
@@ -184,9 +186,11 @@ class Tokenizer:
             text = "".join(self._spell(run, special) for run, special in _runs(ids, self.eot))
         return text.strip() if strip else text
 
-    def prefix(self, language: str = "en", task: str = "transcribe", timestamps: bool = False) -> list[int]:
+    def prefix(
+        self, language: str = "en", task: str = "transcribe", timestamps: bool = False, emotion: str = ""
+    ) -> list[int]:
         """Decoder input before the first text token. English-only vocabularies take neither language nor task, unless
-        they write another one (`into`).
+        they write another one (`into`). `emotion`: a name of `emotions`, whose token stands behind these.
         """
         ids = [self.sot]
         if self.target and task == "translate":
@@ -199,6 +203,10 @@ class Tokenizer:
             ids += [self._special(f"<|{language}|>"), self._special(f"<|{task}|>")]
         elif language != "en" or task != "transcribe":
             raise BadValue(f"an English-only vocabulary cannot {task} {language!r}; it can transcribe 'en'")
+        if emotion:
+            if emotion not in self.emotions:
+                raise BadValue(f"no token of the emotion {emotion!r}; known: {', '.join(self.emotions) or 'none'}")
+            ids.append(self.emotions[emotion])
         return ids if timestamps else ids + [self.no_timestamps]
 
     def into(self, target: str) -> "Tokenizer":
@@ -208,6 +216,17 @@ class Tokenizer:
         other = copy.copy(self)
         other.target = target
         other.prefix(task="translate")
+        return other
+
+    def with_emotions(self, names, first: int) -> "Tokenizer":
+        """The same with a token <|emotion:NAME|> for each of `names`, from id `first` on: behind all that the network
+        had rows for (its vocab_size), so that no id moves, of a timestamp neither. Errors: ids that are taken.
+        """
+        if first < max(self.vocab_size, self.timestamp_begin):
+            raise BadValue(f"emotions from id {first} on; the vocabulary has {self.vocab_size} already")
+        other = copy.copy(self)
+        other.emotions = {name: first + place for place, name in enumerate(names)}
+        other.vocab_size = first + len(other.emotions)
         return other
 
     def language_id(self, language: str) -> int:
@@ -249,6 +268,8 @@ class Tokenizer:
         return "".join(self._control(id) for id in ids)
 
     def _control(self, id):
+        if id in self.emotions.values():
+            return next(f"<|emotion:{name}|>" for name, own in self.emotions.items() if own == id)
         if id >= self.timestamp_begin:  # spelled by arithmetic: older folders do not list them
             return f"<|{(id - self.timestamp_begin) * TIMESTAMP_STEP:.2f}|>"
         name = self._backend.id_to_token(id)

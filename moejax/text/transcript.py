@@ -28,7 +28,8 @@ class Segment:
 
     `seek` is the position of the decoding window in mel frames of 10 ms; `avg_logprob`, `compression_ratio` and
     `no_speech_prob` belong to that window; `words` only where word times were asked for; `route` holds the experts'
-    weights, None without a mixture; `language` is the one that its window was decoded in.
+    weights, None without a mixture; `language` is the one that its window was decoded in; `emotion` {name: probability}
+    of that window, where the model has tokens of emotions.
     """
 
     start: float
@@ -45,11 +46,13 @@ class Segment:
     words: list[Word] | None = None
     language: str | None = None
     speaker: str | None = None  # of all its words
+    emotion: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Transcript:
-    """Text of one recording. `route` holds the experts' weights (mean over segments), None without a mixture.
+    """Text of one recording. `route` holds the experts' weights (mean over segments), None without a mixture; so does
+    `emotion` {name: probability}, None of a model that knows none.
 
     `dropped` counts windows whose text was withheld by a guard, by the guard's name.
     """
@@ -59,3 +62,4 @@ class Transcript:
     language: str
     route: list[float] | None = None
     dropped: dict[str, int] = dataclasses.field(default_factory=dict)
+    emotion: dict[str, float] | None = None

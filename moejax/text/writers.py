@@ -1,10 +1,10 @@
 """Transcripts as files: txt, json, srt, vtt, tsv, byte for byte as openai-whisper 20250625 writes them.
 
 Whoever has a program that reads those files keeps it. JSON gains a key only where moejax has more to say: `route` (the
-experts' weights), `dropped` (what the guards withheld), a segment's `language` and the `speaker` of segments and words.
-Where there are speakers, lines of txt and cues of srt begin with "NAME: ", those of vtt with a voice tag, tsv has a
-column more, and no cue runs from one speaker to another. A cue of no length, which no player shows, is left out of srt
-and vtt.
+experts' weights), `emotion` (probabilities), `dropped` (what the guards withheld), a segment's `language` and the
+`speaker` of segments and words. Where there are speakers, lines of txt and cues of srt begin with "NAME: ", those of
+vtt with a voice tag, tsv has a column more, and no cue runs from one speaker to another. A cue of no length, which no
+player shows, is left out of srt and vtt.
 """
 
 import dataclasses
@@ -68,6 +68,8 @@ def as_dict(transcript: Transcript) -> dict:
     }
     if transcript.route is not None:
         found["route"] = transcript.route
+    if transcript.emotion is not None:
+        found["emotion"] = transcript.emotion
     return found | ({"dropped": transcript.dropped} if transcript.dropped else {})
 
 
@@ -90,6 +92,8 @@ def _segment_dict(segment: Segment) -> dict:
         found["language"] = segment.language
     if segment.speaker is not None:
         found["speaker"] = segment.speaker
+    if segment.emotion is not None:
+        found["emotion"] = segment.emotion
     if segment.words is not None:
         found["words"] = [_word_dict(word) for word in segment.words]
     return found | ({"route": segment.route} if segment.route is not None else {})

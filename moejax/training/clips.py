@@ -158,17 +158,10 @@ def _write_waves(context: Context, clips: Clips) -> None:
 def _write_states(context: Context, clips: Clips, folder: str) -> None:
     """Encoder states of every clip. The model is opened if a block is missing."""
     cfg, work = context.cfg, context.work
-    samples_U = context.corpus.samples[clips.rows]
-    longest = int(np.ceil(samples_U.max() / SAMPLE_RATE))
-    seconds = min(cfg.clips.hears or longest, 30.0)
 
     @functools.cache
     def encoder():
-        config, params = whisper_folder.load(folder, dtype=cfg.model.dtype)
-        config = dataclasses.replace(config, dtype=cfg.model.dtype)
-        step = 2 * config.hop
-        size = min(-(-round(seconds * SAMPLE_RATE) // step), config.max_source_positions) * step
-        graphdef, _ = functional.abstract(asr.build(config))
+        config, graphdef, params, size = encoder_of(context, clips, folder)
         work.log(f"  encoder states of {len(clips)} clips, {size / SAMPLE_RATE:g} s each")
         hear = classification.make_hear(graphdef, config.num_mel_bins, config.hop, cfg.clips.segment)
         return size, hear, params
@@ -178,7 +171,7 @@ def _write_states(context: Context, clips: Clips, folder: str) -> None:
         found = []
         for at in range(0, len(numbers), HEARD_AT_ONCE):
             some = numbers[at : at + HEARD_AT_ONCE]
-            audio_BS, samples_B = _audio(context, clips.rows[some], size)
+            audio_BS, samples_B = audio(context, clips.rows[some], size, HEARD_AT_ONCE)
             found.append([np.asarray(x)[: len(some)] for x in hear(params, audio_BS, samples_B)])
             watchdog.beat()
         states, frames = zip(*found, strict=True)
@@ -187,9 +180,21 @@ def _write_states(context: Context, clips: Clips, folder: str) -> None:
     blocks.fill(len(clips), (clips.states, clips.frames), heard)
 
 
-def _audio(context: Context, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Waves [B, size] at 16 kHz and how long they are, filled up to `HEARD_AT_ONCE`."""
-    audio_BS, samples_B = np.zeros((HEARD_AT_ONCE, size), np.float32), np.ones(HEARD_AT_ONCE, np.int32)
+def encoder_of(context: Context, clips: Clips, folder: str):
+    """`(config, graphdef, params, samples that are heard of a clip)` of the Whisper that a probe hears with."""
+    cfg = context.cfg
+    config, params = whisper_folder.load(folder, dtype=cfg.model.dtype)
+    config = dataclasses.replace(config, dtype=cfg.model.dtype)
+    longest = int(np.ceil(context.corpus.samples[clips.rows].max() / SAMPLE_RATE))
+    seconds, step = min(cfg.clips.hears or longest, 30.0), 2 * config.hop
+    size = min(-(-round(seconds * SAMPLE_RATE) // step), config.max_source_positions) * step
+    graphdef, _ = functional.abstract(asr.build(config))
+    return config, graphdef, params, size
+
+
+def audio(context: Context, rows: np.ndarray, size: int, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Waves [room, size] of rows of the manifest at 16 kHz and how long they are, silence where rows are fewer."""
+    audio_BS, samples_B = np.zeros((room, size), np.float32), np.ones(room, np.int32)
     for b, row in enumerate(rows):
         wave_S = context.corpus.audio[int(row)][:size]
         audio_BS[b, : len(wave_S)], samples_B[b] = wave_S, len(wave_S)

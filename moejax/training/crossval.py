@@ -23,13 +23,13 @@ from moejax.nn import functional
 from moejax.ops.sound_mel import Mel
 from moejax.ops.waveform import Strengths
 from moejax.runtime import processes
-from moejax.runtime.files import read_json, replacing, write_json
+from moejax.runtime.files import read_json, write_json
 from moejax.runtime.sharding import process_shard, shard_batch
 from moejax.tasks import classification
 from moejax.train.optim import Plateau
 from moejax.train.params_file import load_params, save_params, whole_array
 from moejax.training import clips as clips_of
-from moejax.training import dev, fitting
+from moejax.training import dev, fitting, sound_pictures
 from moejax.training.clips import Clips
 from moejax.training.crossval_keys import SECTIONS, learnt_by, section_of
 from moejax.types import Params
@@ -37,7 +37,7 @@ from moejax.work.context import Context, key_of
 from moejax.work.folder import digest
 from moejax.work.stage import Stage
 
-RESULT, PARAMS, MADE, PICTURES = "result.json", "params.safetensors", "made.json", "pictures.npz"
+RESULT, PARAMS, MADE = "result.json", "params.safetensors", "made.json"
 CALIBRATED_BY = 8  # batches of training clips
 FRESH = 0.75  # of ln(classes): a network that starts lower has seen its clips before
 
@@ -318,25 +318,21 @@ def state_moments(batch: dict) -> tuple[np.ndarray, float]:
 
 
 def draw_pictures(context: Context, clips: Clips, plan: folds.Folds) -> None:
-    """W/folds/pictures.npz: of one test clip of each class its wave, image and label, and with a network from scratch
-    what of the image its class hangs on.
-    """
+    """The pictures of one test clip of each class, and of the first fold's networks what decides (`sound_pictures`)."""
     cfg, test = context.cfg, plan.parts(0)[2]
     firsts = [next((row for row in test if clips.label_U[row] == label), None) for label in range(len(clips.classes))]
     rows = np.array([row for row in firsts if row is not None])
-    front, heard = clips_of.mel(cfg), Heard(clips, clips.label_U, True)
-    waves = heard(0, rows)["wave_BS"]
-    images = np.asarray(jax.jit(front)(waves))
-    found = {"wave": waves, "image": images, "label": clips.label_U[rows], "rate": cfg.clips.rate, "hop": cfg.clips.hop}
-    scratch = [name for name in cfg.folds.models if name != "probe"]
-    if scratch and not cfg.folds.sanity:
-        task = Fold(context, clips, plan, clips.label_U, scratch[0], section_of(cfg.folds, scratch[0]), 0)
-        graphdef, _ = task.fresh()
-        params, _ = load_params(context.work.path("folds", scratch[0], "fold1", PARAMS))
-        found["saliency"] = np.asarray(classification.make_saliency(graphdef)(params, images, clips.label_U[rows]))
-        found["model"] = scratch[0]
-    with replacing(context.work.path("folds", PICTURES)) as partial, open(partial, "wb") as out:
-        np.savez(out, **found)
+    waves = Heard(clips, clips.label_U, True)(0, rows)["wave_BS"]
+
+    def trained(name):
+        task = Fold(context, clips, plan, clips.label_U, name, section_of(cfg.folds, name), 0)
+        params, _ = load_params(context.work.path("folds", name, "fold1", PARAMS))
+        return sound_pictures.Trained(name, task.fresh()[0], params)
+
+    scratch = [name for name in cfg.folds.models if name != "probe"][:1] * (not cfg.folds.sanity)
+    sound_pictures.draw(context, clips, rows, waves, *map(trained, scratch))
+    if "probe" in cfg.folds.models and not cfg.folds.sanity:
+        sound_pictures.draw_probe(context, clips, rows, trained("probe"))
 
 
 STAGE = Stage(

@@ -1,7 +1,7 @@
 """From a row of the training table to trained parameters: the one way in which stages call the one loop."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -90,12 +90,16 @@ class Training:
     key: Any = None  # random key of its noise, where that of the stage would make several trainings draw alike
     on_metrics: Callable | None = None
     plateau: optim.Plateau | None = None  # of the schedule of that name
+    leaf_scale: Mapping[str, float] = dataclasses.field(
+        default_factory=dict
+    )  # of learning rates, by arrays' last names
 
 
 def train(context: Context, training: Training, params):
     """Trains and returns all params, the trained ones replaced."""
     cfg, work, section = context.cfg, context.work, training.section
     gated = "gate" in training.trainable and section.get("gate_scale", 1.0) != 1.0
+    second = dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else {}
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate,
         steps=section.steps,
@@ -105,7 +109,7 @@ def train(context: Context, training: Training, params):
         clip=section.clip,
         b2=section.b2,
         group_scale={"gate": section.gate_scale} if gated else None,
-        leaf_scale=dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else None,
+        leaf_scale={**second, **training.leaf_scale} or None,
         plateau=training.plateau,
     )
     for line in summary_of(params, training.trainable):

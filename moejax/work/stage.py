@@ -20,6 +20,7 @@ ABOUT = {
     "targets": "have texts of train and dev translated, for st to learn from",
     "st": "train again with translation: systems that write both languages",
     "ctc": "train a head that says when words and letters sound",
+    "emotion": "teach a published model to say emotions before the text",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
@@ -29,6 +30,7 @@ ABOUT = {
     "diarizer": "train a network that says who speaks when",
     "ego": "train a network that follows one enrolled speaker through talks",
     "cv": "the table of a cross-validation: accuracy, recall, confusion, saliency",
+    "emotions": "read the test part with emotions, without them and as published, beside a probe",
 }
 # What they read that is not in the workdir.
 OUTSIDE = {
@@ -91,6 +93,7 @@ WRITES = {
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
     "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
+    "emotion": {"params.safetensors": "the LoRA, the tokens' rows of the embedding and their names", **_LOGGED},
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",
@@ -121,6 +124,7 @@ WRITES = {
     "folds": {
         "<model>/": "of each of folds.models: a folder for every fold, its result, parameters, metrics",
         "pictures.npz": "log-mel images of one clip of each class, and which cells decide",
+        "pictures_probe.npz": "the same of a probe, through the encoder that it stands on",
     },
     "talks": {
         "train.rttm, dev.rttm, test.rttm": "who speaks when in each talk",
@@ -142,8 +146,13 @@ WRITES = {
     "cv": {
         "table.csv, table.md": "accuracy, recall and F1 of every model, with intervals",
         "report.html": "everything on one page",
-        "saliency.html": "clips to be played, over what decides their class",
+        "saliency.html, saliency_probe.html": "clips to be played, over what decides their class",
         "figures/": "confusion of classes and mel pictures as PNG",
+        "summary.json": "the same for programs",
+    },
+    "emotions": {
+        "base.jsonl, off.jsonl, on.jsonl": "one object per utterance: reference, hypothesis, label, emotion",
+        "table.md": "word error rates with and without the token, emotions of token and probe, with intervals",
         "summary.json": "the same for programs",
     },
 }

@@ -67,7 +67,7 @@ def test_what_stages_are_said_to_write_is_what_they_write(tmp_path_factory):
         found = [path.name for path in (work / name).iterdir()]
         assert [file for file in found if not any(fnmatch.fnmatch(file, pattern) for pattern in patterns)] == []
     missing = [f"{name}/{line}" for name, files in writes.items() for line in files if not _there(work / name, line)]
-    idle = [f"{name}/{line}" for name in ("hyper", "targets", "st", "ctc") for line in WRITES[name]]
+    idle = [f"{name}/{line}" for name in ("hyper", "targets", "st", "ctc", "emotion") for line in WRITES[name]]
     assert missing == ["describe/audio/", "embed/gradients.npz", *idle, "translate/tuned/", "report/seeds*.csv"]
 
 
@@ -86,7 +86,7 @@ def test_help_of_a_key_is_that_of_the_config(said, monkeypatch):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["transcirbe"], r"unknown command 'transcirbe' \(did you mean transcribe\?\); known: align, .*, cv$"),
+        (["transcirbe"], r"unknown command 'transcirbe' \(did you mean transcribe\?\); known: align, .*, emotions$"),
         (["--versoin"], r"\(did you mean --version\?\)"),
         (["zzz"], r"unknown command 'zzz'; known: "),
         (["all", "--confg", "F.py"], r"all has no option '--confg'; did you mean --config\?"),

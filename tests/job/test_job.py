@@ -187,6 +187,7 @@ def test_a_changed_recording_reruns_everything(job, tmp_path, monkeypatch):
         "targets",
         "st",
         "ctc",
+        "emotion",
     )  # nothing is to be trained by these, so nothing is trained again
     assert list(reasons) == [name for name in tiny_job.STAGES if name not in idle]
 
@@ -356,7 +357,14 @@ def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, mo
     passes = [read_json(folder / "W" / "describe" / "done.json")["passes"] for folder in (job, copy)]
     assert rows[0] == rows[1] and passes[0] != passes[1]
     reasons = why(copy / "W", graph.configs.resolve(tiny_job.config()), ("describe",))
-    idle = ("describe", "hyper", "targets", "st", "ctc")  # nothing is to be trained by these: nothing is trained again
+    idle = (
+        "describe",
+        "hyper",
+        "targets",
+        "st",
+        "ctc",
+        "emotion",
+    )  # nothing is to be trained by these: nothing is trained again
     assert list(reasons) == [name for name in tiny_job.STAGES if name not in idle]
 
 

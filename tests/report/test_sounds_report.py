@@ -20,6 +20,7 @@ PICTURES = {
     "rate": np.array(RATE),
     "hop": np.array(HOP),
     "model": np.array("cnn"),
+    "how": np.array("where its answer changes most"),
 }
 
 
@@ -27,7 +28,7 @@ def test_pictures_and_page_name_every_class_and_nothing_outside():
     text = playhead.page(PICTURES, ["hum", "<ring>"], "what decides")
     assert text.count('<div class="clip">') == 2 and "&lt;ring&gt;" in text and "for cnn" in text
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", text) and "http" not in text
-    plain = {name: value for name, value in PICTURES.items() if name not in ("saliency", "model")}
+    plain = {name: value for name, value in PICTURES.items() if name not in ("saliency", "model", "how")}
     assert "checkbox" not in playhead.page(plain, ["hum", "ring"], "clips")
     for png in (sound_figures.mels(PICTURES, ["hum", "ring"]), sound_figures.confusion(np.eye(3), list("abc"), "cnn")):
         assert png.startswith(b"\x89PNG") and len(png) > 1000

@@ -106,6 +106,9 @@ def test_both_networks_learn_what_can_be_heard_and_every_clip_is_tested_once(job
         "table.csv",
         "report.html",
         "saliency.html",
+        "saliency_probe.html",
+        "figures/decides_probe.png",
+        "figures/decides_cnn.png",
         "figures/mels.png",
         "figures/confusion_cnn.png",
     ):
