@@ -20,31 +20,36 @@ _ROWS = 32  # texts at once
 FLOOR = -60.0  # below it all is alike: the sound is another
 
 
-def goodness(logp_TC: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """Of each unit [L] float32, 0 at best: log P(text) - log(P(text with any unit there) + P(text without it)).
+def goodness(
+    logp_TC: np.ndarray, labels: Sequence[int], others: Sequence[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """(goodness of each unit, goodness of the units `others` in their places), [L] float32 each, 0 at best:
+    log P(text) - log(P(text with any unit there) + P(text without it)).
 
     `logp_TC`: log probabilities of blank (class 0) and units in each frame. A text of more units than frames can hold
-    has `FLOOR` everywhere.
+    has `FLOOR` everywhere. `others` tell what a sound gets that is not the one that was asked for; None: no second part.
     """
-    T, L = len(logp_TC), len(labels)
-    if not L:
-        return np.zeros(0, np.float32)
-    if ctc.needed(list(labels)) > T:
-        return np.full(L, FLOOR, np.float32)
+    T, L, labels = len(logp_TC), len(labels), list(labels)
+    if not L or ctc.needed(labels) > T:
+        return np.full(L, FLOOR, np.float32), np.full(L if others is not None else 0, FLOOR, np.float32)
     any_T = np.logaddexp.reduce(logp_TC[:, 1:], axis=1)
     # The last class is any unit; frames behind the end mean nothing
     wide_TC = np.pad(np.concatenate([logp_TC, any_T[:, None]], axis=1), ((0, -T % FRAMES), (0, 0)))
-    texts = [list(labels)]
-    texts += [[*labels[:place], logp_TC.shape[1], *labels[place + 1 :]] for place in range(L)]
+    texts = [labels]
+    texts += [_with(labels, place, logp_TC.shape[1]) for place in range(L)]
     texts += [[*labels[:place], *labels[place + 1 :]] for place in range(L)]
+    texts += [] if others is None else [_with(labels, place, int(other)) for place, other in enumerate(others)]
     found = _likelihoods(wide_TC.astype(np.float32), T, texts)
-    free_L = np.logaddexp(found[1 : L + 1], found[L + 1 :])
-    return np.maximum(np.minimum(found[0] - free_L, 0.0), FLOOR).astype(np.float32)
+    free_L = np.logaddexp(found[1 : L + 1], found[L + 1 : 2 * L + 1])
+
+    def share(asked):
+        return np.maximum(np.minimum(asked - free_L, 0.0), FLOOR).astype(np.float32)
+
+    return share(found[0]), share(found[2 * L + 1 :]) if others is not None else np.zeros(0, np.float32)
 
 
-def asked_for(logp_TC: np.ndarray, labels: Sequence[int], place: int, other: int) -> float:
-    """Goodness of the unit at a place of the text in which it is `other`: what a swapped sound would get."""
-    return float(goodness(logp_TC, [*labels[:place], other, *labels[place + 1 :]])[place])
+def _with(labels: list[int], place: int, unit: int) -> list[int]:
+    return [*labels[:place], unit, *labels[place + 1 :]]
 
 
 def _likelihoods(wide_TC: np.ndarray, frames: int, texts: list[list[int]]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """A CTC head on the frozen encoder: what `moejax align` finds the borders of words and letters with.
 
-It learns from texts alone; nobody has to say when a word begins. The encoder's states are kept (`cohorts.hearing`), so
-a step is two small layers and the sum over paths.
+It learns from texts alone; nobody has to say when a word begins. Its units are letters, or the initials and finals of
+Mandarin. The encoder's states are kept (`cohorts.hearing`), so a step is two small layers and the sum over paths.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from moejax.ops.ctc import needed
 from moejax.runtime.sharding import process_shard, shard_batch
 from moejax.tasks import asr
 from moejax.tasks import ctc as task
-from moejax.text.units import Inventory
+from moejax.text.units import SPELLINGS, Inventory
 from moejax.train.params_file import save_params, whole_array
 from moejax.training import dev, encoder_states, fitting
 from moejax.work import fields
@@ -33,6 +33,12 @@ SECTIONS = {
         **fields.but(fitting.PLAIN, learning_rate=2e-3),
         **{name: fitting.DEV[name] for name in ("evals", "dev_utterances", "keep")},
         "hidden": Field(256, "Width of the head's hidden layers.", limits=SIZE),
+        "units": Field(
+            "letters",
+            "What the head writes.\nletters of the texts, or pinyin: initials and finals of Mandarin, of hanzi or pinyin.",
+            choices=tuple(SPELLINGS),
+            later=True,
+        ),
     },
 }
 
@@ -46,7 +52,7 @@ def run(cfg, work) -> dict:
     context = Context(cfg, work)
     texts = context.corpus.manifest.column("text")
     rows = context.corpus.rows("train")
-    inventory = Inventory.of(str(texts[row]) for row in rows)
+    inventory = Inventory.of((str(texts[row]) for row in rows), cfg.ctc.units)
     states = encoder_states.opened(context)
     if states is None:
         raise BadValue("ctc learns from kept encoder states: raise runtime.encoder_cache_bytes")
@@ -74,7 +80,7 @@ def run(cfg, work) -> dict:
         ),
         params,
     )
-    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden}
+    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden, "spelling": inventory.spelling}
     save_params(work.path("ctc", "params.safetensors"), {"head": params["head"]}, meta)
     return {"units": len(inventory) - 1, "utterances": len(rows), "trainable": functional.count(params["head"])}
 
