@@ -39,7 +39,7 @@ TABLE: dict[str, tuple[str, ...]] = {
         **dict.fromkeys("cs", "a ai an ang ao e en eng ii ong ou u uan ui un uo"),
     }.items()
 }
-ERHUA = "r"  # a unit of its own behind the final: hua1r
+ERHUA = "R"  # a unit of its own behind the final: huar1 is h, ua, R
 NEUTRAL = 5
 TONES = (1, 2, 3, 4, NEUTRAL)
 MISSING = "pypinyin is not installed, and hanzi are read by it: pip install 'moejax[pron]', or write pinyin (ni3 hao3)"
@@ -71,7 +71,7 @@ class Syllable:
     @property
     def pinyin(self) -> str:
         """Numbered, as `syllable` takes it."""
-        return spelled(self.initial, self.final) + ERHUA * self.erhua + str(self.tone)
+        return spelled(self.initial, self.final) + "r" * self.erhua + str(self.tone)
 
 
 def syllable(written: str, text: str = "") -> Syllable:
@@ -85,7 +85,7 @@ def syllable(written: str, text: str = "") -> Syllable:
         raise BadValue(f"{written!r} is no pinyin; it takes a syllable and its tone, such as zhong1, lv4, wanr2")
     letters, number = found[1], int(found[2] or tone or NEUTRAL)
     parts, erhua = _parts(letters), False
-    if parts is None and letters.endswith(ERHUA) and len(letters) > 1:
+    if parts is None and letters.endswith("r") and len(letters) > 1:
         parts, erhua = _parts(letters[:-1]), True
     if parts is None:
         raise BadValue(f"{written!r} is no syllable of Mandarin; it takes pinyin with a tone, such as zhong1, lv4, wanr2")
@@ -183,7 +183,7 @@ def _of_hanzi(tokens: Sequence[tuple[str, str]]) -> list[Syllable]:
     found: list[Syllable] = []
     for (hanzi, own), reading in zip(tokens, readings, strict=True):
         written = own or reading
-        if written.rstrip("12345") == ERHUA and found:
+        if (written.rstrip("12345") == "r" or written == "er5") and hanzi == "儿" and found:
             found[-1] = dataclasses.replace(found[-1], text=found[-1].text + hanzi, erhua=True)
         else:
             found.append(syllable(written, hanzi))

@@ -43,7 +43,7 @@ SECTIONS = {
         "hidden": Field(32, "Width of the hidden layer of the classifier of tones.", limits=SIZE),
     }
 }
-LETTER, WORD, INITIAL, FINAL, TONE = "letter", "word", "initial", "final", "tone"
+KINDS = LETTER, WORD, INITIAL, FINAL, TONE = "letter", "word", "initial", "final", "tone"
 
 
 @dataclasses.dataclass
@@ -71,7 +71,8 @@ def run(cfg, work) -> dict:
     fitted, judged = (_listened(context, ear, parts[part], classifier, part) for part in ("dev", "test"))
     if not fitted.right or not judged.right:
         raise BadValue("goodness is calibrated on dev and judged on test: one of them has no utterance that fits its text")
-    curves = {kind: calibrated(fitted.right[kind], fitted.wrong[kind]) for kind in fitted.right}
+    kinds = [kind for kind in KINDS if fitted.right.get(kind) and fitted.wrong.get(kind)]
+    curves = {kind: calibrated(fitted.right[kind], fitted.wrong[kind]) for kind in kinds}
     if classifier is not None:
         save_params(work.path("goodness", "tones.safetensors"), {"tones": classifier.params}, {})
     write_json(work.path("goodness", "calibration.json"), {kind: curve.knots() for kind, curve in curves.items()})
@@ -161,7 +162,7 @@ def kind_of(inventory: units.Inventory, label: int) -> str:
     """Of what kind a unit is."""
     if inventory.spelling != "pinyin":
         return LETTER
-    return INITIAL if inventory.units[label] in pinyin.TABLE and inventory.units[label] != pinyin.ERHUA else FINAL
+    return INITIAL if inventory.units[label] in pinyin.TABLE else FINAL
 
 
 def _others(ear: _Ear, labels, rng) -> list[int]:

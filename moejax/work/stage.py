@@ -20,6 +20,8 @@ ABOUT = {
     "targets": "have texts of train and dev translated, for st to learn from",
     "st": "train again with translation: systems that write both languages",
     "ctc": "train a head that says when words and letters sound",
+    "goodness": "learn what a sound's goodness is worth, and the tones of Mandarin",
+    "rater": "learn to score pronunciation as experts did",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
@@ -31,6 +33,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
+    "rater": "the columns rater.scores of the corpus' table",
     "clips": "the recordings at their own rate; the pretrained folder, where folds.models has probe",
     "targets": "DeepL's answers, or translate.folder, where st.targets names one",
     "translate": "DeepL's answers, where translate.backends asks it; translate.deepl_glossary, translate.folder",
@@ -87,6 +90,16 @@ WRITES = {
         "<system>/": "of each of st.kinds: params.safetensors, metrics.jsonl, checkpoints/",
     },
     "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
+    "goodness": {
+        "calibration.json": "the curve that makes a score of 0 to 100 of a goodness, for each kind of sound",
+        "tones.safetensors": "the classifier of tones, where ctc.units is pinyin",
+        "table.md": "how well swapped sounds are told from right ones, with intervals",
+    },
+    "rater": {
+        "rater.safetensors": "the regression, and which layers it hears",
+        "table.csv, table.md": "correlation with the experts beside controls, with intervals",
+        "predictions.csv": "every scored utterance: the experts' score and that of a rater who does not know its speaker",
+    },
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",

@@ -1,0 +1,32 @@
+"""Initials, finals and tones of Mandarin on a published multilingual Whisper, from synthesised speech.
+
+    moejax goodness --config configs/mandarin.py --workdir runs/mandarin
+    moejax pronounce talk.wav --model runs/mandarin --text "ni3 hao3"
+
+With a corpus of people: --config.data.source=folder --config.data.root=DATA, whose texts are hanzi (pip install
+'moejax[pron]') or numbered pinyin. Figures are in docs/pronunciation.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant=""):
+    if variant not in ("", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; known: smoke")
+    c = ConfigDict()
+    c.name = "mandarin"
+    c.data = dict(
+        source="mandarin",
+        language="zh",
+        options=dict(speakers=10, sentences=60),
+        split="per_speaker",
+        split_fractions=(0.9, 0.1, 0.0),
+        unseen_speakers=("f4", "m2", "f5"),
+    )
+    c.model = dict(pretrained="base", times=0.6)
+    c.ctc = dict(steps=400, batch_size=32, units="pinyin")
+    if variant == "smoke":
+        c.ctc.steps, c.ctc.batch_size = 3, 4
+        c.data.options.speakers = c.data.options.sentences = 4
+        c.data.unseen_speakers = ("f2",)
+    return c

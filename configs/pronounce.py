@@ -1,0 +1,35 @@
+"""A rater of English pronunciation, and a head that says how well each letter fits, on a published Whisper.
+
+    moejax rater --config configs/pronounce.py --config.data.root=DATA/speechocean762 --workdir runs/pronounce
+    moejax goodness --config configs/pronounce.py --config.data.root=DATA/speechocean762 --workdir runs/pronounce
+    moejax pronounce talk.wav --model runs/pronounce --text "what should be said"
+
+DATA/speechocean762 is a folder of audio with a metadata.csv (file, text, speaker, and the columns that experts scored).
+A third of the speakers is heard by nothing that is learnt, and judged once. Figures are in docs/pronunciation.md.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(variant=""):
+    if variant not in ("", "smoke"):
+        raise ValueError(f"unknown variant {variant!r}; known: smoke")
+    c = ConfigDict()
+    c.name = "pronounce"
+    c.data = dict(
+        source="folder",
+        root="data/speechocean762",
+        columns=dict(audio="file"),
+        options=dict(text="sentence"),
+        split="per_speaker",
+        split_fractions=(0.9, 0.1, 0.0),
+        unseen_share=0.3,
+    )
+    c.model = dict(pretrained="base", times=0.6)
+    c.embed = dict(layers=(-1,), pooling="mean_std")
+    c.rater = dict(scores=("accuracy", "fluency"))
+    c.ctc = dict(steps=400, batch_size=32)
+    if variant == "smoke":
+        c.ctc.steps, c.ctc.batch_size = 3, 4
+        c.data.unseen_share = 0.0
+    return c
