@@ -62,7 +62,10 @@ def _autocorrelation(cut_NS: np.ndarray) -> np.ndarray:
 def _candidates(likeness_NL, lags, rate):
     """(Hz, score) [N, K] of the highest peaks; the score is 0 where there are fewer."""
     inner_NL = likeness_NL[:, lags]
-    before_NL, behind_NL = likeness_NL[:, lags.start - 1 : lags.stop - 1], likeness_NL[:, lags.start + 1 : lags.stop + 1]
+    before_NL, behind_NL = (
+        likeness_NL[:, lags.start - 1 : lags.stop - 1],
+        likeness_NL[:, lags.start + 1 : lags.stop + 1],
+    )
     peak_NL = (inner_NL > before_NL) & (inner_NL >= behind_NL)
     bend_NL = before_NL - 2 * inner_NL + behind_NL
     shift_NL = np.where(peak_NL, 0.5 * (before_NL - behind_NL) / np.minimum(bend_NL, -1e-12), 0.0)

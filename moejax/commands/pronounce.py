@@ -6,7 +6,7 @@ from moejax.commands import inputs, parser
 from moejax.errors import BadValue
 
 FORMATS = ("csv", "json", "html")
-DESCRIPTION = """Judges the pronunciation of recordings: scores as experts give them, and every word and sound of 0 to 100.
+DESCRIPTION = """Judges how recordings are pronounced: scores as experts give them, each word and sound from 0 to 100.
 
 The workdir has what two stages learnt, or one of them:
   rater       accuracy, fluency or whatever experts scored a corpus for (rater.scores), from the frozen encoder's states

@@ -105,7 +105,9 @@ class Rater:
 class Judge:
     """`judge(audio_S, text) -> Judged`."""
 
-    def __init__(self, placer: Placer, rater: Rater | None, curves: dict[str, Calibration], tone: ToneClassifier | None):
+    def __init__(
+        self, placer: Placer, rater: Rater | None, curves: dict[str, Calibration], tone: ToneClassifier | None
+    ):
         self.placer, self.rater, self.curves, self.tone = placer, rater, curves, tone
         self.recognizer = placer.recognizer
 

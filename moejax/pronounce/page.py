@@ -59,7 +59,9 @@ def _take(one: Judged, audio_S: np.ndarray) -> str:
     out = io.BytesIO()
     soundfile.write(out, audio_S, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     source = f"data:audio/flac;base64,{base64.b64encode(out.getvalue()).decode()}"
-    told = [f"{html.escape(name)} <b>{score:.1f}</b> &plusmn; {error:.1f}" for name, (score, error) in one.scores.items()]
+    told = [
+        f"{html.escape(name)} <b>{score:.1f}</b> &plusmn; {error:.1f}" for name, (score, error) in one.scores.items()
+    ]
     if one.sounds is not None:
         told.append(f"words <b>{one.sounds:.0f}</b> of 100")
     text = f'<p class="said">{" ".join(map(_word, one.words))}</p><p class="parts"></p>' if one.words else ""

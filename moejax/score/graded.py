@@ -10,8 +10,10 @@ from moejax.score import bootstrap
 from moejax.score.bootstrap import Interval
 
 
-def pearson(found_N: np.ndarray, true_N: np.ndarray, speakers: Sequence[str], draws: int = 1000, seed: int = 0) -> Interval:
-    """Pearson's correlation with its 95 % interval over speakers, then their utterances; NaN where one side is constant."""
+def pearson(
+    found_N: np.ndarray, true_N: np.ndarray, speakers: Sequence[str], draws: int = 1000, seed: int = 0
+) -> Interval:
+    """Pearson's correlation with its 95 % interval over speakers and their utterances; NaN where a side is constant."""
     x, y = (np.asarray(one, np.float64) - np.mean(one) for one in (found_N, true_N))
     moments_UQ = np.stack([np.ones_like(x), x, y, x * x, y * y, x * y], axis=1)
     drawn_DQ, unit = bootstrap.resample_many(moments_UQ, speakers, draws=draws, seed=seed)

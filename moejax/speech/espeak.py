@@ -12,8 +12,8 @@ Requests, one JSON object per line:
                                               as many bytes of mono int16 samples at `RATE`
 An utterance is {"text", "rate", "pitch", "range", "gap", "seed"}, the numbers of `Engine.speak`.
 Run with the argument `timed`, each utterance's samples are followed by another block: a byte count and a JSON list of
-[kind, sample, place, length, name], kind one of `EVENTS`: a word is `length` characters of the text from `place` (from 1)
-on, a phone its name in IPA; "" is a pause.
+[kind, sample, place, length, name], kind one of `EVENTS`: a word is `length` characters of the text from `place` on
+(counted from 1), a phone its name in IPA; "" is a pause.
 Text may hold phonemes in [[double brackets]]. The JSON line is {"error": message} when the voice does not exist.
 """
 
@@ -82,7 +82,8 @@ class Engine:
         while events and events[at].type:
             one, at = events[at], at + 1
             if kind := EVENTS.get(one.type):
-                name = one.name.decode("utf-8", "ignore") if kind == "phone" else ""  # of a word the 8 bytes are a number
+                # Of a word these bytes are a number
+                name = one.name.decode("utf-8", "ignore") if kind == "phone" else ""
                 self.events.append((kind, one.sample, one.text_position, one.length, name))
         return 0
 

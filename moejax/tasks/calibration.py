@@ -1,4 +1,4 @@
-"""From a goodness to a score of 0 to 100: the share of sounds with such a goodness that are right, when half of all are."""
+"""From a goodness to a score of 0 to 100: how often a sound of such a goodness is right where half of all are."""
 
 from __future__ import annotations
 

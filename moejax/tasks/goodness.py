@@ -1,8 +1,8 @@
 """Goodness of pronunciation: how well each unit of a known text is what a CTC head hears where it should be.
 
-Alignment-free (Cao, Fan, Svendsen and Salvi 2024, A Framework for Phoneme-Level Pronunciation Assessment Using CTC): the
-log probability of the text, less that of the text in which one unit may be any other, or none. So CTC's peaks and the
-frames between them do not matter, and a sound that was left out counts like one that was another.
+Alignment-free (Cao, Fan, Svendsen and Salvi 2024, A Framework for Phoneme-Level Pronunciation Assessment Using CTC):
+the log probability of the text, less that of the text in which one unit may be any other, or none. So CTC's peaks and
+the frames between them do not matter, and a sound that was left out counts like one that was another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def goodness(
     log P(text) - log(P(text with any unit there) + P(text without it)).
 
     `logp_TC`: log probabilities of blank (class 0) and units in each frame. A text of more units than frames can hold
-    has `FLOOR` everywhere. `others` tell what a sound gets that is not the one that was asked for; None: no second part.
+    has `FLOOR` everywhere. `others` tell what a sound gets that is not the one asked for; None: no second part.
     """
     T, L, labels = len(logp_TC), len(labels), list(labels)
     if not L or ctc.needed(labels) > T:

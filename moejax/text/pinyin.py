@@ -50,7 +50,8 @@ _ZERO = {  # spellings of syllables without an initial
 }
 _MARKS = {"\u0304": 1, "\u0301": 2, "\u030c": 3, "\u0300": 4}
 _SYLLABLE = re.compile(r"([a-z]+)([1-5]?)")
-_TOKEN = re.compile(r"([\u3400-\u9fff\U00020000-\U0003ffff])(?:\{([^}]*)\})?|([^\W\d_]+[1-5]?)|(\d+)|(\s+)|(.)", re.DOTALL)
+_HANZI = r"[\u3400-\u9fff\U00020000-\U0003ffff]"
+_TOKEN = re.compile(rf"({_HANZI})(?:\{{([^}}]*)\}})?|((?:(?!{_HANZI})[^\W\d_])+[1-5]?)|(\d+)|(\s+)|(.)", re.DOTALL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def syllable(written: str, text: str = "") -> Syllable:
     if parts is None and letters.endswith("r") and len(letters) > 1:
         parts, erhua = _parts(letters[:-1]), True
     if parts is None:
-        raise BadValue(f"{written!r} is no syllable of Mandarin; it takes pinyin with a tone, such as zhong1, lv4, wanr2")
+        raise BadValue(f"{written!r} is no syllable of Mandarin; it takes pinyin with its tone: zhong1, lv4, wanr2")
     return Syllable(text or written, *parts, number, erhua)
 
 

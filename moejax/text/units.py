@@ -36,7 +36,8 @@ class Inventory:
     def of(cls, texts: Iterable[str], spelling: str = "letters") -> Inventory:
         """All units of these texts."""
         spell = SPELLINGS[spelling]
-        return cls((BLANK, *sorted({unit for text in texts for word in text.split() for unit in spell(word)})), spelling)
+        found = {unit for text in texts for word in text.split() for unit in spell(word)}
+        return cls((BLANK, *sorted(found)), spelling)
 
     def __len__(self):
         return len(self.units)

@@ -35,7 +35,7 @@ SECTIONS = {
         "hidden": Field(256, "Width of the head's hidden layers.", limits=SIZE),
         "units": Field(
             "letters",
-            "What the head writes.\nletters of the texts, or pinyin: initials and finals of Mandarin, of hanzi or pinyin.",
+            "What the head writes.\nletters of the texts, or pinyin: initials and finals of texts in hanzi or pinyin.",
             choices=tuple(SPELLINGS),
             later=True,
         ),

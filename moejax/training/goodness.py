@@ -70,7 +70,9 @@ def run(cfg, work) -> dict:
     classifier = _learnt_tones(context, ear, parts["train"]) if ear.pinyin else None
     fitted, judged = (_listened(context, ear, parts[part], classifier, part) for part in ("dev", "test"))
     if not fitted.right or not judged.right:
-        raise BadValue("goodness is calibrated on dev and judged on test: one of them has no utterance that fits its text")
+        raise BadValue(
+            "goodness is calibrated on dev and judged on test, and one of them has no utterance that can be used"
+        )
     kinds = [kind for kind in KINDS if fitted.right.get(kind) and fitted.wrong.get(kind)]
     curves = {kind: calibrated(fitted.right[kind], fitted.wrong[kind]) for kind in kinds}
     if classifier is not None:
@@ -132,7 +134,9 @@ def _rows(context: Context, part: str, most: int) -> np.ndarray:
         known = set(names[manifest.indices(split=["train", "dev"])])
         new = np.array([row for row in rows if names[row] not in known], int)
         rows = new if len(new) else rows
-    return rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))] if len(rows) else rows
+    return (
+        rows[np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))] if len(rows) else rows
+    )
 
 
 def _listened(context: Context, ear: _Ear, rows, classifier: ToneClassifier | None, part: str) -> Heard:
@@ -224,9 +228,7 @@ def _syllables(context, ear: _Ear, row: int) -> Iterator[tuple[np.ndarray, int]]
     if needed(ear.forced.inventory.encode(ear.forced.inventory.words(ear.text(row)))[0]) > len(logp_TC):
         return
     feature_LF, tone_L = _contours(context, ear, row, logp_TC)
-    yield from (
-        (one, tone) for one, tone in zip(feature_LF, tone_L, strict=True) if np.isfinite(one).all()
-    )
+    yield from ((one, tone) for one, tone in zip(feature_LF, tone_L, strict=True) if np.isfinite(one).all())
 
 
 def learn_tones(feature_NF: np.ndarray, tone_N: np.ndarray, hidden: int, seed: int = 0) -> ToneClassifier:
@@ -285,7 +287,8 @@ def _figures(judged: Heard) -> list[dict]:
 def markdown(name: str, rows: list[dict], utterances: int, new: bool) -> str:
     """The table of what is found."""
     who = "speakers whom nothing was learnt of" if new else "speakers who are in training, too"
-    lines = [f"# {name}: swapped sounds", "", f"{utterances} test utterances of {who}; AUC with 95 % intervals over speakers.", ""]
+    lines = [f"# {name}: swapped sounds", "", ""]
+    lines += [f"{utterances} test utterances of {who}; AUC with 95 % intervals over speakers.", ""]
     lines += ["| kind | said | swapped | AUC |", "|---|---:|---:|---:|"]
     for row in rows:
         found = "-" if row["auc"] is None else f"{row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

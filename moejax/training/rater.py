@@ -43,7 +43,7 @@ SECTIONS = {
             "Columns of the corpus' table that experts scored utterances in, numbers each; the rater learns them.\n"
             "Empty: no rater. Utterances without a score are left out.",
         ),
-        "folds": Field(5, "Parts that speakers are cut into: each is judged by what the others taught.", limits=(2, 100)),
+        "folds": Field(5, "Parts that speakers are cut into, each judged by what the others taught.", limits=(2, 100)),
         "draws": Field(1000, "Bootstrap samples behind every interval.", limits=(10, 10_000_000)),
     }
 }
@@ -96,7 +96,9 @@ def run(cfg, work) -> dict:
         rows += [_figure(cfg, new, timed_NK, k, name, "unseen speakers", "tempo") for k, name in enumerate(names)]
     error_K = np.sqrt(np.square(said_NK - known.score_NK).mean(0))
     _save(work, cfg, model, names, known.score_NK, error_K)
-    write_text(work.path("rater", "predictions.csv"), _csv(("id", "speaker", "part", "score", "experts", "rater"), lines))
+    write_text(
+        work.path("rater", "predictions.csv"), _csv(("id", "speaker", "part", "score", "experts", "rater"), lines)
+    )
     write_text(work.path("rater", "table.csv"), _csv(COLUMNS, [[row[name] for name in COLUMNS] for row in rows]))
     text = markdown(cfg.name, rows)
     write_text(work.path("rater", "table.md"), text)
@@ -251,7 +253,10 @@ WHAT = {
 def markdown(name: str, rows: list[dict]) -> str:
     """The table of all figures."""
     lines = [f"# {name}: the rater against experts", ""]
-    lines += ["Pearson's correlation over utterances, 95 % intervals over speakers; nobody's speech was learnt from.", ""]
+    lines += [
+        "Pearson's correlation over utterances, 95 % intervals over speakers; nobody's speech was learnt from.",
+        "",
+    ]
     lines += ["| score | speakers | by | utterances | correlation | mean error |", "|---|---|---|---:|---:|---:|"]
     for row in rows:
         span = f"{row['correlation']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"

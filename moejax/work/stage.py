@@ -98,7 +98,7 @@ WRITES = {
     "rater": {
         "rater.safetensors": "the regression, and which layers it hears",
         "table.csv, table.md": "correlation with the experts beside controls, with intervals",
-        "predictions.csv": "every scored utterance: the experts' score and that of a rater who does not know its speaker",
+        "predictions.csv": "every scored utterance: the experts' score, and that of a rater without its speaker",
     },
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",

@@ -48,7 +48,11 @@ def load(
     if not 1 <= shortest <= longest:
         raise BadValue(f"data.options: shortest={shortest}, longest={longest}; needs 1 <= shortest <= longest")
     said = [
-        (f"{VARIANTS[speaker]}-{number:04d}", speaker, sentence(f"{seed} {speaker} {number}", shortest, longest, neutral))
+        (
+            f"{VARIANTS[speaker]}-{number:04d}",
+            speaker,
+            sentence(f"{seed} {speaker} {number}", shortest, longest, neutral),
+        )
         for speaker in range(speakers)
         for number in range(sentences)
     ]
