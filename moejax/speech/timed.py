@@ -2,18 +2,28 @@
 
 So a labelled corpus of any size can be made: of English for the borders of words (docs/alignment.md), of Mandarin for
 sounds and tones (docs/pronunciation.md), whose voice reads numbered pinyin.
+
+    python -m moejax.speech.timed sentences.txt FOLDER --voices en-us,en-us+f3
+
+writes a .wav, its .txt and the .ctm of its words for each line of the file, the voices in turn.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import struct
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
+import soundfile
+import soxr
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.errors import Failed
+from moejax.runtime.files import replacing, write_text
 from moejax.speech import espeak
 from moejax.speech.render import Voicebox
 
@@ -71,3 +81,36 @@ def _placed(text: str, samples_S: np.ndarray, events: list) -> Spoken:
                 words[-1] = (words[-1][0], begin, stop)
                 open_word = False
     return Spoken(samples_S, words, phones)
+
+
+def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spoken: int) -> list[Spoken]:
+    """A recording (16 kHz), its text and its words as CTM for each text, named by number; `spoken` as `timed` takes it."""
+    folder, found = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    with TimedVoicebox() as voicebox:
+        for number, text in enumerate(texts):
+            name = f"{number:05d}"
+            (one,) = voicebox.timed([{"text": text, **spoken}], voices[number % len(voices)])
+            audio_S = soxr.resample(one.samples_S, espeak.RATE, SAMPLE_RATE)
+            with replacing(folder / f"{name}.wav", sync=False) as partial:
+                soundfile.write(partial, audio_S, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+            write_text(folder / f"{name}.txt", text + "\n")
+            lines = [f"{name} 1 {start:.3f} {end - start:.3f} {word}\n" for word, start, end in one.words]
+            write_text(folder / f"{name}.ctm", "".join(lines))
+            found.append(one)
+    return found
+
+
+def main() -> None:
+    """The command above."""
+    ours = argparse.ArgumentParser(prog="python -m moejax.speech.timed", description=__doc__.splitlines()[0])
+    ours.add_argument("sentences", help="a file of one sentence a line")
+    ours.add_argument("folder", help="where the recordings go")
+    ours.add_argument("--voices", default="en-us", help="of espeak-ng, with commas")
+    given = ours.parse_args()
+    lines = Path(given.sentences).read_text(encoding="utf-8").splitlines()
+    print(len(write([line for line in lines if line.strip()], given.folder, given.voices.split(","))), "recordings")
+
+
+if __name__ == "__main__":
+    main()
