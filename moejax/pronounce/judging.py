@@ -90,7 +90,8 @@ class Rater:
     def __call__(self, audio_S: np.ndarray) -> dict[str, tuple[float, float]]:
         """Of samples at 16 kHz; of more than a window the mean over its pieces, by their length."""
         p, r = self._params, self._recognizer
-        pieces = audio_io.chunks(audio_S, r.seconds[-1])
+        whole = len(audio_S) <= r.samples[-1]  # as the stage heard its utterances
+        pieces = [(0, len(audio_S))] if whole else audio_io.chunks(audio_S, r.seconds[-1])
         found, weight = [], []
         for start, stop in pieces:
             shown = voice.shown(audio_S[start:stop], r.config, r.samples)

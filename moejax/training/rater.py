@@ -15,6 +15,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,13 +113,18 @@ def table(cfg) -> list[Path]:
     """Tables that the scores stand in. Errors: BadValue for a corpus that is no folder."""
     if cfg.data.source != "folder":
         raise BadValue(f"rater.scores are columns of a folder's table; data.source is {cfg.data.source!r}")
-    return [Path(path) for path, _ in folder.tables(cfg.data.root, cfg.data.options.get("metadata", "metadata.csv"))]
+    root = os.path.abspath(cfg.data.root)
+    return [Path(path) for path, _ in folder.tables(root, cfg.data.options.get("metadata", "metadata.csv"))]
 
 
 def outside(cfg) -> str | None:
-    """Digest of the bytes of these tables."""
+    """Digest of the bytes of these tables. Errors: BadValue for a column that one of them does not have."""
     if not cfg.rater.scores:
         return None
+    for path in table(cfg):
+        there = next(folder.each_row(path))
+        if lacking := [name for name in cfg.rater.scores if name not in there]:
+            raise BadValue(f"{path}: no column {lacking[0]!r} (rater.scores); it has {', '.join(there)}")
     return hashlib.blake2b(b"".join(path.read_bytes() for path in table(cfg)), digest_size=8).hexdigest()
 
 
@@ -127,11 +133,8 @@ def scores(cfg, names: Sequence[str]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for path in table(cfg):
         columns = {field: name for field, name in cfg.data.columns.items() if field in ("audio", "text", "id")}
-        lacking = [name for name in names if name not in next(folder.each_row(path))]
-        if lacking:
-            known = ", ".join(next(folder.each_row(path)))
-            raise BadValue(f"{path}: no column {lacking[0]!r} (rater.scores); it has {known}")
-        pairs = zip(folder.utterances(path, cfg.data.root, columns), folder.each_row(path), strict=True)
+        told = folder.utterances(path, os.path.abspath(cfg.data.root), columns)
+        pairs = zip(told, folder.each_row(path), strict=True)
         for number, (one, row) in enumerate(pairs, 1):
             found[one.id] = [_number(row[name], f"{path}: row {number}, {name!r}") for name in names]
     return found

@@ -1,6 +1,6 @@
 """Borders of a head on published tiny.en, on speech whose times espeak-ng tells: opt-in, two minutes.
 
-    MOEJAX_TEST_WEIGHTS=WEIGHTS pytest -n 0 tests/align/test_known_borders.py -s
+MOEJAX_TEST_WEIGHTS=WEIGHTS pytest -n 0 tests/align/test_known_borders.py -s
 """
 
 import contextlib
@@ -55,8 +55,12 @@ def test_borders_are_near_and_move_with_the_sound(folder):
             ours = placing.borders(placer(audio_S, text))
             later = placing.borders(placer(np.pad(audio_S, (SAMPLE_RATE // 2, 0)), text))
             found.append(borders.compare(ours, true))
-            even.append(borders.compare(borders.evenly([word for word, _, _ in true], len(audio_S) / SAMPLE_RATE), true))
-            moved += [b - a for one, other in zip(ours, later, strict=True) for a, b in zip(one[1:], other[1:], strict=True)]
+            even.append(
+                borders.compare(borders.evenly([word for word, _, _ in true], len(audio_S) / SAMPLE_RATE), true)
+            )
+            moved += [
+                b - a for one, other in zip(ours, later, strict=True) for a, b in zip(one[1:], other[1:], strict=True)
+            ]
     ours, evenly = borders.pooled(found).row(), borders.pooled(even).row()
     print(f"\n{ours}\n{evenly}\nmoved by {np.quantile(moved, [0, 0.05, 0.5, 0.95, 1])}")
     assert ours["words"] > 200 and ours["missed"] == 0

@@ -170,7 +170,7 @@ def test_what_is_refused(folder, judge, tmp_path):
         with pytest.raises(NotThere, match="has neither rater nor head"):
             judging.opened(str(tmp_path))
         with pytest.raises(BadValue, match="no column 'accent' .rater.scores.; it has file, text, .*clear, low"):
-            rater.scores(_config(rater__scores=("accent",)), ["accent"])
+            moejax.run(job_of(rater__scores=("accent",)), tmp_path / "W", quiet=True, stages=("rater",))
         with pytest.raises(BadValue, match="row 1, 'text' is '.*'; a score is a number, or empty"):
             rater.scores(_config(), ["text"])
         with pytest.raises(BadValue, match="rater.scores are columns of a folder's table; data.source is 'builtin'"):
