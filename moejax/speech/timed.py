@@ -84,7 +84,7 @@ def _placed(text: str, samples_S: np.ndarray, events: list) -> Spoken:
 
 
 def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spoken: int) -> list[Spoken]:
-    """Of each text a recording (16 kHz), its text and its words (CTM), named by number; `spoken` as `timed` takes it."""
+    """Of each text a recording (16 kHz), itself, and its words (CTM), by number; `spoken` as `timed` takes it."""
     folder, found = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
     with TimedVoicebox() as voicebox:

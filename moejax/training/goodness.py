@@ -13,9 +13,11 @@ head's own alignment.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.isotonic import IsotonicRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
@@ -236,10 +238,9 @@ def learn_tones(feature_NF: np.ndarray, tone_N: np.ndarray, hidden: int, seed: i
     if len(np.unique(tone_N)) < 2:
         raise BadValue("all syllables have one tone: there is nothing to tell apart")
     scaler = StandardScaler().fit(feature_NF)
-    # alpha and early_stopping as small corpora need them; lbfgs ends by itself
-    net = MLPClassifier((hidden,), solver="lbfgs", alpha=0.1, max_iter=300, tol=1e-4, random_state=seed)
-    net.max_fun = 10**9
-    with np.errstate(all="ignore"):
+    net = MLPClassifier((hidden,), solver="lbfgs", alpha=1.0, max_iter=300, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # it may well be stopped
         net.fit(scaler.transform(feature_NF), tone_N)
     known = list(net.classes_)
     outer, bias = net.coefs_[1], net.intercepts_[1]
