@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def _placed(text: str, samples_S: np.ndarray, events: list) -> Spoken:
     open_word = False
     for number, (kind, _, place, length, name) in enumerate(events):
         if kind == "word":
-            words.append((text[place - 1 : place - 1 + length], starts[number], starts[number]))
+            words.append((_word(text, place - 1, length), starts[number], starts[number]))
             open_word = True
         elif kind == "phone" and name:
             stop = next(
@@ -81,6 +82,12 @@ def _placed(text: str, samples_S: np.ndarray, events: list) -> Spoken:
                 words[-1] = (words[-1][0], begin, stop)
                 open_word = False
     return Spoken(samples_S, words, phones)
+
+
+def _word(text: str, at: int, length: int) -> str:
+    """What was written from `at` on; espeak-ng's words end at an apostrophe and sound to the end of what follows."""
+    tail = re.match(r"(?:['’][^\W\d_]+)*", text[at + length :])
+    return text[at : at + length] + (tail[0] if tail else "")
 
 
 def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spoken: int) -> list[Spoken]:

@@ -29,6 +29,11 @@ def test_words_and_phones_have_their_times(voicebox):
     assert level(one.words[1][2] + 0.03, one.words[2][1] - 0.03) < 0.05 * level(*one.words[1][1:])
 
 
+def test_a_word_with_an_apostrophe_is_one(voicebox):
+    (one,) = voicebox.timed([{"text": "don't ask o'clock's well-known 'twas"}], "en-us")
+    assert [word for word, _, _ in one.words][:2] == ["don't", "ask"] and len(one.words) >= 5
+
+
 def test_the_same_samples_whatever_came_before(voicebox):
     first, _, again = voicebox.timed([{"text": "one"}, {"text": "another"}, {"text": "one"}], "en-us")
     assert np.array_equal(first.samples_S, again.samples_S) and first.words == again.words
