@@ -18,15 +18,14 @@ def get_config(variant=""):
     c.data = dict(
         source="mandarin",
         language="zh",
-        options=dict(speakers=10, sentences=60),
-        split="per_speaker",
-        split_fractions=(0.9, 0.1, 0.0),
-        unseen_speakers=("f4", "m2", "f5"),
+        options=dict(speakers=10, sentences=24, shortest=10, longest=45),
+        split="speaker_disjoint",
+        split_options=dict(test_speakers=("f4", "m2", "f5"), dev_speakers=("f3",)),
     )
     c.model = dict(pretrained="base", times=0.6)
     c.ctc = dict(steps=400, batch_size=32, units="pinyin")
     if variant == "smoke":
         c.ctc.steps, c.ctc.batch_size = 3, 4
-        c.data.options.speakers = c.data.options.sentences = 4
-        c.data.unseen_speakers = ("f2",)
+        c.data.options = dict(speakers=4, sentences=4, shortest=3, longest=7)
+        c.data.split_options = dict(test_speakers=("f2",), dev_speakers=("f1",))
     return c

@@ -28,8 +28,9 @@ pytestmark = pytest.mark.job
 def job_of(**changes):
     settings = dict(model__pretrained="weights", base__steps=0, base__timestamps=False, model__times=0.6)
     learnt = dict(ctc__steps=60, ctc__batch_size=16, ctc__learning_rate=1e-2, ctc__hidden=32, ctc__warmup=10)
-    rated = dict(rater__scores=("clear", "low"), rater__draws=50, data__unseen_speakers=("cem", "fay"))
-    split = dict(data__split_fractions=(0.7, 0.2, 0.1), goodness__utterances=12)
+    rated = dict(rater__scores=("clear", "low"), rater__draws=50, rater__folds=4, data__split="speaker_disjoint")
+    apart = dict(test_speakers=("cem", "fay"), dev_speakers=("bob",))
+    split = dict(data__split_options=apart, goodness__utterances=12)
     return tiny_job.config(**{**settings, **learnt, **rated, **split, **changes})
 
 

@@ -42,7 +42,7 @@ def likelihood(p_TC, labels, free=None):
 
 def test_it_is_the_ratio_of_summed_paths():
     rng = np.random.default_rng(0)
-    p_TC = rng.dirichlet(np.ones(4), 5)
+    p_TC = rng.dirichlet(np.ones(4), 4)
     labels, others = [1, 3, 3], [2, 1, 2]
     right_L, wrong_L = goodness(np.log(p_TC), labels, others)
     for place in range(3):
@@ -58,7 +58,7 @@ def test_a_sound_that_is_another_or_missing_stands_out():
     for t, unit in enumerate("..aa..bbb.cc.."):
         logp_TC[t, units[unit]] = np.log(0.94)
     right_L, wrong_L = goodness(logp_TC, [1, 2, 3], [2, 3, 1])
-    assert right_L.min() > -0.2 and wrong_L.max() < -3
+    assert right_L.min() > -0.5 and wrong_L.max() < -3
     (_, missing, _), _ = goodness(logp_TC, [1, 3, 3])  # b was said where c was asked for
     assert missing < -3
     (_, left_out, _, _), _ = goodness(logp_TC, [1, 3, 2, 3])  # nothing was said where c was asked for
@@ -75,5 +75,5 @@ def test_a_score_is_how_often_such_a_sound_is_right():
     # Kinds weigh alike, however many there are: between the two scales 100 P(right | goodness) by their densities
     density = np.exp(-3.0), 0.5 * np.exp(-0.5)  # at -3, of right and wrong
     assert curve([-3.0])[0] == pytest.approx(100 * density[0] / sum(density), abs=6)
-    assert curve([-0.1])[0] == 100 and curve([-30.0])[0] == 0
+    assert curve([-0.1])[0] == pytest.approx(100) and curve([-30.0])[0] == pytest.approx(0)
     assert Calibration.of(curve.knots()) == curve
