@@ -22,7 +22,8 @@ def get_config(variant=""):
         split="speaker_disjoint",
         split_options=dict(test_speakers=("f4", "m2", "f5"), dev_speakers=("f3",)),
     )
-    c.model = dict(pretrained="base", times=0.6)
+    # Clips of some seconds in windows of their length: a sixth of the work of 30 s, and nothing is decoded here
+    c.model = dict(pretrained="base", times=0.0, buckets=(2.0, 4.0, 6.0, 8.0, 12.0, 16.0, 30.0))
     c.ctc = dict(steps=400, batch_size=32, units="pinyin")
     if variant == "smoke":
         c.ctc.steps, c.ctc.batch_size = 3, 4

@@ -94,8 +94,10 @@ class Rater:
         pieces = [(0, len(audio_S))] if whole else audio_io.chunks(audio_S, r.seconds[-1])
         found, weight = [], []
         for start, stop in pieces:
-            shown = voice.shown(audio_S[start:stop], r.config, r.samples)
-            heard_U = np.asarray(self._embed(self._backbone, *shown), np.float64)[0]
+            audio_BS, samples_B, mel_BNM = voice.shown(audio_S[start:stop], r.config, r.samples)
+            # What hears pieces was shown the floor of its silence behind them (`cohorts.embed`), not zeros
+            mel_BNM = mel_BNM if r.timestamps else None
+            heard_U = np.asarray(self._embed(self._backbone, audio_BS, samples_B, mel_BNM), np.float64)[0]
             said_K = ((heard_U - p["mean"]) / p["scale"]) @ p["weight"] + p["bias"]
             found.append(np.clip(said_K, p["lowest"], p["highest"]))
             weight.append(stop - start)

@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from moejax.cohorts import hearing
 from moejax.cohorts.hearing import States
 from moejax.data.pipeline import FILLER, BatchPlan, bucket_of
 from moejax.errors import BadValue
@@ -20,7 +21,7 @@ from moejax.tasks import asr
 from moejax.tasks import ctc as task
 from moejax.text.units import SPELLINGS, Inventory
 from moejax.train.params_file import save_params, whole_array
-from moejax.training import dev, encoder_states, fitting
+from moejax.training import dev, fitting
 from moejax.work import fields
 from moejax.work.context import Context, bucket_samples
 from moejax.work.fields import SIZE, Field
@@ -53,7 +54,7 @@ def run(cfg, work) -> dict:
     texts = context.corpus.manifest.column("text")
     rows = context.corpus.rows("train")
     inventory = Inventory.of((str(texts[row]) for row in rows), cfg.ctc.units)
-    states = encoder_states.opened(context)
+    states = hearing.shown(context)
     if states is None:
         raise BadValue("ctc learns from kept encoder states: raise runtime.encoder_cache_bytes")
     graphdef, params = asr.init(task.build(context.base.config.d_model, cfg.ctc.hidden, len(inventory), cfg.seed))
@@ -143,7 +144,7 @@ class Fetch:
 
 def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
     rows = context.corpus.manifest.indices(split="dev")
-    if not context.cfg.ctc.evals or not len(rows) or not context.base.times:
+    if not context.cfg.ctc.evals or not len(rows) or not hearing.hears_all(context):
         return None  # a base that hears pieces keeps the states of the training part alone
     count = min(context.cfg.ctc.dev_utterances, len(rows))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]

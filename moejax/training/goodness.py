@@ -23,6 +23,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
 
 from moejax.audio.constants import SAMPLE_RATE, STRIDE
+from moejax.cohorts import hearing
 from moejax.errors import BadValue
 from moejax.ops.ctc import needed
 from moejax.runtime.files import write_json, write_text
@@ -34,7 +35,6 @@ from moejax.tasks.goodness import goodness
 from moejax.tasks.tones import ToneClassifier
 from moejax.text import pinyin, units
 from moejax.train.params_file import load_params, save_params
-from moejax.training import encoder_states
 from moejax.work.context import Context
 from moejax.work.fields import COUNT, SIZE, Field
 from moejax.work.stage import Stage
@@ -111,7 +111,9 @@ class _Ear:
         self.forced = Forced(params, meta, config.d_model, STRIDE * config.hop / SAMPLE_RATE)
         self.pinyin = self.forced.inventory.spelling == "pinyin"
         self._context, self._step = context, STRIDE * config.hop
-        states = encoder_states.opened(context)
+        if not hearing.hears_all(context):
+            raise BadValue("goodness listens to dev and test, whose encoder states a base from scratch does not keep")
+        states = hearing.shown(context)
         if states is None:
             raise BadValue("goodness listens to kept encoder states: raise runtime.encoder_cache_bytes")
         self._states = states

@@ -1,4 +1,4 @@
-"""Borders of a head on published tiny.en, on speech whose times espeak-ng tells: opt-in, two minutes.
+"""Borders of a head on published tiny.en, on speech whose times espeak-ng tells: opt-in, a minute.
 
 MOEJAX_TEST_WEIGHTS=WEIGHTS pytest -n 0 tests/align/test_known_borders.py -s
 """
@@ -27,10 +27,13 @@ NEW = ("en-us+f3", "en-gb-x-rp+m4")
 def folder(tmp_path_factory):
     """corpus/ and test/ of synthesised sentences, none in both, and W with a head of the former."""
     place, weights = tmp_path_factory.mktemp("borders"), real_speech.weights("tiny.en")
-    texts = list(dict.fromkeys(english for english, _ in grammar.sample(400, 3)))
-    timed.write(texts[:260], place / "corpus", KNOWN)
-    timed.write(texts[260:300], place / "test", NEW)
-    rows = [(f"{n:05d}.wav", text, KNOWN[n % len(KNOWN)]) for n, text in enumerate(texts[:260])]
+    sentences = [english for english, _ in grammar.sample(300, 3)]
+    assert len(set(sentences)) == 300
+    # Several in a recording: a window costs the same however much is said in it
+    texts = [", ".join(sentences[at : at + 4]) for at in range(0, 300, 4)]
+    timed.write(texts[:63], place / "corpus", KNOWN)
+    timed.write(texts[63:], place / "test", NEW)
+    rows = [(f"{n:05d}.wav", text, KNOWN[n % len(KNOWN)]) for n, text in enumerate(texts[:63])]
     tiny_job.write_table(place / "corpus", rows, columns=("file", "text", "speaker"))
     config = ConfigDict(
         dict(
