@@ -26,8 +26,8 @@ pytestmark = pytest.mark.job
 
 
 def job_of(**changes):
-    settings = dict(model__pretrained="weights", base__steps=0, base__timestamps=False, model__times=0.6)
-    learnt = dict(ctc__steps=60, ctc__batch_size=16, ctc__learning_rate=1e-2, ctc__hidden=32, ctc__warmup=10)
+    settings = dict(model__pretrained="weights", base__steps=0, base__timestamps=False, model__times=0.0)
+    learnt = dict(ctc__steps=160, ctc__batch_size=16, ctc__learning_rate=1e-2, ctc__hidden=64, ctc__warmup=10)
     rated = dict(rater__scores=("clear", "low"), rater__draws=50, rater__folds=4, data__split="speaker_disjoint")
     apart = dict(test_speakers=("cem", "fay"), dev_speakers=("bob",))
     split = dict(data__split_options=apart, goodness__utterances=12)
@@ -74,9 +74,10 @@ def test_the_rater_hears_what_experts_heard_and_its_controls_do_not(folder):
     rows = {(r["score"], r["speakers"], r["what"]): r for r in rows_of(folder / "W/rater/table.csv")}
     assert len(rows) == 2 * 3 + 2 * 2
     for speakers in ("folds of speakers", "unseen speakers"):
-        assert float(rows["clear", speakers, "encoder"]["correlation"]) > 0.8
-    assert float(rows["clear", "folds of speakers", "chance"]["correlation"]) < 0.5
-    assert abs(float(rows["clear", "unseen speakers", "tempo"]["correlation"])) < 0.8
+        assert float(rows["clear", speakers, "encoder"]["correlation"]) > 0.9
+        assert float(rows["low", speakers, "encoder"]["correlation"]) > 0.5
+        assert float(rows["low", speakers, "tempo"]["correlation"]) < 0.3  # how long a clip is says nothing of it
+    assert float(rows["low", "folds of speakers", "chance"]["correlation"]) < 0.2
     said = rows_of(folder / "W/rater/predictions.csv")
     assert {row["speaker"] for row in said if row["part"] == "unseen"} == {"cem", "fay"}
     assert not {row["speaker"] for row in said if row["part"] == "folds"} & {"cem", "fay"}
@@ -106,7 +107,7 @@ def test_a_changed_score_learns_again_and_nothing_else_runs(folder, tmp_path):
         before = (tmp_path / "again/W/log.txt").read_text()
         moejax.run(job_of(), "W", quiet=True, stages=("rater",))
         assert "[rater] finished before" in (tmp_path / "again/W/log.txt").read_text().removeprefix(before)
-        table.write_text(table.read_text().replace("8.", "7."))
+        table.write_text(re.sub(r",8\.", ",7.", table.read_text()))
         moejax.run(job_of(), "W", quiet=True, stages=("rater",))
         said = (tmp_path / "again/W/log.txt").read_text().rsplit("[describe]", 1)[1]
         assert "[embed] finished before" in said and "[rater] finished before" not in said
@@ -125,16 +126,17 @@ def test_the_command_scores_as_the_stage_does(folder, judge):
     )
 
 
-def test_words_that_were_said_score_higher(folder, judge):
+def test_sounds_that_were_said_score_higher(folder, judge):
+    """In the mouth of somebody whom the head knows: so little speech teaches a random encoder's head nothing else."""
     table = {row["file"]: row["text"] for row in rows_of(folder / "corpus/metadata.csv")}
     right, wrong = [], []
-    for file in [name for name in table if "cem" in name and len(table[name].split()) > 1][:6]:
+    for file in [name for name in table if "ann" in name and len(table[name].split()) > 1][:6]:
         audio_S = judge.recognizer.read(folder / "corpus" / file)
         words = table[file].split()
-        right.append(judge(audio_S, " ".join(words)).words[0].score)
+        right += [part.score for part in judge(audio_S, " ".join(words)).words[0].parts]
         other = next(word for word in tiny_job.WORDS if word != words[0])
-        wrong.append(judge(audio_S, " ".join([other, *words[1:]])).words[0].score)
-    assert np.mean(right) > np.mean(wrong) + 15
+        wrong += [part.score for part in judge(audio_S, " ".join([other, *words[1:]])).words[0].parts]
+    assert np.mean(right) > np.mean(wrong) + 20
     text = (folder / "W/goodness/table.md").read_text()
     assert "speakers whom nothing was learnt of" in text and "| letter |" in text and "| word |" in text
 
@@ -179,7 +181,7 @@ def test_what_is_refused(folder, judge, tmp_path):
         with pytest.raises(BadValue, match="rater.folds is 9, and 4 speakers were scored"):
             rater.run(_config(rater__folds=9), Work(folder / "W", quiet=True))
         with pytest.raises(BadValue, match="rater.scores needs the stage embed"):
-            moejax.run(job_of(gate__num_experts=0), tmp_path / "W", quiet=True, stages=("rater",))
+            moejax.run(job_of(gate__num_experts=0, adapters__kinds=("lora",)), tmp_path / "W", quiet=True, stages=("rater",))
     assert not (tmp_path / "W").exists()
     with pytest.raises(BadValue, match="nothing can be heard"):
         judge(np.zeros(0, np.float32), "ba")
