@@ -124,8 +124,9 @@ class Material:
         frames_B = np.ones(len(rows), np.int32)
         for b, row in enumerate(rows):
             if row >= 0:
-                frames_B[b] = min(self.frames(int(row)), T)
-                states_BTD[b, : frames_B[b]] = self.states(int(row))[: frames_B[b]]
+                # What is shown ends with its last whole frame, so that it may fit a shorter window by one state
+                heard_TD = self.states(int(row))[: min(self.frames(int(row)), T)]
+                frames_B[b], states_BTD[b, : len(heard_TD)] = len(heard_TD), heard_TD
                 labels_BL[b, : len(labels[b])] = labels[b]
         return task.Labelled(states_BTD, frames_B, labels_BL, np.array([len(one) for one in labels], np.int32))
 
