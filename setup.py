@@ -63,7 +63,7 @@ EXTRAS = {
     # GPL speech synthesiser, loaded in its own process only; exact, because its voices are data
     "quickstart": ["espeakng-loader==0.2.4"],
     # av: m4a and webm are tested too; basedpyright: a pyright that brings its own node, and 1.40 found no error here
-    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "basedpyright>=1.40"]
+    "test": ["pytest>=8.4", "pytest-xdist>=3.8", "ruff>=0.14", "av>=16", "pypinyin>=0.55", "basedpyright>=1.40"]
     + SERVE
     + SERVE_TESTS
     + UI
@@ -82,6 +82,7 @@ EXTRAS = {
     "record": ["sounddevice>=0.5"],  # `moejax personalize --record`; PortAudio is the system's (libportaudio2)
     # OPUS-MT, NLLB and M2M100 folders as translators (`--translator FOLDER`, `translate.backends=("ctranslate2",)`)
     "translators": ["ctranslate2>=4.8", "sentencepiece>=0.2"],
+    "pron": ["pypinyin>=0.55"],  # hanzi for `moejax pronounce`; numbered pinyin goes without
     "media": ["av>=16"],  # m4a, webm
     "serve": SERVE,
     "ui": SERVE + UI,

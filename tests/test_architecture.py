@@ -39,12 +39,13 @@ MAY["diarize"] = (*MAY["training"], "training")
 MAY["report"] = ("runtime", "text", "score", "train", "work", "systems")
 MAY["job"] = (*MAY["systems"], "systems", "report", "diarize")
 MAY["export"] = (*MAY["job"], "job")
-MAY["enrolment"] = ("runtime", "text", "audio", "data", "decode", "tasks", "systems")
+MAY["enrolment"] = ("runtime", "text", "audio", "data", "decode", "tasks", "systems", "nn")
 MAY["recognizer"] = (*MAY["job"], "job", "enrolment")
 MAY["loading"] = (*MAY["recognizer"], "recognizer")
 MAY["personal"] = (*MAY["loading"], "loading")
 MAY["assess"] = (*MAY["personal"], "personal")
 MAY["align"] = (*MAY["loading"], "loading")
+MAY["pronounce"] = (*MAY["align"], "align")
 MAY["bench"] = (*MAY["loading"], "loading")
 MAY["serve"] = (*MAY["loading"], "loading")
 MAY["ui"] = (*MAY["serve"], "serve")
@@ -53,6 +54,7 @@ MAY["commands"] = (
     "align",
     "assess",
     "personal",
+    "pronounce",
     "bench",
     "enrolment",
     "export",

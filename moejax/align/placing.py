@@ -16,10 +16,12 @@ from moejax.errors import BadValue, NotThere, UnknownName
 from moejax.loading import load
 from moejax.recognizer import Recognizer
 from moejax.tasks.forced import Forced, Placed
+from moejax.text.units import Inventory
 from moejax.train.params_file import load_params
 
 METHODS = ("ctc", "attention")
 OVERLAP = 3.0  # seconds at either end of a window that the one beside it hears better
+LETTERS = Inventory(("",))  # how words are cut where no head knows units
 MOST = 2_000_000_000  # frames times places: bytes that the way back through them takes
 
 
@@ -37,7 +39,8 @@ class Placer:
         """
         if text is None:
             text = self.recognizer.transcribe(audio_S).text
-        words = list(text.replace(" ", "")) if self.language in LANGUAGES_WITHOUT_SPACES else text.split()
+        inventory = self.forced.inventory if self.forced is not None else LETTERS
+        words = inventory.words(text, spaced=self.language not in LANGUAGES_WITHOUT_SPACES)
         if not words:
             return []
         if not len(audio_S):
@@ -46,12 +49,17 @@ class Placer:
 
     def _forced(self, audio_S, words):
         assert self.forced is not None  # asked where there is a head
-        logp_TC = np.concatenate([self.forced.emitted(states_BTD)[0] for states_BTD in self._states(audio_S)])
+        logp_TC = self.emitted(audio_S)
         places = 2 * len(self.forced.inventory.encode(words)[0]) + 1
         if len(logp_TC) * places > MOST:
             minutes = len(audio_S) / SAMPLE_RATE / 60
             raise BadValue(f"{minutes:.0f} minutes and {len(words)} words are too much at once; cut the recording")
         return self.forced(logp_TC, words)
+
+    def emitted(self, audio_S: np.ndarray) -> np.ndarray:
+        """Log probabilities [T, C] of the head's units in the frames of a recording."""
+        assert self.forced is not None
+        return np.concatenate([self.forced.emitted(states_BTD)[0] for states_BTD in self._states(audio_S)])
 
     def _states(self, audio_S) -> Iterator[np.ndarray]:
         """States of the recording, window after window, each cut to what the next one does not hear better."""

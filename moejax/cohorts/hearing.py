@@ -71,6 +71,23 @@ def utterances(context: Context) -> States | None:
     return kept(context, ear, made, "utterances")
 
 
+def hears_all(context: Context) -> bool:
+    """Whether `shown` gives states of every utterance, not of the training part alone."""
+    return bool(context.base.times) or not context.base.config.mask_padding
+
+
+def shown(context: Context) -> States | None:
+    """Of utterances as `align.placing` shows them to the encoder: whole windows of a base that writes times; of another
+    published one the shortest of its buckets, zeros behind the features; else as `utterances`.
+    """
+    if context.base.times or context.base.config.mask_padding:
+        return utterances(context)
+    manifest, rows = context.corpus.manifest, range(len(context.corpus.manifest))
+    ear = Windows(context, rows, lambda row: window_of(context, context.corpus.audio[row]), context.buckets)
+    made = {"ids": manifest.column("id").tolist(), "samples": context.corpus.samples.tolist(), "in": context.buckets}
+    return kept(context, ear, made, "utterances")
+
+
 def kept(context: Context, ear: Ear, made: dict, what: str) -> States | None:
     """States of all that this ear can hear; `made` says what that is. Several processes hear a share each."""
     work, store = context.work, context.heard
@@ -162,7 +179,14 @@ def _features(context: Context, audio_S: np.ndarray) -> tuple[Features, int]:
 class Windows:
     """Hears whole windows with a decoder of the base."""
 
-    def __init__(self, context: Context, names: Sequence[int], window: Callable[[int], Window]):
+    def __init__(
+        self,
+        context: Context,
+        names: Sequence[int],
+        window: Callable[[int], Window],
+        samples: Sequence[int] | None = None,
+    ):
+        """`samples`: lengths of which each window takes the shortest; None: all of what the base hears."""
         config = context.base.config
         self.names, self._window = names, functools.lru_cache(maxsize=BLOCK)(window)  # for its key and its states
         self.frames = len(names) * config.max_source_positions
@@ -172,7 +196,7 @@ class Windows:
             context.base.params,
             config,
             context.base.tokenizer,
-            samples=(context.window,),
+            samples=tuple(samples or (context.window,)),
             batch_size=8,
         )
 

@@ -61,7 +61,7 @@ def run(options, left: list[str]) -> int:
     sources, missing = inputs.find(options.files)
     for argument, reason in missing.items():
         print(f"{argument}: {reason}")
-    recordings = _with_texts([source for source in sources if source.path], options.text)
+    recordings = with_texts([source for source in sources if source.path], options.text)
     if options.against:
         return _compare(options, recordings)
     failed = bool(missing)
@@ -80,20 +80,20 @@ def run(options, left: list[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Recording:
+class Recording:
     source: inputs.Source
     text: str | None
 
 
-def _with_texts(sources, given):
+def with_texts(sources, given):
     from moejax.enrolment import folder
 
     if given is not None:
         if len(sources) != 1:
             raise BadValue(f"--text is what is said in one recording; there are {len(sources)}")
-        return [_Recording(sources[0], given)]
+        return [Recording(sources[0], given)]
     texts = folder.texts([source.path for source in sources]) or [None] * len(sources)
-    return [_Recording(source, text) for source, text in zip(sources, texts, strict=True)]
+    return [Recording(source, text) for source, text in zip(sources, texts, strict=True)]
 
 
 def _placed(options, recordings):

@@ -14,6 +14,7 @@ from moejax.commands import (
     pack,
     personalize,
     plan,
+    pronounce,
     score,
     serve,
     stage,
@@ -29,7 +30,7 @@ COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
-    **{"align": align, "diarize": diarize},
+    **{"align": align, "diarize": diarize, "pronounce": pronounce},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -47,6 +48,7 @@ usage:
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax align      FILE... --model MODEL [--text TEXT]        when every word and letter sounds: TextGrid, CTM, JSON
   moejax diarize    FILE... --model WORKDIR                    who speaks when; transcribe --diarize: who said what
+  moejax pronounce  FILE... --model MODEL [--text TEXT]        how well it is pronounced: scores, words in colours
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
   moejax pack       SOURCE DEST [--workers N]                  a corpus of any size into shards for training
   moejax ui         --model MODEL [--model NAME=MODEL]         a page in the browser: record, read, compare

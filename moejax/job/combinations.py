@@ -26,6 +26,8 @@ def check(config) -> None:
     _systems(config)
     _gate(config)
     _translating(config)
+    if config.rater.scores and not config.gate.num_experts:
+        raise BadValue("rater.scores needs the stage embed, which gate.num_experts = 0 leaves out: set it above 0")
     translators.check(config)
     _diarizer(config)
     joint = config.joint

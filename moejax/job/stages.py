@@ -7,7 +7,7 @@ from moejax.diarize import train as diarizer
 from moejax.report import sounds
 from moejax.report import stage as report
 from moejax.systems import emotions, evaluate, targets, translate
-from moejax.training import adapters, base, clips, crossval, ctc, describe, emotion, hyper, mixture, st
+from moejax.training import adapters, base, clips, crossval, ctc, describe, emotion, goodness, hyper, mixture, rater, st
 from moejax.work import fields, sections
 from moejax.work.fields import Field
 from moejax.work.stage import Stage
@@ -35,6 +35,7 @@ STAGES: dict[str, Stage] = {
     for stage in (
         *(describe.STAGE, base.STAGE, embed.STAGE, cluster.STAGE, mixture.GATE, mixture.EXPERTS, mixture.JOINT),
         *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE, emotion.STAGE),
+        *(goodness.STAGE, rater.STAGE),
         *(evaluate.STAGE, translate.STAGE, report.STAGE),
         *(clips.STAGE, crossval.STAGE, sounds.STAGE, emotions.STAGE),
         *(talks.STAGE, diarizer.STAGE, ego.STAGE),

@@ -11,6 +11,9 @@ Requests, one JSON object per line:
   {"speak": [utterance, ...], "voice": v}  -> one JSON line; for each utterance a 4-byte little-endian byte count and
                                               as many bytes of mono int16 samples at `RATE`
 An utterance is {"text", "rate", "pitch", "range", "gap", "seed"}, the numbers of `Engine.speak`.
+Run with the argument `timed`, each utterance's samples are followed by another block: a byte count and a JSON list of
+[kind, sample, place, length, name], kind one of `EVENTS`: a word is `length` characters of the text from `place` on
+(counted from 1), a phone its name in IPA; "" is a pause.
 Text may hold phonemes in [[double brackets]]. The JSON line is {"error": message} when the voice does not exist.
 """
 
@@ -33,28 +36,55 @@ _UTF8, _PHONEMES = 0x1, 0x100
 _PARAMETERS = {"rate": 1, "pitch": 3, "range": 4, "gap": 7}
 _LONGEST_PATH = 140  # espeak-ng copies the data path into a buffer of 160 characters
 _FAILED = 0xFFFFFFFF
+_EVENTS_IN_IPA = 0x1 | 0x2
+EVENTS = {1: "word", 5: "end", 7: "phone"}  # espeak_EVENT_TYPE
 
-_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+
+class _Event(ctypes.Structure):
+    """espeak_EVENT of speak_lib.h."""
+
+    _fields_ = [
+        ("type", ctypes.c_int),
+        ("identifier", ctypes.c_uint),
+        ("text_position", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("audio_position", ctypes.c_int),  # ms
+        ("sample", ctypes.c_int),
+        ("user_data", ctypes.c_void_p),
+        ("name", ctypes.c_char * 8),
+    ]
+
+
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(_Event))
 
 
 class Engine:
     """The library, loaded once; speak() leaves state behind, so call it only in a fork that ends afterwards."""
 
-    def __init__(self, library: str, data: str):
+    def __init__(self, library: str, data: str, timed: bool = False):
         self._lib = ctypes.CDLL(library)
         self._data = data
         self._lib.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._lib.espeak_ng_SetRandSeed.argtypes = [ctypes.c_long]
         self._chunks: list[bytes] = []
+        self.events: list[tuple[str, int, int, int, str]] = []  # of what was spoken, where it is `timed`
         self._callback = _Callback(self._collect)  # kept: the library holds only the address
-        rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), _DO_NOT_EXIT)
+        options = _DO_NOT_EXIT | (_EVENTS_IN_IPA if timed else 0)
+        rate = self._lib.espeak_Initialize(_SYNCHRONOUS, 0, data.encode(), options)
         if rate != RATE:
             raise Failed(f"espeak-ng answered {rate} for its data in {data}, expected {RATE} samples per second")
         self._lib.espeak_SetSynthCallback(self._callback)
 
-    def _collect(self, samples, count, _events) -> int:
+    def _collect(self, samples, count, events) -> int:
         if count > 0:
             self._chunks.append(ctypes.string_at(samples, 2 * count))
+        at = 0
+        while events and events[at].type:
+            one, at = events[at], at + 1
+            if kind := EVENTS.get(one.type):
+                # Of a word these bytes are a number
+                name = one.name.decode("utf-8", "ignore") if kind == "phone" else ""
+                self.events.append((kind, one.sample, one.text_position, one.length, name))
         return 0
 
     def set_voice(self, voice: str) -> str | None:
@@ -104,7 +134,7 @@ def _in_fork(action) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def _answer(engine: Engine, request: dict) -> None:
+def _answer(engine: Engine, request: dict, timed: bool) -> None:
     problem = engine.set_voice(request["voice"])
     if problem:
         return _write(json.dumps({"error": problem}).encode() + b"\n")
@@ -115,7 +145,8 @@ def _answer(engine: Engine, request: dict) -> None:
 
         def say(utterance=utterance):
             samples = engine.speak(**utterance)
-            _write(struct.pack("<I", len(samples)) + samples)
+            events = json.dumps(engine.events).encode() if timed else b""
+            _write(struct.pack("<I", len(samples)) + samples + (struct.pack("<I", len(events)) + events) * timed)
 
         if not _in_fork(say):
             _write(struct.pack("<I", _FAILED))
@@ -132,11 +163,12 @@ def main() -> None:
         if len(data) > _LONGEST_PATH:
             os.symlink(data, os.path.join(folder, "d"))
             data = os.path.join(folder, "d")
-        engine = Engine(espeakng_loader.get_library_path(), data)
+        timed = "timed" in sys.argv[1:]
+        engine = Engine(espeakng_loader.get_library_path(), data, timed)
         for line in sys.stdin.buffer:
             request = json.loads(line)
             # the voice is set in a fork as well, so that no earlier voice leaves traces in it
-            if not _in_fork(lambda request=request: _answer(engine, request)):
+            if not _in_fork(lambda request=request: _answer(engine, request, timed)):
                 sys.exit(f"espeak-ng broke on a request for voice {request.get('voice')!r}")
 
 

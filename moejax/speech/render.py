@@ -105,8 +105,8 @@ def spelled(text: str) -> str:
 class Voicebox:
     """The espeak-ng process, started on first use; a context manager that ends it."""
 
-    def __init__(self):
-        command = [sys.executable, "-m", "moejax.speech.espeak"]
+    def __init__(self, *arguments: str):
+        command = [sys.executable, "-m", "moejax.speech.espeak", *arguments]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
         assert self._process.stdin is not None and self._process.stdout is not None  # pipes, as asked for
         self._to, self._from = self._process.stdin, self._process.stdout

@@ -39,7 +39,7 @@ class Forced:
 
     def __init__(self, params: Params, meta: dict, width: int, seconds_per_frame: float):
         """`params` and `meta` as the stage `ctc` saves them; `width` of the encoder's states."""
-        self.inventory = Inventory(tuple(meta["units"]))
+        self.inventory = Inventory(tuple(meta["units"]), meta.get("spelling", "letters"))
         self.seconds = seconds_per_frame
         self._params = params
         graphdef, _ = functional.abstract(task.build(width, meta["hidden"], len(self.inventory)))

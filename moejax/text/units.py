@@ -1,10 +1,12 @@
-"""What CTC writes: the letters of a text, word by word."""
+"""What CTC writes: the letters of a text, or the initials and finals of pinyin, word by word."""
 
 from __future__ import annotations
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+from moejax.text import pinyin
 
 BLANK = ""  # the first unit of every inventory
 
@@ -15,24 +17,39 @@ def letters(word: str) -> list[str]:
     return [one for one in folded if one.isalnum() or one == "'" or unicodedata.category(one) in ("Mn", "Mc")]
 
 
+def sounds(word: str) -> list[str]:
+    """Initials and finals of a word of hanzi or pinyin. Errors: BadValue, as `pinyin.read`."""
+    return [unit for one in pinyin.read(word) for unit in one.units]
+
+
+SPELLINGS: dict[str, Callable[[str], list[str]]] = {"letters": letters, "pinyin": sounds}
+
+
 @dataclasses.dataclass(frozen=True)
 class Inventory:
-    """The units that a head knows, the blank first."""
+    """The units that a head knows, the blank first, and how words are spelled in them."""
 
     units: tuple[str, ...]
+    spelling: str = "letters"
 
     @classmethod
-    def of(cls, texts: Iterable[str]) -> Inventory:
-        """All letters of these texts."""
-        return cls((BLANK, *sorted({letter for text in texts for word in text.split() for letter in letters(word)})))
+    def of(cls, texts: Iterable[str], spelling: str = "letters") -> Inventory:
+        """All units of these texts."""
+        spell = SPELLINGS[spelling]
+        found = {unit for text in texts for word in text.split() for unit in spell(word)}
+        return cls((BLANK, *sorted(found)), spelling)
 
     def __len__(self):
         return len(self.units)
 
+    def words(self, text: str, spaced: bool = True) -> list[str]:
+        """The words that are placed: of pinyin its syllables; of a text without spaces its characters."""
+        if self.spelling == "pinyin":
+            return [one.pinyin for one in pinyin.read(text)]
+        return text.split() if spaced else list(text.replace(" ", ""))
+
     def encode(self, words: Sequence[str]) -> tuple[list[int], list[int]]:
-        """(labels, which word each belongs to). A letter that no training text had is passed over."""
-        number = {unit: place for place, unit in enumerate(self.units)}
-        pairs = [
-            (number[letter], place) for place, word in enumerate(words) for letter in letters(word) if letter in number
-        ]
+        """(labels, which word each belongs to). A unit that no training text had is passed over."""
+        number, spell = {unit: place for place, unit in enumerate(self.units)}, SPELLINGS[self.spelling]
+        pairs = [(number[unit], place) for place, word in enumerate(words) for unit in spell(word) if unit in number]
         return [label for label, _ in pairs], [place for _, place in pairs]

@@ -1,7 +1,7 @@
 """A CTC head on the frozen encoder: what `moejax align` finds the borders of words and letters with.
 
-It learns from texts alone; nobody has to say when a word begins. The encoder's states are kept (`cohorts.hearing`), so
-a step is two small layers and the sum over paths.
+It learns from texts alone; nobody has to say when a word begins. Its units are letters, or the initials and finals of
+Mandarin. The encoder's states are kept (`cohorts.hearing`), so a step is two small layers and the sum over paths.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from moejax.cohorts import hearing
 from moejax.cohorts.hearing import States
 from moejax.data.pipeline import FILLER, BatchPlan, bucket_of
 from moejax.errors import BadValue
@@ -18,9 +19,9 @@ from moejax.ops.ctc import needed
 from moejax.runtime.sharding import process_shard, shard_batch
 from moejax.tasks import asr
 from moejax.tasks import ctc as task
-from moejax.text.units import Inventory
+from moejax.text.units import SPELLINGS, Inventory
 from moejax.train.params_file import save_params, whole_array
-from moejax.training import dev, encoder_states, fitting
+from moejax.training import dev, fitting
 from moejax.work import fields
 from moejax.work.context import Context, bucket_samples
 from moejax.work.fields import SIZE, Field
@@ -33,6 +34,12 @@ SECTIONS = {
         **fields.but(fitting.PLAIN, learning_rate=2e-3),
         **{name: fitting.DEV[name] for name in ("evals", "dev_utterances", "keep")},
         "hidden": Field(256, "Width of the head's hidden layers.", limits=SIZE),
+        "units": Field(
+            "letters",
+            "What the head writes.\nletters of the texts, or pinyin: initials and finals of texts in hanzi or pinyin.",
+            choices=tuple(SPELLINGS),
+            later=True,
+        ),
     },
 }
 
@@ -46,8 +53,8 @@ def run(cfg, work) -> dict:
     context = Context(cfg, work)
     texts = context.corpus.manifest.column("text")
     rows = context.corpus.rows("train")
-    inventory = Inventory.of(str(texts[row]) for row in rows)
-    states = encoder_states.opened(context)
+    inventory = Inventory.of((str(texts[row]) for row in rows), cfg.ctc.units)
+    states = hearing.shown(context)
     if states is None:
         raise BadValue("ctc learns from kept encoder states: raise runtime.encoder_cache_bytes")
     graphdef, params = asr.init(task.build(context.base.config.d_model, cfg.ctc.hidden, len(inventory), cfg.seed))
@@ -74,7 +81,7 @@ def run(cfg, work) -> dict:
         ),
         params,
     )
-    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden}
+    meta = {"units": list(inventory.units), "hidden": cfg.ctc.hidden, "spelling": inventory.spelling}
     save_params(work.path("ctc", "params.safetensors"), {"head": params["head"]}, meta)
     return {"units": len(inventory) - 1, "utterances": len(rows), "trainable": functional.count(params["head"])}
 
@@ -117,8 +124,9 @@ class Material:
         frames_B = np.ones(len(rows), np.int32)
         for b, row in enumerate(rows):
             if row >= 0:
-                frames_B[b] = min(self.frames(int(row)), T)
-                states_BTD[b, : frames_B[b]] = self.states(int(row))[: frames_B[b]]
+                # What is shown ends with its last whole frame, so that it may fit a shorter window by one state
+                heard_TD = self.states(int(row))[: min(self.frames(int(row)), T)]
+                frames_B[b], states_BTD[b, : len(heard_TD)] = len(heard_TD), heard_TD
                 labels_BL[b, : len(labels[b])] = labels[b]
         return task.Labelled(states_BTD, frames_B, labels_BL, np.array([len(one) for one in labels], np.int32))
 
@@ -137,7 +145,7 @@ class Fetch:
 
 def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
     rows = context.corpus.manifest.indices(split="dev")
-    if not context.cfg.ctc.evals or not len(rows) or not context.base.times:
+    if not context.cfg.ctc.evals or not len(rows) or not hearing.hears_all(context):
         return None  # a base that hears pieces keeps the states of the training part alone
     count = min(context.cfg.ctc.dev_utterances, len(rows))
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]

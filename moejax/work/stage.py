@@ -21,6 +21,8 @@ ABOUT = {
     "st": "train again with translation: systems that write both languages",
     "ctc": "train a head that says when words and letters sound",
     "emotion": "teach a published model to say emotions before the text",
+    "goodness": "learn what a sound's goodness is worth, and the tones of Mandarin",
+    "rater": "learn to score pronunciation as experts did",
     "evaluate": "decode the test part with every system",
     "translate": "translate the hypotheses, score BLEU and chrF",
     "report": "tables, figures, error analysis",
@@ -36,6 +38,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
+    "rater": "the columns rater.scores of the corpus' table",
     "clips": "the recordings at their own rate; the pretrained folder, where folds.models has probe",
     "talks": "the pretrained folder, where talks.hears is whisper; the folder talks.rhythm",
     "targets": "DeepL's answers, or translate.folder, where st.targets names one",
@@ -94,6 +97,16 @@ WRITES = {
     },
     "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
     "emotion": {"params.safetensors": "the LoRA, the tokens' rows of the embedding and their names", **_LOGGED},
+    "goodness": {
+        "calibration.json": "the curve that makes a score of 0 to 100 of a goodness, for each kind of sound",
+        "tones.safetensors": "the classifier of tones, where ctc.units is pinyin",
+        "table.md": "how well swapped sounds are told from right ones, with intervals",
+    },
+    "rater": {
+        "rater.safetensors": "the regression, and which layers it hears",
+        "table.csv, table.md": "correlation with the experts beside controls, with intervals",
+        "predictions.csv": "every scored utterance: the experts' score, and that of a rater without its speaker",
+    },
     "evaluate": {
         "<system>.jsonl": "one object per utterance: reference, hypothesis, route",
         "systems.json": "the systems, and what they are",

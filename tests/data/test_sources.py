@@ -23,7 +23,7 @@ def write(path, samples=None, rate=RATE):
 
 
 def test_the_registry_names_functions():
-    speech = {"builtin", "folder", "hf", "digits", "arrayrecord", "webdataset", "commonvoice"}
+    speech = {"builtin", "folder", "hf", "digits", "arrayrecord", "webdataset", "commonvoice", "mandarin"}
     assert set(SOURCES) == speech | {"classes", "esc50", "urbansound8k", "ravdess", "cremad", "emodb"}
     assert all(callable(function) for function in SOURCES.values())
 

@@ -1,6 +1,17 @@
 """Corpora: each module reads one kind and gives its `Utterance`s; `SOURCES` is the list of what there is."""
 
-from moejax.data.sources import arrayrecord, builtin, commonvoice, digits, emotions, folder, hf, sounds, webdataset
+from moejax.data.sources import (
+    arrayrecord,
+    builtin,
+    commonvoice,
+    digits,
+    emotions,
+    folder,
+    hf,
+    mandarin,
+    sounds,
+    webdataset,
+)
 
 SOURCES = {
     "builtin": builtin.load,
@@ -16,4 +27,5 @@ SOURCES = {
     "ravdess": emotions.ravdess,
     "cremad": emotions.cremad,
     "emodb": emotions.emodb,
+    "mandarin": mandarin.load,
 }
