@@ -181,7 +181,7 @@ class _Shown:
     audio: Any
 
     def __getitem__(self, row: int) -> np.ndarray:
-        return hearing.shown(self.context, self.audio[row])
+        return hearing.audible(self.context, self.audio[row])
 
 
 @dataclasses.dataclass(frozen=True)

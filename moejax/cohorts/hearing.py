@@ -163,7 +163,7 @@ def window_of(context: Context, audio_S: np.ndarray) -> Window:
     return Window(heard.slice(0, size), heard.audio(0, size))
 
 
-def shown(context: Context, audio_S: np.ndarray) -> np.ndarray:
+def audible(context: Context, audio_S: np.ndarray) -> np.ndarray:
     """As much of a recording as that window shows: whole frames of features."""
     heard, size = _features(context, audio_S)
     return heard.audio(0, size)
