@@ -106,6 +106,7 @@ def test_an_ablation_shares_all_that_its_key_does_not_reach_and_trains_no_adapte
         "hyper",
         "targets",
         "st",
+        "emotion",
     }
 
 
