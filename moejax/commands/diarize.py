@@ -72,20 +72,20 @@ def run(options, left: list[str]) -> int:
     if options.words and not options.against:
         raise BadValue("--words compares who said what with references: give --against, or moejax transcribe --diarize")
     sources, missing = inputs.find(options.files)
-    sources = [source for source in sources if source.path]
+    recordings = [(source, source.path) for source in sources if source.path]
     if options.output:
-        inputs.check_apart(sources)
+        inputs.check_apart([source for source, _ in recordings])
     # here: help does not wait for JAX
     from moejax.diarize import listening, references
     from moejax.diarize.turns import rttm, write_rttm
 
-    there = references.beside(options.against, [source.path for source in sources]) if options.against else {}
+    there = references.beside(options.against, [path for _, path in recordings]) if options.against else {}
     for argument, reason in missing.items():
         print(f"{argument}: {reason}")
     diarizer, failed, rows, said = listening.opened(options.model), bool(missing), [], []
-    for source in sources:
+    for source, recording in recordings:
         try:
-            audio_S = _read(source.path)
+            audio_S = _read(recording)
             turns = diarizer(audio_S, options.speakers, options.threshold)
         except (ValueError, OSError) as error:
             failed = True
@@ -101,9 +101,9 @@ def run(options, left: list[str]) -> int:
             print(rttm(named), end="")
         if options.against:
             by = {"collar": options.collar, "skip_overlap": options.skip_overlap}
-            rows.append((source.name, there[source.path].compared(turns, **by)))
-            if options.words and there[source.path].said is not None:
-                said.append((source.name, _who_said_what(options.words, audio_S, turns, there[source.path].said)))
+            rows.append((source.name, there[recording].compared(turns, **by)))
+            if options.words and there[recording].said is not None:
+                said.append((source.name, _who_said_what(options.words, audio_S, turns, there[recording].said)))
     if rows:
         _print_rows(rows)
     if said:

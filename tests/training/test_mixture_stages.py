@@ -94,17 +94,23 @@ def test_the_gates_input_is_what_the_config_says():
     x_NU = rng.normal(size=(60, 4)) @ rng.normal(size=(4, 6)) + 3.0
     clusters = {"proj_mean": np.zeros(6), "proj_matrix": np.ones((6, 2))}
     section = types.SimpleNamespace(input="auto", input_dims=3)
-    assert training._projection(section, clusters, x_NU)[1] is clusters["proj_matrix"]
+    # of clusters; that of speakers is fitted anew (tests/job/test_published.py)
+    cluster = types.SimpleNamespace(discriminant="cluster")
+    context = types.SimpleNamespace(
+        cfg=types.SimpleNamespace(gate=section, cluster=cluster),
+        corpus=types.SimpleNamespace(manifest=None, rows=lambda part: np.arange(60)),
+    )
+    assert training._projection(context, clusters, x_NU)[1] is clusters["proj_matrix"]
     for name, width in (("raw", 6), ("pca", 3)):
         section.input = name
-        mean_U, matrix_UK = training._projection(section, clusters, x_NU)
+        mean_U, matrix_UK = training._projection(context, clusters, x_NU)
         seen_NK = (x_NU - mean_U) @ matrix_UK
         assert seen_NK.shape == (60, width)
         np.testing.assert_allclose([seen_NK.mean(0), seen_NK.std(0)], [[0] * width, [1] * width], atol=1e-4)
     section.input = "discriminant"
-    assert training._projection(section, clusters, x_NU)[1] is clusters["proj_matrix"]
+    assert training._projection(context, clusters, x_NU)[1] is clusters["proj_matrix"]
     with pytest.raises(ValueError, match="gate.input is discriminant, but cluster.discriminant is none"):
-        training._projection(section, {}, x_NU)
+        training._projection(context, {}, x_NU)
 
 
 def test_class_weights_give_every_cluster_the_same_say():
