@@ -48,7 +48,7 @@ def assigned(words: Sequence[Word], turns: Sequence[Turn]) -> list[Word]:
             speaker = names[row[int(distance.argmin())]]
         else:
             tied = np.flatnonzero(spoken_S >= spoken_S.max() - 1e-6)
-            if before in (names[place] for place in tied):
+            if before is not None and before in [names[place] for place in tied]:
                 speaker = before
             else:
                 away = np.where(np.isin(row, tied) & (during > 0), np.abs((starts + ends) / 2 - middle), np.inf)

@@ -181,10 +181,13 @@ def card(talks: Sequence[tuple[Sequence[Turn], float]]) -> Card:
         speakers[number] = speakers.get(number, 0) + 1
     total = max(total, 1e-9)
     return Card(
-        len(talks),
-        round(total / 3600, 3),
-        *(round(float(share), 4) for share in (silent / total, several / total, several / max(spoken, 1e-9))),
-        len(lengths),
-        *(round(float(figure(lengths)), 3) if lengths else 0.0 for figure in (np.mean, np.median)),
-        dict(sorted(speakers.items())),
+        talks=len(talks),
+        hours=round(total / 3600, 3),
+        silent=round(float(silent / total), 4),
+        overlapped=round(float(several / total), 4),
+        overlapped_of_speech=round(float(several / max(spoken, 1e-9)), 4),
+        turns=len(lengths),
+        mean_turn=round(float(np.mean(lengths)), 3) if lengths else 0.0,
+        median_turn=round(float(np.median(lengths)), 3) if lengths else 0.0,
+        speakers=dict(sorted(speakers.items())),
     )

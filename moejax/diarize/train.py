@@ -9,6 +9,7 @@ W/diarizer/test.rttm            what it said of the test talks
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -115,11 +116,11 @@ def sizes_of(cfg, part: Part) -> Sizes:
 
 def moments(part: Part, most: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation of what is heard, over frames of at most so many talks."""
-    total, square, count = 0.0, 0.0, 0
+    total, square, count = np.float64(0.0), np.float64(0.0), 0
     for row in np.unique(np.linspace(0, len(part) - 1, min(most, len(part))).astype(int)).tolist():
         heard = np.asarray(part.heard[row], np.float64)
         total, square, count = total + heard.sum(0), square + np.square(heard).sum(0), count + len(heard)
-    mean = total / count
+    mean = np.asarray(total / count)
     return mean, np.sqrt(np.maximum(square / count - np.square(mean), 1e-6))
 
 
@@ -194,7 +195,7 @@ def chosen(part: Part, probs: list[np.ndarray]) -> Deciding:
     return min(tried, key=lambda one: pooled(part, [one.turns(prob, RATE) for prob in probs]).der)
 
 
-def errors(part: Part, said: list[list[Turn]], **options) -> list[diarization.Errors]:
+def errors(part: Part, said: Sequence[Sequence[diarization.Turn]], **options) -> list[diarization.Errors]:
     """Of every talk."""
     spans = [(0.0, part.seconds)]
     return [diarization.compare(true, found, spans, **options) for true, found in zip(part.turns, said, strict=True)]

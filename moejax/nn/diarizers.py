@@ -113,7 +113,7 @@ class LSTM(nnx.Module):
         """(states [B, T, width], the last (h, c))."""
         own, (B, T) = self.own_kernel[...], x_BTD.shape[:2]
         given_BTG = products.matmul(x_BTD, self.kernel[...]) + self.bias[...][None, None]
-        mask_BT = jnp.ones((B, T), bool) if mask_BT is None else mask_BT
+        seen_BT = jnp.ones((B, T), bool) if mask_BT is None else mask_BT
 
         def step(carry, now):
             (h_BD, c_BD), (given_BG, seen_B) = carry, now
@@ -124,8 +124,8 @@ class LSTM(nnx.Module):
             return (h_BD, c_BD), h_BD
 
         zero_BD = jnp.zeros((B, own.shape[0]), given_BTG.dtype)
-        carry, h_TBD = jax.lax.scan(step, carry or (zero_BD, zero_BD), (given_BTG.swapaxes(0, 1), mask_BT.T))
-        return h_TBD.swapaxes(0, 1), carry
+        last, h_TBD = jax.lax.scan(step, carry or (zero_BD, zero_BD), (given_BTG.swapaxes(0, 1), seen_BT.T))
+        return h_TBD.swapaxes(0, 1), last
 
 
 class Attractors(nnx.Module):

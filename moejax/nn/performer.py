@@ -102,10 +102,10 @@ class KindAttention(nnx.Module):
             self.projection = Buffer(_drawn(init.seed, init.count, kind.features or favor.features_of(size), size))
 
     def __call__(self, x_BTD: Array, states_BSD: Array | None = None, mask_BS: Array | None = None) -> Array:
-        states_BSD = x_BTD if states_BSD is None else states_BSD
+        heard_BSD = x_BTD if states_BSD is None else states_BSD
         q, k, v = (
             layer(of).reshape(*of.shape[:2], self.heads, -1)
-            for layer, of in ((self.q, x_BTD), (self.k, states_BSD), (self.v, states_BSD))
+            for layer, of in ((self.q, x_BTD), (self.k, heard_BSD), (self.v, heard_BSD))
         )
         if self.rotary:
             q, k = rotated(q), rotated(k)

@@ -62,9 +62,9 @@ def _paired(reference, hypothesis) -> list[tuple[str, str]]:
     """(speaker in the reference, in the hypothesis) of the words that the alignment of least edits pairs."""
     if not reference or not hypothesis:
         return []
-    sides = [" ".join(word for word, _ in side) for side in (reference, hypothesis)]
+    true, found_in = (" ".join(word for word, _ in side) for side in (reference, hypothesis))
     found = []
-    for chunk in jiwer.process_words(*sides).alignments[0]:
+    for chunk in jiwer.process_words(true, found_in).alignments[0]:
         if chunk.type in ("equal", "substitute"):
             places = zip(
                 range(chunk.ref_start_idx, chunk.ref_end_idx),

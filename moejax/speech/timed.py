@@ -110,7 +110,7 @@ def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spo
 
 def main() -> None:
     """The command above."""
-    ours = argparse.ArgumentParser(prog="python -m moejax.speech.timed", description=__doc__.splitlines()[0])
+    ours = argparse.ArgumentParser(prog="python -m moejax.speech.timed", description=(__doc__ or "").split("\n", 1)[0])
     ours.add_argument("sentences", help="a file of one sentence a line")
     ours.add_argument("folder", help="where the recordings go")
     ours.add_argument("--voices", default="en-us", help="of espeak-ng, with commas")

@@ -6,6 +6,7 @@ beside them stands a probe: logistic regression on the mean state of the same fr
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,9 @@ def run(cfg, work) -> dict:
         raise BadValue("emotions reads what the stage emotion taught, and emotion.steps is 0")
     context = Context(cfg, work)
     rows = context.corpus.rows(cfg.evaluate.split)
-    names = list(registry.open_system(context, NAME).network.tokenizer.emotions)
+    tokenizer = registry.open_system(context, NAME).network.tokenizer
+    assert tokenizer is not None  # a system of the stage emotion brings one that knows them
+    names = list(tokenizer.emotions)
     label_N = _labels(context, rows, names)
     if not (label_N >= 0).any():
         raise BadValue(f"emotions: no utterance of {cfg.evaluate.split} has one of the labels {', '.join(names)}")
@@ -75,7 +78,7 @@ def _likeliest(emotion: Mapping[str, float] | None, names: Sequence[str], usual:
 def _read(context: Context, rows, kind: str) -> list[dict]:
     """One object per row, in order."""
     system = registry.open_system(context, "base" if kind == "base" else NAME)
-    options = {} if kind == "base" else {"emotion": kind == "on"}
+    options: dict[str, Any] = {} if kind == "base" else {"emotion": kind == "on"}
     read = listening.transcripts(context, system, rows, np.zeros(len(rows), np.int64), **options)
     found = {i: one for i, one, _ in context.work.progress(read, total=len(rows), desc=f"{kind}: {READINGS[kind]}")}
     manifest = context.corpus.manifest

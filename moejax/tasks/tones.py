@@ -61,5 +61,5 @@ class ToneClassifier:
         hidden_LH = np.maximum(known_LF @ p["inner"] + p["inner_bias"], 0.0)
         logit_LC = hidden_LH @ p["outer"] + p["outer_bias"]
         logp_LC = logit_LC - np.logaddexp.reduce(logit_LC, axis=1, keepdims=True)
-        unheard_L = ~np.isfinite(feature_LF).all(axis=1)
-        return np.where(unheard_L[:, None], -np.log(len(self.tones)), logp_LC)
+        heard_L1 = np.isfinite(feature_LF).all(axis=1, keepdims=True)
+        return np.where(~heard_L1, -np.log(len(self.tones)), logp_LC)

@@ -178,7 +178,7 @@ def _of_hanzi(tokens: Sequence[tuple[str, str]]) -> list[Syllable]:
         raise NotInstalled(MISSING) from None
     characters = "".join(hanzi for hanzi, _ in tokens)
     style = pypinyin.Style.TONE3
-    readings = pypinyin.lazy_pinyin(characters, style=style, neutral_tone_with_five=True, errors=lambda _: None)
+    readings = pypinyin.lazy_pinyin(characters, style=style, neutral_tone_with_five=True, errors="ignore")
     if len(readings) != len(characters):
         raise BadValue(f"pypinyin cannot read all of {characters!r}; write the reading behind a character: 还{{huan2}}")
     found: list[Syllable] = []

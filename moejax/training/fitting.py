@@ -99,7 +99,9 @@ def train(context: Context, training: Training, params):
     """Trains and returns all params, the trained ones replaced."""
     cfg, work, section = context.cfg, context.work, training.section
     gated = "gate" in training.trainable and section.get("gate_scale", 1.0) != 1.0
-    second = dict.fromkeys(SECOND, cfg.mixture.second_rate) if cfg.mixture.second_rate != 1 else {}
+    second: dict[str, float] = {}
+    if cfg.mixture.second_rate != 1:
+        second = dict.fromkeys(SECOND, float(cfg.mixture.second_rate))
     optimizer, schedule = optim.make_optimizer(
         learning_rate=section.learning_rate,
         steps=section.steps,

@@ -158,7 +158,7 @@ def _listened(context: Context, ear: _Ear, rows, classifier: ToneClassifier | No
         right_L, wrong_L = goodness(logp_TC, labels, others)
         kinds = np.array([kind_of(ear.forced.inventory, label) for label in labels])
         for kind in np.unique(kinds):
-            found.add(str(kind), speaker, right_L[kinds == kind], wrong_L[kinds == kind])
+            found.add(str(kind), speaker, right_L[kinds == kind].tolist(), wrong_L[kinds == kind].tolist())
         if classifier is not None:
             _tones_of(context, ear, row, logp_TC, classifier, found, speaker, rng)
         elif len(words) > 1:

@@ -216,7 +216,7 @@ def _figures(cfg, known: Rated, said_NK, names, speakers) -> list[dict]:
 
 
 def _figure(cfg, rated: Rated, said_NK, k: int, name: str, speakers: str, what: str) -> dict:
-    found: Interval = graded.pearson(said_NK[:, k], rated.score_NK[:, k], rated.speakers, cfg.rater.draws)
+    found: Interval = graded.pearson(said_NK[:, k], rated.score_NK[:, k], rated.speakers.tolist(), cfg.rater.draws)
     error = float(np.abs(said_NK[:, k] - rated.score_NK[:, k]).mean())
     row = {"score": name, "speakers": speakers, "what": what, "utterances": len(rated), "mean_error": round(error, 4)}
     return row | {"correlation": round(found.value, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
