@@ -217,8 +217,7 @@ class Both:
             means = [np.mean([of_row[row] for row in members], axis=0) for members in joined.members]
             heard_W = np.stack(means)
             width = heard_W.shape[1] // (2 if self.mixed else 1)
-            if len(said):
-                heard_W[:, : width - 1] = gate_inputs.of_windows(context, windows)[timed.numbers(windows, joined)]
+            heard_W[:, : width - 1] = gate_inputs.of_windows(context, windows)[timed.numbers(windows, joined)]
             heard_W[:, width - 1 :: width] = told_W[:, None]
         labels_W = self.labels_N[[members[0] for members in joined.members]]
         return timed.among(context, plan, fetch, windows, joined, labels=labels_W, gate_in=heard_W, kept=kept)

@@ -156,6 +156,10 @@ def test_a_gate_learns_from_windows_what_it_hears_of_them_when_they_are_read(fol
     np.testing.assert_allclose(weights(heard_WU[:4]), read_WE, atol=1e-5)
     means = [gate_inputs.embeddings_of(context, np.array(members)).mean(0) for members in every.members[:4]]
     assert np.abs(weights(np.stack(means)) - read_WE).max() > 1e-3  # these are something else
+    rows = context.corpus.rows("train")
+    _, fetch = timed.material(context, rows, context.cfg.joint, gate_in=gate_inputs.embeddings_of(context, rows))
+    learnt = timed.numbers(every, every.of(rows))
+    np.testing.assert_array_equal(fetch.joined.gate_in, heard_WU[learnt])
 
 
 def test_windows_lie_where_their_speakers_lie_in_what_a_gate_sees(folder):
