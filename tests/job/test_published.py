@@ -37,7 +37,7 @@ from moejax.systems import enrolled, evaluate, listening, registry
 from moejax.systems import published as published_rows
 from moejax.tasks import asr
 from moejax.text import writers
-from moejax.training import gate_inputs, timed
+from moejax.training import gate_inputs, network, timed
 from moejax.work.heard import Heard
 
 pytestmark = pytest.mark.job
@@ -160,6 +160,19 @@ def test_a_gate_learns_from_windows_what_it_hears_of_them_when_they_are_read(fol
     _, fetch = timed.material(context, rows, context.cfg.joint, gate_in=gate_inputs.embeddings_of(context, rows))
     learnt = timed.numbers(every, every.of(rows))
     np.testing.assert_array_equal(fetch.joined.gate_in, heard_WU[learnt])
+
+
+def test_a_fallback_counts_windows_among_what_it_knows(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    work = moejax.run(job_of(folder / "weights", gate__fallback=0.9), tmp_path / "W", "gate", quiet=True)
+    context, gate = open_context(work.root), network.gate_of(work)["params"]["buffer"]["gate"]
+    heard_WU, every = gate_inputs.of_windows(context, timed.windows(context)), timed.windows(context)
+    speaker_N = context.corpus.manifest.column("speaker")
+    own_NU = gate_inputs.speaker_means(context, np.arange(len(speaker_N))[context.corpus.rows("train")])
+    of = dict(zip(speaker_N[context.corpus.rows("train")], own_NU, strict=True))
+    means = np.stack([of[speaker_N[heard[0]]] for heard in every.members])
+    far_W = np.linalg.norm((heard_WU - means) @ np.asarray(gate["matrix"]), axis=1)
+    assert np.mean(far_W <= float(np.asarray(gate["radius"]))) > 0.6  # of utterances alone they lie outside
 
 
 def test_windows_lie_where_their_speakers_lie_in_what_a_gate_sees(folder):
