@@ -26,7 +26,7 @@ import numpy as np
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode import fallback, rules
 from moejax.decode.options import DecodingOptions
-from moejax.decode.prefix import Start, forced, room_for, starts
+from moejax.decode.prefix import Start, forced, room_for, starts, usual
 from moejax.decode.results import Decoding
 from moejax.decode.search import Draws, SearchPlan
 from moejax.errors import BadValue
@@ -176,8 +176,8 @@ class Decoder:
         )
         rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 
-        def searched(temperature, wanted, limit=None):
-            first = start if limit is None else start._replace(limit_B=np.minimum(start.limit_B, limit))
+        def searched(temperature, wanted, limit_B=start.limit_B):
+            first = start._replace(limit_B=limit_B)
             places = _compact(wanted, encoded.states_BTD.shape[0])
             if places is None:
                 found = self._search(encoded, first, options, temperature, wanted, earliest)
@@ -194,12 +194,14 @@ class Decoder:
 
         def decode(temperature, wanted):
             greedy = temperature == 0 and options.beam_size is None and jax.default_backend() == "cpu"
-            limit = self._usual(encoded) + own if greedy and rows > 1 else None
-            if limit is None or 2 * limit > start.limit_B[:rows].max():
+            if not greedy or rows == 1:
                 return searched(temperature, wanted)
-            # A search ends with its longest row: one that loops would cost its company 224 tokens each
-            found = searched(temperature, wanted, limit)
-            longer = [one and not found[b].ended for b, one in enumerate(wanted)]
+            frames_B = np.asarray(encoded.mask_BT).sum(1)
+            usual_B = usual(frames_B * 2 * self.config.hop / SAMPLE_RATE) + own
+            limit_B = np.where(2 * usual_B > start.limit_B, start.limit_B, usual_B)
+            found = searched(temperature, wanted, limit_B)
+            cut = limit_B < start.limit_B
+            longer = [bool(one and cut[b] and not found[b].ended) for b, one in enumerate(wanted)]
             more = searched(temperature, longer) if any(longer) else found
             return [more[b] if longer[b] else found[b] for b in range(rows)]
 
@@ -207,11 +209,6 @@ class Decoder:
         if emotions is None:
             return found
         return [dataclasses.replace(one, emotion=own) for one, own in zip(found, emotions, strict=True)]
-
-    def _usual(self, encoded: Encoded) -> int:
-        """Tokens with which what is heard in a batch's windows is mostly said: 8 a second and 24 more."""
-        seconds = np.asarray(encoded.mask_BT)[: len(encoded.rows)].sum(1).max() * 2 * self.config.hop / SAMPLE_RATE
-        return 24 + int(8 * seconds)
 
     def detect(self, encoded: Encoded) -> list[dict[str, float]]:
         """{language: probability} per real row of an encoded batch."""

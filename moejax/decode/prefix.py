@@ -88,6 +88,13 @@ def room_for(tokenizer, options, context: int) -> int:
     return min((options.sample_len or context // 2) + steps, context)
 
 
+def usual(seconds):
+    """Tokens with which so much speech is mostly said: 8 a second and 24 more. A search ends with its longest row, and
+    one that loops would cost its company the whole room: what takes more is searched again, with others like it.
+    """
+    return 24 + (8 * np.asarray(seconds)).astype(np.int32)
+
+
 def _prompt_length(longest, most):
     """Columns for prompts of which the longest has so many tokens, the start-of-previous token included."""
     if not longest:

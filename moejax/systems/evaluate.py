@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from moejax.audio.constants import SAMPLE_RATE
 from moejax.data.manifest import SPLITS
 from moejax.data.pipeline import eval_batches, loader
 from moejax.decode.enrolled import Context as Front
+from moejax.decode.prefix import usual
 from moejax.errors import BadValue
 from moejax.nn import quantize
 from moejax.runtime import faults, processes
@@ -267,7 +269,11 @@ def _listened(context, system, rows, labels, fronts) -> Iterator[dict]:
 
 
 def _predicted(context, system, rows, labels) -> Iterator[dict]:
-    """Of any other: greedily, in the windows that it was trained on, without times."""
+    """Of any other: greedily, in the windows that it was trained on, without times.
+
+    A batch lasts as long as its longest text: rows that say more than is `usual` for their length (a loop, mostly) are
+    decoded again at the end, among their like.
+    """
     cfg, tokenizer, network = context.cfg, context.base.tokenizer, system.network
     predict = _predictor(
         network.graphdef,
@@ -278,31 +284,47 @@ def _predicted(context, system, rows, labels) -> Iterator[dict]:
         tokenizer.eot,
         context.max_tokens(network.target),
     )
-    collate = context.collator(rows, labels=labels)
-    samples = context.corpus.samples[rows]
-    batches = eval_batches(samples, context.buckets, cfg.evaluate.batch_size, multiple=context.multiple)
     # Every system with a gate passes both, so that all of them share one compilation.
     given_NE = network.logits_NE
     replaced: dict[str, Any] = {"given": given_NE is not None}
     if network.route == "gate" and network.mixture and given_NE is None:
         given_NE = np.zeros((len(context.corpus.manifest), network.mixture.num_experts), np.float32)
-    loaded = loader(batches, collate, workers=cfg.runtime.workers)
-    shown = context.work.progress(loaded, total=len(batches), desc=system.name)
-    for (_, index), batch in zip(batches, shown, strict=True):
-        start = time.perf_counter()
-        placed = shard_batch(batch, context.mesh)
-        if given_NE is not None:
-            replaced["logits_E"] = given_NE[rows[np.maximum(index, 0)]]
-        decoded, weight_BE = predict(network.params, placed.audio_BS, placed.samples_B, placed.label_B, **replaced)
-        _decoded()
-        tokens_BL, lengths_B = np.asarray(decoded.tokens_BL), np.asarray(decoded.lengths_B)
-        weights = None if weight_BE is None or network.route == "label" else np.asarray(weight_BE)
-        seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
-        for b, i in enumerate(index):
-            if i >= 0:
-                text = tokenizer.decode(tokens_BL[b, : lengths_B[b]])
-                route = None if weights is None else [round(float(w), 6) for w in weights[b]]
-                yield _record(context, rows[i], text, route, seconds)
+    samples, room = context.corpus.samples[rows], context.max_tokens(network.target)
+    usual_N = usual(samples / SAMPLE_RATE)
+    usual_N = np.where(2 * usual_N > room, room, usual_N).astype(np.int32)
+    longer: dict[int, float] = {}  # seconds that they have taken
+
+    def decoded(places, limit_N):
+        """(place in `rows`, ids, experts' weights, seconds) of these places."""
+        collate = context.collator(rows[places], labels=labels[places])
+        batches = eval_batches(samples[places], context.buckets, cfg.evaluate.batch_size, multiple=context.multiple)
+        loaded = loader(batches, collate, workers=cfg.runtime.workers)
+        shown = context.work.progress(loaded, total=len(batches), desc=system.name)
+        for (_, index), batch in zip(batches, shown, strict=True):
+            start = time.perf_counter()
+            placed, own = shard_batch(batch, context.mesh), places[np.maximum(index, 0)]
+            if given_NE is not None:
+                replaced["logits_E"] = given_NE[rows[own]]
+            limit_B = np.where(index < 0, 0, limit_N[own]).astype(np.int32)
+            found, weight_BE = predict(
+                network.params, placed.audio_BS, placed.samples_B, placed.label_B, limit_B=limit_B, **replaced
+            )
+            _decoded()
+            tokens_BL, lengths_B = np.asarray(found.tokens_BL), np.asarray(found.lengths_B)
+            weights = None if weight_BE is None or network.route == "label" else np.asarray(weight_BE)
+            seconds = (time.perf_counter() - start) / max(int((index >= 0).sum()), 1)
+            for b in np.flatnonzero(index >= 0):
+                weight_E = None if weights is None else weights[b]
+                yield int(own[b]), tokens_BL[b, : lengths_B[b]], weight_E, seconds
+
+    for limit_N in (usual_N, np.full(len(rows), room, np.int32)):
+        places = np.arange(len(rows)) if limit_N is usual_N else np.asarray(list(longer), np.int64)
+        for place, ids, weight_E, seconds in decoded(places, limit_N) if len(places) else ():
+            if len(ids) == limit_N[place] < room:
+                longer[place] = seconds
+                continue
+            route = None if weight_E is None else [round(float(w), 6) for w in weight_E]
+            yield _record(context, rows[place], tokenizer.decode(ids), route, seconds + longer.get(place, 0.0))
 
 
 def _decoded() -> None:

@@ -37,14 +37,15 @@ def make_predict(
     embedding: Embedding | None = None,
     suppress: Sequence[int] | None = None,
 ) -> Callable[..., tuple[Decoded, Array | None]]:
-    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None) -> (Decoded, weight_BE | None)`.
+    """Jitted `(params, audio_BS, samples_B, label_B, given=False, logits_E=None, limit_B=None)` to
+    `(Decoded, weight_BE | None)`.
 
-    Encoding (see `make_encode`) and greedy decoding with the same route in one program.
+    Encoding (see `make_encode`) and greedy decoding (`limit_B` see `decode.greedy`) with the same route in one program.
     """
     encode = _encoder(graphdef, route, mixture, embedding)
 
     @jax.jit
-    def run(params, audio_BS, samples_B, label_B, given=False, logits_E=None):
+    def run(params, audio_BS, samples_B, label_B, given=False, logits_E=None, limit_B=None):
         states_BTD, mask_BT, chosen, weight_BE = encode(params, audio_BS, samples_B, label_B, given, logits_E)
         decoded = greedy(
             functional.merge(graphdef, params),
@@ -55,6 +56,7 @@ def make_predict(
             mask_BT=mask_BT,
             route=chosen,
             suppress=suppress,
+            limit_B=limit_B,
         )
         return decoded, weight_BE
 

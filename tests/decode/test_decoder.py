@@ -113,7 +113,7 @@ def test_rows_that_climb_or_run_long_without_their_company_say_what_they_say_alo
     likely = sorted(one.avg_logprob for one in wide.decode(heard, SAID, plain))
     ladder = {"temperature": (0.0, 0.6), "best_of": 2, "logprob_threshold": (likely[2] + likely[3]) / 2}
     options = dataclasses.replace(plain, compression_ratio_threshold=None, no_speech_threshold=None, **ladder)
-    monkeypatch.setattr(Decoder, "_usual", lambda self, encoded: usual)
+    monkeypatch.setattr("moejax.decode.decoder.usual", lambda seconds: np.full(np.shape(seconds), usual))
     search = Decoder._search
     monkeypatch.setattr(
         Decoder, "_search", lambda self, *a: searched.append(a[0].states_BTD.shape[0]) or search(self, *a)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 
+import numpy as np
 import pytest
 import tiny_job
 
@@ -10,6 +11,7 @@ import moejax
 from moejax.job.opening import open_context
 from moejax.score import wer
 from moejax.systems import evaluate, registry
+from moejax.tasks import recognition
 from moejax.train import metrics
 
 pytestmark = pytest.mark.job
@@ -51,6 +53,34 @@ def test_neither_batches_nor_order_nor_workers_change_a_hypothesis(context, name
             assert other[key][1] == pytest.approx(route, abs=2e-6)  # other shapes round otherwise
     part = decoded(context, name, rows[::3], 16)
     assert part == {key: whole[key] for key in part}
+
+
+def test_rows_that_say_more_than_is_usual_are_decoded_again_among_their_like(context, monkeypatch):
+    rows = context.corpus.rows("test")
+    whole = decoded(context, "moe", rows, 16)
+    lengths = [len(context.base.tokenizer.encode(text)) for text, _ in whole.values()]
+    middle = int(np.median(lengths))
+    assert min(lengths) < middle < max(lengths)
+    made, given = recognition.make_predict, []
+
+    def watched(*args, **kwargs):
+        predict = made(*args, **kwargs)
+
+        def run(*operands, limit_B, **more):
+            given.append(limit_B)
+            return predict(*operands, limit_B=limit_B, **more)
+
+        return run
+
+    monkeypatch.setattr(recognition, "make_predict", watched)
+    monkeypatch.setattr(evaluate, "usual", lambda seconds: np.full(np.shape(seconds), middle))
+    evaluate._predictor.cache_clear()
+    assert decoded(context, "moe", rows, 16) == whole
+    room = context.max_tokens()
+    again = sum(int((limit_B == room).sum()) for limit_B in given)
+    assert again == sum(length >= middle for length in lengths)  # nobody else
+    assert sum(int((limit_B == middle).sum()) for limit_B in given) == len(rows)
+    evaluate._predictor.cache_clear()
 
 
 def test_the_best_step_is_the_one_that_reads_dev_best(job, tmp_path):
