@@ -1,5 +1,7 @@
-"""Half a second of quiet in front moves every border by half a second. Opt-in: MOEJAX_TEST_WEIGHTS, MOEJAX_TEST_DATA, and
-for a head MOEJAX_TEST_ALIGN, a workdir that `moejax ctc` made of a published model.
+"""Half a second of quiet in front moves every border by half a second.
+
+Opt-in: MOEJAX_TEST_WEIGHTS, MOEJAX_TEST_DATA, and for a head MOEJAX_TEST_ALIGN, a workdir that `moejax ctc` made of a
+published model.
 """
 
 import os
