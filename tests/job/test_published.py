@@ -10,7 +10,6 @@ import csv
 import dataclasses
 import json
 import os
-import types
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +33,6 @@ from moejax.personal import lora, route
 from moejax.personal.material import Recording
 from moejax.runtime.files import read_json, write_json
 from moejax.systems import enrolled, evaluate, listening, registry
-from moejax.systems import published as published_rows
 from moejax.tasks import asr
 from moejax.text import writers
 from moejax.training import gate_inputs, network, timed
@@ -294,30 +292,6 @@ def test_published_models_and_enrolled_speakers_are_rows_of_the_same_utterances(
         assert row not in own and {column("split")[i] for i in own} == {"train"}
         voice = model.enroll([paths[i] for i in own], [str(column("text")[i]) for i in own])
         assert voice.transcribe(paths[row], language="en").text.strip() == record["hypothesis"]
-
-
-def test_phrases_of_a_speaker_whom_nothing_heard_are_left_out_of_every_row():
-    who = ["ann"] * 5 + ["new"] * 4 + ["one", ""]
-    columns = {"speaker": np.array(who, object), "split": np.array(["train"] * 3 + ["test"] * 8, object)}
-    corpus = types.SimpleNamespace(manifest=types.SimpleNamespace(column=columns.__getitem__))
-    settings = types.SimpleNamespace(seed=0)
-    context = types.SimpleNamespace(base=types.SimpleNamespace(times=0.25), cfg=settings, corpus=corpus)
-    spoken = enrolled.phrases(context, np.arange(3, 11), (2, 5))
-    assert sorted(spoken.own["ann"]) == [0, 1, 2] and spoken.own["one"] == [] and "" not in spoken.own
-    assert len(spoken.own["new"]) == 3 and len(spoken.rows) == 5  # one is left to be scored
-    assert set(spoken.rows.tolist()) | set(spoken.own["new"]) == set(range(3, 11))
-    context.base.times = 0.0
-    with pytest.raises(ValueError, match="model.pretrained"):
-        enrolled.phrases(context, np.arange(3, 11), (2,))
-
-
-def test_two_published_models_with_one_name_are_refused():
-    assert [row.name for row in published_rows.systems(("base", "openai/whisper-large-v3")).values()] == [
-        "whisper-base",
-        "whisper-large-v3",
-    ]
-    with pytest.raises(ValueError, match="'whisper-base'"):
-        published_rows.systems(("base", "openai/whisper-base"))
 
 
 def test_what_a_stage_has_heard_no_other_encodes_again(folder, monkeypatch):
