@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moejax.errors import BadValue
-from moejax.nn.layers import Linear, Noise, drop
+from moejax.nn.layers import Linear, Noise
 from moejax.nn.variables import Backbone, Init
 from moejax.ops import products
 from moejax.ops.attention import attend
@@ -121,7 +121,7 @@ class Mlp(nnx.Module):
 
 
 class LlamaBlock(nnx.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block. There is no dropout in it: `noise` is that of what hangs on its layers."""
 
     def __init__(self, config: LlamaConfig, *, init: Init):
         self.self_attn = SelfAttention(config, init=init)
@@ -140,8 +140,8 @@ class LlamaBlock(nnx.Module):
         self, x_BTD: Array, position_BT: Array, route: Route | None = None, noise: Noise | None = None
     ) -> Array:
         own = self.own_route(x_BTD, route)
-        x_BTD = x_BTD + drop(noise, self.self_attn(self.self_attn_norm(x_BTD), position_BT, own, noise))
-        return x_BTD + drop(noise, self.mlp(self.mlp_norm(x_BTD), own, noise))
+        x_BTD = x_BTD + self.self_attn(self.self_attn_norm(x_BTD), position_BT, own, noise)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD), own, noise)
 
 
 class Llama(nnx.Module):
