@@ -19,7 +19,7 @@ BEATS = BeatsConfig(
     patch_width=12, width=16, layers=2, heads=2, ffn=24, conv=6, conv_groups=4, buckets=16, max_distance=20
 )
 WHISPER = WhisperConfig(24, 1, 1, 2, 2, 32, 32, 50, num_mel_bins=20, max_source_positions=50)
-CONNECTOR = ConnectorConfig(width=8, layers=2, heads=2, ffn=12)
+CONNECTOR = ConnectorConfig(width=8, layers=2, heads=1, ffn=12)
 AUDIO = audio_llm.AudioLLMConfig(WHISPER, LLAMA, BEATS, CONNECTOR)
 QV = ("decoder/layers/*/self_attn/[qv]",)
 EXPERTS = {"num_experts": 3, "rank": 2, "alpha": 4.0}

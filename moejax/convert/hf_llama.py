@@ -50,7 +50,7 @@ def load(folder: str | pathlib.Path, *, dtype: str = "float32") -> tuple[LlamaCo
         flat = {}
         for key, (path, _) in places.items():
             array = hf_whisper.numbers(folder, key, there[key][1]())
-            flat[path] = np.ascontiguousarray(hf_whisper.turn(path, array), dtype=dtype)
+            flat[path] = np.ascontiguousarray(hf_whisper.turn(path, hf_whisper.narrowed(key, array, dtype)))
         if tied is not None and not np.array_equal(there[_TIED][1]().astype(dtype), flat["backbone/embed"]):
             raise BadValue(f"{folder}: {_TIED} differs from {_EMBED}, but config.json says that they are tied")
     return config, nest(flat)

@@ -22,7 +22,7 @@ from moejax.types import Params
 
 CONSTANTS = re.compile(r".*\.(rotary_emb\.inv_freq|position_ids)")
 ADAPTED = ("q", "v")
-PUBLISHED = ConnectorConfig()
+_LAYER = "speech_Qformer.bert.encoder.layer.{}"
 _LORA = "llama_model.base_model.model.model.layers.{}.self_attn.{}_proj.lora_{}.default.weight"
 
 
@@ -32,15 +32,7 @@ def load_trained(path: str | pathlib.Path, config: AudioLLMConfig) -> tuple[int,
     Its alpha is not in the file (32 as published). Errors: NotThere, `torch_file.NotATorchFile`, or a one-line BadValue
     naming file and key.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise NotThere(f"{path}: there is no such file; SALMONN's checkpoints are salmonn_v1.pth and the like")
-    found = torch_file.read(path, skip=True)
-    if not isinstance(found, dict) or "model" not in found:
-        raise BadValue(f"{path}: not a checkpoint of SALMONN, which holds 'model'")
-    tensors = {
-        key: array for key, array in torch_file.arrays(path, found["model"]).items() if not CONSTANTS.fullmatch(key)
-    }
+    path, tensors = pathlib.Path(path), _arrays(path)
     first = tensors.get(_LORA.format(0, "q", "A"))
     if first is None:
         raise BadValue(f"{path}: no {_LORA.format(0, 'q', 'A')}, by which the LoRA's rank is known")
@@ -51,6 +43,32 @@ def load_trained(path: str | pathlib.Path, config: AudioLLMConfig) -> tuple[int,
         for key, (place, _) in places.items()
     }
     return len(first), nest(flat)
+
+
+def connector_of(path: str | pathlib.Path) -> ConnectorConfig:
+    """The connector's sizes by the shapes in a file; its heads are 64 wide, as BERT's, and its windows as published."""
+    tensors = _arrays(pathlib.Path(path))
+    layers = {key.split(".")[4] for key in tensors if key.startswith("speech_Qformer.bert.encoder.layer.")}
+    queries, inner = (
+        tensors.get("speech_query_tokens"),
+        tensors.get(f"{_LAYER.format(0)}.intermediate_query.dense.bias"),
+    )
+    if queries is None or queries.ndim != 3 or inner is None:
+        raise BadValue(f"{path}: no speech_query_tokens, or no {_LAYER.format(0)}: not a checkpoint of SALMONN")
+    width = queries.shape[2]
+    return ConnectorConfig(
+        width=width, layers=len(layers), heads=max(1, width // 64), ffn=len(inner), queries=queries.shape[1]
+    )
+
+
+def _arrays(path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise NotThere(f"{path}: there is no such file; SALMONN's checkpoints are salmonn_v1.pth and the like")
+    found = torch_file.read(path, skip=True)
+    if not isinstance(found, dict) or "model" not in found:
+        raise BadValue(f"{path}: not a checkpoint of SALMONN, which holds 'model'")
+    arrays = torch_file.arrays(path, found["model"])
+    return {key: array for key, array in arrays.items() if not CONSTANTS.fullmatch(key)}
 
 
 def key_map(config: AudioLLMConfig, rank: int) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -66,7 +84,7 @@ def key_map(config: AudioLLMConfig, rank: int) -> dict[str, tuple[str, tuple[int
     places |= _layer("speech_llama_proj", "project", c.width, llama.d_model)
     places |= _norm("speech_Qformer.bert.embeddings.LayerNorm", "qformer/norm", c.width)
     for n in range(c.layers):
-        at, ours = f"speech_Qformer.bert.encoder.layer.{n}", f"qformer/layers/{n}"
+        at, ours = _LAYER.format(n), f"qformer/layers/{n}"
         for theirs, mine, other in (("attention", "self_attn", c.width), ("crossattention", "cross_attn", heard)):
             for part, d_in in (("query", c.width), ("key", other), ("value", other)):
                 places |= _layer(f"{at}.{theirs}.self.{part}", f"{ours}/{mine}/{part[0]}", d_in, c.width)
@@ -87,28 +105,24 @@ def key_map(config: AudioLLMConfig, rank: int) -> dict[str, tuple[str, tuple[int
 def load(
     whisper: str | pathlib.Path,
     llama: str | pathlib.Path,
-    sounds: str | pathlib.Path | None = None,
-    trained: str | pathlib.Path | None = None,
+    sounds: str | pathlib.Path | None,
+    trained: str | pathlib.Path,
     *,
-    connector: ConnectorConfig = PUBLISHED,
     dtype: str = "float32",
-) -> tuple[AudioLLMConfig, Params]:
-    """`(AudioLLMConfig, params)` of the parts' folders and files: a Whisper and a LLaMA in Hugging Face's layout, BEATs
-    and SALMONN's checkpoint where there are any. The frozen language model is kept in `dtype`; what is not there
-    (connector and LoRA without `trained`) is not in the params, and fresh where a model is made of them.
+) -> tuple[int, AudioLLMConfig, Params]:
+    """`(rank of the LoRA, AudioLLMConfig, params)` of the parts' folders and files: a Whisper and a LLaMA in Hugging
+    Face's layout, BEATs where there is one, SALMONN's checkpoint. The language model is read as `dtype`.
     """
+    connector = connector_of(trained)  # what is quick to refuse comes first
     whisper_config, heard = hf_whisper.load(whisper)
+    sounds_config, hearing = (None, None) if sounds is None else beats.load(sounds)
     llama_config, said = hf_llama.load(llama, dtype=dtype)
     backbone = {"encoder": heard["backbone"]["encoder"], "decoder": said["backbone"]}
-    sounds_config = None
-    if sounds is not None:
-        sounds_config, found = beats.load(sounds)
-        backbone["sounds"] = found["backbone"]
+    if hearing is not None:
+        backbone["sounds"] = hearing["backbone"]
     config = AudioLLMConfig(whisper_config, llama_config, sounds_config, connector)
-    params: Params = {"backbone": backbone, "buffer": {"encoder": heard["buffer"]["encoder"]}}
-    if trained is not None:
-        params |= load_trained(trained, config)[1]
-    return config, params
+    rank, own = load_trained(trained, config)
+    return rank, config, {"backbone": backbone, "buffer": {"encoder": heard["buffer"]["encoder"]}, **own}
 
 
 def _layer(theirs, ours, d_in, d_out):

@@ -10,17 +10,31 @@ import jax
 import jax.numpy as jnp
 
 from moejax.nn.incremental import Fused, Reader, fuse
+from moejax.nn.layers import Linear
 from moejax.nn.llama import turned
 from moejax.ops import products
 from moejax.ops.attention import attend_few
+from moejax.ops.int8 import Int8Matrix
 from moejax.types import Array, Route
 
 
+class Apart(NamedTuple):
+    """Linear layers that read the same input one after another, as they are: kernels in int8 stay so in memory."""
+
+    layers: tuple[tuple[Linear, float], ...]  # (layer, scale of its output)
+    route: Route | None
+
+    def __call__(self, x_BTD: Array, weight_BTE: Array | None = None) -> Array:
+        """Outputs side by side, as those of `nn.incremental.Fused`."""
+        route = self.route if weight_BTE is None else Route(weight_BTE)
+        return jnp.concatenate([scale * layer(x_BTD, route) for layer, scale in self.layers], axis=-1)
+
+
 class _Layer(NamedTuple):
-    qkv: Fused
-    out: Fused
-    gate_up: Fused
-    down: Fused
+    qkv: Fused | Apart
+    out: Fused | Apart
+    gate_up: Fused | Apart
+    down: Fused | Apart
 
 
 class LlamaReader(Reader):
@@ -85,11 +99,17 @@ class LlamaReader(Reader):
         return x + layer.down(jax.nn.silu(gate) * up, weight_BTE), cache
 
     def _layer(self, block, route):
-        own, mlp, dtype = block.self_attn, block.mlp, self.config.dtype
+        own, mlp = block.self_attn, block.mlp
         by_token = block.router is not None and route is not None and route.logits_BE is not None
+
+        def joined(*layers):
+            if isinstance(layers[0][0].kernel[...], Int8Matrix):
+                return Apart(layers, route)
+            return fuse(self.config.dtype, route, by_token, *layers)
+
         return _Layer(
-            qkv=fuse(dtype, route, by_token, (own.q, self.config.width**-0.5), (own.k, 1), (own.v, 1)),
-            out=fuse(dtype, route, by_token, (own.out, 1)),
-            gate_up=fuse(dtype, route, by_token, (mlp.gate, 1), (mlp.up, 1)),
-            down=fuse(dtype, route, by_token, (mlp.down, 1)),
+            qkv=joined((own.q, self.config.width**-0.5), (own.k, 1), (own.v, 1)),
+            out=joined((own.out, 1)),
+            gate_up=joined((mlp.gate, 1), (mlp.up, 1)),
+            down=joined((mlp.down, 1)),
         )

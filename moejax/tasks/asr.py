@@ -17,7 +17,7 @@ from moejax.nn.functional import GraphDef
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
 from moejax.tasks.routes import Mixture, Routing, even, load_metrics, soften
-from moejax.types import Array, Batch, Params
+from moejax.types import Array, Batch, Params, Route
 
 __all__ = ["Mixture", "load_metrics", "soften"]  # of tasks.routes, known by this name too
 
@@ -176,7 +176,7 @@ def make_loss(
         else:
             mel_BNM = None
             mask_BT = pooling.valid_frames(batch.samples_B, batch.states_BTD.shape[1], model.config.hop)
-        route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
+        route, terms = route_of(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
@@ -234,8 +234,17 @@ def augmented(model: whisper.Whisper, batch: Batch, key: Array, row: Row) -> tup
     return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
 
 
-def _route(model, batch, key, row, mixture: Routing | None, prior_E, num_cohorts, step):
-    """The route of this row and the loss terms that come with it."""
+def route_of(
+    model: Any,
+    batch: Batch,
+    key: Array,
+    row: Row,
+    mixture: Routing | None,
+    prior_E: Array | None,
+    num_cohorts: int,
+    step: Array | None,
+) -> tuple[Route | None, dict[str, Any]]:
+    """The route of this row and the loss terms that come with it; `model` needs a `gate` where the row asks it."""
     if row.route == "none":
         return None, {}
     if row.route == "label":

@@ -6,42 +6,11 @@ import llama_folder
 import numpy as np
 import pytest
 import tiny_llama as tiny
+from salmonn_folder import CFG, RANK, beats_file, salmonn_file, whisper_folder
 
-from moejax.convert import beats, hf_whisper, salmonn, torch_file
+from moejax.convert import beats, salmonn, torch_file
 from moejax.errors import BadValue, NotThere
 from moejax.nn import functional
-from moejax.nn.variables import Init
-from moejax.nn.whisper import Whisper
-
-CFG = {theirs: getattr(tiny.BEATS, ours) for ours, (theirs, _) in beats.FIELDS.items()}
-CFG |= {"deep_norm": True, "relative_position_embedding": True, "gru_rel_pos": True, "dropout": 0.0}
-CFG |= {"finetuned_model": True, "predictor_class": 3}
-RANK = 2
-
-
-def drawn(places, seed):
-    rng = np.random.default_rng(seed)
-    return {key: rng.normal(size=shape).astype(np.float32) for key, (_, shape) in places.items()}
-
-
-def beats_file(path, cfg=CFG, **changes):
-    model = drawn(beats.key_map(tiny.BEATS), 1)
-    model["encoder.layers.1.self_attn.relative_attention_bias.weight"] = model[
-        "encoder.layers.0.self_attn.relative_attention_bias.weight"
-    ]
-    model |= {"predictor.weight": np.ones((3, 16), np.float32), "predictor.bias": np.ones(3, np.float32)}
-    model |= changes
-    torch_file.write(path, {"cfg": cfg, "model": {key: x for key, x in model.items() if x is not None}})
-    return model
-
-
-def salmonn_file(path, **changes):
-    model = drawn(salmonn.key_map(tiny.AUDIO, RANK), 2)
-    model["speech_Qformer.bert.embeddings.position_ids"] = np.arange(4)[None]
-    model["llama_model.base_model.model.model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
-    model |= changes
-    torch_file.write(path, {"model": {key: x for key, x in model.items() if x is not None}, "epoch": 3})
-    return model
 
 
 def test_beats_is_read_with_its_weight_norm_multiplied_out(tmp_path):
@@ -86,20 +55,14 @@ def test_beats_files_that_do_not_fit(tmp_path, cfg, changes, match):
         beats.load(tmp_path / "beats.pt")
 
 
-def whisper_folder(path):
-    _, abstract = functional.abstract(lambda: Whisper(tiny.WHISPER, init=Init(0)))
-    params = tiny.drawn({group: abstract[group] for group in ("backbone", "buffer")})
-    hf_whisper.save(path, tiny.WHISPER, params)
-
-
 def test_the_whole_system_of_published_files(tmp_path):
     whisper_folder(tmp_path / "whisper")
     llama_folder.write_shards(tmp_path / "llama", llama_folder.tensors(), "safetensors")
     beats_file(tmp_path / "beats.pt")
     model = salmonn_file(tmp_path / "salmonn.pth")
     places = [tmp_path / name for name in ("whisper", "llama", "beats.pt", "salmonn.pth")]
-    config, params = salmonn.load(*places, connector=tiny.CONNECTOR)
-    assert config == tiny.AUDIO
+    rank, config, params = salmonn.load(*places)
+    assert rank == RANK and config == tiny.AUDIO
     own = functional.paths(tiny.audio()[1])
     found = functional.paths(params)
     assert found.keys() == own.keys()
@@ -111,8 +74,8 @@ def test_the_whole_system_of_published_files(tmp_path):
     np.testing.assert_allclose((found[f"{at}/A"][0] @ found[f"{at}/B"][0]).T, update, atol=1e-5)
     query = model["speech_Qformer.bert.encoder.layer.1.crossattention.self.key.weight"]
     np.testing.assert_array_equal(found["head/connector/qformer/layers/1/cross_attn/k/kernel"], query.T)
-    bare = salmonn.load(*places[:2], connector=tiny.CONNECTOR)
-    assert bare[0].sounds is None and set(bare[1]) == {"backbone", "buffer"}
+    with pytest.raises(BadValue, match=r"unknown keys ln_audio\.bias, ln_audio\.weight"):  # trained with BEATs
+        salmonn.load(*places[:2], None, places[3])
 
 
 @pytest.mark.parametrize(
@@ -147,6 +110,8 @@ def test_other_files_and_options_of_somebodys_class(tmp_path):
     torch.save({"model": tensors, "config": options, "path": tmp_path}, tmp_path / "full.pth")
     with pytest.raises(torch_file.NotATorchFile, match="asks for"):
         torch_file.read(tmp_path / "full.pth")
+    with pytest.raises(BadValue, match="not a checkpoint of SALMONN"):
+        salmonn.connector_of(tmp_path / "other.pth")
     rank, params = salmonn.load_trained(tmp_path / "full.pth", tiny.AUDIO)
     assert rank == RANK
     want = functional.paths(salmonn.load_trained(tmp_path / "plain.pth", tiny.AUDIO)[1])

@@ -121,11 +121,13 @@ def pass_all(params, tokens_BL, route):
     return functional.merge(model()[0], params).decoder(tokens_BL, HEARD_BAD, route)
 
 
-@pytest.mark.parametrize("route", [None, ROUTE], ids=["frozen", "experts"])
-def test_a_token_at_a_time_reads_as_the_whole_pass(route):
+@pytest.mark.parametrize(
+    ("route", "weights"), [(None, ""), (ROUTE, ""), (ROUTE, "int8")], ids=["frozen", "experts", "int8"]
+)
+def test_a_token_at_a_time_reads_as_the_whole_pass(route, weights):
     tokens_BL = TOKENS_BL.copy()
     tokens_BL[:, 1:3] = tiny.VOCAB + np.arange(2)
-    params = model()[1]
+    params = quantize(model()[1], weights)
     found = np.asarray(read_all(params, tokens_BL, route))
     np.testing.assert_allclose(found, pass_all(params, tokens_BL, route), atol=1e-4)
     other = None if route is not None else ROUTE

@@ -1,5 +1,7 @@
 """The Q-Former against transformers' BertModel with cross-attention, fed with the queries."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import tiny_llama as tiny
@@ -10,7 +12,7 @@ from moejax.nn import functional
 from moejax.nn.connectors import BERT, QFormer
 from moejax.nn.variables import Init
 
-CONFIG, HEARD = tiny.CONNECTOR, 10
+CONFIG, HEARD = dataclasses.replace(tiny.CONNECTOR, heads=2), 10
 
 
 def bert():
