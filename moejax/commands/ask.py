@@ -1,5 +1,7 @@
 """`moejax ask`: questions about recordings, answered by a language model that hears."""
 
+from typing import Any
+
 from moejax.commands import inputs, parser
 from moejax.errors import BadValue
 
@@ -94,7 +96,7 @@ def dtype_of(weights: str) -> str:
     return "bfloat16" if weights != "float32" and jax.default_backend() != "cpu" else "float32"
 
 
-def _read(source, most):
+def _read(source, most) -> tuple[Any, str]:
     """(samples at 16 kHz, what is wrong)"""
     from moejax.audio import read
     from moejax.audio.constants import SAMPLE_RATE

@@ -94,14 +94,14 @@ def key_map(config: BeatsConfig) -> dict[str, tuple[str, tuple[int, ...]]]:
     return places
 
 
-def _layer(theirs, ours, d_in, d_out):
+def _layer(theirs, ours, d_in, d_out) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {
         f"{theirs}.weight": (f"backbone/{ours}/kernel", (d_out, d_in)),
         f"{theirs}.bias": (f"backbone/{ours}/bias", (d_out,)),
     }
 
 
-def _norm(theirs, ours, width):
+def _norm(theirs, ours, width) -> dict[str, tuple[str, tuple[int, ...]]]:
     pairs = (("weight", "scale"), ("bias", "bias"))
     return {f"{theirs}.{their}": (f"backbone/{ours}/{mine}", (width,)) for their, mine in pairs}
 

@@ -77,7 +77,7 @@ def key_map(config: AudioLLMConfig, rank: int) -> dict[str, tuple[str, tuple[int
     if c.kind != "qformer":
         raise BadValue(f"SALMONN has a connector of the kind 'qformer', not {c.kind!r}")
     heard = config.whisper.d_model + (config.sounds.width if config.sounds else 0)
-    places = _norm("ln_speech", "states_norm", config.whisper.d_model)
+    places: dict[str, tuple[str, tuple[int, ...]]] = _norm("ln_speech", "states_norm", config.whisper.d_model)
     if config.sounds:
         places |= _norm("ln_audio", "sounds_norm", config.sounds.width)
     places["speech_query_tokens"] = ("head/connector/qformer/queries", (1, c.queries, c.width))
@@ -125,14 +125,14 @@ def load(
     return rank, config, {"backbone": backbone, "buffer": {"encoder": heard["buffer"]["encoder"]}, **own}
 
 
-def _layer(theirs, ours, d_in, d_out):
+def _layer(theirs, ours, d_in, d_out) -> dict[str, tuple[str, tuple[int, ...]]]:
     return {
         f"{theirs}.weight": (f"head/connector/{ours}/kernel", (d_out, d_in)),
         f"{theirs}.bias": (f"head/connector/{ours}/bias", (d_out,)),
     }
 
 
-def _norm(theirs, ours, width):
+def _norm(theirs, ours, width) -> dict[str, tuple[str, tuple[int, ...]]]:
     pairs = (("weight", "scale"), ("bias", "bias"))
     return {f"{theirs}.{their}": (f"head/connector/{ours}/{mine}", (width,)) for their, mine in pairs}
 

@@ -140,11 +140,11 @@ class WindowQFormer(nnx.Module):
         if (self.sounds_norm is None) != (sounds_BSD is None):
             raise ValueError("a connector of two encoders is given the states of both, one of one those of one")
         if sounds_BSD is not None:
-            sounds_BSD = self.sounds_norm(sounds_BSD.astype(jnp.float32))
+            other: Array = self.sounds_norm(sounds_BSD.astype(jnp.float32))
             if sounds_mask_BS is not None:
-                sounds_BSD = jnp.where(sounds_mask_BS[..., None], sounds_BSD, 0.0)
-            longest = max(heard_BTD.shape[1], sounds_BSD.shape[1])
-            both = [jnp.pad(x, ((0, 0), (0, longest - x.shape[1]), (0, 0))) for x in (heard_BTD, sounds_BSD)]
+                other = jnp.where(sounds_mask_BS[..., None], other, 0.0)
+            longest = max(heard_BTD.shape[1], other.shape[1])
+            both = [jnp.pad(x, ((0, 0), (0, longest - x.shape[1]), (0, 0))) for x in (heard_BTD, other)]
             heard_BTD = jnp.concatenate(both, axis=-1)
         heard_BASD = windows(heard_BTD, self.size, self.stride)
         B, A, S, D = heard_BASD.shape

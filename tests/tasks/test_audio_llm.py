@@ -24,7 +24,12 @@ from moejax.types import Route
 SECOND, STEPS = 16000, 60
 WORDS = ["high", "low", "it", "is", "a", "high?", "USER:", "ASSISTANT:", "<Speech>", "</Speech>"]
 MIXTURE = asr.Mixture(targets=tiny.QV, num_experts=1, rank=8, alpha=32.0)
-CONFIG = dataclasses.replace(tiny.AUDIO, llama=LlamaConfig(64, 2, 4, 2, 96, tiny.VOCAB), sounds=None)
+CONFIG = dataclasses.replace(
+    tiny.AUDIO,
+    llama=LlamaConfig(64, 1, 4, 2, 96, tiny.VOCAB),
+    connector=dataclasses.replace(tiny.CONNECTOR, layers=1),
+    sounds=None,
+)
 ROW = asr.Row(route="label")
 QUESTION = "is it high?"
 
