@@ -5,6 +5,7 @@ Activations are arithmetic, an estimate that no compiler confirmed.
 """
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 
@@ -51,20 +52,27 @@ def plan(asked: Asked, devices: int = 1) -> str:
     """The plan as text. Errors: BadValue for devices among which the weights cannot be shared out."""
     if devices < 1:
         raise BadValue(f"--devices must be at least 1, got {devices}")
-    config = AudioLLMConfig(WHISPERS["large-v2"], dataclasses.replace(SIZES[asked.size], dtype=DTYPE))
-    mesh, made = sharding.pretend_mesh({asked.axis: devices}, devices), []
-    mixture = asr.Mixture(targets=TARGETS, num_experts=asked.experts, rank=RANK, alpha=ALPHA)
+    config, heard, params = _shapes(asked.size, asked.experts)
+    mesh = sharding.pretend_mesh({asked.axis: devices}, devices)
+    head = f"SALMONN with Vicuna {asked.size}, {asked.experts} LoRA{'s' * (asked.experts > 1)} of rank {RANK}, frozen "
+    head += f"weights in {asked.weights}, {devices} device{'s' * (devices > 1)} along {asked.axis}; "
+    head += f"{heard} vectors of 30 s"
+    parts = [[head], _counts(params), _budget(asked, config, heard, params, mesh)]
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+@functools.cache
+def _shapes(size, experts):
+    """(sizes of all parts, vectors of 30 s, shapes of all arrays)"""
+    config = AudioLLMConfig(WHISPERS["large-v2"], dataclasses.replace(SIZES[size], dtype=DTYPE))
+    mixture, made = asr.Mixture(targets=TARGETS, num_experts=experts, rank=RANK, alpha=ALPHA), []
 
     def build() -> AudioLLM:
         made.append(audio_llm.build(config, mixture=mixture)())
         return made[-1]
 
     params = functional.abstract(build)[1]
-    head = f"SALMONN with Vicuna {asked.size}, {asked.experts} LoRA{'s' * (asked.experts > 1)} of rank {RANK}, frozen "
-    head += f"weights in {asked.weights}, {devices} device{'s' * (devices > 1)} along {asked.axis}; "
-    head += f"{made[-1].heard} vectors of 30 s"
-    parts = [[head], _counts(params), _budget(asked, config, made[-1].heard, params, mesh)]
-    return "\n\n".join("\n".join(lines) for lines in parts)
+    return config, made[-1].heard, params
 
 
 def _counts(params) -> list[str]:
