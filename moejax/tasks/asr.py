@@ -83,37 +83,43 @@ def build(
         model = whisper.Whisper(config, init=init)
         if ctc:
             whisper.add_ctc(model, init)
-        chosen = []
-        if mixture is not None:
-            chosen = inject.add_experts(
-                model,
-                mixture.targets,
-                num_experts=mixture.num_experts,
-                rank=mixture.rank,
-                alpha=mixture.alpha,
-                shared_rank=mixture.shared_rank,
-                stabilised=mixture.stabilised,
-                kind=mixture.kind,
-                init=init,
-            )
-        if gate is not None and mixture is not None:
-            model.gate = gates.KINDS[mixture.gate](
-                gate["mean"],
-                gate["matrix"],
-                num_experts=mixture.num_experts,
-                hidden=gate["hidden"],
-                zero_start=gate["zero_start"],
-                voices_PK=gate.get("voices"),
-                radius=gate.get("radius", 0.0),
-                layers=len(chosen),
-                rank=mixture.rank,
-                init=init,
-            )
-            if mixture.gate == "token":
-                inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
+        hang(model, mixture, gate, init)
         return model
 
     return make
+
+
+def hang(model: Any, mixture: Mixture | None, gate: dict[str, Any] | None, init: variables.Init) -> None:
+    """Hangs experts, gate and what else the mixture's kind asks for on a model with a `decoder`; see `build`."""
+    if mixture is None:
+        return
+    chosen = inject.add_experts(
+        model,
+        mixture.targets,
+        num_experts=mixture.num_experts,
+        rank=mixture.rank,
+        alpha=mixture.alpha,
+        shared_rank=mixture.shared_rank,
+        stabilised=mixture.stabilised,
+        kind=mixture.kind,
+        init=init,
+    )
+    if gate is None:
+        return
+    model.gate = gates.KINDS[mixture.gate](
+        gate["mean"],
+        gate["matrix"],
+        num_experts=mixture.num_experts,
+        hidden=gate["hidden"],
+        zero_start=gate["zero_start"],
+        voices_PK=gate.get("voices"),
+        radius=gate.get("radius", 0.0),
+        layers=len(chosen),
+        rank=mixture.rank,
+        init=init,
+    )
+    if mixture.gate == "token":
+        inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
 
 
 def init(make: Callable[[], Any], base: Params | None = None) -> tuple[GraphDef, Params]:

@@ -21,10 +21,9 @@ from moejax.decode.beam import beam_search
 from moejax.decode.prefix import Start
 from moejax.decode.search import Decoded, sample
 from moejax.errors import BadValue
-from moejax.nn import functional, inject
+from moejax.nn import functional
 from moejax.nn.audio_llm import AudioLLM, AudioLLMConfig
 from moejax.nn.functional import GraphDef
-from moejax.nn.gates import KINDS
 from moejax.nn.layers import Noise
 from moejax.nn.llama_reader import LlamaReader
 from moejax.nn.variables import Init
@@ -107,22 +106,8 @@ def build(
 
     def make():
         init = Init(seed)
-        model, chosen = AudioLLM(config, init=init), []
-        if mixture is not None:
-            options = {name: getattr(mixture, name) for name in ("num_experts", "rank", "alpha", "shared_rank")}
-            options |= {"stabilised": mixture.stabilised, "kind": mixture.kind}
-            chosen = inject.add_experts(model, mixture.targets, **options, init=init)
-        if gate is not None and mixture is not None:
-            model.gate = KINDS[mixture.gate](
-                gate["mean"],
-                gate["matrix"],
-                num_experts=mixture.num_experts,
-                hidden=gate["hidden"],
-                zero_start=gate["zero_start"],
-                layers=len(chosen),
-                rank=mixture.rank,
-                init=init,
-            )
+        model = AudioLLM(config, init=init)
+        asr.hang(model, mixture, gate, init)
         return model
 
     return make

@@ -79,6 +79,14 @@ def test_a_lower_scale_is_another_alpha():
         audio_llm.scaled(Route(route.weight_BX, logits_BE=route.weight_BX), 0.5)
 
 
+def test_gates_of_recognition_hang_on_it():
+    mixture = dataclasses.replace(MIXTURE, num_experts=3, gate="token", routing="dense")
+    gate = {"mean": np.zeros(5, np.float32), "matrix": np.eye(5, 4, dtype=np.float32), "hidden": 0, "zero_start": True}
+    found = functional.paths(functional.split(audio_llm.build(tiny.AUDIO, mixture=mixture, gate=gate)())[1])
+    assert found["gate/gate/kernel"].shape == (4, 3)
+    assert [path for path in found if "router" in path] == [f"gate/decoder/layers/{n}/router/kernel" for n in (0, 1)]
+
+
 def tone(hertz, seed=0):
     rng = np.random.default_rng([seed, int(hertz)])
     time = np.arange(SECOND) / SECOND
