@@ -27,14 +27,14 @@ convert.torch_file._scalar
 data.manifest.Manifest data.pipeline.BatchPlan data.strings.Strings
 decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
 decode.prefix.starts
-nn.inject.sizes nn.sounds.Net
+nn.audio_llm.AudioLLM nn.connectors.WindowQFormer nn.inject.sizes nn.sounds.Net
 ops.alignment.dtw ops.alignment.median_filter ops.audio.mel_filters ops.int8.Int8Matrix ops.pooling.pool
 ops.pooling.speech_frames
 runtime.faults._pass runtime.files.write_npz runtime.sharding.mesh_sizes
 score.bleu._refuse_own_references score.bleu.score score.bootstrap._interval score.bootstrap.gaps
 score.bootstrap.resample score.tables.compare score.wer._count score.wer.clipped
 speech.phonology.apply
-tasks.asr.make_loss tasks.recognition._encoder tasks.recognition.make_logits
+tasks.asr.make_loss tasks.audio_llm.states_of tasks.recognition._encoder tasks.recognition.make_logits
 text.writers.timestamp
 train.checkpoint.Checkpointer train.params_file.flat_state train.params_file.save_params train.metrics.MetricLog
 train.metrics.exact train.optim.make_optimizer train.optim.scale_by_group train.state._groups train.state.train_step
@@ -57,6 +57,7 @@ BELOW = {
     "align": "moejax.align.placing.opened",
     "diarize": "moejax.diarize.listening.opened",
     "pronounce": "moejax.pronounce.judging.opened",
+    "ask": "moejax.tasks.answers.opened",
     "pack": "moejax.data.shards.packing.pack",
     "ui": "moejax.loading.load",
     **dict.fromkeys(ABOUT, "moejax.job.graph.run_stage"),
@@ -109,6 +110,7 @@ def command(tmp_path, monkeypatch, capsys):
         "align": ["a.wav", "--model", "M"],
         "diarize": ["a.wav", "--model", "M"],
         "pronounce": ["a.wav", "--model", "M"],
+        "ask": ["a.wav", "--model", "M", "--task", "transcribe"],
         "pack": [".", "P", "--source", "folder"],
         "ui": ["--model", "M", "--port", "0"],
         "score": ["--model", "M", "--data", "."],

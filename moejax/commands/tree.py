@@ -6,6 +6,7 @@ import difflib
 from moejax import __version__
 from moejax.commands import (
     align,
+    ask,
     bench,
     config,
     diarize,
@@ -30,7 +31,7 @@ COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
-    **{"align": align, "diarize": diarize, "pronounce": pronounce},
+    **{"align": align, "diarize": diarize, "pronounce": pronounce, "ask": ask},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -49,6 +50,7 @@ usage:
   moejax align      FILE... --model MODEL [--text TEXT]        when every word and letter sounds: TextGrid, CTM, JSON
   moejax diarize    FILE... --model WORKDIR                    who speaks when; transcribe --diarize: who said what
   moejax pronounce  FILE... --model MODEL [--text TEXT]        how well it is pronounced: scores, words in colours
+  moejax ask        FILE... --model FOLDER --question TEXT     a language model that hears answers (SALMONN)
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
   moejax pack       SOURCE DEST [--workers N]                  a corpus of any size into shards for training
   moejax ui         --model MODEL [--model NAME=MODEL]         a page in the browser: record, read, compare

@@ -42,14 +42,18 @@ def load(folder: str | pathlib.Path, *, dtype: str = "float32") -> tuple[Whisper
     config = load_config(folder)
     places = key_map(config)
     with contextlib.ExitStack() as stack:
-        readers = _open_weights(folder, stack)
+        # Files saved from the bare WhisperModel lack the prefix.
+        readers = {
+            name if name.startswith("model.") or name == _TIED else f"model.{name}": (reader, name)
+            for name, reader in open_weights(folder, stack).items()
+        }
         check_keys(folder, {key: tuple(r.get_slice(name).get_shape()) for key, (r, name) in readers.items()}, places)
         flat = {}
         for key, (path, _) in places.items():
-            tensor = numbers(folder, key, _tensor(folder, *readers[key]))
-            flat[path] = np.ascontiguousarray(turn(path, tensor), dtype=dtype)
+            array = numbers(folder, key, tensor(folder, *readers[key]))
+            flat[path] = np.ascontiguousarray(turn(path, array), dtype=dtype)
         if _TIED in readers:
-            if not np.array_equal(_tensor(folder, *readers[_TIED]).astype(dtype), flat["backbone/decoder/embed"]):
+            if not np.array_equal(tensor(folder, *readers[_TIED]).astype(dtype), flat["backbone/decoder/embed"]):
                 raise BadValue(f"{folder}: {_TIED} differs from {_EMBED}; only tied output matrices are supported")
     return config, nest(flat)
 
@@ -208,8 +212,8 @@ def turn(path: str, array: Array) -> Array:
     return array.T if path.endswith("/kernel") else array
 
 
-def _open_weights(folder, stack):
-    """{key with its "model." prefix: (open file, name in the file)} over all weight files."""
+def open_weights(folder: pathlib.Path, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """{key: open file} over all safetensors files of a folder; `stack` closes them."""
     if (folder / INDEX).is_file():
         names = set(_entry(folder / INDEX, read_json(folder / INDEX), "weight_map").values())
         if wrong := [name for name in names if not isinstance(name, str) or pathlib.PurePath(name).name != name]:
@@ -227,13 +231,12 @@ def _open_weights(folder, stack):
             reader = stack.enter_context(safetensors.safe_open(folder / name, framework="np"))
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise BadValue(f"{folder / name}: not a readable safetensors file ({_first_line(error)})") from error
-        for key in reader.keys():  # noqa: SIM118  (not a dict)
-            # Files saved from the bare WhisperModel lack the prefix.
-            found[key if key.startswith("model.") or key == _TIED else f"model.{key}"] = (reader, key)
+        found |= dict.fromkeys(reader.keys(), reader)
     return found
 
 
-def _tensor(folder, reader, name):
+def tensor(folder: str | pathlib.Path, reader: Any, name: str) -> np.ndarray:
+    """One array of an open file. Errors: a ValueError naming one of a type that numpy has not."""
     try:
         return reader.get_tensor(name)
     except (safetensors.SafetensorError, TypeError, ValueError, AttributeError) as error:  # a type numpy has not

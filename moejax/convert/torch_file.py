@@ -57,12 +57,33 @@ class _StorageType:
     dtype: np.dtype
 
 
-def read(path: str | pathlib.Path) -> Any:
+class Unread:
+    """Stands for an object of somebody's class, which is not made; takes what a pickle would fill it with."""
+
+    def __new__(cls, *unread, **named):
+        del unread, named
+        return super().__new__(cls)
+
+    def __init__(self, *unread, **named):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+    def __setitem__(self, key, value):
+        pass
+
+    def append(self, value: Any) -> None:
+        """Items of somebody's list."""
+
+
+def read(path: str | pathlib.Path, *, skip: bool = False) -> Any:
     """The object of a file: dicts, lists, tuples, numbers, strings, and tensors as read-only numpy arrays.
 
     Arrays lie in the mapped file until they are copied, with the strides that they were saved with. Errors:
     `NotATorchFile` for another format, a damaged file, or a pickle that names a global other than tensors, storages
-    and OrderedDict (nothing else is ever called).
+    and OrderedDict (nothing else is ever called). With `skip` an `Unread` stands where the pickle asks for such a
+    global, and still nothing of it is called: checkpoints of a training have their options beside the tensors.
     """
     path = pathlib.Path(path)
     with open(path, "rb") as file:
@@ -74,14 +95,24 @@ def read(path: str | pathlib.Path) -> Any:
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         try:
             with zipfile.ZipFile(file) as archive:
-                return _unpickled(path, archive, memory)
+                return _unpickled(path, archive, memory, skip)
         except NotATorchFile:
             raise
         except _DAMAGED as error:
             raise NotATorchFile(f"{path}: a damaged zip archive ({_one_line(error)})") from error
 
 
-def _unpickled(path, archive, memory):
+def arrays(path: str | pathlib.Path, found: Any) -> dict[str, np.ndarray]:
+    """`found`, which was read of this file, if it is arrays by name. Errors: `NotATorchFile` naming what is not."""
+    if not isinstance(found, dict):
+        raise NotATorchFile(f"{path}: holds a {type(found).__name__} where arrays by name belong")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, np.ndarray):
+            raise NotATorchFile(f"{path}: {key!r:.80} is a {type(value).__name__}, not an array by name")
+    return found
+
+
+def _unpickled(path, archive, memory, skip):
     entries = {entry.filename: entry for entry in archive.infolist()}
     pickles = [name for name in entries if name.count("/") == 1 and name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -94,7 +125,7 @@ def _unpickled(path, archive, memory):
         return _storage(path, memory, entries.get(f"{root}data/{key}"), f"data/{key}", dtype, count)
 
     try:
-        return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage).load()
+        return _Reader(io.BytesIO(archive.read(pickles[0])), path, storage, skip).load()
     except (NotATorchFile, zipfile.BadZipFile):
         raise
     except _BROKEN as error:
@@ -120,9 +151,9 @@ def _storage(path, memory, entry, name, dtype, count):
 class _Reader(pickle.Unpickler):
     """Knows the globals of a file of tensors, and refuses every other."""
 
-    def __init__(self, file, path, storage):
+    def __init__(self, file, path, storage, skip=False):
         super().__init__(file, encoding="utf-8")
-        self._path, self._storage, self._open = path, storage, {}
+        self._path, self._storage, self._open, self._skip = path, storage, {}, skip
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -131,6 +162,8 @@ class _Reader(pickle.Unpickler):
             return self._tensor
         if module == "torch" and name in _STORAGES:
             return _StorageType(_STORAGES[name])
+        if self._skip:
+            return Unread
         raise NotATorchFile(
             f"{self._path}: its pickle asks for {module}.{name}; only dicts, lists, numbers, strings and plain tensors "
             "are read"

@@ -41,21 +41,29 @@ class _Beam(NamedTuple):
 
 
 def beam_search(
-    model, states_BTD, start: Start, rules: Rules, *, plan: SearchPlan, mask_BT=None, route=None
+    model,
+    states_BTD,
+    start: Start,
+    rules: Rules,
+    *,
+    plan: SearchPlan,
+    mask_BT=None,
+    route=None,
+    reader: type[Reader] = Reader,
 ) -> Decoded:
     """The best hypothesis of each utterance; arguments as in `search.sample`.
 
     "openai": `BeamSearchDecoder` and `MaximumLikelihoodRanker` of the reference. "transformers": `_beam_search` of its
     generation code. `sum_logprob` includes the end token's only where the hypothesis has ended, as in both.
     """
-    reader = Reader(model, states_BTD, mask_BT, route)
-    prefixed = prefill(reader, start, plan)
+    reading = reader(model, states_BTD, mask_BT, route)
+    prefixed = prefill(reading, start, plan)
     B, W, L = states_BTD.shape[0], plan.width, plan.max_tokens
     places = W if plan.ranking == "transformers" else round(W * (plan.patience or 1.0))
     limit_B = jnp.asarray(start.limit_B)
 
     def choose(x_BWD, now: _Beam):
-        logits_RV = reader.logits(x_BWD).reshape(B * W, -1)
+        logits_RV = reading.logits(x_BWD).reshape(B * W, -1)
         ruled_RV = ruling.apply(rules, logits_RV, now.tokens_BWL.reshape(B * W, L), now.count)
         # transformers normalises before the rules, openai-whisper after.
         norm_R = jax.nn.logsumexp(logits_RV if plan.ranking == "transformers" else ruled_RV, axis=-1)
@@ -94,7 +102,7 @@ def beam_search(
         now, cache = carry
         last_BW = jax.lax.dynamic_index_in_dim(now.tokens_BWL, now.count - 1, axis=2, keepdims=False)
         now = now._replace(visible_BWS=visit(now.visible_BWS, start, plan, now.count - 1))
-        x_BWD, cache = read_next(reader, start, plan, last_BW, now.count - 1, cache, now.visible_BWS)
+        x_BWD, cache = read_next(reading, start, plan, last_BW, now.count - 1, cache, now.visible_BWS)
         return choose(x_BWD, now), cache
 
     # All hypotheses begin alike: only the first counts, or the beam would hold W copies of it.

@@ -120,6 +120,7 @@ def sample(
     keys_B=None,
     mask_BT=None,
     route=None,
+    reader: type[Reader] = Reader,
 ):
     """Likeliest next token each time at temperature 0 (traced), a draw from the tempered distribution above.
 
@@ -130,18 +131,19 @@ def sample(
       temperature: scalar; keys_B: one random key per row, so that a row's draws do not depend on its neighbours.
         None: greedy, and no random numbers in the program.
       route: `types.Route` of the experts, fixed for the whole search.
+      reader: what reads tokens of this kind of model.
 
     With `plan.width` above 1 that many samples are drawn per row and the likeliest (by `length_penalty`) is kept.
     Returns `Decoded`: rows do not see each other, a batch gives what its rows give alone. Log-probabilities are those
     of the reference: under the rules, not divided by the temperature, the end token's among them.
     """
-    reader = Reader(model, states_BTD, mask_BT, route)
-    prefixed = prefill(reader, start, plan)
+    reading = reader(model, states_BTD, mask_BT, route)
+    prefixed = prefill(reading, start, plan)
     B, W, L = states_BTD.shape[0], plan.width, plan.max_tokens
     limit_B1 = jnp.asarray(start.limit_B)[:, None]
 
     def choose(x_BWD, now: _Samples):
-        logits_RV = reader.logits(x_BWD).reshape(B * W, -1)
+        logits_RV = reading.logits(x_BWD).reshape(B * W, -1)
         logits_RV = ruling.apply(rules, logits_RV, now.tokens_BWL.reshape(B * W, L), now.count)
         next_R, best_R = argmax(logits_RV)
         norm_R = jax.nn.logsumexp(logits_RV, axis=-1)
@@ -164,7 +166,7 @@ def sample(
         now, cache, visible_BWS = carry
         last_BW = jax.lax.dynamic_index_in_dim(now.tokens_BWL, now.count - 1, axis=2, keepdims=False)
         visible_BWS = visit(visible_BWS, start, plan, now.count - 1)
-        x_BWD, cache = read_next(reader, start, plan, last_BW, now.count - 1, cache, visible_BWS)
+        x_BWD, cache = read_next(reading, start, plan, last_BW, now.count - 1, cache, visible_BWS)
         return choose(x_BWD, now), cache, visible_BWS
 
     now = _Samples(

@@ -148,9 +148,10 @@ def per_device(params, mesh, groups, itemsize) -> int:
     return sum(math.prod(shard(path, leaf.shape, mesh)) for path, leaf in flat.items()) * itemsize
 
 
-def base_bytes(cfg, params, mesh) -> int:
-    """Bytes of backbone and constants on one device; with int8 weights a byte for each number of a linear kernel."""
-    kind, dtype = cfg.model.weights or cfg.model.dtype, cfg.model.dtype
+def base_bytes(kind: str, dtype: str, params, mesh) -> int:
+    """Bytes of backbone and constants on one device, kept as `kind`; with int8 weights a byte for each number of a
+    linear kernel, and `dtype` for the rest.
+    """
     if kind != "int8":
         return per_device(params, mesh, ("backbone", "buffer"), jnp.dtype(kind).itemsize)
     item = jnp.dtype(dtype).itemsize
@@ -173,7 +174,11 @@ def budget(cfg, config, params, mesh, rows) -> list[str]:
     mel = config.num_mel_bins * samples // config.hop
     encoder = any(path.startswith("encoder") for path in functional.paths(params["expert"]))
     entries = [
-        ("base and constants", base_bytes(cfg, params, mesh), f"{cfg.model.weights or cfg.model.dtype}, read only"),
+        (
+            "base and constants",
+            base_bytes(cfg.model.weights or cfg.model.dtype, cfg.model.dtype, params, mesh),
+            f"{cfg.model.weights or cfg.model.dtype}, read only",
+        ),
         ("experts and gate", trained, "float32"),
         ("their gradient", trained, "float32, during a step"),
         ("optimizer state", MOMENTS * trained, "float32, two moments of Adam"),

@@ -139,12 +139,12 @@ class Reader:
         scale = (self.config.d_model // self.config.decoder_heads) ** -0.5
         keys, values = (cross.split_heads(_long(linear, states_BTD, route)) for linear in (cross.k, cross.v))
         return Layer(
-            qkv=_fuse(dtype, route, by_token, (own.q, scale), (own.k, 1), (own.v, 1)),
-            out=_fuse(dtype, route, by_token, (own.out, 1)),
-            cross_q=_fuse(dtype, route, by_token, (cross.q, scale)),
-            cross_out=_fuse(dtype, route, by_token, (cross.out, 1)),
-            fc1=_fuse(dtype, route, by_token, (block.fc1, 1)),
-            fc2=_fuse(dtype, route, by_token, (block.fc2, 1)),
+            qkv=fuse(dtype, route, by_token, (own.q, scale), (own.k, 1), (own.v, 1)),
+            out=fuse(dtype, route, by_token, (own.out, 1)),
+            cross_q=fuse(dtype, route, by_token, (cross.q, scale)),
+            cross_out=fuse(dtype, route, by_token, (cross.out, 1)),
+            fc1=fuse(dtype, route, by_token, (block.fc1, 1)),
+            fc2=fuse(dtype, route, by_token, (block.fc2, 1)),
             cross=(keys.transpose(0, 2, 3, 1), values.transpose(0, 2, 1, 3)),
         )
 
@@ -169,7 +169,7 @@ def _long(linear, x_BTD, route):
     return y_BTO if linear.bias is None else y_BTO + linear.bias[...].astype(x_BTD.dtype)[None, None]
 
 
-def _fuse(dtype, route: Route | None, by_token: bool, *layers: tuple[Linear, float]) -> Fused:
+def fuse(dtype, route: Route | None, by_token: bool, *layers: tuple[Linear, float]) -> Fused:
     """`Fused` of (linear layer, scale of its output); `by_token`: their gate weighs every token."""
     kernels, biases, experts, factors = [], [], [], []
     for linear, scale in layers:

@@ -7,6 +7,7 @@ nothing is an error that lists the layers.
 
 import fnmatch
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from flax import nnx
 
@@ -15,7 +16,7 @@ from moejax.nn import experts
 from moejax.nn.gates import TokenGate
 from moejax.nn.layers import Linear
 from moejax.nn.variables import Init
-from moejax.nn.whisper import Whisper, WhisperConfig
+from moejax.nn.whisper import WhisperConfig
 from moejax.types import Array, Route
 
 Target = str | tuple[str, int, float]  # a pattern, or with its own rank and alpha
@@ -97,8 +98,8 @@ def add_experts(
     return chosen
 
 
-def add_routers(model: Whisper, *, num_experts: int, route: Callable[[Array], Route], init: Init) -> list[str]:
-    """A gate for every token in the decoder's layers that have experts; `route`: logits to `Route`. Their paths."""
+def add_routers(model: Any, *, num_experts: int, route: Callable[[Array], Route], init: Init) -> list[str]:
+    """A gate for every token in the decoder's layers with experts; `route`: logits to `Route`. Their paths."""
     paths = []
     for number, block in enumerate(model.decoder.layers):
         own = [layer for _, layer in nnx.iter_modules(block) if isinstance(layer, Linear)]

@@ -63,17 +63,18 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-    """Layer norm over the last axis in float32, epsilon 1e-5 as in Whisper."""
+    """Layer norm over the last axis in float32, epsilon 1e-5 as in Whisper unless told."""
 
-    def __init__(self, width: int, *, init: Init):
-        self.scale = Backbone(init.constant(width, value=1.0))
-        self.bias = Backbone(init.constant(width))
+    def __init__(self, width: int, *, epsilon: float = 1e-5, init: Init, group: type[nnx.Param] = Backbone):
+        self.epsilon = epsilon
+        self.scale = group(init.constant(width, value=1.0))
+        self.bias = group(init.constant(width))
 
     def __call__(self, x_BTD: Array) -> Array:
         x = x_BTD.astype(jnp.float32)
         mean = x.mean(-1, keepdims=True)
         var = jnp.square(x - mean).mean(-1, keepdims=True)
-        y = (x - mean) * jax.lax.rsqrt(var + 1e-5)
+        y = (x - mean) * jax.lax.rsqrt(var + self.epsilon)
         return (y * self.scale[...][None, None] + self.bias[...][None, None]).astype(x_BTD.dtype)
 
 

@@ -21,8 +21,8 @@ from moejax.errors import BadValue
 
 DATA, FSDP, EXPERT, MODEL = AXES = ("data", "fsdp", "expert", "model")
 BATCH_AXES = (DATA, FSDP)
-OUT_PARALLEL = ("q", "k", "v", "fc1")  # kernels [in, out] cut on their out axis ...
-IN_PARALLEL = ("out", "fc2")  # ... and these on their in axis, so that one sum per pair suffices
+OUT_PARALLEL = ("q", "k", "v", "fc1", "gate", "up")  # kernels [in, out] cut on their out axis ...
+IN_PARALLEL = ("out", "fc2", "down")  # ... and these on their in axis, so that one sum per pair suffices
 
 log = logging.getLogger(__name__)
 

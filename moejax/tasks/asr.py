@@ -17,7 +17,7 @@ from moejax.nn.functional import GraphDef
 from moejax.ops import augment, losses, pooling, routing
 from moejax.ops.audio import log_mel
 from moejax.tasks.routes import Mixture, Routing, even, load_metrics, soften
-from moejax.types import Array, Batch, Params
+from moejax.types import Array, Batch, Params, Route
 
 __all__ = ["Mixture", "load_metrics", "soften"]  # of tasks.routes, known by this name too
 
@@ -83,37 +83,43 @@ def build(
         model = whisper.Whisper(config, init=init)
         if ctc:
             whisper.add_ctc(model, init)
-        chosen = []
-        if mixture is not None:
-            chosen = inject.add_experts(
-                model,
-                mixture.targets,
-                num_experts=mixture.num_experts,
-                rank=mixture.rank,
-                alpha=mixture.alpha,
-                shared_rank=mixture.shared_rank,
-                stabilised=mixture.stabilised,
-                kind=mixture.kind,
-                init=init,
-            )
-        if gate is not None and mixture is not None:
-            model.gate = gates.KINDS[mixture.gate](
-                gate["mean"],
-                gate["matrix"],
-                num_experts=mixture.num_experts,
-                hidden=gate["hidden"],
-                zero_start=gate["zero_start"],
-                voices_PK=gate.get("voices"),
-                radius=gate.get("radius", 0.0),
-                layers=len(chosen),
-                rank=mixture.rank,
-                init=init,
-            )
-            if mixture.gate == "token":
-                inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
+        hang(model, mixture, gate, init)
         return model
 
     return make
+
+
+def hang(model: Any, mixture: Mixture | None, gate: dict[str, Any] | None, init: variables.Init) -> None:
+    """Hangs experts, gate and what else the mixture's kind asks for on a model with a `decoder`; see `build`."""
+    if mixture is None:
+        return
+    chosen = inject.add_experts(
+        model,
+        mixture.targets,
+        num_experts=mixture.num_experts,
+        rank=mixture.rank,
+        alpha=mixture.alpha,
+        shared_rank=mixture.shared_rank,
+        stabilised=mixture.stabilised,
+        kind=mixture.kind,
+        init=init,
+    )
+    if gate is None:
+        return
+    model.gate = gates.KINDS[mixture.gate](
+        gate["mean"],
+        gate["matrix"],
+        num_experts=mixture.num_experts,
+        hidden=gate["hidden"],
+        zero_start=gate["zero_start"],
+        voices_PK=gate.get("voices"),
+        radius=gate.get("radius", 0.0),
+        layers=len(chosen),
+        rank=mixture.rank,
+        init=init,
+    )
+    if mixture.gate == "token":
+        inject.add_routers(model, num_experts=mixture.num_experts, route=mixture.route, init=init)
 
 
 def init(make: Callable[[], Any], base: Params | None = None) -> tuple[GraphDef, Params]:
@@ -176,7 +182,7 @@ def make_loss(
         else:
             mel_BNM = None
             mask_BT = pooling.valid_frames(batch.samples_B, batch.states_BTD.shape[1], model.config.hop)
-        route, terms = _route(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
+        route, terms = route_of(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = whisper.Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
         states_BTD = batch.states_BTD if mel_BNM is None else model.encode(mel_BNM, mask_BT, route, noise)
@@ -234,8 +240,17 @@ def augmented(model: whisper.Whisper, batch: Batch, key: Array, row: Row) -> tup
     return mel_BNM, pooling.valid_frames(frames_B * hop, -(-mel_BNM.shape[1] // 2), hop)
 
 
-def _route(model, batch, key, row, mixture: Routing | None, prior_E, num_cohorts, step):
-    """The route of this row and the loss terms that come with it."""
+def route_of(
+    model: Any,
+    batch: Batch,
+    key: Array,
+    row: Row,
+    mixture: Routing | None,
+    prior_E: Array | None,
+    num_cohorts: int,
+    step: Array | None,
+) -> tuple[Route | None, dict[str, Any]]:
+    """The route of this row and the loss terms that come with it; `model` needs a `gate` where the row asks it."""
     if row.route == "none":
         return None, {}
     if row.route == "label":
