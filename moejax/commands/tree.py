@@ -15,6 +15,7 @@ from moejax.commands import (
     personalize,
     plan,
     pronounce,
+    recipe,
     score,
     serve,
     stage,
@@ -30,7 +31,7 @@ COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
-    **{"align": align, "diarize": diarize, "pronounce": pronounce},
+    **{"align": align, "diarize": diarize, "pronounce": pronounce, "recipe": recipe},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -48,6 +49,7 @@ usage:
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax align      FILE... --model MODEL [--text TEXT]        when every word and letter sounds: TextGrid, CTM, JSON
   moejax diarize    FILE... --model WORKDIR                    who speaks when; transcribe --diarize: who said what
+  moejax recipe     NAME FOLDER                                references of AMI, VoxConverse ..., checked and described
   moejax pronounce  FILE... --model MODEL [--text TEXT]        how well it is pronounced: scores, words in colours
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API
   moejax pack       SOURCE DEST [--workers N]                  a corpus of any size into shards for training
