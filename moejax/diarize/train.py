@@ -44,8 +44,13 @@ SECTIONS = {
         "head": Field(
             "attractors",
             "How speakers are told apart.\n"
-            "attractors: as many as there are (EEND-EDA); fixed: one output for each of diarizer.most (SA-EEND).",
+            "attractors: as many as there are (EEND-EDA); fixed: one output for each of diarizer.most (SA-EEND);"
+            " aed: one after the other, by enrolments that attend to the frames (AED-EEND); tsvad: attractors first,"
+            " then each by the profile of his frames (EDA + TS-VAD).",
             choices=HEADS,
+        ),
+        "enhance": Field(
+            False, "Of the head aed: frames attend to its attractors, and are decoded again (AED-EEND-EE)."
         ),
         "most": Field(4, "Speakers of one talk that it can tell apart.", limits=(1, 16)),
         "attention": Field(
@@ -69,7 +74,7 @@ def run(cfg, work) -> dict:
         return {}
     context = Context(cfg, work)
     parts = {name: talks.opened(context, name) for name in talks.PARTS}
-    sizes = sizes_of(cfg, parts["train"])
+    sizes = sizes_of(s, parts["train"].heard[0].shape[1:])
     graphdef, params = task.init(sizes, cfg.seed)
     params = task.standardised(graphdef, params, *moments(parts["train"]))
     fetch = Fetch(parts["train"], sizes.most)
@@ -107,11 +112,10 @@ def run(cfg, work) -> dict:
     return {"der": found["test"]["all"]["der"], "trainable": functional.count(params["backbone"])}
 
 
-def sizes_of(cfg, part: Part) -> Sizes:
-    """The network's sizes for what these talks sound like."""
-    s = cfg.diarizer
-    names = ("most", "head", "attention", "features", "width", "heads", "layers", "ffn")
-    return Sizes(hears=tuple(part.heard[0].shape[1:]), **{name: s[name] for name in names})
+def sizes_of(section, hears: Sequence[int]) -> Sizes:
+    """The network's sizes by the config's section, for frames of this shape."""
+    names = ("most", "head", "attention", "features", "width", "heads", "layers", "ffn", "enhance")
+    return Sizes(hears=tuple(hears), **{name: section[name] for name in names})
 
 
 def moments(part: Part, most: int = 256) -> tuple[np.ndarray, np.ndarray]:

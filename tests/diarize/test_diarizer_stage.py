@@ -4,6 +4,8 @@ tones, without published weights."""
 import contextlib
 import csv
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,6 +119,41 @@ def test_one_enrolled_speaker_is_asked_for_and_a_wrong_enrolment_is_another_ques
     assert found["right"] == {name: 1.0 for name in ("accuracy", "macro_f1", "target_f1", "target_found")}
     assert found["nobody"]["target_f1"] == 0 and found["nobody"]["accuracy"] <= found["most_frequent"] < 1
     assert found["der"]["der"] < 30  # 0.1 s frames, and who is nowhere else alone is not asked for
+
+
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """Mini LibriSpeech's layout with voices that are tones, its table, and EEND's protocol in small."""
+    root = tmp_path_factory.mktemp("mini")
+    for speaker in range(8):
+        top = root / "LibriSpeech" / ("train-clean-5", "dev-clean-2")[speaker > 3] / str(speaker) / "1"
+        top.mkdir(parents=True)
+        names = [f"{speaker}-1-{number:04d}" for number in range(3)]
+        (top / f"{speaker}-1.trans.txt").write_text("".join(f"{name} BA BA\n" for name in names))
+        for number, name in enumerate(names):
+            soundfile.write(top / f"{name}.flac", voice(speaker, number), RATE, subtype="PCM_16")
+    assert guarded(["recipe", "mini_librispeech", str(root)]) == 0
+    own = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "diarize.py"))["get_config"]("mini_librispeech")
+    own.data.root = str(root)
+    own.talks.train, own.talks.dev, own.talks.test, own.talks.seconds = 4, 2, 2, 5.0
+    own.diarizer.update(steps=2, batch_size=4, warmup=1, width=16, heads=2, layers=1, ffn=16, evals=1)
+    return root, own
+
+
+@pytest.mark.parametrize("head", [dict(head="aed", enhance=True), dict(head="tsvad")])
+def test_the_protocol_of_mini_librispeech_and_heads_that_enroll(mini, head):
+    root, own = mini
+    own.diarizer.update(enhance=False)
+    own.diarizer.update(head)
+    with tiny_job.quick():
+        moejax.run(own, str(root / "W"), quiet=True)
+        diarizer = listening.opened(root / "W")
+        assert (diarizer.sizes.head, diarizer.sizes.most) == (head["head"], 2)
+        prob = diarizer.probabilities(talk(7.0)[0])
+    assert prob.shape[1] <= 2 and np.isfinite(prob).all()
+    scores = read_json(root / "W" / "diarizer" / "scores.json")["test"]
+    assert scores["all"]["talks"] == 2 and np.isfinite(scores["all"]["der"])
+    assert {key for key in scores["speakers"]} <= {"0", "1", "2"}
 
 
 def test_parts_have_no_speaker_in_common_and_talks_are_described(job):
@@ -237,6 +274,7 @@ def test_the_encoder_of_a_whisper_is_heard_as_in_use(job, tmp_path):
     ("changes", "words"),
     [
         (dict(talks=dict(speakers=(2, 3))), "'talks.speakers' goes to 3; diarizer.most is 2"),
+        (dict(diarizer=dict(enhance=True)), "'diarizer.enhance' is of diarizer.head = aed; that is attractors"),
         (dict(diarizer=dict(heads=3)), "'diarizer.width' is 32, which does not divide by diarizer.heads = 3"),
         (dict(folds=dict(models=("cnn",))), "are two tasks"),
         (dict(talks=dict(kind="opera")), "known: conversation, mixture"),

@@ -1,6 +1,7 @@
 """Error rates of diarization and of who said what against the field's own tools, each skipped where it is missing.
 
-    pip install -e '.[diarization_tools]'; MOEJAX_TEST_DATA=DATA pytest tests/peers/test_diarization_rates.py -s
+    pip install -e '.[rates]' (and diarizationlm, which brings TensorFlow along)
+    MOEJAX_TEST_DATA=DATA pytest tests/peers/test_diarization_rates.py -s
 
 DATA/diarization_rttm holds turns of real recordings: VoxConverse, AMI, and what a system said of one AMI meeting.
 Answers are these turns with borders moved, speakers confused, turns left out and made up.
@@ -111,15 +112,28 @@ def test_pyannote(collar, skip):
 @pytest.mark.parametrize("collar", [0.0, 0.25])
 def test_spyder(collar):
     spyder = pytest.importorskip("spyder")
-    pairs = []
+    whole, parts = [], []
     for _, true, said, spans in cases():
+        if not said:  # it wants a turn of each side
+            continue
         ours = diarization.compare(true, said, spans, collar=collar)
         sides = [[(who, start, end) for start, end, who in side] for side in (true, said)]
         theirs = spyder.DER(*sides, uem=spans, collar=collar)
         if ours.total:
-            pairs.append((100 * ours.der, 100 * theirs.der))
-    assert len(pairs) > 400
-    assert widest(f"DER, spyder, collar {collar}", pairs) < 1e-3
+            share = 100 / ours.total
+            parts += [
+                (share * (ours.missed + ours.false_alarm), 100 * (theirs.miss + theirs.falarm)),
+                (ours.total, theirs.duration),
+            ]
+            whole.append((100 * ours.der, 100 * theirs.der))
+    assert len(whole) > 400
+    assert widest(f"missed, false alarm and time, spyder, collar {collar}", parts) < 1e-6
+    worst = widest(f"DER, spyder, collar {collar}", whole)
+    # it maps speakers by the time within collars too: of some recordings more is confused than must be
+    other = sum(abs(ours - theirs) > 1e-6 for ours, theirs in whole)
+    print(f"{other} are mapped otherwise")
+    assert worst < 1e-6 if not collar else other < 0.05 * len(whole)
+    assert min(theirs - ours for ours, theirs in whole) > -1e-6
 
 
 def sentences(rng):
@@ -171,7 +185,7 @@ def test_diarizationlm():
         names = [" ".join(str(number_of(side)[who]) for _, who in side) for side in (said, true)]
         theirs = metrics.compute_utterance_metrics(texts[0], texts[1], names[0], names[1])
         assert ours.paired == theirs.wder_total
-        pairs.append((ours.misattributed, theirs.wder_sub + theirs.wder_correct))
+        pairs.append((ours.misattributed, theirs.wder_sub))
         moved += ours.misattributed
     assert moved > 100 and widest("misattributed words, diarizationlm", pairs) == 0
 
