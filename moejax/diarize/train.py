@@ -4,6 +4,7 @@ W/diarizer/params.safetensors   the network, and all that it takes to use it
 W/diarizer/scores.json          DER on the dev and test talks with intervals, by number of speakers and by group,
                                 beside one speaker who always speaks and the references on the network's own grid
 W/diarizer/test.rttm            what it said of the test talks
+W/diarizer/voices.npz           how voices are compared (`naming`), where there are enough speakers for it
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moejax.data.pipeline import FILLER, BatchPlan
-from moejax.diarize import labels, talks
+from moejax.diarize import labels, naming, talks
 from moejax.diarize.deciding import Deciding
 from moejax.diarize.talks import RATE, Part
 from moejax.diarize.turns import Turn, write_rttm
@@ -105,6 +106,15 @@ def run(cfg, work) -> dict:
     meta |= {"hears": cfg.talks.hears, "pretrained": cfg.model.pretrained, "dtype": cfg.model.dtype}
     meta |= {"encoder": talks.encoder_content(cfg), "seconds": cfg.talks.seconds, "dev": found["dev"]["all"]}
     save_params(work.path("diarizer", "params.safetensors"), params, meta)
+    voices = naming.fitted(naming.measured(parts["train"]), naming.measured(parts["dev"]))
+    if voices is None:
+        work.log("  voices: too few speakers in several talks to tell whose one is")
+        work.path("diarizer", naming.FILE).unlink(missing_ok=True)
+    else:
+        voices.save(work.path("diarizer", naming.FILE))
+        work.log(
+            f"  voices: {voices.found:.0%} of dev's are known again in another talk, none of {voices.others} others"
+        )
     write_rttm(work.path("diarizer", "test.rttm"), {f"talk{n:05d}": turns for n, turns in enumerate(said["test"])})
     write_json(work.path("diarizer", "scores.json"), {"deciding": meta["deciding"], **found})
     for name, one in found.items():

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 import moejax
 from moejax.__main__ import guarded
-from moejax.diarize import ego, listening, talks, train, turns
+from moejax.diarize import ego, listening, naming, talks, train, turns
+from moejax.enrolment import profiles
 from moejax.errors import BadValue, NotThere
 from moejax.job import config as configs
 from moejax.runtime.files import read_json
@@ -140,10 +141,9 @@ def mini(tmp_path_factory):
     return root, own
 
 
-@pytest.mark.parametrize("head", [dict(head="aed", enhance=True), dict(head="tsvad")])
+@pytest.mark.parametrize("head", [dict(head="aed"), dict(head="tsvad")])
 def test_the_protocol_of_mini_librispeech_and_heads_that_enroll(mini, head):
     root, own = mini
-    own.diarizer.update(enhance=False)
     own.diarizer.update(head)
     with tiny_job.quick():
         moejax.run(own, str(root / "W"), quiet=True)
@@ -218,6 +218,42 @@ def test_a_recording_longer_than_the_talks_is_one_recording(job):
         assert spoken(diarizer(audio_S, threshold=0.999)) < spoken(found) < spoken(diarizer(audio_S, threshold=0.001))
         with pytest.raises(BadValue, match="3 speakers; this diarizer tells 2 apart"):
             diarizer(audio_S, speakers=3)
+
+
+def test_known_voices_name_turns_and_a_wrong_one_names_nobody(job, tmp_path, monkeypatch, capsys):
+    audio_S, held = talk()
+    phrases = {
+        name: [voice(speaker, n).astype(np.float32) for n in (0, 1, 3)] for name, speaker in (("anna", 3), ("carl", 11))
+    }
+    file = job / "W" / "diarizer" / naming.FILE
+    with contextlib.chdir(job), tiny_job.quick():
+        file.unlink(missing_ok=True)
+        with pytest.raises(NotThere, match=r"voices\.npz: this diarizer was not taught to compare voices"):
+            listening.opened("W").named(audio_S, held, {})
+        seen = naming.measured(talks.opened(Context(configs.resolve(config()), Work("W", quiet=True)), "train"))
+        naming.fitted(seen, seen).save(file)
+        diarizer = listening.opened("W")
+        known = {name: diarizer.voice(waves) for name, waves in phrases.items()}
+        named = diarizer.named(audio_S, held, known)
+        assert [turn[:2] for turn in named] == [turn[:2] for turn in held]
+        assert {(one.speaker, other.speaker) for one, other in zip(held, named, strict=True)} == {
+            ("a", "anna"),
+            ("b", "b"),
+        }
+        assert diarizer.named(audio_S, held, {"carl": known["carl"]}) == held
+        with pytest.raises(BadValue, match="nothing can be heard in these phrases"):
+            diarizer.voice([np.zeros(RATE, np.float32)])
+        monkeypatch.setenv("MOEJAX_SPEAKERS", str(tmp_path / "speakers"))
+        soundfile.write(tmp_path / "talk.wav", audio_S, RATE)
+        wav = [str(tmp_path / "talk.wav"), "--model", "W", "--profiles"]
+        assert guarded(["diarize", *wav, "all"]) == 1 and "nobody is enrolled" in capsys.readouterr().err
+        for name, waves in (*phrases.items(), ("speaker2", phrases["carl"])):
+            profiles.save(name, waves, ["ba"] * len(waves))
+        assert guarded(["diarize", *wav, "speaker2"]) == 1 and "enroll it under another name" in capsys.readouterr().err
+        assert guarded(["diarize", *wav, "anna,zoe"]) == 1 and "no speaker 'zoe' is enrolled" in capsys.readouterr().err
+        assert guarded(["diarize", *wav, "anna,carl"]) == 0
+        printed = capsys.readouterr().out
+        assert " carl " not in printed and printed.startswith("SPEAKER talk 1 ")
 
 
 def test_the_command(job, capsys, tmp_path):
