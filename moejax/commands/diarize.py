@@ -5,7 +5,7 @@ import functools
 import math
 from pathlib import Path
 
-from moejax.commands import inputs, parser
+from moejax.commands import inputs, parser, voices
 from moejax.errors import BadValue
 
 DESCRIPTION = """Writes who speaks when in recordings as RTTM (NIST): the recording, the start and length of each turn
@@ -13,6 +13,9 @@ in seconds, the speaker. Speakers are called speaker1, speaker2 ... in the order
 
 MODEL is a workdir in which the stage diarizer was trained (configs/diarize.py). A recording longer than the talks that
 it learnt from is heard in windows that overlap.
+
+--profiles NAMES (or all) names voices that moejax enroll knows: turns of somebody who sounds like one of them carry
+that name, everybody else keeps his number. How alike is enough was measured on the talks of dev.
 
 --against FOLDER compares with references of the same names in the folder and below it (.rttm; a .uem says what is
 scored) and prints the diarization error rate, beside that of one speaker who always speaks. Where there is a .stm,
@@ -22,6 +25,7 @@ speaker.
 EPILOG = """examples:
   moejax diarize talk.wav --model runs/diarize
   moejax diarize recordings/ --model runs/diarize --output turns/
+  moejax diarize talk.wav --model runs/diarize --profiles anna,ben
   moejax diarize recordings/ --model runs/diarize --against references/ --collar 0.25
   moejax transcribe talk.wav --model base --diarize runs/diarize --format srt          words with their speakers
 
@@ -36,6 +40,7 @@ def add(commands) -> None:
     add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
     add("--model", metavar="WORKDIR", help="a workdir with a diarizer")
     add("--speakers", type=parser.whole, default=0, metavar="N", help="how many speak, where that is known")
+    add("--profiles", metavar="NAMES", help="enrolled voices to name, with commas, or all (moejax speakers lists them)")
     add("--threshold", type=_share, metavar="P", help="probability from which on somebody speaks (default: dev chose)")
     add("--output", metavar="FOLDER", help="a file for each recording there; without it all on standard output")
     add("--against", metavar="FOLDER", help="references: compare, and write turns only with --output")
@@ -75,6 +80,7 @@ def run(options, left: list[str]) -> int:
     recordings = [(source, source.path) for source in sources if source.path]
     if options.output:
         inputs.check_apart([source for source, _ in recordings])
+    people = voices.known(options.profiles)
     # here: help does not wait for JAX
     from moejax.diarize import listening, references
     from moejax.diarize.turns import rttm, write_rttm
@@ -83,10 +89,12 @@ def run(options, left: list[str]) -> int:
     for argument, reason in missing.items():
         print(f"{argument}: {reason}")
     diarizer, failed, rows, said = listening.opened(options.model), bool(missing), [], []
+    known = {one.name: diarizer.voice(one.waves) for one in people}
     for source, recording in recordings:
         try:
             audio_S = _read(recording)
             turns = diarizer(audio_S, options.speakers, options.threshold)
+            turns = diarizer.named(audio_S, turns, known) if known else turns
         except (ValueError, OSError) as error:
             failed = True
             print(f"{source.name}: {error}")

@@ -33,6 +33,7 @@ def run(options, left: list[str]) -> int:
     asked = transcribe_options.asked(options, left)
     sources, missing = inputs.find(asked.files)
     _check_voice(asked)
+    people = voices.known(asked.profiles)
     if asked.output_dir is None and len(sources) > 1 and asked.formats != ("txt",):
         raise BadValue(f"{len(sources)} files as {asked.formats[0]}: give --output_dir FOLDER")
     if asked.output_dir is not None:
@@ -69,7 +70,13 @@ def run(options, left: list[str]) -> int:
     if asked.diarize is not None:
         from moejax.diarize import listening
 
-        diarizer = listening.opened(asked.diarize)
+        opened = listening.opened(asked.diarize)
+        known = {one.name: opened.voice(one.waves) for one in people}
+
+        def diarizer(wave):
+            turns = opened(wave)
+            return opened.named(wave, turns, known) if known else turns
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files
         code = Job(asked, sources, missing, recognizer, translate, inputs.left_out(asked.files), diarizer).run()

@@ -60,6 +60,7 @@ class Asked:
     rate: int | None
     layout: Layout
     diarize: str | None
+    profiles: str | None
     translate_to: str | None
     translator: str | None
     dry_run: bool
@@ -83,7 +84,7 @@ def asked(options: argparse.Namespace, left: list[str]) -> Asked:
         raise BadValue("usage: moejax transcribe FILE|FOLDER|PATTERN|- ... --model MODEL (--help shows examples)")
     _check_half(values.pop("fp16"))
     values.pop("verbose")
-    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "device", "threads", "diarize")
+    kept = ("system", "speaker", "weights", "route", "output_dir", "rate", "device", "threads", "diarize", "profiles")
     taken = {name: values.pop(name) for name in (*kept, "translate_to", "dry_run")}
     translator, layout = values.pop("translator"), {f.name: values.pop(f.name) for f in dataclasses.fields(Layout)}
     name = values.pop("format")
@@ -132,6 +133,8 @@ def _check_half(asked: bool):
 
 def _check(asked: Asked, format: str):
     """Combinations that cannot be meant."""
+    if asked.profiles is not None and asked.diarize is None:
+        raise BadValue("--profiles names the voices that --diarize WORKDIR tells apart: give that, too")
     if asked.diarize is not None:
         if asked.options.setdefault("word_timestamps", True) is not True:
             raise BadValue("--diarize gives words to speakers by their times: leave --word_timestamps False out")
@@ -313,6 +316,9 @@ def _words(parser):
         default=None,
         metavar="WORKDIR",
         help="say who said each word, by the diarizer of this workdir (moejax diarizer); turns word times on",
+    )
+    add(
+        "--profiles", default=None, metavar="NAMES", help="with --diarize: enrolled voices to name, with commas, or all"
     )
     add("--highlight_words", type=_boolean, default=False, metavar="BOOL", help="underline each word while it is said")
     add("--max_line_width", type=_maybe(_count), default=None, metavar="N", help="characters in a line of a subtitle")

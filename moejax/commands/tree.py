@@ -16,6 +16,7 @@ from moejax.commands import (
     personalize,
     plan,
     pronounce,
+    recipe,
     score,
     serve,
     stage,
@@ -31,7 +32,7 @@ COMMANDS = {
     **{"all": stage, "config": config, "plan": plan},
     **{"transcribe": transcribe, "enroll": voices, "speakers": voices, "personalize": personalize, "score": score},
     **{"pack": pack, "serve": serve, "ui": ui, "models": models, "export": export, "bench": bench},
-    **{"align": align, "diarize": diarize, "pronounce": pronounce, "ask": ask},
+    **{"align": align, "diarize": diarize, "pronounce": pronounce, "ask": ask, "recipe": recipe},
 }
 OVERVIEW = """moejax {version}: a frozen Whisper, a mixture of LoRA experts, and every baseline in one table.
 
@@ -49,6 +50,7 @@ usage:
                     [--enroll 0,3]                             and with phrases of each speaker in front
   moejax align      FILE... --model MODEL [--text TEXT]        when every word and letter sounds: TextGrid, CTM, JSON
   moejax diarize    FILE... --model WORKDIR                    who speaks when; transcribe --diarize: who said what
+  moejax recipe     NAME FOLDER                                references of AMI, VoxConverse ..., checked and described
   moejax pronounce  FILE... --model MODEL [--text TEXT]        how well it is pronounced: scores, words in colours
   moejax ask        FILE... --model FOLDER --question TEXT     a language model that hears answers (SALMONN)
   moejax serve      --model MODEL [--model NAME=MODEL]         a server with the routes of OpenAI's audio API

@@ -48,6 +48,25 @@ def add(commands) -> None:
     ours.add_argument("words", nargs="*", metavar="", help="export NAME FOLDER, or remove NAME")
 
 
+def known(asked: str | None) -> list:
+    """Profiles of `--profiles`: "all", or names with commas. Errors: BadValue where nobody is enrolled, or for a name
+    that a diarizer gives itself; as `profiles.load`.
+    """
+    if asked is None:
+        return []
+    from moejax.enrolment import profiles
+
+    names = profiles.names() if asked == "all" else [name for name in asked.split(",") if name]
+    if not names:
+        raise BadValue("--profiles: nobody is enrolled; moejax enroll FILE... --name NAME does it")
+    for name in names:
+        if name.startswith("speaker") and name.removeprefix("speaker").isdecimal():
+            raise BadValue(
+                f"--profiles: a voice that nobody knows may be called {name!r}: enroll it under another name"
+            )
+    return [profiles.load(name) for name in names]
+
+
 def enroll(options, left: list[str]) -> int:
     """`moejax enroll`; exit code."""
     options.parser.refuse(left)

@@ -58,6 +58,12 @@ SECTIONS = {
 }
 
 
+def sizes_of(section, hears) -> EgoSizes:
+    """The network's sizes by the config's section, for frames of this shape."""
+    names = ("width", "heads", "layers", "ffn", "attention", "decoder", "norm", "activation", "features")
+    return EgoSizes(hears=tuple(hears), **{name: section[name] for name in names})
+
+
 @dataclasses.dataclass(frozen=True)
 class Examples:
     """Targets of talks: `asked` (talk, speaker; "" for nobody); `alone[speaker]`: (talk, first frame, frames) where he
@@ -148,8 +154,7 @@ def run(cfg, work) -> dict:
     context = Context(cfg, work)
     most = round(s.enrol * RATE)
     parts = {name: examples(talks.opened(context, name), most) for name in talks.PARTS}
-    names = ("width", "heads", "layers", "ffn", "attention", "decoder", "norm", "activation", "features")
-    sizes = EgoSizes(hears=tuple(parts["train"].part.heard[0].shape[1:]), **{name: s[name] for name in names})
+    sizes = sizes_of(s, parts["train"].part.heard[0].shape[1:])
     graphdef, params = task.init(sizes, cfg.seed)
     params = diarizers.standardised(graphdef, params, *moments(parts["train"].part))
     work.log(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import find
-from moejax.diarize import stitching, talks
+from moejax.diarize import naming, stitching, talks
 from moejax.diarize.deciding import Deciding
 from moejax.diarize.talks import RATE
 from moejax.diarize.train import EXISTS, there
 from moejax.diarize.turns import Turn
+from moejax.diarize.voices import spoken
 from moejax.errors import BadValue, NotThere
 from moejax.nn.diarizers import Sizes
 from moejax.runtime import compilation
@@ -39,6 +41,7 @@ class Diarizer:
     deciding: Deciding
     seconds: float
     listen: Callable[[np.ndarray], np.ndarray]  # samples [S] of at most a window -> what is heard [T, ...]
+    workdir: Path = Path()
 
     def __post_init__(self):
         graphdef, _ = task.init(self.sizes, 0)
@@ -54,6 +57,51 @@ class Diarizer:
             return []
         deciding = self.deciding if threshold is None else dataclasses.replace(self.deciding, threshold=threshold)
         return deciding.turns(self.probabilities(audio_S, speakers), RATE)
+
+    @functools.cached_property
+    def voices(self) -> naming.Voices:
+        """How voices are compared. Errors: as `naming.load`."""
+        return naming.load(self.workdir / FILE[0] / naming.FILE)
+
+    def voice(self, waves: Iterable[np.ndarray]) -> np.ndarray:
+        """The voice of one speaker [D], by phrases that he says alone. Errors: BadValue where nothing can be heard in
+        them; as `voices`.
+        """
+        joined, turns, at = [], [], 0.0
+        for wave_S in waves:  # behind one another, because a window costs the same whatever is in it
+            turns += [Turn(at + start, at + end, "one") for start, end in spoken(wave_S)]
+            joined.append(wave_S)
+            at += len(wave_S) / SAMPLE_RATE
+        found = self._heard(np.concatenate(joined), turns) if turns else {}
+        if not found:
+            raise BadValue("nothing can be heard in these phrases")
+        total_LD, count = found["one"]
+        return self.voices.vector(total_LD / count)
+
+    def named(self, audio_S: np.ndarray, turns: list[Turn], known: Mapping[str, np.ndarray]) -> list[Turn]:
+        """Turns with the names of known voices (`voice`) in place of their speakers', where they are alike; who is
+        alone for less than a second keeps his. The recording is heard a second time. Errors: as `voices`.
+        """
+        voices, own = self.voices, {}
+        for speaker, (total_LD, count) in self._heard(audio_S, turns).items():
+            if count >= naming.LEAST:
+                own[speaker] = voices.vector(total_LD / count)
+        names = voices.names(own, known)
+        return [turn._replace(speaker=names.get(turn.speaker, turn.speaker)) for turn in turns]
+
+    def _heard(self, audio_S: np.ndarray, turns: list[Turn]) -> dict[str, tuple[np.ndarray, int]]:
+        """{speaker: (sum over frames in which he speaks alone [L, D], how many these are)}."""
+        size, found = round(self.seconds * SAMPLE_RATE), {}
+        alone = naming.alone(turns, talks.frames_of(len(audio_S))) if turns else {}
+        for at in range(0, len(audio_S), size):
+            first = round(at * RATE / SAMPLE_RATE)
+            heard_TLD = naming.layers(self.listen(audio_S[at : at + size]))
+            for speaker, chosen_T in alone.items():
+                mask_T = chosen_T[first : first + len(heard_TLD)]
+                if mask_T.any():
+                    total, count = found.get(speaker, (0.0, 0))
+                    found[speaker] = total + heard_TLD[: len(mask_T)][mask_T].sum(0), count + int(mask_T.sum())
+        return found
 
     def probabilities(self, audio_S: np.ndarray, speakers: int = 0) -> np.ndarray:
         """[T, speakers], ten frames a second."""
@@ -90,7 +138,9 @@ def opened(workdir: str | Path) -> Diarizer:
         raise NotThere(f"{workdir} has no diarizer: moejax diarizer --config configs/diarize.py --workdir {workdir}")
     params, meta = load_params(file)
     sizes = Sizes(**{**meta["sizes"], "hears": tuple(meta["sizes"]["hears"])})
-    return Diarizer(params, sizes, Deciding(**meta["deciding"]), meta["seconds"], _listener(meta, workdir))
+    return Diarizer(
+        params, sizes, Deciding(**meta["deciding"]), meta["seconds"], _listener(meta, workdir), Path(workdir)
+    )
 
 
 def _listener(meta: dict, workdir) -> Callable[[np.ndarray], np.ndarray]:

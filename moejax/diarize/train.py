@@ -4,6 +4,7 @@ W/diarizer/params.safetensors   the network, and all that it takes to use it
 W/diarizer/scores.json          DER on the dev and test talks with intervals, by number of speakers and by group,
                                 beside one speaker who always speaks and the references on the network's own grid
 W/diarizer/test.rttm            what it said of the test talks
+W/diarizer/voices.npz           how voices are compared (`naming`), where there are enough speakers for it
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from moejax.data.pipeline import FILLER, BatchPlan
-from moejax.diarize import labels, talks
+from moejax.diarize import labels, naming, talks
 from moejax.diarize.deciding import Deciding
 from moejax.diarize.talks import RATE, Part
 from moejax.diarize.turns import Turn, write_rttm
@@ -44,8 +45,13 @@ SECTIONS = {
         "head": Field(
             "attractors",
             "How speakers are told apart.\n"
-            "attractors: as many as there are (EEND-EDA); fixed: one output for each of diarizer.most (SA-EEND).",
+            "attractors: as many as there are (EEND-EDA); fixed: one output for each of diarizer.most (SA-EEND);"
+            " aed: one after the other, by enrolments that attend to the frames (AED-EEND); tsvad: attractors first,"
+            " then each by the profile of his frames (EDA + TS-VAD).",
             choices=HEADS,
+        ),
+        "enhance": Field(
+            False, "Of the head aed: frames attend to its attractors, and are decoded again (AED-EEND-EE)."
         ),
         "most": Field(4, "Speakers of one talk that it can tell apart.", limits=(1, 16)),
         "attention": Field(
@@ -69,7 +75,7 @@ def run(cfg, work) -> dict:
         return {}
     context = Context(cfg, work)
     parts = {name: talks.opened(context, name) for name in talks.PARTS}
-    sizes = sizes_of(cfg, parts["train"])
+    sizes = sizes_of(s, parts["train"].heard[0].shape[1:])
     graphdef, params = task.init(sizes, cfg.seed)
     params = task.standardised(graphdef, params, *moments(parts["train"]))
     fetch = Fetch(parts["train"], sizes.most)
@@ -100,6 +106,15 @@ def run(cfg, work) -> dict:
     meta |= {"hears": cfg.talks.hears, "pretrained": cfg.model.pretrained, "dtype": cfg.model.dtype}
     meta |= {"encoder": talks.encoder_content(cfg), "seconds": cfg.talks.seconds, "dev": found["dev"]["all"]}
     save_params(work.path("diarizer", "params.safetensors"), params, meta)
+    voices = naming.fitted(naming.measured(parts["train"]), naming.measured(parts["dev"]))
+    if voices is None:
+        work.log("  voices: too few speakers in several talks to tell whose one is")
+        work.path("diarizer", naming.FILE).unlink(missing_ok=True)
+    else:
+        voices.save(work.path("diarizer", naming.FILE))
+        work.log(
+            f"  voices: {voices.found:.0%} of dev's are known again in another talk, none of {voices.others} others"
+        )
     write_rttm(work.path("diarizer", "test.rttm"), {f"talk{n:05d}": turns for n, turns in enumerate(said["test"])})
     write_json(work.path("diarizer", "scores.json"), {"deciding": meta["deciding"], **found})
     for name, one in found.items():
@@ -107,11 +122,10 @@ def run(cfg, work) -> dict:
     return {"der": found["test"]["all"]["der"], "trainable": functional.count(params["backbone"])}
 
 
-def sizes_of(cfg, part: Part) -> Sizes:
-    """The network's sizes for what these talks sound like."""
-    s = cfg.diarizer
-    names = ("most", "head", "attention", "features", "width", "heads", "layers", "ffn")
-    return Sizes(hears=tuple(part.heard[0].shape[1:]), **{name: s[name] for name in names})
+def sizes_of(section, hears: Sequence[int]) -> Sizes:
+    """The network's sizes by the config's section, for frames of this shape."""
+    names = ("most", "head", "attention", "features", "width", "heads", "layers", "ffn", "enhance")
+    return Sizes(hears=tuple(hears), **{name: section[name] for name in names})
 
 
 def moments(part: Part, most: int = 256) -> tuple[np.ndarray, np.ndarray]:

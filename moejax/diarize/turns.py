@@ -119,6 +119,16 @@ def read_stm(path: Path | str) -> dict[str, list[Said]]:
     return {recording: sorted(some) for recording, some in found.items()}
 
 
+def write_stm(path: Path | str, said: Mapping[str, Iterable[Said]]) -> None:
+    """Whole or not at all; milliseconds."""
+    lines = [
+        f"{name} 1 {one.speaker} {one.start:.3f} {one.end:.3f} {' '.join(one.text.split())}\n"
+        for name, some in said.items()
+        for one in sorted(some)
+    ]
+    write_text(Path(path), "".join(lines))
+
+
 def write_uem(path: Path | str, spans: Mapping[str, Iterable[Span]]) -> None:
     """Whole or not at all."""
     lines = [f"{name} 1 {start:.3f} {end:.3f}\n" for name, some in spans.items() for start, end in sorted(some)]

@@ -55,6 +55,8 @@ def _diarizer(config) -> None:
             raise BadValue(
                 f"config key '{name}.width' is {own.width}, which does not divide by {name}.heads = {own.heads}"
             )
+    if config.diarizer.enhance and config.diarizer.head != "aed":
+        raise BadValue(f"config key 'diarizer.enhance' is of diarizer.head = aed; that is {config.diarizer.head}")
     if config.diarizer.steps and max(config.talks.speakers) > config.diarizer.most:
         raise BadValue(
             f"config key 'talks.speakers' goes to {max(config.talks.speakers)}; diarizer.most is"

@@ -3,6 +3,7 @@
     SA-EEND   Fujita et al. 2019 (arXiv 1909.06247): an output for each of a fixed number of speakers
     EEND-EDA  Horiguchi et al. 2020 (2005.09921): an LSTM reads the frames and writes an attractor for each speaker
               until one says that it is nobody
+    AED-EEND and TS-VAD: `enrolled_speakers.py`
 
 What is heard are EEND's log-mel features, or, the project's own way, the states of all layers of a frozen Whisper
 encoder (means of 0.1 s), each standardised, in learnt shares: what tells voices apart is there already.
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from moejax.errors import BadValue
+from moejax.nn.enrolled_speakers import NOBODY, EnrolledDecoder, TargetSpeakers
 from moejax.nn.layers import LayerNorm, Noise, drop
 from moejax.nn.sounds import linear
 from moejax.nn.variables import Backbone, Buffer, Init
@@ -26,7 +28,7 @@ from moejax.ops.attention import attend
 from moejax.types import Array
 
 ATTENTIONS = ("softmax", "linear")
-HEADS = ("attractors", "fixed")
+HEADS = ("attractors", "fixed", "aed", "tsvad")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Sizes:
     layers: int = 4
     ffn: int = 1024
     features: int = 0  # of linear attention; 0: the usual number
+    enhance: bool = False  # of the head aed: frames attend to its attractors (AED-EEND-EE)
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -49,17 +52,24 @@ class Sizes:
             raise BadValue(f"width {self.width} does not divide by {self.heads} heads; it does by {fits}")
         if self.head not in HEADS or self.attention not in ATTENTIONS:
             raise BadValue(f"head is one of {', '.join(HEADS)}, attention one of {', '.join(ATTENTIONS)}")
+        if self.enhance and self.head != "aed":
+            raise BadValue(f"enhance is of the head aed, not of {self.head}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Heard:
     """Logits: who is active [B, T, most]; that an attractor is somebody [B, most + 1], None with fixed speakers. And
     the frames as the network sees them [B, T, D].
+
+    Where it was told who is active: `columns_BTC`, in the order of these speakers, the columns of silence and overlap
+    before them if it has any, and `asked_BS`, whose columns count.
     """
 
-    active_BTS: Array
+    active_BTS: Array | None
     exists_BS: Array | None
     frames_BTD: Array
+    columns_BTC: Array | None = None
+    asked_BS: Array | None = None
 
 
 class SelfAttention(nnx.Module):
@@ -155,21 +165,43 @@ class Diarizer(nnx.Module):
         body = {"kind": s.attention, "features": s.features, "init": init}
         self.layers = nnx.List([EendLayer(s.width, s.heads, s.ffn, **body) for _ in range(s.layers)])
         self.norm = LayerNorm(s.width, init=init)
-        self.attractors = Attractors(s.width, init=init) if s.head == "attractors" else None
+        self.attractors = Attractors(s.width, init=init) if s.head in ("attractors", "tsvad") else None
         self.speakers = linear(s.width, s.most, init) if s.head == "fixed" else None
+        own = (s.width, s.heads, s.ffn)
+        self.enrolled = EnrolledDecoder(*own, enhance=s.enhance, init=init) if s.head == "aed" else None
+        self.targets = TargetSpeakers(*own, init=init) if s.head == "tsvad" else None
 
-    def __call__(self, x: Array, mask_BT: Array | None = None, *, noise: Noise | None = None) -> Heard:
+    def __call__(
+        self,
+        x: Array,
+        mask_BT: Array | None = None,
+        *,
+        active_BTS: Array | None = None,
+        noise: Noise | None = None,
+    ) -> Heard:
+        """`active_BTS`: who speaks, for heads that learn from enrolments by the labels; others do not look at it."""
         x_BTD = self.project(drop(noise, self.standardised(x)))
         for layer in self.layers:
             x_BTD = layer(x_BTD, mask_BT, noise)
         x_BTD = self.norm(x_BTD)
         if self.speakers is not None:
             return Heard(self.speakers(x_BTD), None, x_BTD)
-        assert self.attractors is not None  # one of the two heads
+        mask_BT = jnp.ones(x_BTD.shape[:2], bool) if mask_BT is None else mask_BT
+        if self.enrolled is not None:
+            if active_BTS is not None:
+                return Heard(None, None, x_BTD, *self.enrolled.taught(x_BTD, mask_BT, active_BTS, noise))
+            found_BTS, has_BS = self.enrolled.found(x_BTD, mask_BT, self.sizes.most)
+            exists_BS = jnp.where(jnp.pad(has_BS, ((0, 0), (0, 1))), -NOBODY, NOBODY)
+            return Heard(found_BTS, exists_BS, x_BTD)
+        assert self.attractors is not None  # of the other heads
         key = jax.random.key(0) if noise is None else jax.random.fold_in(noise.key, 2**20)
         attractor_BSD, exists_BS = self.attractors(x_BTD, mask_BT, self.sizes.most + 1, key)
-        active_BTS = jnp.einsum("BTD,BSD->BTS", x_BTD, attractor_BSD[:, :-1])
-        return Heard(active_BTS, exists_BS, x_BTD)
+        first_BTS = jnp.einsum("BTD,BSD->BTS", x_BTD, attractor_BSD[:, :-1])
+        if self.targets is None:
+            return Heard(first_BTS, exists_BS, x_BTD)
+        if active_BTS is not None:
+            return Heard(first_BTS, exists_BS, x_BTD, *self.targets.taught(x_BTD, mask_BT, active_BTS, noise))
+        return Heard(self.targets.found(x_BTD, mask_BT, first_BTS, exists_BS[:, :-1]), exists_BS, x_BTD)
 
     def standardised(self, x: Array) -> Array:
         """[B, T, D], layers in their shares."""

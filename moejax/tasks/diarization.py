@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.nn import functional, sounds
-from moejax.nn.diarizers import Diarizer, Sizes
+from moejax.nn.diarizers import Diarizer, Heard, Sizes
+from moejax.nn.enrolled_speakers import STATES
 from moejax.nn.layers import Noise
 from moejax.nn.variables import Init
 from moejax.ops import permutation
@@ -67,17 +68,39 @@ def existence_loss(exists_BS: Array, count_B: Array) -> Array:
     return (loss_BS * asked_BS).sum(1) / asked_BS.sum(1)
 
 
+def columns_loss(heard: Heard, batch: dict) -> Array:
+    """Loss of each talk where columns stand in the order of the speakers: binary cross-entropy, mean over the columns
+    that count, sum over frames. Columns before the speakers' are those of silence and of overlap.
+    """
+    assert heard.columns_BTC is not None and heard.asked_BS is not None  # of a head that was told who is active
+    logits_BTC, active_BTS = heard.columns_BTC.astype(jnp.float32), batch["active_BTS"]
+    target_BTC, asked_BC = active_BTS, heard.asked_BS
+    if logits_BTC.shape[-1] > active_BTS.shape[-1]:
+        many_BT1 = active_BTS.sum(-1, keepdims=True)
+        target_BTC = jnp.concatenate([many_BT1 == 0, many_BT1 > 1, active_BTS], axis=-1)
+        asked_BC = jnp.pad(asked_BC, ((0, 0), (STATES, 0)), constant_values=True)
+    loss_BTC = jax.nn.softplus(logits_BTC) - logits_BTC * target_BTC
+    asked_BTC = mask_of(batch)[..., None] & asked_BC[:, None]
+    return (loss_BTC * asked_BTC).sum((1, 2)) / jnp.maximum(asked_BC.sum(1), 1)
+
+
 def make_loss(graphdef: functional.GraphDef, dropout: float = 0.0, existence: float = 1.0) -> Callable:
-    """`loss_fn(params, batch, key)`: EEND's, per frame of the batch, plus `existence` times that of attractors."""
+    """`loss_fn(params, batch, key)`: EEND's, per frame of the batch, plus `existence` times that of attractors, plus
+    that of columns of enrolled speakers.
+    """
 
     def loss_fn(params, batch, key):
         net = functional.merge(graphdef, params)
         mask_BT, real_B = mask_of(batch), batch["real_B"].astype(jnp.float32)
-        heard = net(heard_of(batch), mask_BT, noise=Noise(key, dropout))
-        loss_B, _ = activity_loss(heard.active_BTS, batch, heard.exists_BS is not None)
+        heard = net(heard_of(batch), mask_BT, active_BTS=batch["active_BTS"], noise=Noise(key, dropout))
         frames = jnp.maximum((mask_BT.sum(1) * real_B).sum(), 1)
-        loss = (loss_B * real_B).sum() / frames
-        metrics = {"activity": loss}
+        loss, metrics = 0.0, {}
+        if heard.active_BTS is not None:
+            loss_B, _ = activity_loss(heard.active_BTS, batch, heard.exists_BS is not None)
+            loss = metrics["activity"] = (loss_B * real_B).sum() / frames
+        if heard.columns_BTC is not None:
+            metrics["enrolled"] = (columns_loss(heard, batch) * real_B).sum() / frames
+            loss = loss + metrics["enrolled"]
         if heard.exists_BS is not None:
             exists_B = existence_loss(heard.exists_BS, batch["count_B"])
             metrics["existence"] = (exists_B * real_B).sum() / jnp.maximum(real_B.sum(), 1)
@@ -94,6 +117,7 @@ def make_each(graphdef: functional.GraphDef) -> Callable[[Params, dict], tuple[A
     def each(params, batch):
         mask_BT = mask_of(batch)
         heard = functional.merge(graphdef, params)(heard_of(batch), mask_BT)
+        assert heard.active_BTS is not None  # it was told nothing
         return activity_loss(heard.active_BTS, batch, heard.exists_BS is not None)[0], mask_BT.sum(1)
 
     return each
@@ -107,6 +131,7 @@ def make_hear(graphdef: functional.GraphDef) -> Callable[[Params, dict], tuple[A
     @jax.jit
     def hear(params, batch):
         found = functional.merge(graphdef, params)(heard_of(batch), mask_of(batch))
+        assert found.active_BTS is not None  # it was told nothing
         prob_BTS = jax.nn.sigmoid(found.active_BTS)
         if found.exists_BS is None:
             return prob_BTS, jnp.ones((prob_BTS.shape[0], prob_BTS.shape[2])), found.frames_BTD

@@ -149,6 +149,7 @@ WRITES = {
         "params.safetensors": "the network, and all that it takes to use it",
         "scores.json": "DER on the dev and test talks, with intervals and controls",
         "test.rttm": "what it said of the test talks",
+        "voices.npz": "how voices are compared with enrolled ones, where there are speakers enough",
         **_LOGGED,
     },
     "ego": {

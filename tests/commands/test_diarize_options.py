@@ -22,6 +22,12 @@ def test_it_turns_word_times_on():
         asked("--diarize", "W", "--translate_to", "de")
 
 
+def test_known_voices_are_of_a_diarizer():
+    assert asked("--diarize", "W", "--profiles", "anna,ben").profiles == "anna,ben" and asked().profiles is None
+    with pytest.raises(BadValue, match="--profiles names the voices that --diarize WORKDIR tells apart"):
+        asked("--profiles", "all")
+
+
 class Told:
     """A recognizer that heard two words in everything."""
 

@@ -326,7 +326,7 @@ def test_every_option_reaches_the_recogniser(model):
         "max_line_width",
         "max_line_count",
         "max_words_per_line",
-        *("enroll", "speaker", "diarize"),
+        *("enroll", "speaker", "diarize", "profiles"),
         *("device", "threads", "fp16", "verbose"),
     }
     with pytest.raises(TypeError, match="no option 'zzz'") as raised:

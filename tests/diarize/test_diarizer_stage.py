@@ -3,7 +3,10 @@ tones, without published weights."""
 
 import contextlib
 import csv
+import dataclasses
 import json
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from ml_collections import ConfigDict
 
 import moejax
 from moejax.__main__ import guarded
-from moejax.diarize import ego, listening, talks, train, turns
+from moejax.diarize import ego, listening, naming, talks, train, turns
+from moejax.enrolment import profiles
 from moejax.errors import BadValue, NotThere
 from moejax.job import config as configs
 from moejax.runtime.files import read_json
@@ -119,6 +123,38 @@ def test_one_enrolled_speaker_is_asked_for_and_a_wrong_enrolment_is_another_ques
     assert found["der"]["der"] < 30  # 0.1 s frames, and who is nowhere else alone is not asked for
 
 
+@pytest.fixture(scope="module")
+def mini(tmp_path_factory):
+    """Mini LibriSpeech's layout with voices that are tones, its table, and EEND's protocol in small."""
+    root = tmp_path_factory.mktemp("mini")
+    for speaker in range(8):
+        top = root / "LibriSpeech" / ("train-clean-5", "dev-clean-2")[speaker > 3] / str(speaker) / "1"
+        top.mkdir(parents=True)
+        names = [f"{speaker}-1-{number:04d}" for number in range(3)]
+        (top / f"{speaker}-1.trans.txt").write_text("".join(f"{name} BA BA\n" for name in names))
+        for number, name in enumerate(names):
+            soundfile.write(top / f"{name}.flac", voice(speaker, number), RATE, subtype="PCM_16")
+    assert guarded(["recipe", "mini_librispeech", str(root)]) == 0
+    own = runpy.run_path(str(Path(__file__).parents[2] / "configs" / "diarize.py"))["get_config"]("mini_librispeech")
+    own.data.root = str(root)
+    own.talks.train, own.talks.dev, own.talks.test, own.talks.seconds = 4, 2, 2, 5.0
+    own.diarizer.update(head="aed", steps=2, batch_size=4, warmup=1, width=16, heads=2, layers=1, ffn=16, evals=1)
+    return root, own
+
+
+def test_the_protocol_of_mini_librispeech_and_a_head_that_enrolls(mini):
+    root, own = mini
+    with tiny_job.quick():
+        moejax.run(own, str(root / "W"), quiet=True)
+        diarizer = listening.opened(root / "W")
+        assert (diarizer.sizes.head, diarizer.sizes.most) == ("aed", 2)
+        prob = diarizer.probabilities(talk(7.0)[0])
+    assert prob.shape[1] <= 2 and np.isfinite(prob).all()
+    scores = read_json(root / "W" / "diarizer" / "scores.json")["test"]
+    assert scores["all"]["talks"] == 2 and np.isfinite(scores["all"]["der"])
+    assert set(scores["speakers"]) <= {"0", "1", "2"}
+
+
 def test_parts_have_no_speaker_in_common_and_talks_are_described(job):
     names = [
         {turn.speaker for some in turns.read_rttm(job / "W" / "talks" / f"{part}.rttm").values() for turn in some}
@@ -183,6 +219,43 @@ def test_a_recording_longer_than_the_talks_is_one_recording(job):
             diarizer(audio_S, speakers=3)
 
 
+def test_known_voices_name_turns_and_a_wrong_one_names_nobody(job, tmp_path, monkeypatch, capsys):
+    audio_S, held = talk()
+    phrases = {
+        name: [voice(speaker, n).astype(np.float32) for n in (0, 1, 3)] for name, speaker in (("anna", 3), ("carl", 11))
+    }
+    file = job / "W" / "diarizer" / naming.FILE
+    with contextlib.chdir(job), tiny_job.quick():
+        file.unlink(missing_ok=True)
+        with pytest.raises(NotThere, match=r"voices\.npz: this diarizer was not taught to compare voices"):
+            listening.opened("W").named(audio_S, held, {})
+        seen = naming.measured(talks.opened(Context(configs.resolve(config()), Work("W", quiet=True)), "train"))
+        # of eight voices in 345 numbers little is learnt of a ninth: the threshold is put where it can be passed
+        dataclasses.replace(naming.fitted(seen, seen), alike=0.1).save(file)
+        diarizer = listening.opened("W")
+        known = {name: diarizer.voice(waves) for name, waves in phrases.items()}
+        named = diarizer.named(audio_S, held, known)
+        assert [turn[:2] for turn in named] == [turn[:2] for turn in held]
+        assert {(one.speaker, other.speaker) for one, other in zip(held, named, strict=True)} == {
+            ("a", "anna"),
+            ("b", "b"),
+        }
+        assert diarizer.named(audio_S, held, {"carl": known["carl"]}) == held
+        with pytest.raises(BadValue, match="nothing can be heard in these phrases"):
+            diarizer.voice([np.zeros(RATE, np.float32)])
+        monkeypatch.setenv("MOEJAX_SPEAKERS", str(tmp_path / "speakers"))
+        soundfile.write(tmp_path / "talk.wav", audio_S, RATE)
+        wav = [str(tmp_path / "talk.wav"), "--model", "W", "--profiles"]
+        assert guarded(["diarize", *wav, "all"]) == 1 and "nobody is enrolled" in capsys.readouterr().err
+        for name, waves in (*phrases.items(), ("speaker2", phrases["carl"])):
+            profiles.save(name, waves, ["ba"] * len(waves))
+        assert guarded(["diarize", *wav, "speaker2"]) == 1 and "enroll it under another name" in capsys.readouterr().err
+        assert guarded(["diarize", *wav, "anna,zoe"]) == 1 and "no speaker 'zoe' is enrolled" in capsys.readouterr().err
+        assert guarded(["diarize", *wav, "anna,carl"]) == 0
+        printed = capsys.readouterr().out
+        assert " carl " not in printed and printed.startswith("SPEAKER talk 1 ")
+
+
 def test_the_command(job, capsys, tmp_path):
     audio_S, held = talk()
     soundfile.write(tmp_path / "my talk.wav", audio_S, RATE)
@@ -237,6 +310,7 @@ def test_the_encoder_of_a_whisper_is_heard_as_in_use(job, tmp_path):
     ("changes", "words"),
     [
         (dict(talks=dict(speakers=(2, 3))), "'talks.speakers' goes to 3; diarizer.most is 2"),
+        (dict(diarizer=dict(enhance=True)), "'diarizer.enhance' is of diarizer.head = aed; that is attractors"),
         (dict(diarizer=dict(heads=3)), "'diarizer.width' is 32, which does not divide by diarizer.heads = 3"),
         (dict(folds=dict(models=("cnn",))), "are two tasks"),
         (dict(talks=dict(kind="opera")), "known: conversation, mixture"),

@@ -27,7 +27,7 @@ def batch_of(seed=0, frames=(T, 14)):
 @pytest.fixture(scope="module")
 def nets():
     """{(head, attention): (graphdef, params)}"""
-    kinds = (("attractors", "softmax"), ("fixed", "linear"))
+    kinds = (("attractors", "softmax"), ("fixed", "linear"), ("aed", "softmax"), ("tsvad", "linear"))
     return {kind: task.init(dataclasses.replace(SIZES, head=kind[0], attention=kind[1]), 0) for kind in kinds}
 
 
@@ -72,7 +72,9 @@ def test_the_lstm_is_torch_s_and_masked_frames_change_nothing():
     np.testing.assert_allclose(h[1], found[1, 2], atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", [("attractors", "softmax"), ("fixed", "linear")])
+@pytest.mark.parametrize(
+    "kind", [("attractors", "softmax"), ("fixed", "linear"), ("aed", "softmax"), ("tsvad", "linear")]
+)
 def test_padding_and_neighbours_change_nothing(nets, kind):
     graphdef, params = nets[kind]
     hear, batch = task.make_hear(graphdef), batch_of()
@@ -116,5 +118,7 @@ def test_sizes_that_do_not_fit_are_refused():
         BadValue, match=r"width 345 does not divide by 8 heads; it does by \[1, 3, 5, 15, 23, 69, 115, 345"
     ):
         Sizes(hears=(345,), width=345, heads=8)
-    with pytest.raises(BadValue, match="head is one of attractors, fixed"):
+    with pytest.raises(BadValue, match="head is one of attractors, fixed, aed, tsvad"):
         Sizes(hears=(345,), head="clustering")
+    with pytest.raises(BadValue, match="enhance is of the head aed, not of fixed"):
+        Sizes(hears=(345,), head="fixed", enhance=True)
