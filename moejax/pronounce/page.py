@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 
 from moejax.audio.constants import SAMPLE_RATE
+from moejax.pronounce import curves
 from moejax.pronounce.judging import Judged, Part, Word
 from moejax.report.markup import document
 
@@ -65,6 +66,7 @@ def _take(one: Judged, audio_S: np.ndarray) -> str:
     if one.sounds is not None:
         told.append(f"words <b>{one.sounds:.0f}</b> of 100")
     text = f'<p class="said">{" ".join(map(_word, one.words))}</p><p class="parts"></p>' if one.words else ""
+    text += curves.drawn(one.words)
     if one.words and not one.given:
         text += '<p class="soft">The text is what the model heard: it mends what was said wrongly.</p>'
     return (
@@ -74,11 +76,16 @@ def _take(one: Judged, audio_S: np.ndarray) -> str:
 
 
 def _word(word: Word) -> str:
-    title = "; ".join(map(_part, word.parts)) or "no letter of it is known"
+    title = told(word)
     return (
         f'<span class="word" style="background:{colour(word.score)}" data-start="{word.start:.3f}" '
         f'data-end="{word.end:.3f}" title="{html.escape(title)}">{html.escape(word.text)}</span>'
     )
+
+
+def told(word: Word) -> str:
+    """Its sounds and what they were scored, in words."""
+    return "; ".join(map(_part, word.parts)) or "no letter of it is known"
 
 
 def _part(part: Part) -> str:

@@ -13,8 +13,9 @@ from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
 from gradio.themes import Default  # noqa: E402
 
-from moejax.ui.answers import escaped  # noqa: E402
 from moejax.ui.desk import Choice, Desk, phrases  # noqa: E402
+from moejax.ui.marks import escaped  # noqa: E402
+from moejax.ui.trainer import Trainer  # noqa: E402
 
 HERE = Path(__file__).parent
 FORGET = (600, 3600)  # every so many seconds uploads that are older than so many are removed
@@ -25,8 +26,8 @@ FONTS = ["system-ui", "sans-serif"]
 ABOUT = "Text of a recording, read on this machine. Nothing is sent anywhere; recordings are forgotten when it ends."
 
 
-def build(desk: Desk, folder: Path) -> FastAPI:
-    """The application; `folder` takes uploads, and who made it removes it."""
+def build(desk: Desk, folder: Path, trainer: Trainer | None = None) -> FastAPI:
+    """The application; `folder` takes uploads, and who made it removes it. With a trainer there is a tab of its own."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     reports = {name: path for name in desk.models.names if (path := desk.report(name))}
@@ -41,7 +42,7 @@ def build(desk: Desk, folder: Path) -> FastAPI:
 
     app.add_api_route("/sounds/{name}", sound, methods=["GET", "HEAD"], response_model=None)
     app.add_api_route("/reports/{number}", report, methods=["GET"], response_model=None)
-    page = _page(desk, list(reports))
+    page = _page(desk, list(reports), trainer)
     page.queue(default_concurrency_limit=AT_ONCE, max_size=100, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -78,14 +79,17 @@ class _Policy:
         await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
 
 
-def _page(desk: Desk, reports: Sequence[str]) -> gr.Blocks:
+def _page(desk: Desk, reports: Sequence[str], trainer: Trainer | None) -> gr.Blocks:
     with gr.Blocks(title="moejax", analytics_enabled=False, delete_cache=FORGET) as page:
         gr.Markdown(f"# moejax\n{ABOUT}")
         mine = gr.State([])  # voices that were enrolled on this page
         with gr.Tab("Transcribe"):
             speakers = _transcribe(page, desk, mine)
-        with gr.Tab("Enrol a voice"):
+        with gr.Tab("Enrol"):
             _enroll(desk, mine, speakers)
+        if trainer is not None:
+            with gr.Tab("Pronounce"):
+                _pronounce(trainer)
         if reports:
             with gr.Tab("Report"):
                 for number, name in enumerate(reports):
@@ -151,6 +155,10 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
         language = gr.Dropdown(desk.languages(model.value), value="", label="language", elem_id="language")
         target = gr.Dropdown(desk.tasks(model.value), value="", label="task", elem_id="task")
         speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker")
+        counts = desk.talkers()
+        talkers = gr.Dropdown(
+            counts, value="0" if counts else "", label="who speaks", visible=bool(counts), elem_id="talkers"
+        )
     start = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
     with gr.Accordion("Compare with another", open=False, elem_id="comparison"):
         with gr.Row():
@@ -173,7 +181,7 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
 
     asked = [file, microphone, model, system, language, target, speaker]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(read, asked, answer, show_progress="minimal", api_visibility="private")
+    start.click(read, [*asked, talkers], answer, show_progress="minimal", api_visibility="private")
     compare.click(both, [*asked, other, other_system, other_speaker], answer, api_visibility="private")
     system.change(follow, [model, system], [language, target], **quiet)
     model.change(follow, [model, system], [language, target], **quiet)
@@ -215,6 +223,36 @@ def _enroll(desk: Desk, mine: gr.State, speakers: list[gr.Dropdown]) -> None:
     inputs = [file, microphone, text, spoken]
     add.click(added, inputs, [spoken, said, file, microphone, text], api_visibility="private")
     keep.click(kept, [name, spoken, replace, mine], [done, mine, spoken, *speakers], api_visibility="private")
+
+
+def _pronounce(trainer: Trainer) -> None:
+    """The tab of pronunciation."""
+    names, quiet = trainer.names, {"show_progress": "hidden", "api_visibility": "private"}
+    offered = [(one.text, place) for place, one in enumerate(trainer.sentences)]
+    with gr.Row(visible=len(names) > 1 or bool(offered)):
+        model = gr.Dropdown(names, value=names[0], label="model", visible=len(names) > 1, elem_id="judge-model")
+        number = gr.Dropdown(offered, value=None, label="sentences", visible=bool(offered), elem_id="judge-sentences")
+    text = gr.Textbox(label="What should be said", info=trainer.hint(names[0]), max_lines=4, elem_id="judge-text")
+    heard = gr.HTML("", elem_id="judge-reference", container=False)
+    with gr.Accordion("A reference of your own", open=False, elem_id="own-reference"):
+        own = gr.File(label="How it should sound", file_count="single", height=120, elem_id="own-reference-file")
+    file, microphone = _recording("spoken")
+    start = gr.Button("Judge", variant="primary", elem_id="judge")
+    answer = gr.HTML("", elem_id="judgement", container=False)
+    _until_given([start], file, microphone)
+
+    def judged(file, microphone, model, text, number, own):
+        return trainer.judge(file or microphone, model, text or "", number, own)
+
+    def cleared(number):
+        return trainer.example(number)[1]
+
+    asked = [file, microphone, model, text, number, own]
+    start.click(judged, asked, answer, show_progress="minimal", api_visibility="private")
+    model.change(lambda name: (gr.Textbox(info=trainer.hint(name)), ""), model, [text, answer], **quiet)
+    number.input(lambda number: (*trainer.example(number), ""), number, [text, heard, answer], **quiet)
+    own.upload(trainer.reference, own, heard, **quiet)
+    own.clear(cleared, number, heard, **quiet)
 
 
 def _speakers(desk: Desk, mine: Sequence[str]) -> gr.Dropdown:
