@@ -17,6 +17,7 @@ from moejax.ui.marks import Sound, escaped, file_link, refusal
 
 LEVELS = (0.9, 0.7, 0.5)  # confidence from which on a word is of level 0, 1, 2; below, of 3
 MEANING = ("sure, from 90 %", "from 70 %", "from 50 %", "doubtful, below 50 %")
+BARS = "The bars: how much each expert of the mixture weighs, by its number, as the gate says of what it heard there."
 PEAKS = 600
 HEIGHT, WIDTH = 80, 1000  # of the waveform's picture, in its own units
 DRAWN = 2000  # words beyond which the waveform is not coloured: a line each would be all of it
@@ -87,6 +88,7 @@ def answer(
         timeline.lanes(turns or (), sound),
         f'<audio controls preload="auto" src="{escaped(sound.address)}"></audio>',
         legend(MEANING, "Confidence") if words else "",
+        f'<p class="mj-note">{escaped(BARS)}</p>' if any(segment.route for segment in transcript.segments) else "",
         "".join(f'<p class="mj-note">{escaped(line)}</p>' for line in lines),
         downloads(transcript, name, turns or ()) if words or known else "",
         "</section>",

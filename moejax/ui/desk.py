@@ -108,7 +108,7 @@ class Desk:
         if self.diarizer is None:
             return []
         counts = [(str(count), str(count)) for count in range(1, self.diarizer.sizes.most + 1)]
-        return [("as many as it finds", "0"), *counts, ("do not ask", "")]
+        return [("any number", "0"), *counts, ("do not ask", "")]
 
     def report(self, model: str) -> Path | None:
         """The report.html of a workdir."""

@@ -22,6 +22,7 @@ FORGET = (600, 3600)  # every so many seconds uploads that are older than so man
 AT_ONCE = 16  # requests of a kind; the service queues them, and reads them together
 # Nothing is fetched from anywhere else, whatever a library might try.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+NARROW = 120  # pixels of a list: six beside one another, two on a telephone
 FONTS = ["system-ui", "sans-serif"]
 ABOUT = "Text of a recording, read on this machine. Nothing is sent anywhere; recordings are forgotten when it ends."
 
@@ -135,7 +136,8 @@ def _switched(count: int, ready: bool):
 def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
     """(model, system): two lists, the second following the first."""
     names = desk.models.names
-    model = gr.Dropdown(names, value=names[min(at, len(names) - 1)], label=f"{label}model", elem_id=f"{key}-model")
+    first = names[min(at, len(names) - 1)]
+    model = gr.Dropdown(names, value=first, label=f"{label}model", elem_id=f"{key}-model", min_width=NARROW)
     system = _systems(desk, model.value, label=f"{label}system", elem_id=f"{key}-system")
     model.change(lambda name: _systems(desk, name), model, system, show_progress="hidden", api_visibility="private")
     return model, system
@@ -144,7 +146,7 @@ def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
 def _systems(desk: Desk, model: str, **more) -> gr.Dropdown:
     """Shown where there are several."""
     found = desk.systems(model)
-    return gr.Dropdown(found, value="", visible=len(found) > 1, **more)
+    return gr.Dropdown(found, value="", visible=len(found) > 1, min_width=NARROW, **more)
 
 
 def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown]:
@@ -152,13 +154,13 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
     file, microphone = _recording("recording")
     with gr.Row():
         model, system = _chosen(desk, "first", "")
-        language = gr.Dropdown(desk.languages(model.value), value="", label="language", elem_id="language")
-        target = gr.Dropdown(desk.tasks(model.value), value="", label="task", elem_id="task")
-        speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker")
-        counts = desk.talkers()
-        talkers = gr.Dropdown(
-            counts, value="0" if counts else "", label="who speaks", visible=bool(counts), elem_id="talkers"
-        )
+        narrow: dict[str, Any] = {"min_width": NARROW}
+        known, tasks, counts = desk.languages(model.value), desk.tasks(model.value), desk.talkers()
+        language = gr.Dropdown(known, value="", label="language", elem_id="language", **narrow)
+        target = gr.Dropdown(tasks, value="", label="task", elem_id="task", **narrow)
+        speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker", **narrow)
+        asked = {"value": "0", "visible": True} if counts else {"value": "", "visible": False}
+        talkers = gr.Dropdown(counts, label="who speaks", elem_id="talkers", **asked, **narrow)
     start = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
     with gr.Accordion("Compare with another", open=False, elem_id="comparison"):
         with gr.Row():

@@ -9,8 +9,8 @@
     const stop = () => {
       if (audio.until !== until) return; // something else plays now
       if (audio.currentTime < until) return requestAnimationFrame(stop);
-      audio.until = Infinity;
       audio.pause();
+      audio.currentTime = until - 0.01; // at the end of its word, not at the beginning of the next
     };
     if (until < Infinity) requestAnimationFrame(stop);
     audio.play().catch(() => {}); // a browser that does not let it plays from there when it is told to
