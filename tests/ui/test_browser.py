@@ -8,7 +8,7 @@ import urllib.parse
 
 import pytest
 import soundfile
-from judges import judge
+from judges import diarizer, judge
 from tiny_model import record, sound
 
 from moejax.serve.models import Which
@@ -47,12 +47,12 @@ def url(models, tmp_path_factory):
     (folder / "phrases").mkdir()
     record(folder / "phrases" / "one.wav", 1.0)
     (folder / "phrases" / "one.txt").write_text("ba do ki")
-    with desk(models, folder, WithReport) as found:
+    with desk(models, folder, WithReport, diarizer=diarizer()) as found:
         judges = {"letters": judge(models.get(Which("timed")))}
         judging = trainer.Trainer(found, judges, trainer.sentences(folder / "phrases"))
         with served(found, folder, judging) as address:
             for model in ("timed", "micro"):  # compiled before anybody waits for it
-                assert "mj-said" in list(found.read(spoken, Choice(model)))[-1]
+                assert "mj-said" in list(found.read(spoken, Choice(model, talkers="0")))[-1]
             assert "mj-sentence" in judging.judge(spoken, "letters", "ba do")
             yield address
 
@@ -265,6 +265,26 @@ def test_two_people_at_once_on_telephones_have_each_their_own(visit, tmp_path):
         assert float(page.get_attribute("#answer .mj-wave", "data-seconds")) == 2.0 + 2 * seed
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing beside the screen
         page.screenshot(path=tmp_path / f"telephone{seed}.png", full_page=True)
+
+
+def test_who_speaks_when_stands_below_the_waveform_and_plays(visit, tmp_path):
+    page = visit(400)
+    assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == ["Transcribe", "Enrol", "Pronounce", "Report"]
+    choose(page, record(tmp_path / "talk.wav", 3.0))
+    pick(page, "talkers", "2")
+    assert "speaker" in read(page)
+    places = "[...document.querySelectorAll('#answer .mj-wave')].map(wave => wave.getBoundingClientRect())"
+    assert page.evaluate(f"new Set({places}.map(place => `${{place.left}} ${{place.right}}`)).size") == 1  # in step
+    page.evaluate(f"{AUDIO}.addEventListener('seeking', event => (window.sought = event.target.currentTime))")
+    page.locator("#answer .mj-turns").first.click()  # in its middle
+    page.wait_for_function("Math.abs(window.sought - 1.5) < 0.1")
+    with page.expect_download() as found:
+        page.click("#answer a[download$='.rttm']")
+    assert found.value.path().read_text().startswith("SPEAKER talk 1 ")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    pick(page, "talkers", "do not ask")
+    page.click("#transcribe")
+    page.wait_for_selector("#answer .mj-turns", state="detached")
 
 
 def test_a_report_is_a_tab(visit):

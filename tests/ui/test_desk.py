@@ -185,5 +185,6 @@ def test_who_speaks_when_is_what_the_diarizer_says(models, talk, tmp_path):
         assert [float(one["x"]) for one in told] == pytest.approx(
             [1000 * turn.start / 3 for turn in sorted(turns, key=lambda turn: (turn.speaker, turn.start))], abs=0.1
         )
+        assert Parsed(last(asked.read(talk, Choice("timed", talkers="0")))).of("mj-turns")
         assert not Parsed(last(asked.read(talk, TIMED))).of("mj-turns")
         assert "tells 2 apart" in refused(asked.read(talk, Choice("timed", talkers="3")))
