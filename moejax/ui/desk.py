@@ -83,7 +83,7 @@ class Desk:
     def systems(self, model: str) -> Labelled:
         """Of a workdir its systems, the best one first; of another model the one that it is."""
         found = self.models.systems(model)
-        return [("the best one" if found else "as published", ""), *((name, name) for name in found)]
+        return [("the best" if found else "as published", ""), *((name, name) for name in found)]
 
     def tasks(self, model: str, system: str = "") -> Labelled:
         """To write what is said, and each language that can be translated into."""
@@ -108,7 +108,7 @@ class Desk:
         if self.diarizer is None:
             return []
         counts = [(str(count), str(count)) for count in range(1, self.diarizer.sizes.most + 1)]
-        return [("any number", "0"), *counts, ("do not ask", "")]
+        return [("any", "0"), *counts, ("do not ask", "")]
 
     def report(self, model: str) -> Path | None:
         """The report.html of a workdir."""

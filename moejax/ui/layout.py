@@ -235,7 +235,7 @@ def _pronounce(trainer: Trainer) -> None:
         model = gr.Dropdown(names, value=names[0], label="model", visible=len(names) > 1, elem_id="judge-model")
         number = gr.Dropdown(offered, value=None, label="sentences", visible=bool(offered), elem_id="judge-sentences")
     text = gr.Textbox(label="What should be said", info=trainer.hint(names[0]), max_lines=4, elem_id="judge-text")
-    heard = gr.HTML("", elem_id="judge-reference", container=False)
+    heard = gr.HTML("", elem_id="judge-reference", container=False, visible=False)
     with gr.Accordion("A reference of your own", open=False, elem_id="own-reference"):
         own = gr.File(label="How it should sound", file_count="single", height=120, elem_id="own-reference-file")
     file, microphone = _recording("spoken")
@@ -246,15 +246,20 @@ def _pronounce(trainer: Trainer) -> None:
     def judged(file, microphone, model, text, number, own):
         return trainer.judge(file or microphone, model, text or "", number, own)
 
-    def cleared(number):
-        return trainer.example(number)[1]
+    def example(number):
+        text, found = trainer.example(number)
+        return text, gr.HTML(found, visible=bool(found)), None, ""
+
+    def reference(own, number):
+        found = trainer.reference(own) if own else trainer.example(number)[1]
+        return gr.HTML(found, visible=bool(found))
 
     asked = [file, microphone, model, text, number, own]
     start.click(judged, asked, answer, show_progress="minimal", api_visibility="private")
     model.change(lambda name: (gr.Textbox(info=trainer.hint(name)), ""), model, [text, answer], **quiet)
-    number.input(lambda number: (*trainer.example(number), ""), number, [text, heard, answer], **quiet)
-    own.upload(trainer.reference, own, heard, **quiet)
-    own.clear(cleared, number, heard, **quiet)
+    number.input(example, number, [text, heard, own, answer], **quiet)
+    for event in (own.upload, own.clear):
+        event(reference, [own, number], heard, **quiet)
 
 
 def _speakers(desk: Desk, mine: Sequence[str]) -> gr.Dropdown:
