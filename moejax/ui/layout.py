@@ -229,7 +229,7 @@ def _enroll(desk: Desk, mine: gr.State, speakers: list[gr.Dropdown]) -> None:
 
 def _pronounce(trainer: Trainer) -> None:
     """The tab of pronunciation."""
-    names, quiet = trainer.names, {"show_progress": "hidden", "api_visibility": "private"}
+    names, quiet = trainer.names, dict[str, Any](show_progress="hidden", api_visibility="private")
     offered = [(one.text, place) for place, one in enumerate(trainer.sentences)]
     with gr.Row(visible=len(names) > 1 or bool(offered)):
         model = gr.Dropdown(names, value=names[0], label="model", visible=len(names) > 1, elem_id="judge-model")

@@ -1,5 +1,6 @@
 """The tab of pronunciation, without a page: what `moejax.pronounce` says is shown, what is wrong is one sentence."""
 
+import json
 import re
 
 import numpy as np
@@ -12,7 +13,7 @@ from test_page import Parsed
 from tiny_model import RATE, record, sound
 
 from moejax.errors import BadValue, NotAFolder, NotThere
-from moejax.pronounce import curves
+from moejax.pronounce import curves, files, page
 from moejax.pronounce.judging import Judged, Part, Word
 from moejax.serve.models import Which
 from moejax.ui import judgement, trainer
@@ -84,6 +85,16 @@ def test_curves_of_tones_are_compared_with_the_reference_of_the_sentence(ours, t
     page = Parsed(ours.judge(spoken, "syllables", "ma1", None, str(tmp_path / "letter.txt")))
     assert "The reference: The recording is unreadable" in page.text and page.of("mj-word")
     assert not lines(shown(ours.judge(spoken, "letters", "ba do", 0, own)))
+
+
+def test_files_and_the_page_without_a_server_have_the_curves_too(ours, tmp_path):
+    wave_S = ours.desk.heard(sung(tmp_path / "spoken.wav", (300, 200))).wave_S
+    found = ours.judges["syllables"](wave_S, "ma1 ma2")
+    kept = json.loads(files.as_json("spoken", found))
+    tones = [part for word in kept["words"] for part in word["parts"] if part["kind"] == "tone"]
+    assert tones and all(len(part["semitones"]) == 40 for part in tones)
+    assert not any("semitones" in part for word in kept["words"] for part in word["parts"] if part not in tones)
+    assert curves.YOURS in page.page({"spoken": found}, {"spoken": wave_S}, "x")
 
 
 def lines(page) -> set:
