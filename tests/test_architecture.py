@@ -48,7 +48,7 @@ MAY["align"] = (*MAY["loading"], "loading")
 MAY["pronounce"] = (*MAY["align"], "align")
 MAY["bench"] = (*MAY["loading"], "loading")
 MAY["serve"] = (*MAY["loading"], "loading")
-MAY["ui"] = (*MAY["serve"], "serve")
+MAY["ui"] = (*MAY["serve"], "serve", "pronounce")
 MAY["commands"] = (
     *MAY["bench"],
     "align",

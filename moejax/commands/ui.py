@@ -12,7 +12,7 @@ EXTRA = (*serve.EXTRA, "gradio")
 DESCRIPTION = """A page in the browser: record or choose a recording, read its text with every word coloured by how sure
 the model is, click a word to hear it, keep txt, srt, vtt or json. Models, systems of a workdir and voices are chosen on
 the page; two of them are compared, and a voice is enrolled. Of a mixture the gate's weights are shown, of a workdir its
-report.
+report. With --diarize a transcript shows who speaks when, with --pronounce a tab judges how a sentence is pronounced.
 
 Nothing leaves this machine, and it works without a network. The page is for this machine alone unless --host says
 otherwise. Browsers give a microphone to pages of this machine, or of https: for a telephone give --host 0.0.0.0 with
@@ -21,6 +21,7 @@ otherwise. Browsers give a microphone to pages of this machine, or of https: for
 EPILOG = """examples:
   moejax ui --model tiny.en                                    http://127.0.0.1:7860
   moejax ui --model base --model mine=runs/quickstart --open   two models, the second called mine; opens the browser
+  moejax ui --model base --pronounce runs/pronounce --sentences phrases/             learners of a language
   moejax ui --model base --host 0.0.0.0 --ssl_certfile cert.pem --ssl_keyfile key.pem      for telephones in the house
 """
 
@@ -35,6 +36,11 @@ def add(commands) -> None:
         epilog=EPILOG,
     )
     serve.add_models(ours)
+    add = ours.add_argument_group("tabs").add_argument
+    judges = "a workdir that moejax pronounce takes, or NAME=WORKDIR; repeated"
+    add("--diarize", metavar="WORKDIR", help="say who speaks when in a transcript, by the diarizer of this workdir")
+    add("--pronounce", action="append", default=[], metavar="WORKDIR", help=judges)
+    add("--sentences", metavar="FOLDER", help="of --pronounce: recordings with their texts, to be said like these")
     add = ours.add_argument_group("address").add_argument
     add("--host", default="127.0.0.1", metavar="HOST", help="default 127.0.0.1: this machine alone")
     add("--port", type=parser.whole, default=7860, metavar="N", help="default 7860; 0 takes a free one")
@@ -48,6 +54,8 @@ def run(options, left: list[str]) -> int:
     """`moejax ui`; exit code 0 when it was asked to stop."""
     options.parser.refuse(left)
     serve.check(options)
+    if options.sentences and not options.pronounce:
+        raise BadValue("--sentences are for the tab of pronunciation: give --pronounce WORKDIR too")
     secure = _secure(options)
     serve.choose_device(options)
     try:
@@ -57,14 +65,20 @@ def run(options, left: list[str]) -> int:
         if (error.name or "").partition(".")[0] not in EXTRA:
             raise
         raise NotInstalled(f"ui needs {error.name}, which is not installed: pip install 'moejax[ui]'") from error
+    from moejax.diarize import listening
+    from moejax.pronounce import judging
     from moejax.serve.models import named
+    from moejax.ui import trainer
     from moejax.ui.desk import Desk
     from moejax.ui.sounds import Sounds
 
-    wanted = named(options.model)
+    wanted, judges = named(options.model), named(options.pronounce, "--pronounce")
+    offered = trainer.sentences(options.sentences) if options.sentences else ()
     with server.bound(options.host, options.port) as place, tempfile.TemporaryDirectory(prefix="moejax-ui-") as folder:
         if sys.stderr.isatty():  # for a person, who would wonder
             serve.say(f"loading {', '.join(wanted)}; the first start of a model on a machine compiles it", "ui")
+        diarizer = listening.opened(options.diarize) if options.diarize else None
+        opened = {name: judging.opened(place) for name, place in judges.items()}
         service = serve.service(options, wanted, "ui", warm=1)  # few people share a page: two at once compile later
         private = options.host in serve.LOOPBACK
         if not private:
@@ -79,7 +93,9 @@ def run(options, left: list[str]) -> int:
 
         sounds = Path(folder) / "sounds"
         sounds.mkdir()
-        page = layout.build(Desk(service, Sounds(sounds), private=private), Path(folder) / "uploads")
+        desk = Desk(service, Sounds(sounds), private=private, diarizer=diarizer)
+        train = trainer.Trainer(desk, opened, offered) if opened else None
+        page = layout.build(desk, Path(folder) / "uploads", train)
         # a page that is open holds a connection for ever: it is not waited for
         settings = {"lifespan": "on", "timeout_graceful_shutdown": 2, **secure}
         server.Server(page, service, ready, **settings).run(sockets=[place])

@@ -43,4 +43,5 @@ def _word(word: Word) -> dict:
 def _part(part: Part) -> dict:
     found = {"kind": part.kind, "text": part.text, "score": round(part.score, 1)}
     found |= {"start": round(part.start, 3), "end": round(part.end, 3)}
-    return found | ({"heard": part.heard} if part.heard else {})
+    found |= {"heard": part.heard} if part.heard else {}
+    return found | ({"semitones": [round(height, 2) for height in part.curve]} if part.curve else {})

@@ -46,6 +46,7 @@ class Part:
     start: float
     end: float
     heard: str = ""  # of a tone: the one that is likeliest
+    curve: tuple[float, ...] = ()  # of a tone: `tones.contours` of its final, semitones over the recording's median
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Rater:
         self._embed = asr.make_embed(graphdef, asr.Embedding(**heard))
         self._backbone = {group: recognizer.params[group] for group in ("backbone", "buffer")}
 
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """{score: (lowest, highest) that the experts gave}, beyond which it says nothing."""
+        pairs = zip(self._params["lowest"].tolist(), self._params["highest"].tolist(), strict=True)
+        return dict(zip(self.names, pairs, strict=True))
+
     def __call__(self, audio_S: np.ndarray) -> dict[str, tuple[float, float]]:
         """Of samples at 16 kHz; of more than a window the mean over its pieces, by their length."""
         p, r = self._params, self._recognizer
@@ -126,26 +133,27 @@ class Judge:
         if self.placer.forced is None:
             return Judged(len(audio_S) / SAMPLE_RATE, text or "", given, scores, ())
         if text is None:
-            language = "zh" if self._pinyin else self.placer.language
+            language = "zh" if self.mandarin else self.placer.language
             text = self.recognizer.transcribe(audio_S, language=language).text.strip()
         words = self._words(audio_S, text) if text else ()
         return Judged(len(audio_S) / SAMPLE_RATE, text, given, scores, tuple(words))
 
     @property
-    def _pinyin(self) -> bool:
+    def mandarin(self) -> bool:
+        """Whether its head knows initials and finals, and texts are hanzi or pinyin."""
         return self.placer.forced is not None and self.placer.forced.inventory.spelling == "pinyin"
 
     def _words(self, audio_S, text) -> list[Word]:
         forced = self.placer.forced
         assert forced is not None  # asked where there is a head
         logp_TC = self.placer.emitted(audio_S)
-        read = pinyin.read(text) if self._pinyin else []
+        read = pinyin.read(text) if self.mandarin else []
         words = [one.pinyin for one in read] or forced.inventory.words(text)
         labels, word_of = forced.inventory.encode(words)
         placed = forced(logp_TC, words)
         right_L, _ = goodness(logp_TC, labels)
         own = [np.flatnonzero(np.array(word_of) == place) for place in range(len(words))]
-        if not self._pinyin:
+        if not self.mandarin:
             return [self._letters(one, right_L[own[k]]) for k, one in enumerate(placed)]
         kinds = [stage.kind_of(forced.inventory, label) for label in labels]
         toned = self._tones(audio_S, forced, logp_TC, words, read)
@@ -179,15 +187,17 @@ class Judge:
         if self.tone is None:
             return [None] * len(read)
         spans = stage.final_spans(forced, logp_TC, words)
-        logp_LC = self.tone(tones.features(tones.contours(audio_S, spans), spans))
+        curve_LP = tones.contours(audio_S, spans)
+        logp_LC = self.tone(tones.features(curve_LP, spans))
         found: list[Part | None] = []
-        for one, row, (start, end) in zip(read, logp_LC, spans, strict=True):
+        for one, row, curve_P, (start, end) in zip(read, logp_LC, curve_LP, spans, strict=True):
             at = pinyin.TONES.index(one.tone)
             if np.ptp(row) == 0:  # nothing voiced
                 found.append(None)
                 continue
             likeliest = str(pinyin.TONES[int(row.argmax())])
-            found.append(Part(stage.TONE, str(one.tone), self._score(stage.TONE, [row[at]])[0], start, end, likeliest))
+            score = self._score(stage.TONE, [row[at]])[0]
+            found.append(Part(stage.TONE, str(one.tone), score, start, end, likeliest, tuple(map(float, curve_P))))
         return found
 
     def _score(self, kind: str, values) -> list[float]:

@@ -11,13 +11,17 @@ import numpy as np
 import soundfile
 
 from moejax.audio.constants import SAMPLE_RATE
+from moejax.pronounce import curves
 from moejax.pronounce.judging import Judged, Part, Word
 from moejax.report.markup import document
 
 MOST = 100  # recordings on a page, each with its sound
+DOUBT = 50.0  # as likely another sound (`tasks.calibration`)
 STYLE = """<style>
 .take audio{width:100%;margin:.3em 0}.take .said{font-size:1.25rem;line-height:2.1}
-.take .word{border-radius:4px;padding:.12em .25em;cursor:pointer;color:#1d2126}
+.take .word{border:0;border-radius:4px;padding:.12em .25em;cursor:pointer;color:#1d2126;font:inherit}
+.take .word.wrong{text-decoration:underline dotted}
+.take .word sub{font-size:.6em;display:inline-block;margin-left:.25em}
 .take .word.now{outline:2px solid #1f5fa8}.take .parts{font-size:.86rem;color:var(--soft);min-height:1.5em}
 .scores b{font-size:1.2rem}
 </style>"""
@@ -29,7 +33,11 @@ for (const take of document.querySelectorAll(".take")) {
   let until = null;
   const show = () => {
     const t = audio.currentTime;
-    if (until !== null && t >= until) { audio.pause(); until = null; }
+    if (until !== null && t >= until) {
+      audio.pause();
+      audio.currentTime = until - 0.01; // at the end of its word, not at the beginning of the next
+      until = null;
+    }
     for (const word of words) word.classList.toggle("now", t >= +word.dataset.start && t < +word.dataset.end);
     if (!audio.paused) requestAnimationFrame(show);
   };
@@ -42,7 +50,10 @@ for (const take of document.querySelectorAll(".take")) {
   });
 }
 </script>"""
-KEY = "Green: as it should be; yellow: doubtful; red: another sound. Click a word to hear it and to see its sounds."
+KEY = (
+    "Of 100; green: as it should be; yellow: doubtful; red and dotted: rather another sound. Click a word, or press "
+    "Enter on it, to hear it and to see its sounds."
+)
 
 
 def page(judged: Mapping[str, Judged], sounds: Mapping[str, np.ndarray], title: str) -> str:
@@ -65,6 +76,7 @@ def _take(one: Judged, audio_S: np.ndarray) -> str:
     if one.sounds is not None:
         told.append(f"words <b>{one.sounds:.0f}</b> of 100")
     text = f'<p class="said">{" ".join(map(_word, one.words))}</p><p class="parts"></p>' if one.words else ""
+    text += curves.drawn(one.words)
     if one.words and not one.given:
         text += '<p class="soft">The text is what the model heard: it mends what was said wrongly.</p>'
     return (
@@ -74,11 +86,17 @@ def _take(one: Judged, audio_S: np.ndarray) -> str:
 
 
 def _word(word: Word) -> str:
-    title = "; ".join(map(_part, word.parts)) or "no letter of it is known"
+    kind = "word wrong" if word.score is not None and word.score < DOUBT else "word"
+    score = "" if word.score is None else f"<sub>{word.score:.0f}</sub>"
     return (
-        f'<span class="word" style="background:{colour(word.score)}" data-start="{word.start:.3f}" '
-        f'data-end="{word.end:.3f}" title="{html.escape(title)}">{html.escape(word.text)}</span>'
+        f'<button type="button" class="{kind}" style="background:{colour(word.score)}" data-start="{word.start:.3f}" '
+        f'data-end="{word.end:.3f}" title="{html.escape(told(word))}">{html.escape(word.text)}{score}</button>'
     )
+
+
+def told(word: Word) -> str:
+    """Its sounds and what they were scored, in words."""
+    return "; ".join(map(_part, word.parts)) or "no letter of it is known"
 
 
 def _part(part: Part) -> str:

@@ -13,9 +13,10 @@ import soundfile
 
 from moejax.report.markup import document
 
-HOW = "where its answer changes most with the sound"
+HOW = "where the logit of that class would change most if the sound did, silence not excepted (gradients)"
 STYLE = """<style>
-.clip{margin:1.2em 0}.clip canvas{display:block;width:100%;height:180px;cursor:pointer;border:1px solid var(--line)}
+.clip{margin:1.2em 0}.clip canvas{display:block;width:100%;height:180px;cursor:pointer;border:1px solid var(--line);
+image-rendering:pixelated}
 .clip audio{width:100%;margin-top:.3em}.clip label{font-size:.88rem;color:var(--soft)}
 </style>"""
 SCRIPT = """<script>

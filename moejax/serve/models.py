@@ -40,7 +40,7 @@ class Which:
     translates: bool = False  # of a workdir, whose default system for that may be another
 
 
-def named(arguments: Sequence[str]) -> dict[str, str]:
+def named(arguments: Sequence[str], option: str = "--model") -> dict[str, str]:
     """{name: path or name of a published model} of arguments MODEL and NAME=MODEL.
 
     A folder is called by its last part, so that no answer tells where things lie. Errors: BadValue for a name twice.
@@ -52,9 +52,9 @@ def named(arguments: Sequence[str]) -> dict[str, str]:
             model = argument
             name = Path(argument).expanduser().resolve().name if Path(argument).expanduser().exists() else argument
         if not name or not model:
-            raise BadValue(f"--model {argument!r}: give MODEL, or NAME=MODEL")
+            raise BadValue(f"{option} {argument!r}: give MODEL, or NAME=MODEL")
         if name in found or name == FIRST:
-            raise BadValue(f"--model {argument}: there is a model {name!r} already; give another name, NAME=MODEL")
+            raise BadValue(f"{option} {argument}: there is a model {name!r} already; give another name, NAME=MODEL")
         found[name] = model
     return found
 

@@ -19,6 +19,10 @@ from moejax.types import Params
 from moejax.work.context import Context
 
 FILES = {"": "pictures.npz", "probe": "pictures_probe.npz"}
+HOW = (
+    "what of Whisper's features adds to the logit of the clip's class, through the frozen encoder (integrated "
+    "gradients); what speaks against it is not shown, and the network may hear another class"
+)
 DECIBELS = 40.0  # of one unit of Whisper's features, which are (log10 of the power + 4) / 4
 
 
@@ -55,7 +59,7 @@ def draw_probe(context: Context, clips: Clips, rows, network: Trained) -> None:
     speaks_BNM = np.asarray(saliency(params, network.params, mel_BNM, samples_B, label_B), np.float32)
     found = {"wave": wave_BS, "image": DECIBELS * np.asarray(mel_BNM, np.float32).swapaxes(1, 2), "label": label_B}
     found |= {"rate": SAMPLE_RATE, "hop": config.hop, "saliency": np.maximum(speaks_BNM.swapaxes(1, 2), 0.0)}
-    found |= {"model": network.name, "how": "what of it speaks for that class, through the frozen encoder"}
+    found |= {"model": network.name, "how": HOW}
     _write(context, FILES["probe"], found)
 
 

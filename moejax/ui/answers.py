@@ -3,19 +3,21 @@
 Every text is escaped here. `page.js` makes words and waveform play, by the attributes that stand in this HTML.
 """
 
-import base64
-import html
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from moejax.diarize.turns import Turn
 from moejax.text import languages, writers
 from moejax.text.transcript import Segment, Transcript
+from moejax.ui import timeline
+from moejax.ui.marks import Sound, escaped, file_link, refusal
 
 LEVELS = (0.9, 0.7, 0.5)  # confidence from which on a word is of level 0, 1, 2; below, of 3
 MEANING = ("sure, from 90 %", "from 70 %", "from 50 %", "doubtful, below 50 %")
+BARS = "The bars: how much each expert of the mixture weighs, by its number, as the gate says of what it heard there."
 PEAKS = 600
 HEIGHT, WIDTH = 80, 1000  # of the waveform's picture, in its own units
 DRAWN = 2000  # words beyond which the waveform is not coloured: a line each would be all of it
@@ -30,44 +32,14 @@ class Said(NamedTuple):
     text: str
     confidence: float
     apart: bool = True  # a space stands before it, as between words of many languages
-
-
-class Sound(NamedTuple):
-    """A recording as a page plays it: its address, samples [S] at 16 kHz, seconds."""
-
-    address: str
-    wave_S: np.ndarray
-    seconds: float
-
-
-def escaped(text: str) -> str:
-    """Text that is nothing but text in HTML, in an attribute, and in the templates that the page's library fills."""
-    found = html.escape(text)
-    for mark in "{}$`\\":
-        found = found.replace(mark, f"&#{ord(mark)};")
-    return found
-
-
-def refusal(sentence: str) -> str:
-    """What is wrong, for the eye and for a screen reader."""
-    return f'<p class="mj-wrong" role="alert">{escaped(sentence)}</p>'
-
-
-def told(sentence: str) -> str:
-    """What went well."""
-    return f'<p class="mj-told" role="status">{escaped(sentence)}</p>'
-
-
-def growing(text: str) -> str:
-    """What is known of a text while a recording is being read."""
-    return f'<p class="mj-growing" role="status">{escaped(text.strip()) or "Listening"} …</p>'
+    overlapped: bool = False  # somebody else speaks, too
 
 
 def said(segment: Segment) -> list[Said]:
     """The words of a segment."""
     if segment.words:
         words = [word for word in segment.words if word.word.strip()]
-        return [Said(w.start, w.end, w.word.strip(), w.probability, w.word[:1].isspace()) for w in words]
+        return [Said(w.start, w.end, w.word.strip(), w.probability, w.word[:1].isspace(), w.overlapped) for w in words]
     text = segment.text.strip()
     return [Said(segment.start, segment.end, text, math.exp(min(segment.avg_logprob, 0.0)))] if text else []
 
@@ -86,24 +58,39 @@ def peaks(wave_S: np.ndarray, count: int = PEAKS) -> np.ndarray:
     return found / max(float(found.max()), 1e-6)
 
 
-def answer(transcript: Transcript, sound: Sound, *, name: str, notes: Sequence[str] = (), title: str = "") -> str:
-    """All that is shown of one transcript. `name`: what its files are called; `notes`: a line each, below it."""
+def answer(
+    transcript: Transcript,
+    sound: Sound,
+    *,
+    name: str,
+    notes: Sequence[str] = (),
+    title: str = "",
+    turns: Sequence[Turn] | None = None,
+) -> str:
+    """All that is shown of one transcript. `name`: what its files are called; `notes`: a line each, below it;
+    `turns`: who speaks when, where that was asked.
+    """
     words = [word for segment in transcript.segments for word in said(segment)]
     language = languages.NAMES.get(transcript.language, transcript.language or "")
+    known = timeline.speakers(turns or ())
     facts = [f"{sound.seconds:.1f} s", *([language] if language else []), f"{len(words)} words"]
     timed = any(segment.words for segment in transcript.segments)
     facts = facts if timed or not words else facts[:-1]
+    facts += [f"{len(known)} speaker{'s' * (len(known) != 1)}"] if known else []
     lines = [*notes, *(f"withheld as invented ({guard}): {n}" for guard, n in transcript.dropped.items())]
+    lines += [timeline.NOBODY] if turns is not None and not known else []
     parts = [
         f'<section class="mj-answer" aria-label="{escaped(title or "the transcript")}">',
         f"<h3>{escaped(title)}</h3>" if title else "",
         f'<p class="mj-facts">{escaped(", ".join(facts))}</p>',
-        _text(transcript) if words else refusal("No words were found in this recording."),
+        _text(transcript, known) if words else refusal("No words were found in this recording."),
         waveform(sound, words),
+        timeline.lanes(turns or (), sound),
         f'<audio controls preload="auto" src="{escaped(sound.address)}"></audio>',
-        _legend() if words else "",
+        legend(MEANING, "Confidence") if words else "",
+        f'<p class="mj-note">{escaped(BARS)}</p>' if any(segment.route for segment in transcript.segments) else "",
         "".join(f'<p class="mj-note">{escaped(line)}</p>' for line in lines),
-        downloads(transcript, name) if words else "",
+        downloads(transcript, name, turns or ()) if words or known else "",
         "</section>",
     ]
     return "".join(parts)
@@ -142,24 +129,22 @@ def bars(weights: Sequence[float], full: float = 1.0) -> str:
     return f'<div class="mj-bars" role="img" aria-label="gate weights: {words}">{rows}</div>'
 
 
-def downloads(transcript: Transcript, name: str) -> str:
-    """Links that hold the files themselves: nothing is kept for them."""
-    links = []
-    for form, media in FILES.items():
-        content = base64.b64encode(writers.render(transcript, form).encode()).decode()
-        file = escaped(f"{name}.{form}")
-        links.append(f'<a download="{file}" href="data:{media};base64,{content}">{form}</a>')
+def downloads(transcript: Transcript, name: str, turns: Sequence[Turn] = ()) -> str:
+    """Links that hold the files; with turns those of who speaks when, too."""
+    links = [file_link(f"{name}.{form}", media, writers.render(transcript, form)) for form, media in FILES.items()]
+    links += [timeline.download(turns, name)] if turns else []
     return f'<p class="mj-files">Download: {" ".join(links)}</p>'
 
 
-def _text(transcript: Transcript) -> str:
-    """The words, each a button; one of them is reached by Tab, the others by the arrows."""
+def _text(transcript: Transcript, known: Sequence[str]) -> str:
+    """The words, each a button; one of them is reached by Tab, the others by the arrows. `known`: the speakers."""
     parts, first = [], True
     full = max([1.0, *(weight for segment in transcript.segments for weight in segment.route or ())])
     for segment in transcript.segments:
         words = []
         for word in said(segment):
             hint = f"{word.confidence:.0%} sure, at {word.start:.2f} s"
+            hint += "; somebody else speaks, too" if word.overlapped else ""
             words.append(
                 f"{' ' if word.apart else ''}"
                 f'<button type="button" class="mj-word mj-c{level(word.confidence)}" data-at="{word.start:.3f}" '
@@ -170,10 +155,13 @@ def _text(transcript: Transcript) -> str:
             time = writers.timestamp(segment.start, hours=False, point=".")[:-4]
             gate = "" if segment.route is None else bars(segment.route, full)
             text = "".join(words)
+            if segment.speaker is not None:
+                time += f"<b>{timeline.dot(segment.speaker, known)}{escaped(segment.speaker)}</b>"
             parts.append(f'<div class="mj-segment"><span class="mj-time">{time}</span><p>{text}</p>{gate}</div>')
     return f'<div class="mj-said" role="group" aria-label="what was said; Enter plays a word">{"".join(parts)}</div>'
 
 
-def _legend() -> str:
-    marks = "".join(f'<span class="mj-c{number}">{escaped(text)}</span>' for number, text in enumerate(MEANING))
-    return f'<p class="mj-legend">Confidence: {marks} A word plays from there: click it, or Enter.</p>'
+def legend(meaning: Sequence[str], what: str) -> str:
+    """What the colours say, from level 0 to level 3."""
+    marks = "".join(f'<span class="mj-c{number}">{escaped(text)}</span>' for number, text in enumerate(meaning))
+    return f'<p class="mj-legend">{escaped(what)}: {marks} A word plays: click it, or Enter.</p>'

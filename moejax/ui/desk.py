@@ -3,6 +3,7 @@
 Whatever goes wrong is one sentence of it.
 """
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import logging
@@ -16,6 +17,8 @@ import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.decode.enrolled import fitting
+from moejax.diarize import listening
+from moejax.diarize.said import attributed
 from moejax.enrolment import profiles
 from moejax.errors import BadValue, Refused
 from moejax.serve import recordings
@@ -23,8 +26,8 @@ from moejax.serve.service import Service
 from moejax.text import languages
 from moejax.text.sentence import sentence
 from moejax.text.transcript import Transcript
-from moejax.ui import answers, differences
-from moejax.ui.answers import Sound
+from moejax.ui import answers, differences, marks
+from moejax.ui.marks import Sound
 from moejax.ui.sounds import Sounds
 
 log = logging.getLogger(__name__)
@@ -43,6 +46,7 @@ class Choice:
     language: str = ""
     target: str = ""
     speaker: str = ""
+    talkers: str = ""  # how many speak, which is then looked for: "0" for as many as are found
 
     @property
     def name(self) -> str:
@@ -66,8 +70,11 @@ class Phrase:
 class Desk:
     """Safe to use from any thread. `private`: whoever sees it may know who is enrolled on this machine."""
 
-    def __init__(self, service: Service, sounds: Sounds, *, private: bool = True):
-        self.service, self.sounds, self.private = service, sounds, private
+    def __init__(
+        self, service: Service, sounds: Sounds, *, private: bool = True, diarizer: listening.Diarizer | None = None
+    ):
+        self.service, self.sounds, self.private, self.diarizer = service, sounds, private, diarizer
+        self._listening = concurrent.futures.ThreadPoolExecutor(1, "moejax-diarize")  # starts when it is asked
         self.models = service.models
         self._saving = threading.Lock()
 
@@ -76,7 +83,7 @@ class Desk:
     def systems(self, model: str) -> Labelled:
         """Of a workdir its systems, the best one first; of another model the one that it is."""
         found = self.models.systems(model)
-        return [("the best one" if found else "as published", ""), *((name, name) for name in found)]
+        return [("the best" if found else "as published", ""), *((name, name) for name in found)]
 
     def tasks(self, model: str, system: str = "") -> Labelled:
         """To write what is said, and each language that can be translated into."""
@@ -96,6 +103,13 @@ class Desk:
         names = profiles.names() if self.private else sorted(set(also) & set(profiles.names()))
         return [("anybody", ""), *((name, name) for name in names)]
 
+    def talkers(self) -> Labelled:
+        """How many may be told apart; nothing where there is no diarizer."""
+        if self.diarizer is None:
+            return []
+        counts = [(str(count), str(count)) for count in range(1, self.diarizer.sizes.most + 1)]
+        return [("any", "0"), *counts, ("do not ask", "")]
+
     def report(self, model: str) -> Path | None:
         """The report.html of a workdir."""
         place = self.models.workdir(model)
@@ -107,36 +121,54 @@ class Desk:
     def read(self, path: str | None, choice: Choice) -> Iterator[str]:
         """HTML again and again while the text grows, at last the answer, or the sentence that says why not."""
         try:
-            recording = self._heard(path)
-            yield answers.growing("")
+            recording = self.heard(path)
+            yield marks.growing("")
             job = _Read(self.service, recording.wave_S, choice)
-            with job.unless_left():
+            with job.unless_left(), self._who_speaks(recording.wave_S, choice) as found:
                 for text in job.texts():
-                    yield answers.growing(text)
-                transcript = job.answer()
-            sound, name = self._sound(recording), _stem(path)
-            yield answers.answer(transcript, sound, name=name, notes=recording.flaws, title=choice.name)
+                    yield marks.growing(text)
+                transcript, turns = job.answer(), None if found is None else found.result()
+            notes = [*recording.flaws]
+            if turns is not None:
+                try:
+                    transcript = attributed(transcript, turns)
+                except BadValue:
+                    notes.append("This model does not say when a word is said, so nobody knows who said it.")
+            sound, name = self.sound(recording), _stem(path)
+            yield answers.answer(transcript, sound, name=name, notes=notes, title=choice.name, turns=turns)
         except Exception as error:
-            yield answers.refusal(_sentence(error))
+            yield marks.refusal(reason(error))
+
+    @contextlib.contextmanager
+    def _who_speaks(self, wave_S: np.ndarray, choice: Choice) -> Iterator[concurrent.futures.Future | None]:
+        """Turns to be, looked for beside the text; whoever leaves is not waited for. None where it was not asked."""
+        if self.diarizer is None or not choice.talkers:
+            yield None
+            return
+        found = self._listening.submit(self.diarizer, wave_S, int(choice.talkers))
+        try:
+            yield found
+        finally:
+            found.cancel()
 
     def compare(self, path: str | None, first: Choice, second: Choice) -> Iterator[str]:
         """The same of two models or systems, and where they differ."""
         try:
             if first == second:
                 raise BadValue("both are the same; choose another model, system or speaker to compare with")
-            recording = self._heard(path)
-            yield answers.growing("")
+            recording = self.heard(path)
+            yield marks.growing("")
             jobs = [_Read(self.service, recording.wave_S, choice) for choice in (first, second)]
             with jobs[0].unless_left(), jobs[1].unless_left():
                 found = [job.answer() for job in jobs]
-            sound, name = self._sound(recording), _stem(path)
+            sound, name = self.sound(recording), _stem(path)
             parts = [differences.compared(found[0], found[1], (first.name, second.name))]
             for choice, transcript in zip((first, second), found, strict=True):
                 file = f"{name}-{choice.system or choice.model}"
                 parts.append(answers.answer(transcript, sound, name=file, title=choice.name))
             yield "".join(parts)
         except Exception as error:
-            yield answers.refusal(_sentence(error))
+            yield marks.refusal(reason(error))
 
     def phrase(self, path: str | None, text: str, before: Sequence[Phrase]) -> tuple[list[Phrase], str]:
         """One more phrase of a speaker: (all of them, HTML that says so or why not)."""
@@ -145,14 +177,14 @@ class Desk:
                 raise BadValue(f"{PHRASES} phrases are enough; keep the voice, or begin anew")
             if not text.strip():
                 raise BadValue("write down what is said in the recording; the model needs both")
-            wave_S, (least, most) = self._heard(path).wave_S, PHRASE_SECONDS
+            wave_S, (least, most) = self.heard(path).wave_S, PHRASE_SECONDS
             if not least <= len(wave_S) / SAMPLE_RATE <= most:
                 seconds = len(wave_S) / SAMPLE_RATE
                 raise BadValue(f"the phrase has {seconds:.1f} s; between {least:g} and {most:g}, two to six are good")
             found = [*before, Phrase(wave_S, text.strip())]
             return found, phrases(found)
         except Exception as error:
-            return list(before), answers.refusal(_sentence(error)) + phrases(before)
+            return list(before), marks.refusal(reason(error)) + phrases(before)
 
     def enroll(self, name: str, spoken: Sequence[Phrase], replace: bool) -> tuple[bool, str]:
         """Keeps a voice as `moejax enroll` does: (whether it is kept now, HTML)."""
@@ -173,12 +205,15 @@ class Desk:
                 waves, texts = [one.wave_S for one in spoken], [one.text for one in spoken]
                 profiles.save(name, waves, texts, replace=replace and self.private)
             count = f"{len(used)} of {len(spoken)} phrases"
-            return True, answers.told(f"{name} is enrolled by {count}; choose the voice beside the model.")
+            return True, marks.told(f"{name} is enrolled by {count}; choose the voice beside the model.")
         except Exception as error:
-            return False, answers.refusal(_sentence(error))
+            return False, marks.refusal(reason(error))
 
-    def _heard(self, path: str | None) -> recordings.Recording:
-        """The recording of a file that the page has taken. Errors: Refused in one sentence."""
+    def heard(self, path: str | None, seconds: float | None = None) -> recordings.Recording:
+        """The recording of a file that the page has taken, of at most `seconds`, the service's own unless given.
+
+        Errors: Refused in one sentence.
+        """
         limits = self.service.limits
         if not path:
             raise BadValue("there is no recording yet: choose a file, or record one")
@@ -188,12 +223,13 @@ class Desk:
         if size > limits.megabytes * MEGABYTE:
             raise BadValue(f"the file is larger than {limits.megabytes:g} MB, the most here")
         with open(path, "rb") as stream:
-            found = recordings.heard(stream, limits.seconds)
+            found = recordings.heard(stream, limits.seconds if seconds is None else min(seconds, limits.seconds))
         if not len(found.wave_S):
             raise BadValue("nothing can be heard in this recording: it is silent")
         return found
 
-    def _sound(self, recording: recordings.Recording) -> Sound:
+    def sound(self, recording: recordings.Recording) -> Sound:
+        """As the page plays it."""
         return Sound(f"/sounds/{self.sounds.keep(recording.wave_S)}", recording.wave_S, recording.seconds)
 
 
@@ -231,7 +267,7 @@ class _Read:
 
 def phrases(spoken: Sequence[Phrase]) -> str:
     """HTML of what is there to enroll."""
-    rows = "".join(f"<li>{answers.escaped(sentence(one.text))} <i>{one.seconds:.1f} s</i></li>" for one in spoken)
+    rows = "".join(f"<li>{marks.escaped(sentence(one.text))} <i>{one.seconds:.1f} s</i></li>" for one in spoken)
     return f'<ol class="mj-phrases">{rows}</ol>' if rows else '<p class="mj-note">No phrase yet.</p>'
 
 
@@ -240,7 +276,7 @@ def _stem(path: str | None) -> str:
     return Path(path or "").stem or "recording"
 
 
-def _sentence(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """What a person is told; of a bug no more than that there is one."""
     if isinstance(error, Refused):
         text = " ".join(str(error).split())

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from moejax.score import wer
 from moejax.text.transcript import Transcript
-from moejax.ui.answers import escaped
+from moejax.ui.marks import escaped
 
 
 def compared(first: Transcript, second: Transcript, names: tuple[str, str]) -> str:

@@ -13,20 +13,22 @@ from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import FileResponse, PlainTextResponse, Response  # noqa: E402
 from gradio.themes import Default  # noqa: E402
 
-from moejax.ui.answers import escaped  # noqa: E402
 from moejax.ui.desk import Choice, Desk, phrases  # noqa: E402
+from moejax.ui.marks import escaped  # noqa: E402
+from moejax.ui.trainer import Trainer  # noqa: E402
 
 HERE = Path(__file__).parent
 FORGET = (600, 3600)  # every so many seconds uploads that are older than so many are removed
 AT_ONCE = 16  # requests of a kind; the service queues them, and reads them together
 # Nothing is fetched from anywhere else, whatever a library might try.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
+NARROW = 120  # pixels of a list: six beside one another, two on a telephone
 FONTS = ["system-ui", "sans-serif"]
 ABOUT = "Text of a recording, read on this machine. Nothing is sent anywhere; recordings are forgotten when it ends."
 
 
-def build(desk: Desk, folder: Path) -> FastAPI:
-    """The application; `folder` takes uploads, and who made it removes it."""
+def build(desk: Desk, folder: Path, trainer: Trainer | None = None) -> FastAPI:
+    """The application; `folder` takes uploads, and who made it removes it. With a trainer there is a tab of its own."""
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     reports = {name: path for name in desk.models.names if (path := desk.report(name))}
@@ -41,7 +43,7 @@ def build(desk: Desk, folder: Path) -> FastAPI:
 
     app.add_api_route("/sounds/{name}", sound, methods=["GET", "HEAD"], response_model=None)
     app.add_api_route("/reports/{number}", report, methods=["GET"], response_model=None)
-    page = _page(desk, list(reports))
+    page = _page(desk, list(reports), trainer)
     page.queue(default_concurrency_limit=AT_ONCE, max_size=100, api_open=False)
     gr.mount_gradio_app(
         app,
@@ -78,14 +80,17 @@ class _Policy:
         await self.app(scope, receive, with_policy if scope["type"] == "http" else send)
 
 
-def _page(desk: Desk, reports: Sequence[str]) -> gr.Blocks:
+def _page(desk: Desk, reports: Sequence[str], trainer: Trainer | None) -> gr.Blocks:
     with gr.Blocks(title="moejax", analytics_enabled=False, delete_cache=FORGET) as page:
         gr.Markdown(f"# moejax\n{ABOUT}")
         mine = gr.State([])  # voices that were enrolled on this page
         with gr.Tab("Transcribe"):
             speakers = _transcribe(page, desk, mine)
-        with gr.Tab("Enrol a voice"):
+        with gr.Tab("Enrol"):
             _enroll(desk, mine, speakers)
+        if trainer is not None:
+            with gr.Tab("Pronounce"):
+                _pronounce(trainer)
         if reports:
             with gr.Tab("Report"):
                 for number, name in enumerate(reports):
@@ -131,7 +136,8 @@ def _switched(count: int, ready: bool):
 def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
     """(model, system): two lists, the second following the first."""
     names = desk.models.names
-    model = gr.Dropdown(names, value=names[min(at, len(names) - 1)], label=f"{label}model", elem_id=f"{key}-model")
+    first = names[min(at, len(names) - 1)]
+    model = gr.Dropdown(names, value=first, label=f"{label}model", elem_id=f"{key}-model", min_width=NARROW)
     system = _systems(desk, model.value, label=f"{label}system", elem_id=f"{key}-system")
     model.change(lambda name: _systems(desk, name), model, system, show_progress="hidden", api_visibility="private")
     return model, system
@@ -140,7 +146,7 @@ def _chosen(desk: Desk, key: str, label: str, *, at: int = 0):
 def _systems(desk: Desk, model: str, **more) -> gr.Dropdown:
     """Shown where there are several."""
     found = desk.systems(model)
-    return gr.Dropdown(found, value="", visible=len(found) > 1, **more)
+    return gr.Dropdown(found, value="", visible=len(found) > 1, min_width=NARROW, **more)
 
 
 def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown]:
@@ -148,9 +154,13 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
     file, microphone = _recording("recording")
     with gr.Row():
         model, system = _chosen(desk, "first", "")
-        language = gr.Dropdown(desk.languages(model.value), value="", label="language", elem_id="language")
-        target = gr.Dropdown(desk.tasks(model.value), value="", label="task", elem_id="task")
-        speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker")
+        narrow: dict[str, Any] = {"min_width": NARROW}
+        known, tasks, counts = desk.languages(model.value), desk.tasks(model.value), desk.talkers()
+        language = gr.Dropdown(known, value="", label="language", elem_id="language", **narrow)
+        target = gr.Dropdown(tasks, value="", label="task", elem_id="task", **narrow)
+        speaker = gr.Dropdown(desk.speakers(), value="", label="voice", elem_id="speaker", **narrow)
+        asked = {"value": "0", "visible": True} if counts else {"value": "", "visible": False}
+        talkers = gr.Dropdown(counts, label="who speaks", elem_id="talkers", **asked, **narrow)
     start = gr.Button("Transcribe", variant="primary", elem_id="transcribe")
     with gr.Accordion("Compare with another", open=False, elem_id="comparison"):
         with gr.Row():
@@ -173,7 +183,7 @@ def _transcribe(page: gr.Blocks, desk: Desk, mine: gr.State) -> list[gr.Dropdown
 
     asked = [file, microphone, model, system, language, target, speaker]
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    start.click(read, asked, answer, show_progress="minimal", api_visibility="private")
+    start.click(read, [*asked, talkers], answer, show_progress="minimal", api_visibility="private")
     compare.click(both, [*asked, other, other_system, other_speaker], answer, api_visibility="private")
     system.change(follow, [model, system], [language, target], **quiet)
     model.change(follow, [model, system], [language, target], **quiet)
@@ -215,6 +225,41 @@ def _enroll(desk: Desk, mine: gr.State, speakers: list[gr.Dropdown]) -> None:
     inputs = [file, microphone, text, spoken]
     add.click(added, inputs, [spoken, said, file, microphone, text], api_visibility="private")
     keep.click(kept, [name, spoken, replace, mine], [done, mine, spoken, *speakers], api_visibility="private")
+
+
+def _pronounce(trainer: Trainer) -> None:
+    """The tab of pronunciation."""
+    names, quiet = trainer.names, dict[str, Any](show_progress="hidden", api_visibility="private")
+    offered = [(one.text, place) for place, one in enumerate(trainer.sentences)]
+    with gr.Row(visible=len(names) > 1 or bool(offered)):
+        model = gr.Dropdown(names, value=names[0], label="model", visible=len(names) > 1, elem_id="judge-model")
+        number = gr.Dropdown(offered, value=None, label="sentences", visible=bool(offered), elem_id="judge-sentences")
+    text = gr.Textbox(label="What should be said", info=trainer.hint(names[0]), max_lines=4, elem_id="judge-text")
+    heard = gr.HTML("", elem_id="judge-reference", container=False, visible=False)
+    with gr.Accordion("A reference of your own", open=False, elem_id="own-reference"):
+        own = gr.File(label="How it should sound", file_count="single", height=120, elem_id="own-reference-file")
+    file, microphone = _recording("spoken")
+    start = gr.Button("Judge", variant="primary", elem_id="judge")
+    answer = gr.HTML("", elem_id="judgement", container=False)
+    _until_given([start], file, microphone)
+
+    def judged(file, microphone, model, text, number, own):
+        return trainer.judge(file or microphone, model, text or "", number, own)
+
+    def example(number):
+        text, found = trainer.example(number)
+        return text, gr.HTML(found, visible=bool(found)), None, ""
+
+    def reference(own, number):
+        found = trainer.reference(own) if own else trainer.example(number)[1]
+        return gr.HTML(found, visible=bool(found))
+
+    asked = [file, microphone, model, text, number, own]
+    start.click(judged, asked, answer, show_progress="minimal", api_visibility="private")
+    model.change(lambda name: (gr.Textbox(info=trainer.hint(name)), ""), model, [text, answer], **quiet)
+    number.input(example, number, [text, heard, own, answer], **quiet)
+    for event in (own.upload, own.clear):
+        event(reference, [own, number], heard, **quiet)
 
 
 def _speakers(desk: Desk, mine: Sequence[str]) -> gr.Dropdown:

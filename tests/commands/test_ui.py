@@ -17,6 +17,14 @@ from moejax.__main__ import guarded
         (["--model", "M", "--ssl_keyfile", "k", "--ssl_certfile", "c"], "--ssl_certfile c: there is no such file"),
         (["--model", "M", "--keys", "k"], "ui has no option '--keys'"),
         (["--model", "M", "--opn"], r"did you mean --open\?"),
+        (["--model", "M", "--sentences", "x"], "give --pronounce WORKDIR"),
+        (["--model", "M", "--pronounce", "W", "--sentences", "x"], "--sentences x: there is no such folder"),
+        (
+            ["--model", "M", "--pronounce", "a/W", "--pronounce", "a/W"],
+            "--pronounce a/W: there is a model 'a/W' already",
+        ),
+        (["--model", "M", "--port", "0", "--pronounce", "W"], "W has neither rater nor head: moejax rater"),
+        (["--model", "M", "--port", "0", "--diarize", "W"], "W has no diarizer: moejax diarizer"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(argv, words, capsys, tmp_path, monkeypatch):

@@ -26,11 +26,11 @@ def desk(models, folder, kind=Desk, **options):
 
 
 @contextlib.contextmanager
-def served(found, folder):
+def served(found, folder, trainer=None):
     """The address of the page of a desk."""
     from moejax.ui import layout
 
-    app = layout.build(found, folder / "uploads")
+    app = layout.build(found, folder / "uploads", trainer)
     with server.bound("127.0.0.1", 0) as place:
         running = server.Server(app, found.service, lifespan="on", timeout_graceful_shutdown=1)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [place]})

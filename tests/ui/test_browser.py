@@ -8,8 +8,11 @@ import urllib.parse
 
 import pytest
 import soundfile
+from judges import diarizer, judge
 from tiny_model import record, sound
 
+from moejax.serve.models import Which
+from moejax.ui import trainer
 from moejax.ui.desk import Choice, Desk
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -41,10 +44,17 @@ def url(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     (folder / "report.html").write_text("<h1>Whom does it help?</h1>")
     spoken = str(record(folder / "warm.wav", 2.0))
-    with desk(models, folder, WithReport) as found, served(found, folder) as address:
-        for model in ("timed", "micro"):  # compiled before anybody waits for it
-            assert "mj-said" in list(found.read(spoken, Choice(model)))[-1]
-        yield address
+    (folder / "phrases").mkdir()
+    record(folder / "phrases" / "one.wav", 1.0)
+    (folder / "phrases" / "one.txt").write_text("ba do ki")
+    with desk(models, folder, WithReport, diarizer=diarizer()) as found:
+        judges = {"letters": judge(models.get(Which("timed")))}
+        judging = trainer.Trainer(found, judges, trainer.sentences(folder / "phrases"))
+        with served(found, folder, judging) as address:
+            for model in ("timed", "micro"):  # compiled before anybody waits for it
+                assert "mj-said" in list(found.read(spoken, Choice(model, talkers="0")))[-1]
+            assert "mj-sentence" in judging.judge(spoken, "letters", "ba do")
+            yield address
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +178,7 @@ def test_two_models_are_compared(visit, tmp_path):
 
 def test_a_voice_is_enrolled_and_chosen(visit, tmp_path):
     page = visit()
-    page.get_by_role("tab", name="Enrol a voice").click()
+    page.get_by_role("tab", name="Enrol").click()
     page.click("#add-phrase")
     page.wait_for_selector("#phrases .mj-wrong")
     choose(page, record(tmp_path / "phrase.wav", 2.0, seed=3), "phrase")
@@ -185,31 +195,63 @@ def test_a_voice_is_enrolled_and_chosen(visit, tmp_path):
     assert page.inner_text("#answer h3") == "timed, speaker browser.anna"
 
 
-def test_everything_is_reached_by_the_keyboard(visit, tmp_path):
-    page = visit()
+def tab_to(page, selector):
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate(f"document.activeElement.matches({selector!r})"):
+            return
+    raise AssertionError(f"Tab does not come to {selector}")
+
+
+def choose_by_keyboard(page, path, key):
     page.on("filechooser", lambda _: None)  # long before Enter: keys and this come to the page by different ways
-
-    def tab_to(selector):
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            if page.evaluate(f"document.activeElement.matches({selector!r})"):
-                return
-        raise AssertionError(f"Tab does not come to {selector}")
-
-    tab_to("#recording-file button")
+    tab_to(page, f"#{key}-file button")
     with page.expect_file_chooser() as chooser:
         page.keyboard.press("Enter")
-    chooser.value.set_files(str(record(tmp_path / "talk.wav", 6.0)))
-    page.wait_for_selector("#recording-file a[download]")
-    tab_to("#transcribe")
+    chooser.value.set_files(str(path))
+    page.wait_for_selector(f"#{key}-file a[download]")
+
+
+def test_everything_is_reached_by_the_keyboard(visit, tmp_path):
+    page = visit()
+    choose_by_keyboard(page, record(tmp_path / "talk.wav", 6.0), "recording")
+    tab_to(page, "#transcribe")
     page.keyboard.press("Enter")
     page.wait_for_selector("#answer .mj-word")
-    tab_to(".mj-word")
+    tab_to(page, ".mj-word")
     page.keyboard.press("ArrowRight")
     at = page.evaluate("Number(document.activeElement.dataset.at)")
     assert page.locator("#answer .mj-word").nth(1).evaluate("word => word === document.activeElement")
     page.keyboard.press("Enter")
     page.wait_for_function(f"{AUDIO}.currentTime >= {min(at, 5.9)}")
+
+
+def test_a_sentence_is_judged_by_the_keyboard_and_one_of_its_words_is_played_alone(visit, tmp_path):
+    page = visit(400)
+    tab_to(page, "button[role=tab][aria-selected=true]")
+    page.get_by_role("tab", name="Pronounce").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#judge-text")
+    page.click("#judge")
+    page.wait_for_function("document.querySelector('#judgement .mj-wrong')?.innerText.includes('no recording yet')")
+    pick(page, "judge-sentences", "ba do ki")
+    page.wait_for_selector("#judge-reference audio")
+    assert page.input_value("#judge-text textarea, #judge-text input") == "ba do ki"
+    choose_by_keyboard(page, record(tmp_path / "talk.wav", 2.0), "spoken")
+    tab_to(page, "#judge")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#judgement .mj-scores")
+    tab_to(page, "#judgement .mj-word")
+    page.keyboard.press("ArrowRight")
+    audio = "document.querySelector('#judgement audio')"
+    page.evaluate(f"{audio}.addEventListener('play', () => (window.played = true))")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"window.played && {audio}.paused")
+    to = float(page.locator("#judgement .mj-word").nth(1).get_attribute("data-to"))
+    page.wait_for_function(f"Math.abs({audio}.currentTime - {to}) < 0.02")
+    assert to < 1.9  # of 2 s
+    assert page.inner_text("#judgement .mj-parts").startswith("do: letter d: ")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
 def test_two_people_at_once_on_telephones_have_each_their_own(visit, tmp_path):
@@ -223,6 +265,26 @@ def test_two_people_at_once_on_telephones_have_each_their_own(visit, tmp_path):
         assert float(page.get_attribute("#answer .mj-wave", "data-seconds")) == 2.0 + 2 * seed
         assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")  # nothing beside the screen
         page.screenshot(path=tmp_path / f"telephone{seed}.png", full_page=True)
+
+
+def test_who_speaks_when_stands_below_the_waveform_and_plays(visit, tmp_path):
+    page = visit(400)
+    assert [tab.inner_text() for tab in page.get_by_role("tab").all()] == ["Transcribe", "Enrol", "Pronounce", "Report"]
+    choose(page, record(tmp_path / "talk.wav", 3.0))
+    pick(page, "talkers", "2")
+    assert "speaker" in read(page)
+    places = "[...document.querySelectorAll('#answer .mj-wave')].map(wave => wave.getBoundingClientRect())"
+    assert page.evaluate(f"new Set({places}.map(place => `${{place.left}} ${{place.right}}`)).size") == 1  # in step
+    page.evaluate(f"{AUDIO}.addEventListener('seeking', event => (window.sought = event.target.currentTime))")
+    page.locator("#answer .mj-turns").first.click()  # in its middle
+    page.wait_for_function("Math.abs(window.sought - 1.5) < 0.1")
+    with page.expect_download() as found:
+        page.click("#answer a[download$='.rttm']")
+    assert found.value.path().read_text().startswith("SPEAKER talk 1 ")
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    pick(page, "talkers", "do not ask")
+    page.click("#transcribe")
+    page.wait_for_selector("#answer .mj-turns", state="detached")
 
 
 def test_a_report_is_a_tab(visit):

@@ -5,6 +5,7 @@ import concurrent.futures
 import numpy as np
 import pytest
 import soundfile
+from judges import diarizer
 from paging import desk
 from serving import PLAIN
 from test_page import Parsed
@@ -171,3 +172,19 @@ def test_who_leaves_is_not_read(ours, talk):
     next(reading)
     reading.close()  # as a page does that is closed
     assert shown(last(ours.read(talk, TIMED)))
+
+
+def test_who_speaks_when_is_what_the_diarizer_says(models, talk, tmp_path):
+    found = diarizer()
+    with desk(models, tmp_path / "who", diarizer=found) as asked:
+        turns = found(asked.heard(talk).wave_S, 2)
+        assert 0 < sum(turn.end - turn.start for turn in turns) < 5  # random weights: not nothing, and not all
+        assert asked.talkers() == [("any", "0"), ("1", "1"), ("2", "2"), ("do not ask", "")]
+        page = Parsed(last(asked.read(talk, Choice("timed", talkers="2"))))
+        told = [attrs for tag, attrs in page.tags if tag == "rect" and "fill" in attrs]
+        assert [float(one["x"]) for one in told] == pytest.approx(
+            [1000 * turn.start / 3 for turn in sorted(turns, key=lambda turn: (turn.speaker, turn.start))], abs=0.1
+        )
+        assert Parsed(last(asked.read(talk, Choice("timed", talkers="0")))).of("mj-turns")
+        assert not Parsed(last(asked.read(talk, TIMED))).of("mj-turns")
+        assert "tells 2 apart" in refused(asked.read(talk, Choice("timed", talkers="3")))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from tiny_model import sound
 
+from moejax.diarize import said
+from moejax.diarize.turns import Turn
 from moejax.text.transcript import Segment, Transcript, Word
-from moejax.ui import answers, differences
-from moejax.ui.answers import Sound
+from moejax.ui import answers, differences, marks
+from moejax.ui.marks import Sound
 
 EVIL = "</button><script>alert(1)</script>${1+1}{{value}}`\"'&"
 
@@ -81,9 +83,9 @@ def test_text_is_never_markup():
     found = transcript(EVIL.replace(" ", ""))
     page = shown(found, name=EVIL, notes=[EVIL], title=EVIL)
     assert EVIL.replace(" ", "") in page.text and not any(tag == "script" for tag, _ in page.tags)
-    raw = answers.escaped(EVIL)
+    raw = marks.escaped(EVIL)
     assert not re.search(r"[<>{}$`\"']", raw)
-    for text in (answers.refusal(EVIL), answers.told(EVIL), answers.growing(EVIL)):
+    for text in (marks.refusal(EVIL), marks.told(EVIL), marks.growing(EVIL)):
         assert EVIL in Parsed(text).text
     both = differences.compared(found, transcript("b"), (EVIL, EVIL))
     assert not any(tag == "script" for tag, _ in Parsed(both).tags)
@@ -111,7 +113,9 @@ def test_gate_weights_are_bars_of_each_segment():
     own = transcript("one", "two", route=[0.5, 1.0])  # weights that do not sum to 1: the largest of all is a whole bar
     own.segments[1] = dataclasses.replace(own.segments[1], route=[0.5, 2.0])
     assert widths(shown(own)) == ["width:25.0%", "width:50.0%", "width:25.0%", "width:100.0%"]
-    assert not shown(transcript("one")).of("mj-bars")
+    assert answers.BARS in page.text
+    plain = shown(transcript("one"))
+    assert not plain.of("mj-bars") and answers.BARS not in plain.text
 
 
 def test_a_transcript_without_words_says_so():
@@ -133,8 +137,9 @@ def test_peaks_are_the_loudest_of_equal_parts(size):
 
 
 def test_many_words_do_not_cover_the_waveform():
-    assert len(shown(transcript("a " * 2001), 2001).of("mj-word")) == 2001
-    assert not any(tag == "rect" for tag, _ in shown(transcript("a " * 2001), 2001).tags)
+    page = shown(transcript("a " * 2001))
+    assert len(page.of("mj-word")) == 2001 and not any(tag == "rect" for tag, _ in page.tags)
+    assert any(tag == "rect" for tag, _ in shown(transcript("a " * 2000)).tags)
 
 
 def test_differences_are_marked_on_both_sides():
@@ -150,3 +155,35 @@ def test_differences_are_marked_on_both_sides():
     assert "agree in every word" in differences.compared(none, none, ("a", "b"))
     spaces = transcript("... cat -- !")
     assert "agree" in differences.compared(spaces, spaces, ("a", "b"))
+
+
+def test_who_speaks_when_is_lanes_and_names():
+    turns = [Turn(0.0, 2.5, "speaker1"), Turn(2.0, 4.0, "speaker2"), Turn(5.0, 9.0, "speaker1")]
+    named = said.attributed(transcript("one two three four", "five"), turns)
+    page = shown(named, turns=turns)
+    assert [attrs["aria-label"].split(";")[0] for attrs in page.of("mj-turns")] == [
+        "speaker1, 6.5 s in 2 turns",
+        "speaker2, 2.0 s in 1 turn",
+    ]
+    blocks = [attrs for tag, attrs in page.tags if tag == "rect" and "fill" in attrs]
+    places = [(float(one["x"]), float(one["width"])) for one in blocks]  # of 1000 for 6 s; nothing beyond the end
+    assert places == [(0.0, 416.7), (833.3, 166.7), (333.3, 333.3)]
+    assert "2 speakers" in page.text and (page.text.count("speaker1"), page.text.count("speaker2")) == (2, 3)
+    links = {a["download"]: a["href"] for tag, a in page.tags if tag == "a"}
+    files = {name: base64.b64decode(link.partition("base64,")[2]).decode() for name, link in links.items()}
+    assert turns_of(files["talk.rttm"]) == sorted(turns) and "speaker1: one two" in files["talk.srt"]
+    assert {word["speaker"] for one in json.loads(files["talk.json"])["segments"] for word in one["words"]} == {
+        "speaker1",
+        "speaker2",
+    }
+    assert not shown(transcript("one")).of("mj-lanes") and "hears nobody" in shown(transcript("one"), turns=[]).text
+    assert shown(Transcript("", [], "en"), turns=turns).of("mj-files")  # who speaks is known without a word
+    evil = shown(transcript("one"), turns=[Turn(0.0, 1.0, EVIL.replace(" ", ""))])
+    assert EVIL.replace(" ", "") in evil.text and not any(tag == "script" for tag, _ in evil.tags)
+
+
+def turns_of(text) -> list:
+    """The turns of an RTTM file."""
+    found = [line.split() for line in text.splitlines()]
+    assert all(fields[:2] == ["SPEAKER", "talk"] for fields in found)
+    return sorted(Turn(float(f[3]), round(float(f[3]) + float(f[4]), 3), f[7]) for f in found)
