@@ -142,7 +142,7 @@ class TargetSpeakers(nnx.Module):
         seen_XT = jnp.broadcast_to(mask_BT[:, None], (B, S, T)).reshape(B * S, T)
         x = self.over_time(x, seen_XT, noise=noise)
         x = x.reshape(B, S, T, D).swapaxes(1, 2).reshape(B * T, S, D)
-        there_BS = has_BS | ~has_BS.any(1, keepdims=True)  # attention to nobody has no mean
+        there_BS = jnp.logical_or(has_BS, ~has_BS.any(1, keepdims=True))  # attention to nobody has no mean
         x = self.over_speakers(x, jnp.broadcast_to(there_BS[:, None], (B, T, S)).reshape(B * T, S), noise=noise)
         return self.active(self.norm(x)).reshape(B, T, S)
 
