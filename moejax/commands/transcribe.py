@@ -73,9 +73,11 @@ def run(options, left: list[str]) -> int:
         opened = listening.opened(asked.diarize)
         known = {one.name: opened.voice(one.waves) for one in people}
 
-        def diarizer(wave):
+        def who_speaks(wave):
             turns = opened(wave)
             return opened.named(wave, turns, known) if known else turns
+
+        diarizer = who_speaks
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Remark)  # said above, once for all files

@@ -139,10 +139,11 @@ class TargetSpeakers(nnx.Module):
         (B, T, D), S = frames_BTD.shape, profile_BSD.shape[1]
         own = [jnp.broadcast_to(x, (B, S, T, D)) for x in (frames_BTD[:, None], profile_BSD[:, :, None])]
         x = self.join(jnp.concatenate(own, axis=-1).reshape(B * S, T, 2 * D))
-        x = self.over_time(x, jnp.repeat(mask_BT, S, axis=0), noise=noise)
+        seen_XT = jnp.broadcast_to(mask_BT[:, None], (B, S, T)).reshape(B * S, T)
+        x = self.over_time(x, seen_XT, noise=noise)
         x = x.reshape(B, S, T, D).swapaxes(1, 2).reshape(B * T, S, D)
-        there_BS = has_BS | ~has_BS.any(1, keepdims=True)  # attention to nobody has no mean
-        x = self.over_speakers(x, jnp.repeat(there_BS, T, axis=0), noise=noise)
+        there_BS = jnp.logical_or(has_BS, ~has_BS.any(1, keepdims=True))  # attention to nobody has no mean
+        x = self.over_speakers(x, jnp.broadcast_to(there_BS[:, None], (B, T, S)).reshape(B * T, S), noise=noise)
         return self.active(self.norm(x)).reshape(B, T, S)
 
     def taught(self, frames_BTD: Array, mask_BT: Array, active_BTS: Array, noise: Noise | None) -> tuple[Array, Array]:
