@@ -105,5 +105,6 @@ def micro(variant):
         c.base.steps = 250
         c.embed.layers = (0, 1)
         c.joint.steps = 100
+        c.adapters.kinds = ("lora", "lora_total", "cohort")
         c.translate = dict(steps=150, layers=1, extra_pairs=3000)
     return c
