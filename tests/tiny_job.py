@@ -30,7 +30,7 @@ COLUMNS = ("file", "text", "speaker", "cohort", "etiology", "translation", "tran
 BUCKET = 1.2  # seconds
 STAGES = (
     *("describe", "base", "embed", "cluster", "gate", "experts", "joint", "adapters"),
-    *("hyper", "targets", "st", "ctc", "emotion", "evaluate", "translate", "report"),
+    *("hyper", "targets", "st", "ctc", "emotion", "salmonn", "evaluate", "translate", "report"),
 )
 
 

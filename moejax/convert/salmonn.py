@@ -106,22 +106,27 @@ def load(
     whisper: str | pathlib.Path,
     llama: str | pathlib.Path,
     sounds: str | pathlib.Path | None,
-    trained: str | pathlib.Path,
+    trained: str | pathlib.Path | None,
     *,
+    connector: ConnectorConfig | None = None,
     dtype: str = "float32",
 ) -> tuple[int, AudioLLMConfig, Params]:
     """`(rank of the LoRA, AudioLLMConfig, params)` of the parts' folders and files: a Whisper and a LLaMA in Hugging
     Face's layout, BEATs where there is one, SALMONN's checkpoint. The language model is read as `dtype`.
+
+    `trained` None: there is no checkpoint, so rank is 0, params have neither connector nor LoRA, and `connector` says
+    how the first of them is to be made (None: as published).
     """
-    connector = connector_of(trained)  # what is quick to refuse comes first
+    if trained is not None:
+        connector = connector_of(trained)  # what is quick to refuse comes first
     whisper_config, heard = hf_whisper.load(whisper)
     sounds_config, hearing = (None, None) if sounds is None else beats.load(sounds)
     llama_config, said = hf_llama.load(llama, dtype=dtype)
     backbone = {"encoder": heard["backbone"]["encoder"], "decoder": said["backbone"]}
     if hearing is not None:
         backbone["sounds"] = hearing["backbone"]
-    config = AudioLLMConfig(whisper_config, llama_config, sounds_config, connector)
-    rank, own = load_trained(trained, config)
+    config = AudioLLMConfig(whisper_config, llama_config, sounds_config, connector or ConnectorConfig())
+    rank, own = (0, {}) if trained is None else load_trained(trained, config)
     return rank, config, {"backbone": backbone, "buffer": {"encoder": heard["buffer"]["encoder"]}, **own}
 
 

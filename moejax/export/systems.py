@@ -50,6 +50,10 @@ def check_system(context: Context, name: str) -> System:
             f"{name} is {there[name].of} with its choice of experts exchanged; export one of {', '.join(alone)}"
         )
     system = registry.find(context.work, name)
+    if system.answers:
+        raise BadValue(
+            f"{name} is a language model that hears: what it learnt is in {context.work.path(system.stage, name)}"
+        )
     if system.role == "hypernetwork":
         raise BadValue(f"{name} makes its weights anew from every utterance: no other library runs it")
     if system.stage == emotion.NAME:
@@ -96,6 +100,8 @@ def every_lora(context: Context) -> list[Part]:
     """Every adapter, and every expert and shared expert of every mixture of the workdir."""
     parts = []
     for name, system in registry.known(context.work).items():
+        if system.answers:
+            continue
         if system.role == "mixture":
             parts += experts(context, name)
         elif system.role == "adapter" and system.stage != emotion.NAME:

@@ -13,7 +13,7 @@ from moejax.nn.whisper import WhisperConfig
 from moejax.systems import controls, emotion, mixture, published, registry, translate, translators
 from moejax.text import languages
 from moejax.text.tokenizer import special_tokens
-from moejax.training import adapters, base, packed, st
+from moejax.training import adapters, base, packed, salmonn, st
 
 
 def check(config) -> None:
@@ -26,6 +26,7 @@ def check(config) -> None:
     _systems(config)
     _gate(config)
     _translating(config)
+    salmonn.check(config)
     if config.rater.scores and not config.gate.num_experts:
         raise BadValue("rater.scores needs the stage embed, which gate.num_experts = 0 leaves out: set it above 0")
     translators.check(config)
@@ -174,6 +175,7 @@ def _without_experts(config) -> None:
     mixtures = (mixture.KIND_FROZEN, mixture.KIND, controls.KIND)
     mixed = [name for name in config.evaluate.systems if registry.named(name) in mixtures]
     wanted = {"adapters.kinds": total, "hyper.systems": config.hyper.systems, "st.kinds": config.st.kinds}
+    wanted["salmonn.systems"] = [name for name in config.salmonn.systems if name == "salmonn_moe"]
     for key, names in {**wanted, "evaluate.systems": mixed}.items():
         if names:
             raise BadValue(f"config key 'gate.num_experts' is 0, so there is no mixture; {key!r} has {names[0]!r}")
@@ -228,5 +230,7 @@ def _systems(config) -> None:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which adapters.kinds does not train")
         if name in st.KINDS and name not in config.st.kinds:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, which st.kinds does not train")
+        if name in salmonn.KINDS and name not in config.salmonn.systems:
+            raise BadValue(f"config key 'evaluate.systems' has {name!r}, which salmonn.systems does not have")
         if name == emotion.NAME and not config.emotion.steps:
             raise BadValue(f"config key 'evaluate.systems' has {name!r}, and emotion.steps is 0")

@@ -66,6 +66,8 @@ def open_workdir(path, system: str | None = None, weights: str = "", task: str =
     """Keyword arguments of `recognizer.Recognizer`. Errors: UnknownName for a system that was not trained there."""
     context = open_context(path, weights)
     name = system or registry.best(context.work, task).name
+    if registry.find(context.work, name).answers:
+        raise BadValue(f"{name} is a language model that hears: its rows are in the tables, no recogniser runs it")
     context = as_trained(context, name)
     opened = registry.open_system(context, name)
     if opened.network.logits_NE is not None:

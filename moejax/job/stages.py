@@ -7,7 +7,21 @@ from moejax.diarize import train as diarizer
 from moejax.report import sounds
 from moejax.report import stage as report
 from moejax.systems import emotions, evaluate, targets, translate
-from moejax.training import adapters, base, clips, crossval, ctc, describe, emotion, goodness, hyper, mixture, rater, st
+from moejax.training import (
+    adapters,
+    base,
+    clips,
+    crossval,
+    ctc,
+    describe,
+    emotion,
+    goodness,
+    hyper,
+    mixture,
+    rater,
+    salmonn,
+    st,
+)
 from moejax.work import fields, sections
 from moejax.work.fields import Field
 from moejax.work.stage import Stage
@@ -34,7 +48,7 @@ STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         *(describe.STAGE, base.STAGE, embed.STAGE, cluster.STAGE, mixture.GATE, mixture.EXPERTS, mixture.JOINT),
-        *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE, emotion.STAGE),
+        *(adapters.STAGE, hyper.STAGE, targets.STAGE, st.STAGE, ctc.STAGE, emotion.STAGE, salmonn.STAGE),
         *(goodness.STAGE, rater.STAGE),
         *(evaluate.STAGE, translate.STAGE, report.STAGE),
         *(clips.STAGE, crossval.STAGE, sounds.STAGE, emotions.STAGE),

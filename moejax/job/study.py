@@ -134,10 +134,10 @@ def _derived(config, systems, values: dict):
     if "adapters" not in values or "kinds" not in values["adapters"]:
         kinds = {*asked.get("adapters.kinds", ()), *(_before(config, systems))}
         changed = configs.changed(changed, {"adapters": {"kinds": tuple(sorted(kinds))}})
-    for section, key in (("hyper", "systems"), ("st", "kinds")):
+    for section, key in (("hyper", "systems"), ("st", "kinds"), ("salmonn", "systems")):
         wanted = set(asked.get(f"{section}.{key}", ())) & set(config[section][key])
         changed = configs.changed(changed, {section: {key: tuple(sorted(wanted))}})
-    if not changed.st.kinds:
+    if not (changed.st.kinds or changed.salmonn.systems):
         changed = configs.changed(changed, {"st": {"targets": ""}})
     changed = configs.changed(changed, values)
     configs.check(changed)

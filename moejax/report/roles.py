@@ -35,6 +35,9 @@ LOOKS = {
     "lora_AB": ("#6b7a3a", "s"),
     "lora_st": ("#2a4d7a", "8"),
     "moe_st": ("#e07a8b", "*"),
+    "salmonn": ("#5f5f5f", "X"),
+    "salmonn_lora": ("#274060", "h"),
+    "salmonn_moe": ("#a03e99", "P"),
 }
 
 

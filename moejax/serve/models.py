@@ -98,13 +98,14 @@ class Models:
         """Of a workdir, the rows of its table that can be read with; of another model none."""
         place = self.workdir(name)
         known = {} if place is None else registry.known(Work(place, quiet=True))
-        return tuple(system.name for system in known.values() if system.role != "control")
+        return tuple(system.name for system in known.values() if system.role != "control" and not system.answers)
 
     def learnt(self, name: str, system: str | None = None) -> tuple[str, ...]:
         """Languages that a workdir's systems, or one of them, learnt to write."""
         place = self.workdir(name)
         known = {} if place is None else registry.known(Work(place, quiet=True))
-        found = [target for one in known.values() if system in (None, one.name) for target in one.writes]
+        there = [one for one in known.values() if system in (None, one.name) and not one.answers]
+        found = [target for one in there for target in one.writes]
         return tuple(dict.fromkeys(found))
 
     def targets(self, name: str, system: str | None = None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Speech translated by the recogniser itself: the systems of the stage `st`, asked for the other language."""
+"""Speech translated end to end: the systems of the stages `st` and `salmonn`, asked for the other language."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ from moejax.nn import quantize
 from moejax.runtime import faults, processes
 from moejax.runtime.files import read_json, write_json, write_text
 from moejax.runtime.sharding import shard_batch
-from moejax.systems import enrolled, listening, published, registry, routing
+from moejax.systems import answering, enrolled, listening, published, registry, routing
 from moejax.systems.system import Opened, System
 from moejax.tasks import recognition
 from moejax.train.params_file import digest_of
@@ -77,6 +77,7 @@ SECTIONS = {
 
 
 Fronts = Sequence[Front | None] | None
+SAID = ("salmonn.beams", "salmonn.most")  # how the stage salmonn's systems answer: read where they are decoded
 DECODED = "decoded.json"  # {system: what its lines were made of}
 
 
@@ -207,6 +208,7 @@ def made_of(context: Context, system: Opened, spoken: enrolled.Phrases | None, c
             "route": [network.route, network.label],
             "phrases": {name: own[:count] for name, own in spoken.own.items()} if spoken and count else None,
             **({"target": network.target} if network.target else {}),
+            **({"answers": [context.cfg.salmonn[key.split(".")[1]] for key in SAID]} if system.answers else {}),
         }
     )
 
@@ -247,6 +249,8 @@ def stream(context: Context, system: Opened, rows: np.ndarray, fronts: Fronts = 
     """One record per row, as they are decoded: id, reference, hypothesis, route (weights of the experts), seconds
     (since the record before), audio_seconds. `fronts`: phrases of each row's speaker.
     """
+    if system.answers:
+        return _answered(context, system, rows)
     network, labels = system.network, np.full(len(rows), system.network.label)
     if network.route == "gate" and network.mixture and network.mixture.known_share:
         # A cluster that is known, by sound for dev and test
@@ -265,6 +269,18 @@ def _listened(context, system, rows, labels, fronts) -> Iterator[dict]:
         route = None if weight_E is None or system.network.route == "label" else [round(w, 6) for w in weight_E]
         now = time.perf_counter()
         yield _record(context, rows[i], transcript.text.strip(), route, now - start)
+        start = now
+
+
+def _answered(context, system, rows) -> Iterator[dict]:
+    """Of a language model that hears: by its answer to the question of the task."""
+    start = time.perf_counter()
+    found = answering.answers_of(context, system, rows)
+    for i, text, weight_E in context.work.progress(found, total=len(rows), desc=system.name):
+        _decoded()
+        route = None if weight_E is None else [round(float(w), 6) for w in weight_E]
+        now = time.perf_counter()
+        yield _record(context, rows[i], text, route, now - start)
         start = now
 
 
@@ -363,8 +379,8 @@ def _read_whole_lines(file: Path) -> list[dict]:
 STAGE = Stage(
     "evaluate",
     run,
-    needs=("joint", "adapters", "hyper", "st", "emotion"),
-    reads=("evaluate",),
+    needs=("joint", "adapters", "hyper", "st", "emotion", "salmonn"),
+    reads=("evaluate", *SAID),
     keeps=True,
     shared=True,
     sections=SECTIONS,

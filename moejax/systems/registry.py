@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from moejax.errors import BadValue, UnknownName
-from moejax.systems import adapters, base, controls, emotion, hypernetworks, mixture, strength, translating
+from moejax.systems import adapters, base, controls, emotion, hypernetworks, mixture, salmonn, strength, translating
 from moejax.systems.system import Kind, Opened, System
 from moejax.work.context import Context
 from moejax.work.folder import Work
@@ -17,6 +17,7 @@ KINDS: list[Kind] = [
     mixture.KIND,
     translating.KIND,
     emotion.KIND,
+    salmonn.KIND,
     controls.KIND,
 ]
 
@@ -55,7 +56,7 @@ def best(work: Work, task: str = "transcribe") -> System:
     """The best trained system there is: the last mixture, else the base; to translate the last that learnt to, if any
     did.
     """
-    there = list(known(work).values())
+    there = [system for system in known(work).values() if not system.answers]
     if task == "translate" and (learnt := [system for system in there if system.writes]):
         return learnt[-1]
     return next((system for system in reversed(there) if system.role == "mixture" and not system.writes), there[0])

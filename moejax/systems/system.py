@@ -18,6 +18,7 @@ import numpy as np
 from moejax.nn import functional
 from moejax.nn.whisper import WhisperConfig
 from moejax.tasks import asr
+from moejax.tasks.answers import Answerer
 from moejax.tasks.hypernetwork import Hyper
 from moejax.tasks.routes import Mixture
 from moejax.text.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ class Network:
     tokenizer: Tokenizer | None = None  # of a published model that is not the base
     logits_NE: np.ndarray | None = None
     target: str = ""
+    answerer: Answerer | None = None  # of a language model that hears, whose encoder `config` then is
 
     def into(self, target: str) -> "Network":
         """The same, asked to translate (`training.st`): a gate that minds the task is told it."""
@@ -76,6 +78,7 @@ class System:
     asked: tuple[str, str] | None = None  # (config key, entry) that has its stage train it; None: it always does
     group: tuple[str, str] | None = None  # (cohort or speaker, whose) where it was trained for one
     writes: tuple[str, ...] = ()  # languages that it has learnt to translate into
+    answers: bool = False  # a language model that hears: evaluate and translate alone know how to ask it
     of: str = ""  # of a control: the system whose route it exchanges
     meaning: str = ""  # for people: what it is; a control without one is no network that could leave the workdir
 

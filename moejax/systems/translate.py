@@ -19,7 +19,7 @@ from moejax.runtime import processes, watchdog
 from moejax.runtime.files import read_jsonl, write_json, write_text
 from moejax.score import bleu, comet, translations, wer
 from moejax.systems import end_to_end, offline_translator, published, shared_texts, translators
-from moejax.training import fitting, st
+from moejax.training import fitting, salmonn, st
 from moejax.types import Config
 from moejax.work import fields
 from moejax.work.context import Context
@@ -148,8 +148,9 @@ def _row(context: Context, system: str, translator: str, records: list[dict]) ->
 
 
 def _teachers(context: Context, system: str) -> tuple[str, ...]:
-    """The translators, not people or a grammar, that made what a system of the stage st learnt."""
-    taught = st.index_of(context.work).get(system, {}).get("taught_by", ())
+    """The translators, not people or a grammar, that made what a system of the stage st or salmonn learnt."""
+    learnt = st.index_of(context.work) | salmonn.index_of(context.work)
+    taught = learnt.get(system, {}).get("taught_by", ())
     made = {bleu.made_by(source) for source in taught}
     return tuple(sorted(made & {translations.MADE_BY.get(name, name) for name in translators.NAMES}))
 
@@ -313,7 +314,7 @@ STAGE = Stage(
     "translate",
     run,
     needs=("evaluate",),
-    reads=("translate", "report.normalizer", "report.spelling"),
+    reads=("translate", "report.normalizer", "report.spelling", "salmonn.beams", "salmonn.most"),
     together=True,
     keeps=True,
     outside=translators.outside,

@@ -19,6 +19,7 @@ from moejax.decode.search import SearchPlan
 from moejax.errors import BadValue, NotThere
 from moejax.nn import quantize
 from moejax.nn.audio_llm import AudioLLMConfig
+from moejax.nn.connectors import ConnectorConfig
 from moejax.nn.functional import GraphDef
 from moejax.ops import routing
 from moejax.tasks import asr
@@ -96,32 +97,58 @@ class Answerer:
         return [self.tokenizer.decode(ids_L[:length].tolist()) for ids_L, length in rows]
 
 
-def opened(folder: str | pathlib.Path, *, weights: str = "", dtype: str = "float32") -> Answerer:
-    """The answerer of a folder of published files, laid out as above.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a folder holds: sizes, the frozen parts in the format asked for, and of a checkpoint of SALMONN connector
+    and LoRA (`rank` 0: there is no checkpoint, and params have neither).
+    """
+
+    config: AudioLLMConfig
+    params: Params
+    tokenizer: LlamaTokenizer
+    rank: int
+
+
+def parts(
+    folder: str | pathlib.Path,
+    *,
+    weights: str = "",
+    dtype: str = "float32",
+    fresh: ConnectorConfig | None = None,
+) -> Parts:
+    """What a folder of published files holds, laid out as above.
 
     `weights`: how the frozen parts are kept ("float32", "bfloat16", "int8"), `dtype`: what the language model
-    calculates in. Errors: NotThere for a missing part, BadValue naming file and key for one that does not fit.
+    calculates in, `fresh`: the connector where there is no checkpoint, which is refused without. Errors: NotThere for a
+    missing part, BadValue naming file and key for one that does not fit.
     """
     folder = pathlib.Path(folder)
     for name in ("whisper", "llama"):
         if not (folder / name).is_dir():
             raise NotThere(f"{folder / name}: there is no such folder; an audio LLM's has whisper/ and llama/ in it")
     sounds, trained = _one(folder, "*.pt", "BEATs"), _one(folder, "*.pth", "SALMONN")
-    if trained is None:
+    if trained is None and fresh is None:
         raise NotThere(f"{folder}: no checkpoint of SALMONN (*.pth); without connector and LoRA nothing is heard")
     tokenizer = LlamaTokenizer.from_folder(folder / "llama")
     kept = {"bfloat16": "bfloat16", "int8": "float16"}.get(
         weights, "float32"
     )  # published in float16: no number is lost
-    rank, config, params = salmonn.load(folder / "whisper", folder / "llama", sounds, trained, dtype=kept)
+    rank, config, params = salmonn.load(
+        folder / "whisper", folder / "llama", sounds, trained, connector=fresh, dtype=kept
+    )
     if tokenizer.eot >= config.vocab_size or tokenizer.bos >= config.vocab_size:
         raise BadValue(f"{folder / 'llama'}: its tokenizer knows more tokens than its model")
     config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, dtype=dtype))
-    mixture = asr.Mixture(targets=TARGETS, num_experts=1, rank=rank, alpha=ALPHA)
     others = "bfloat16" if dtype == "bfloat16" else "float32"
-    params = quantize.quantize(params, weights, others=others)
-    graphdef, params = asr.init(build(config, mixture=mixture), params)
-    return Answerer(config, graphdef, params, tokenizer)
+    return Parts(config, quantize.quantize(params, weights, others=others), tokenizer, rank)
+
+
+def opened(folder: str | pathlib.Path, *, weights: str = "", dtype: str = "float32") -> Answerer:
+    """The answerer of a folder with SALMONN's checkpoint in it. Arguments and errors: as `parts`."""
+    found = parts(folder, weights=weights, dtype=dtype)
+    mixture = asr.Mixture(targets=TARGETS, num_experts=1, rank=found.rank, alpha=ALPHA)
+    graphdef, params = asr.init(build(found.config, mixture=mixture), found.params)
+    return Answerer(found.config, graphdef, params, found.tokenizer)
 
 
 def one_lora(rows: int) -> Route:

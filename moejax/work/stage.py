@@ -21,6 +21,7 @@ ABOUT = {
     "st": "train again with translation: systems that write both languages",
     "ctc": "train a head that says when words and letters sound",
     "emotion": "teach a published model to say emotions before the text",
+    "salmonn": "teach a language model that hears to transcribe and to translate",
     "goodness": "learn what a sound's goodness is worth, and the tones of Mandarin",
     "rater": "learn to score pronunciation as experts did",
     "evaluate": "decode the test part with every system",
@@ -38,6 +39,7 @@ ABOUT = {
 OUTSIDE = {
     "describe": "the corpus: data.source and data.root; the vocabulary of model.pretrained, where texts are long",
     "base": "the pretrained folder, where model.pretrained names one",
+    "salmonn": "the folder salmonn.folder",
     "rater": "the columns rater.scores of the corpus' table",
     "clips": "the recordings at their own rate; the pretrained folder, where folds.models has probe",
     "talks": "the pretrained folder, where talks.hears is whisper; the folder talks.rhythm",
@@ -97,6 +99,10 @@ WRITES = {
     },
     "ctc": {"params.safetensors": "the head, and the letters that it knows", **_LOGGED},
     "emotion": {"params.safetensors": "the LoRA, the tokens' rows of the embedding and their names", **_LOGGED},
+    "salmonn": {
+        "index.json": "the systems of the table that are of this stage",
+        "<system>/": "of each that learns: params.safetensors; of its lessons metrics.jsonl, checkpoints/",
+    },
     "goodness": {
         "calibration.json": "the curve that makes a score of 0 to 100 of a goodness, for each kind of sound",
         "tones.safetensors": "the classifier of tones, where ctc.units is pinyin",

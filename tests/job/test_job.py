@@ -188,6 +188,7 @@ def test_a_changed_recording_reruns_everything(job, tmp_path, monkeypatch):
         "st",
         "ctc",
         "emotion",
+        "salmonn",
     )  # nothing is to be trained by these, so nothing is trained again
     assert list(reasons) == [name for name in tiny_job.STAGES if name not in idle]
 
@@ -364,6 +365,7 @@ def test_another_recording_of_the_same_length_is_other_content(job, tmp_path, mo
         "st",
         "ctc",
         "emotion",
+        "salmonn",
     )  # nothing is to be trained by these: nothing is trained again
     assert list(reasons) == [name for name in tiny_job.STAGES if name not in idle]
 

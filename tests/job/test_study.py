@@ -97,7 +97,7 @@ def test_an_ablation_shares_all_that_its_key_does_not_reach_and_trains_no_adapte
     folder = work.path("variants", "no_balance", "seed1")
     words = said(folder)
     taken = {name for name, text in words.items() if text.startswith("taken over")}
-    assert taken == {*SHARED, "gate", "experts", "hyper", "targets", "st", "emotion"}
+    assert taken == {*SHARED, "gate", "experts", "hyper", "targets", "st", "emotion", "salmonn"}
     assert "main/seed1" in words["experts"] and not list((folder / "adapters").glob("*/params.safetensors"))
     assert list(read_json(folder / "evaluate" / "systems.json")) == ["moe"]
     words = said(work.path("variants", "hidden0", "seed0"))
@@ -107,6 +107,7 @@ def test_an_ablation_shares_all_that_its_key_does_not_reach_and_trains_no_adapte
         "targets",
         "st",
         "emotion",
+        "salmonn",
     }
 
 
