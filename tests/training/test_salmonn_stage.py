@@ -1,4 +1,4 @@
-"""configs/salmonn_7b.py on a folder of the published layout, tiny, and the embedded corpus: stage, systems, tables."""
+"""configs/salmonn_7b.py on a folder of the published layout, tiny, and a corpus of tones: stage, systems, tables."""
 
 import contextlib
 import dataclasses
@@ -31,8 +31,7 @@ from moejax.work.context import Context
 
 pytestmark = pytest.mark.job
 CONFIG = Path(__file__).parents[2] / "configs" / "salmonn_7b.py"
-WHISPER = dict(max_source_positions=50, hop=640, max_target_positions=48)  # windows of 4 s
-STEPS = {"alignment": 2, "instruction": 0, "activation": 3}
+STEPS = {"alignment": 0, "instruction": 3, "activation": 0}
 ALL = ("salmonn", "salmonn_lora", "salmonn_moe")
 
 
@@ -41,13 +40,12 @@ def job_of(folder, **changes):
     spec = importlib.util.spec_from_file_location("salmonn_7b", CONFIG)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    corpus = dict(speakers_per_cohort=1, utterances_per_speaker=6, typical_speakers=2, typical_utterances=6, prompts=12)
     settings = {
-        "data.source": "builtin",
-        "data.options": {**corpus, "cohorts": ("typical", "tremor")},
+        "data.root": str(folder.parent / "corpus"),
+        "data.columns": {"audio": "file"},
+        "data.sample_share": 0.5,
         "model.pretrained": str(folder / "whisper"),
-        "model.buckets": (4.0,),
-        "data.max_seconds": 4.0,
+        "model.buckets": (1.0,),
         "model.dtype": "float32",
         "model.weights": "float32",
         "embed.pooling": "mean_std",
@@ -89,7 +87,7 @@ def write_folder(place):
     """whisper/ with a vocabulary, llama/, BEATs and checkpoint."""
     salmonn_folder.write(place)
     vocabulary = Tokenizer.train(tiny_job.sentences(60, 0), 2000)
-    config = dataclasses.replace(salmonn_folder.tiny.WHISPER, vocab_size=vocabulary.vocab_size, **WHISPER)
+    config = dataclasses.replace(salmonn_folder.tiny.WHISPER, vocab_size=vocabulary.vocab_size)
     _, params = asr.init(asr.build(config, seed=1))
     hf_whisper.save(place / "whisper", config, {group: params[group] for group in ("backbone", "buffer")}, vocabulary)
     return place
@@ -101,12 +99,13 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("salmonn_job")
     with contextlib.chdir(place), tiny_job.quick():
         (place / "model").mkdir()
+        tiny_job.write_corpus(place / "corpus", per_speaker=4)
         cfg = job_of(write_folder(place / "model"))
         moejax.run(cfg, "W", "gate", quiet=True)
         tiny_job.shutil.copytree("W", "K")
         moejax.run(cfg, "W", quiet=True)
         alone = job_of(place / "model", salmonn__systems=("salmonn_moe",), evaluate__systems=("salmonn_moe",))
-        faults.arm("train.step:4=raise")  # in the second lesson
+        faults.arm("train.step:2=raise")
         try:
             with pytest.raises(OSError, match="No space left"):
                 moejax.run(alone, "K", "salmonn", quiet=True)
@@ -145,7 +144,7 @@ def test_what_is_frozen_is_the_folders_and_what_learns_moves(context):
         for group in learns:
             assert any(tiny_whisper.changed({group: begins[group]}, {group: opened.network.params[group]}).values())
         assert opened.trainable == sum(opened.network.count(group) for group in learns)
-        assert opened.network.experts.alpha == 16.0  # the last lesson's half
+        assert opened.network.experts.alpha == 32.0
     assert not any(tiny_whisper.changed({"head": parts.params["head"]}, {"head": published["head"]}).values())
 
 
