@@ -117,7 +117,7 @@ def test_plan_prints(capsys):
     [
         (
             ["train"],
-            r"unknown command 'train' .did you mean align..; known: align, all, bench, .*score, serve, .*report",
+            r"unknown command 'train' .did you mean align..; known: align, all, ask, bench, .*score, serve, .*report",
         ),
         (["all", "--workdir", "W"], r"--config FILE.py is missing"),
         (["all", "--config"], r"--config wants a value"),

@@ -17,7 +17,7 @@ from moejax.diarize.turns import Turn, read_rttm
 from moejax.diarize.voices import spoken
 
 pytestmark = pytest.mark.filterwarnings("default")
-SPEAKERS, PHRASES, TURNS = 12, 4, 4
+SPEAKERS, PHRASES, TURNS = 8, 4, 4
 
 
 @pytest.fixture(scope="module", autouse=True)
