@@ -221,7 +221,10 @@ def test_a_folder_without_a_checkpoint_begins_fresh(folder, context, tmp_path):
         ({"salmonn__folder": ""}, "salmonn.systems needs salmonn.folder"),
         ({f"salmonn__{lesson}": 0 for lesson in STEPS}, "are 0: nothing would be learnt"),
         ({"translate__target": "xx"}, "'translate.target' is 'xx'"),
-        ({"gate__kind": "token", "salmonn__activation": 2}, "lowers the experts' scale, which gate.kind = token does not let"),
+        (
+            {"gate__kind": "token", "salmonn__activation": 2},
+            "lowers the experts' scale, which gate.kind = token does not let",
+        ),
         ({"salmonn__systems": ("salmonn",)}, "'salmonn_lora', which salmonn.systems does not have"),
         ({"gate__num_experts": 0, "evaluate__systems": ()}, "no mixture; 'salmonn.systems' has 'salmonn_moe'"),
     ],
