@@ -152,7 +152,7 @@ def question(task: str, target: str) -> str:
     return f"Listen to the speech and translate it into {languages.NAMES[target].title()}."
 
 
-def built(context: Context, parts: answers.Parts, name: str, saved: Mapping | None = None, scale: float = 1.0):
+def built(context: Context, parts: answers.Parts, name: str, saved: dict | None = None, scale: float = 1.0):
     """`(graphdef, params, mixture, meta of the gate)` of a system: as it begins, or with what was `saved`. Every expert
     begins as the checkpoint's LoRA, so that the mixture begins as the published system. `scale`: of the experts.
     """
