@@ -84,7 +84,7 @@ def micro(variant):
     )
     c.experts = dict(steps=0)
     c.joint = dict(steps=320, learning_rate=8e-3, balance=0.0, z=0.0, gate_scale=1.0, voice_mix=True)
-    c.adapters = dict(learning_rate=8e-3)
+    c.adapters = dict(learning_rate=8e-3, kinds=("lora", "lora_total", "cohort"))
     c.translate = dict(steps=400)
     if variant == "hyper":  # breathy, substituted and tremor are heard by none of them
         c.hyper = dict(
@@ -105,6 +105,5 @@ def micro(variant):
         c.base.steps = 250
         c.embed.layers = (0, 1)
         c.joint.steps = 100
-        c.adapters.kinds = ("lora", "lora_total", "cohort")
         c.translate = dict(steps=150, layers=1, extra_pairs=3000)
     return c
