@@ -32,9 +32,8 @@ exit codes: 0 done, 1 refused, or a recording could not be aligned (one line say
 def add(commands) -> None:
     usage = "moejax align FILE... --model MODEL [options]"
     ours = parser.add(commands, "align", run, usage=usage, description=DESCRIPTION, epilog=EPILOG)
+    parser.takes_recordings(ours, "MODEL", "a workdir, or any model that moejax transcribe takes")
     add = ours.add_argument
-    add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
-    add("--model", metavar="MODEL", help="a workdir, or any model that moejax transcribe takes")
     add("--method", metavar="NAME", help="ctc or attention")
     add("--text", metavar="TEXT", help="what is said in the one recording")
     add("--language", metavar="CODE", default="en", help="of the texts (default en)")
@@ -45,12 +44,8 @@ def add(commands) -> None:
 
 def run(options, left: list[str]) -> int:
     """Writes the alignments, or prints how they compare; exit code."""
-    options.parser.refuse(left)
-    if not options.files:
-        options.parser.print_help()
+    if not parser.told(options, left, "a workdir with a CTC head, or any model"):
         return 2
-    if not options.model:
-        raise BadValue("--model is missing: a workdir with a CTC head, or any model")
     # here: help does not wait for JAX
     from moejax.align import files
     from moejax.runtime.files import write_text

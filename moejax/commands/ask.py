@@ -29,9 +29,8 @@ exit codes: 0 done, 1 refused, or a recording could not be heard (one line says 
 def add(commands) -> None:
     usage = "moejax ask FILE... --model FOLDER (--question TEXT | --task NAME) [options]"
     ours = parser.add(commands, "ask", run, usage=usage, description=DESCRIPTION, epilog=EPILOG)
+    parser.takes_recordings(ours, "FOLDER", "the parts of the model, as above")
     add = ours.add_argument
-    add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
-    add("--model", metavar="FOLDER", help="the parts of the model, as above")
     add("--question", metavar="TEXT", help="what is asked about each recording")
     add("--task", metavar="NAME", help="a question that the model knows: " + ", ".join(TASKS))
     add("--beams", type=parser.whole, default=4, metavar="N", help="hypotheses of the search (default 4; 1: greedy)")
@@ -43,12 +42,8 @@ def add(commands) -> None:
 
 def run(options, left: list[str]) -> int:
     """Prints `name: answer` for each recording, the answer alone where there is one recording; exit code."""
-    options.parser.refuse(left)
-    if not options.files:
-        options.parser.print_help()
+    if not parser.told(options, left, "a folder with whisper/, llama/, *.pt and *.pth in it"):
         return 2
-    if not options.model:
-        raise BadValue("--model is missing: a folder with whisper/, llama/, *.pt and *.pth in it")
     if (options.question is None) == (options.task is None):
         raise BadValue("ask one question: --question TEXT, or --task with one of " + ", ".join(TASKS))
     if options.task is not None and options.task not in TASKS:

@@ -36,9 +36,8 @@ exit codes: 0 done, 1 refused, or a recording could not be read (one line says w
 def add(commands) -> None:
     usage = "moejax diarize FILE... --model WORKDIR [options]"
     ours = parser.add(commands, "diarize", run, usage=usage, description=DESCRIPTION, epilog=EPILOG)
+    parser.takes_recordings(ours, "WORKDIR", "a workdir with a diarizer")
     add = ours.add_argument
-    add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
-    add("--model", metavar="WORKDIR", help="a workdir with a diarizer")
     add("--speakers", type=parser.whole, default=0, metavar="N", help="how many speak, where that is known")
     add("--profiles", metavar="NAMES", help="enrolled voices to name, with commas, or all (moejax speakers lists them)")
     add("--threshold", type=_share, metavar="P", help="probability from which on somebody speaks (default: dev chose)")
@@ -68,12 +67,8 @@ def _seconds(text: str) -> float:
 
 def run(options, left: list[str]) -> int:
     """Writes or prints the turns, or how they compare; exit code."""
-    options.parser.refuse(left)
-    if not options.files:
-        options.parser.print_help()
+    if not parser.told(options, left, "a workdir with a diarizer (configs/diarize.py trains one)"):
         return 2
-    if not options.model:
-        raise BadValue("--model is missing: a workdir with a diarizer (configs/diarize.py trains one)")
     if options.words and not options.against:
         raise BadValue("--words compares who said what with references: give --against, or moejax transcribe --diarize")
     sources, missing = inputs.find(options.files)

@@ -52,6 +52,25 @@ def add(commands, name: str, run: Callable, **settings) -> Parser:
     return parser
 
 
+def takes_recordings(ours: Parser, metavar: str, help: str) -> None:
+    """FILE... and --model, which is called `metavar`, of commands that read recordings with one model."""
+    ours.add_argument("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
+    ours.add_argument("--model", metavar=metavar, help=help)
+
+
+def told(options, left: list[str], model: str) -> bool:
+    """Whether such a command has files to read; else its help is shown. Errors: BadValue where --model, `model` in
+    words, is missing, and for arguments that nothing took.
+    """
+    options.parser.refuse(left)
+    if not options.files:
+        options.parser.print_help()
+        return False
+    if not options.model:
+        raise BadValue(f"--model is missing: {model}")
+    return True
+
+
 def whole(text: str) -> int:
     """A whole number, 0 or more."""
     if not text.isdecimal():

@@ -32,9 +32,8 @@ exit codes: 0 done, 1 refused, or a recording could not be judged (one line says
 def add(commands) -> None:
     usage = "moejax pronounce FILE... --model WORKDIR [options]"
     ours = parser.add(commands, "pronounce", run, usage=usage, description=DESCRIPTION, epilog=EPILOG)
+    parser.takes_recordings(ours, "WORKDIR", "a workdir with a rater, a calibrated head, or both")
     add = ours.add_argument
-    add("files", nargs="*", metavar="FILE", help="recordings, folders, patterns")
-    add("--model", metavar="WORKDIR", help="a workdir with a rater, a calibrated head, or both")
     add("--text", metavar="TEXT", help="what should be said in the one recording")
     add("--language", metavar="CODE", default="en", help="of what is heard where there is no text (default en)")
     add("--to", metavar="FORMATS", default="csv", help="csv (default), json, html; with commas")
@@ -43,12 +42,8 @@ def add(commands) -> None:
 
 def run(options, left: list[str]) -> int:
     """Writes the judgements; exit code."""
-    options.parser.refuse(left)
-    if not options.files:
-        options.parser.print_help()
+    if not parser.told(options, left, "a workdir with a rater or a calibrated head"):
         return 2
-    if not options.model:
-        raise BadValue("--model is missing: a workdir with a rater or a calibrated head")
     formats = options.to.split(",")
     if unknown := [name for name in formats if name not in FORMATS]:
         raise BadValue(f"--to: unknown format {unknown[0]!r}; known: {', '.join(FORMATS)}")

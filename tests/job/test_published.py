@@ -1,20 +1,16 @@
 """A workdir on a published base keeps what that had: it is evaluated, opened and read as the model itself, and its
 adapters write times.
 
-The base is a small network with the published shape: 30 s, a vocabulary with times, several languages. With
-MOEJAX_WEIGHTS, a folder with tiny.en/, and MOEJAX_CLIP, a recording of speech, the same is asked of published weights.
+The base is a small network with the published shape: 30 s, a vocabulary with times, several languages; published
+weights are asked the same in test_published_weights.py.
 """
 
 import contextlib
 import csv
 import dataclasses
-import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import tiny_job
 import tiny_model
 
@@ -227,33 +223,6 @@ def test_a_fine_tuned_base_trains_on_them_too(place, tmp_path, monkeypatch):
     work = moejax.run(config, tmp_path / "W", "base", quiet=True)
     assert read_json(work.path("base", "model.json")) == {"path": "base/model", "times": 0.25}
     assert moejax.load(work.root).check().algorithm == "sequential"
-
-
-def test_what_cannot_write_times_is_not_read_by_them(tmp_path_factory):
-    micro = moejax.load(tiny_job.shared(tmp_path_factory) / "W")
-    with pytest.raises(ValueError, match="sequential.*timestamps, which this model does not write; use chunked"):
-        micro.check(algorithm="sequential")
-    assert micro.check(algorithm="chunked").algorithm == "pieces"
-
-
-WEIGHTS, CLIP = os.environ.get("MOEJAX_WEIGHTS"), os.environ.get("MOEJAX_CLIP")
-
-
-@pytest.mark.skipif(not (WEIGHTS and CLIP), reason="MOEJAX_WEIGHTS: a folder with tiny.en/; MOEJAX_CLIP: jfk.flac")
-def test_published_weights(tmp_path, monkeypatch):
-    clip, rate = soundfile.read(CLIP, dtype="float32")
-    talk = np.tile(np.concatenate([clip, np.zeros(rate // 2, np.float32)]), 6)
-    tiny_job.write_corpus(tmp_path / "corpus", per_speaker=3)
-    monkeypatch.chdir(tmp_path)
-    weights = Path(WEIGHTS) / "tiny.en"
-    steps = dict(gate__steps=2, experts__steps=1, joint__steps=4, joint__batch_size=4, adapters__kinds=())
-    moejax.run(job_of(weights, **steps, evaluate__systems=("base",)), "W", quiet=True)
-    alone, base = moejax.load(weights), moejax.load("W", system="base")
-    expected = alone.transcribe(talk, rate=rate)
-    assert same(base.transcribe(talk, rate=rate), expected)
-    found = moejax.load("W", system="moe").transcribe(talk, rate=rate)
-    assert json.loads(writers.render(found, "json"))["segments"] and found.segments[-1].end > len(talk) / rate - 5
-    assert found.text.lower().count("country") > 6
 
 
 def test_published_models_and_enrolled_speakers_are_rows_of_the_same_utterances(folder, tmp_path, monkeypatch):
