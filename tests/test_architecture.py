@@ -19,7 +19,7 @@ MAY: dict[str, tuple[str, ...]] = {
     "types": (),
     "runtime": (),
     "audio": (),
-    "text": ("audio", "runtime"),
+    "text": ("audio", "runtime", "speech"),
     "score": (),
     "mt": ("runtime",),
     "ops": ("types", "audio"),

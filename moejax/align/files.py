@@ -9,20 +9,20 @@ from pathlib import Path
 
 from moejax.errors import BadValue
 from moejax.tasks.forced import Placed
+from moejax.text import phones
 
 Border = tuple[str, float, float]  # text, start and end in seconds
 SILENCE = ("", "sil", "sp", "spn", "<eps>", "<unk>")
 
 
-def textgrid(placed: Sequence[Placed], seconds: float, name: str) -> str:
-    """Praat's long text format: a tier of words, and one of letters where these are known. What no word covers is an
-    empty interval, as Praat wants it: a tier has no holes.
+def textgrid(placed: Sequence[Placed], seconds: float, name: str, units: str = "letters") -> str:
+    """Praat's long text format: a tier of words, and one of their units where these are known. What no word covers is
+    an empty interval, as Praat wants it: a tier has no holes.
     """
     del name
     tiers = {"words": [(one.text, one.start, one.end) for one in placed]}
-    letters = [(letter.text, letter.start, letter.end) for one in placed for letter in one.letters]
-    if letters:
-        tiers["letters"] = letters
+    if parts := inside(placed):
+        tiers[units] = parts
     lines = ['File type = "ooTextFile"', 'Object class = "TextGrid"', "", "xmin = 0", f"xmax = {seconds:.4f}"]
     lines += ["tiers? <exists>", f"size = {len(tiers)}", "item []:"]
     for number, (tier, marks) in enumerate(tiers.items(), 1):
@@ -56,30 +56,38 @@ def _without_holes(marks: list[Border], seconds: float) -> list[Border]:
     return found
 
 
-def ctm(placed: Sequence[Placed], seconds: float, name: str) -> str:
+def inside(placed: Sequence[Placed]) -> list[Border]:
+    """The units of all words."""
+    return [(part.text, part.start, part.end) for one in placed for part in one.letters]
+
+
+def ctm(placed: Sequence[Placed], seconds: float, name: str, units: str = "letters") -> str:
     """A line a word: recording, channel, start, duration, word, confidence."""
-    del seconds
+    del seconds, units
     lines = [f"{name} 1 {w.start:.3f} {w.end - w.start:.3f} {w.text} {w.probability:.3f}" for w in placed]
     return "".join(f"{line}\n" for line in lines)
 
 
-def as_json(placed: Sequence[Placed], seconds: float, name: str) -> str:
-    """Words with their letters."""
-    return json.dumps({"recording": name, "seconds": round(seconds, 4), "words": [_plain(w) for w in placed]}, indent=1)
+def as_json(placed: Sequence[Placed], seconds: float, name: str, units: str = "letters") -> str:
+    """Words with their letters, or phones."""
+    words = [_plain(word, units) for word in placed]
+    return json.dumps({"recording": name, "seconds": round(seconds, 4), "words": words}, indent=1, ensure_ascii=False)
 
 
-def _plain(one: Placed) -> dict:
+def _plain(one: Placed, units: str) -> dict:
     found = {"text": one.text, "start": round(one.start, 4), "end": round(one.end, 4)}
     found["probability"] = round(one.probability, 4)
-    return {**found, "letters": [_plain(letter) for letter in one.letters]} if one.letters else found
+    return {**found, units: [_plain(part, units) for part in one.letters]} if one.letters else found
 
 
-READ = (".TextGrid", ".ctm", ".wrd")  # what `reference` reads
+TIERS = {"words": (".TextGrid", ".ctm", ".wrd"), "phones": (".TextGrid", ".phn")}  # what `reference` reads of each
 FORMATS = {"textgrid": (".TextGrid", textgrid), "ctm": (".ctm", ctm), "json": (".json", as_json)}
 
 
 def reference(file: Path, tier: str = "words") -> list[Border]:
-    """Words of a reference: a TextGrid's tier whose name ends so, a CTM, or TIMIT's .wrd (samples at 16 kHz)."""
+    """What a reference says of a tier: a TextGrid's whose name ends so, a CTM, or TIMIT's .wrd and .phn (samples at
+    16 kHz; TIMIT's phones come as IPA, other names as they are, a closure belongs to its burst).
+    """
     text = _decoded(file)
     try:
         if file.suffix.lower() == ".textgrid":
@@ -88,9 +96,30 @@ def reference(file: Path, tier: str = "words") -> list[Border]:
             rows = [line.split() for line in text.splitlines() if line.strip()]
             return [(row[4], float(row[2]), float(row[2]) + float(row[3])) for row in rows]
         rows = [line.split(maxsplit=2) for line in text.splitlines() if line.strip()]
-        return [(word, int(start) / 16000, int(end) / 16000) for start, end, word in rows]
+        found = [(word, int(start) / 16000, int(end) / 16000) for start, end, word in rows]
+        return _bursts(found) if file.suffix == ".phn" else found
     except (IndexError, ValueError) as error:
-        raise BadValue(f"{file} is no TextGrid, CTM or .wrd: {error}") from None
+        raise BadValue(f"{file} is no TextGrid, CTM, .wrd or .phn: {error}") from None
+
+
+def _bursts(rows: list[Border]) -> list[Border]:
+    """Phones as IPA; one behind a closure begins with it, and a closure without a burst is the stop itself."""
+    found: list[Border] = []
+    closure: Border | None = None
+    for name, start, end in [*rows, ("h#", 0.0, 0.0)]:
+        sound = phones.of_timit(name)
+        if closure is not None:
+            stops = {"d": ("d", "jh"), "t": ("t", "ch")}.get(closure[0], (closure[0],))
+            if name in stops:
+                start = closure[1]
+            else:
+                found.append((phones.of_timit(closure[0]), *closure[1:]))
+            closure = None
+        if name.endswith("cl"):
+            closure = (name[:-2], start, end)
+        elif sound:
+            found.append((sound, start, end))
+    return found
 
 
 def _decoded(file: Path) -> str:

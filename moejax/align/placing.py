@@ -31,6 +31,11 @@ class Placer:
     def __init__(self, recognizer: Recognizer, forced: Forced | None = None, language: str = "en"):
         self.recognizer, self.forced, self.language = recognizer, forced, language
 
+    @property
+    def units(self) -> str:
+        """What words are made of: letters, phones or pinyin."""
+        return (LETTERS if self.forced is None else self.forced.inventory).kind
+
     def __call__(self, audio_S: np.ndarray, text: str | None = None) -> list[Placed]:
         """Of samples at 16 kHz. Without a text what the recognizer hears is placed.
 

@@ -15,13 +15,15 @@ import numpy as np
 from moejax.bench import decoding, floor, inputs, training, weights
 from moejax.bench.worker import Job, Timed, serve
 from moejax.convert import hf_whisper
+from moejax.diarize.talks import RATE
 from moejax.errors import Failed
 from moejax.nn import functional
+from moejax.nn.diarizers import Sizes
 from moejax.nn.quantize import quantize
 from moejax.ops.audio import log_mel
 from moejax.runtime import allocator
 from moejax.runtime import versions as package_versions
-from moejax.tasks import asr
+from moejax.tasks import asr, diarization
 from moejax.types import Route
 
 COPY_BYTES = 256 * 2**20
@@ -88,6 +90,19 @@ def greedy(options) -> Job:
         )
 
     return Job(lambda: run(params, mel_BNM, route).block_until_ready())
+
+
+def diarizer(options) -> Job:
+    """States of a talk to the probabilities of its speakers: EEND-EDA at its published size (Horiguchi et al. 2020) on
+    a tiny Whisper's five layers, random weights.
+    """
+    sizes = Sizes(hears=(5, 384), width=256, layers=4, ffn=2048, attention=options["attention"])
+    graphdef, params = diarization.init(sizes, 0)
+    frames = round(RATE * options["talk"])
+    heard = np.random.default_rng(3).standard_normal((1, frames, *sizes.hears), np.float32)
+    batch = jax.device_put({"states_BTLD": heard.astype(np.float16), "frames_B": np.array([frames])})
+    params, hear = jax.device_put(params), diarization.make_hear(graphdef)
+    return Job(lambda: jax.block_until_ready(hear(params, batch))[0], _float32)
 
 
 def start(options) -> Job:
@@ -170,6 +185,7 @@ JOBS = {
     "encode": encode,
     "logits": logits,
     "greedy": greedy,
+    "diarizer": diarizer,
     "train": training.train,
     "start": start,
     "peak_sgemm": peak_sgemm,

@@ -5,13 +5,14 @@ from typing import Any
 
 from moejax.bench import floor
 
-GROUPS = ("mel", "encode", "train", "decode")
+GROUPS = ("mel", "encode", "train", "decode", "diarize")
 OURS, BESIDE = "moejax.bench.ours", "moejax.bench.ours#2"  # two processes of ours, for rows that compare us with us
 OPENAI, HF, PEFT, CT2 = (
     f"moejax.bench.peers.{name}" for name in ("openai_whisper", "hf_transformers", "hf_peft", "ct2")
 )
 EXPERTS = {"experts": 10, "top_k": 2}
 RANK = 8
+TALKS = (30, 300, 1800)  # seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +79,7 @@ def rows(config, batch: int, seconds: float, tokens: int, prefix: int, item: int
         ),
         *_training(config, batch, seconds, tokens, encoder, item),
         *_decoding(config, batch, seconds, tokens, prefix, item),
+        *_diarizing(),
     ]
 
 
@@ -185,6 +187,21 @@ def _decoding(config, batch, seconds, tokens, prefix, item):
             works,
         ),
         Row("decode", "greedy, routes E=10 k=2 over none", routed, (Task(BESIDE, "greedy"),), 1.15, None, heavier),
+    ]
+
+
+def _diarizing():
+    """Who speaks when in one talk, heard as a whole: the two attentions at equal parameters."""
+    return [
+        Row(
+            "diarize",
+            f"attention over {seconds:,} s, linear over softmax",
+            Task(OURS, "diarizer", {"attention": "linear", "talk": seconds}),
+            (Task(BESIDE, "diarizer", {"attention": "softmax", "talk": seconds}),),
+            None,
+            None,
+        )
+        for seconds in TALKS
     ]
 
 

@@ -1,4 +1,4 @@
-"""`moejax align`: when every word and letter of a recording sounds."""
+"""`moejax align`: when every word, letter or phone of a recording sounds."""
 
 import dataclasses
 from pathlib import Path
@@ -12,18 +12,21 @@ What is said stands in metadata.csv (columns file and text) beside the recording
 --text; where nothing of that is there, what the model hears is placed.
 
 methods:
-  ctc         a head on the encoder that a workdir learnt (stage ctc, ctc.steps above 0): words and letters, any length
+  ctc         a head on the encoder that a workdir learnt (stage ctc, ctc.steps above 0): words and letters, or phones
+              where it learnt these (ctc.units=phones), any length
   attention   the decoder's cross-attention, any model: words, 30 s at most
 The default is the workdir's head where it has one.
 
---against FOLDER compares with references of the same names (.TextGrid, .ctm, .wrd) and prints how far borders lie from
-them, beside a division of the recording by letters.
+--against FOLDER compares with references of the same names (.TextGrid, .ctm, .wrd; of --tier phones .TextGrid, .phn)
+and prints how far borders lie from them, beside an even division of the recording.
 """
 EPILOG = """examples:
   moejax align talk.wav --model tiny.en --text "what was said"
   moejax ctc --config configs/align.py --config.data.root=corpus --workdir runs/align      trains a head, on texts alone
   moejax align recordings/ --model runs/align --to textgrid,json --output aligned/
   moejax align recordings/ --model runs/align --against references/
+  moejax ctc --config configs/align.py:phones --config.data.root=corpus --workdir runs/phones
+  moejax align recordings/ --model runs/phones --against references/ --tier phones
 
 exit codes: 0 done, 1 refused, or a recording could not be aligned (one line says why)
 """
@@ -40,6 +43,7 @@ def add(commands) -> None:
     add("--to", metavar="FORMATS", default="textgrid", help="textgrid (default), ctm, json; with commas")
     add("--output", metavar="FOLDER", default=".", help="where the files go (default: here)")
     add("--against", metavar="FOLDER", help="references: compare, and write nothing")
+    add("--tier", metavar="NAME", default="words", help="what is compared: words (default) or phones")
 
 
 def run(options, left: list[str]) -> int:
@@ -53,6 +57,8 @@ def run(options, left: list[str]) -> int:
     formats = options.to.split(",")
     if unknown := [name for name in formats if name not in files.FORMATS]:
         raise BadValue(f"--to: unknown format {unknown[0]!r}; known: {', '.join(files.FORMATS)}")
+    if options.tier not in files.TIERS:
+        raise BadValue(f"--tier: unknown tier {options.tier!r}; known: {', '.join(files.TIERS)}")
     sources, missing = inputs.find(options.files)
     for argument, reason in missing.items():
         print(f"{argument}: {reason}")
@@ -60,7 +66,8 @@ def run(options, left: list[str]) -> int:
     if options.against:
         return _compare(options, recordings)
     failed = bool(missing)
-    for source, placed, seconds, error in _placed(options, recordings):
+    placer = _opened(options)
+    for source, placed, seconds, error in _placed(placer, recordings):
         if error:
             failed = True
             print(f"{source.name}: {error}")
@@ -69,7 +76,7 @@ def run(options, left: list[str]) -> int:
             suffix, write = files.FORMATS[name]
             path = Path(options.output) / f"{source.stem}{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, write(placed, seconds, path.stem))
+            write_text(path, write(placed, seconds, path.stem, placer.units))
             print(path)
     return int(failed)
 
@@ -91,12 +98,16 @@ def with_texts(sources, given):
     return [Recording(source, text) for source, text in zip(sources, texts, strict=True)]
 
 
-def _placed(options, recordings):
-    """(source, words, seconds, what is wrong) of each recording in turn."""
+def _opened(options):
     from moejax.align import placing
+
+    return placing.opened(options.model, options.method, options.language)
+
+
+def _placed(placer, recordings):
+    """(source, words, seconds, what is wrong) of each recording in turn."""
     from moejax.audio.constants import SAMPLE_RATE
 
-    placer = placing.opened(options.model, options.method, options.language)
     for one in recordings:
         try:
             audio_S = placer.recognizer.read(one.source.path)
@@ -110,18 +121,21 @@ def _compare(options, recordings):
     from moejax.score import borders
 
     found, even, failed = [], [], False
-    there = {path.stem: path for path in sorted(Path(options.against).rglob("*")) if path.suffix in files.READ}
+    read = files.TIERS[options.tier]
+    there = {path.stem: path for path in sorted(Path(options.against).rglob("*")) if path.suffix in read}
     if absent := [one.source.name for one in recordings if one.source.path.stem not in there]:
-        raise BadValue(
-            f"--against {options.against} has no reference of {absent[0]}; looked for {', '.join(files.READ)}"
-        )
-    for source, placed, seconds, error in _placed(options, recordings):
+        raise BadValue(f"--against {options.against} has no reference of {absent[0]}; looked for {', '.join(read)}")
+    placer = _opened(options)
+    if options.tier == "phones" and placer.units != "phones":
+        raise BadValue(f"{options.model} has no head of phones: moejax ctc --config configs/align.py:phones ...")
+    for source, placed, seconds, error in _placed(placer, recordings):
         if error:
             failed = True
             print(f"{source.name}: {error}")
             continue
-        true = files.reference(there[source.path.stem])
-        found.append(borders.compare(placing.borders(placed), true))
+        true = files.reference(there[source.path.stem], options.tier)
+        ours = placing.borders(placed) if options.tier == "words" else files.inside(placed)
+        found.append(borders.compare(ours, true))
         even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
     for name, several in (("aligned", found), ("evenly", even)):
         row = borders.pooled(several).row()

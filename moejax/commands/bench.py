@@ -5,7 +5,7 @@ import argparse
 from moejax.commands import parser
 from moejax.errors import BadValue
 
-DESCRIPTION = """Measures the rows asked for, prints one table; mel, encode, train, decode without a name.
+DESCRIPTION = """Measures the rows asked for, prints one table; mel, encode, train, decode, diarize without a name.
 
 `transcribe` and `serve` are tables of their own, each asked for alone: whole commands on your recordings, start of the
 process included; and many clients at once at our server and at faster-whisper behind the same route.
@@ -41,13 +41,13 @@ def add(commands) -> None:
         commands,
         "bench",
         run,
-        usage="moejax bench [mel] [encode] [train] [decode] [options] | transcribe|serve --data FOLDER [options]",
+        usage="moejax bench [mel] [encode] [train] [decode] [diarize] [options] | transcribe|serve --data FOLDER",
         description=DESCRIPTION,
         epilog=EPILOG,
         argument_default=argparse.SUPPRESS,  # defaults are those of the three `Settings`
     )
     add = ours.add_argument
-    add("groups", nargs="*", metavar="GROUP", help="mel, encode, train, decode; or transcribe, or serve")
+    add("groups", nargs="*", metavar="GROUP", help="mel, encode, train, decode, diarize; or transcribe, or serve")
     peers = 'also the other engines (pip install "moejax[peers]")'
     add("--peers", action="store_true", help=peers)
     add("--json", metavar="FILE", help="everything that was measured, every call with its load")
@@ -98,7 +98,7 @@ def settings(options, left: list[str]):
         raise BadValue(f"{table} is a table of its own: ask for it alone")
     given = {name: value for name, value in vars(options).items() if name in OPTIONS}
     if foreign := [name for name in given if name not in Settings.__dataclass_fields__]:
-        raise BadValue(f"bench {table or '(mel, encode, train, decode)'} has no --{foreign[0]}")
+        raise BadValue(f"bench {table or '(mel, encode, train, decode, diarize)'} has no --{foreign[0]}")
     return Settings(**given).checked()
 
 

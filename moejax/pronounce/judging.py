@@ -141,7 +141,7 @@ class Judge:
     @property
     def mandarin(self) -> bool:
         """Whether its head knows initials and finals, and texts are hanzi or pinyin."""
-        return self.placer.forced is not None and self.placer.forced.inventory.spelling == "pinyin"
+        return self.placer.forced is not None and self.placer.forced.inventory.kind == "pinyin"
 
     def _words(self, audio_S, text) -> list[Word]:
         forced = self.placer.forced
@@ -154,7 +154,8 @@ class Judge:
         right_L, _ = goodness(logp_TC, labels)
         own = [np.flatnonzero(np.array(word_of) == place) for place in range(len(words))]
         if not self.mandarin:
-            return [self._letters(one, right_L[own[k]]) for k, one in enumerate(placed)]
+            kind = stage.PHONE if forced.inventory.kind == "phones" else stage.LETTER
+            return [self._parts(kind, one, right_L[own[k]]) for k, one in enumerate(placed)]
         kinds = [stage.kind_of(forced.inventory, label) for label in labels]
         toned = self._tones(audio_S, forced, logp_TC, words, read)
         return [
@@ -162,12 +163,12 @@ class Judge:
             for k, one in enumerate(placed)
         ]
 
-    def _letters(self, one: Placed, good_L) -> Word:
+    def _parts(self, kind: str, one: Placed, good_L) -> Word:
         if not len(good_L):
             return Word(one.text, None, one.start, one.end)
-        score_L = self._score(stage.LETTER, good_L)
+        score_L = self._score(kind, good_L)
         parts = [
-            Part(stage.LETTER, letter.text, score, letter.start, letter.end)
+            Part(kind, letter.text, score, letter.start, letter.end)
             for letter, score in zip(one.letters, score_L, strict=True)
         ]
         (word,) = self._score(stage.WORD, [float(np.mean(good_L))])

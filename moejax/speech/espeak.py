@@ -7,7 +7,8 @@ spoken twice differs. Each utterance is therefore spoken in a fork of a process 
 spoken: about 4 ms per utterance, the same samples whatever came before.
 
 Requests, one JSON object per line:
-  {"phonemes": [text, ...], "voice": v}    -> one JSON line: [[[phoneme, ...] per word] per text]
+  {"phonemes": [text, ...], "voice": v}    -> one JSON line: [[[phoneme, ...] per word] per text]; with "ipa": true
+                                              phonemes in IPA, as phones are named below, else espeak-ng's own names
   {"speak": [utterance, ...], "voice": v}  -> one JSON line; for each utterance a 4-byte little-endian byte count and
                                               as many bytes of mono int16 samples at `RATE`
 An utterance is {"text", "rate", "pitch", "range", "gap", "seed"}, the numbers of `Engine.speak`.
@@ -28,11 +29,13 @@ import tempfile
 
 from moejax.errors import Failed
 
+STRESS = str.maketrans("", "", "\u02c8\u02cc")  # marks of IPA that say how loud, not what
 RATE = 22050  # samples per second of every espeak-ng voice
 MISSING = "espeakng-loader is not installed, and synthesised speech needs it: pip install moejax[quickstart]"
 
 _SYNCHRONOUS, _DO_NOT_EXIT = 2, 0x8000
 _UTF8, _PHONEMES = 0x1, 0x100
+_IPA = 0x2  # of the names of phonemes
 _PARAMETERS = {"rate": 1, "pitch": 3, "range": 4, "gap": 7}
 _LONGEST_PATH = 140  # espeak-ng copies the data path into a buffer of 160 characters
 _FAILED = 0xFFFFFFFF
@@ -97,11 +100,12 @@ class Engine:
             return f"espeak-ng has no voice {language!r}; English ones are en-us, en-gb-x-rp, en-gb-scotland, en-029"
         return None
 
-    def phonemes(self, text: str) -> list[list[str]]:
-        """Phoneme names (espeak-ng's ASCII ones, stress marks kept) of each word."""
+    def phonemes(self, text: str, ipa: bool = False) -> list[list[str]]:
+        """Phoneme names (espeak-ng's ASCII ones, or IPA; stress marks kept) of each word."""
         rest, words = ctypes.c_char_p(text.encode()), []
+        named = ord("|") << 8 | (_IPA if ipa else 0)
         while rest.value is not None:  # one clause per call
-            clause = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, ord("|") << 8).decode()
+            clause = self._lib.espeak_TextToPhonemes(ctypes.byref(rest), _UTF8, named).decode()
             words += [[name for name in word.split("|") if name] for word in clause.split()]
         return words
 
@@ -139,7 +143,8 @@ def _answer(engine: Engine, request: dict, timed: bool) -> None:
     if problem:
         return _write(json.dumps({"error": problem}).encode() + b"\n")
     if "phonemes" in request:
-        return _write(json.dumps([engine.phonemes(text) for text in request["phonemes"]]).encode() + b"\n")
+        found = [engine.phonemes(text, request.get("ipa", False)) for text in request["phonemes"]]
+        return _write(json.dumps(found).encode() + b"\n")
     _write(b"{}\n")
     for utterance in request["speak"]:
 

@@ -148,6 +148,13 @@ class Voicebox:
             self._phonemes.update(zip(new, answer, strict=True))
         return [self._phonemes[text] for text in texts]
 
+    def phones(self, texts: Sequence[str], voice: str) -> list[list[str]]:
+        """IPA of each text as a voice reads it, its words joined, stress marks kept. Errors: BadValue for a voice that
+        there is not.
+        """
+        answer = self._ask({"phonemes": list(texts), "voice": voice, "ipa": True})
+        return [[name for word in words for name in word] for words in answer]
+
     def speak(self, items: Sequence[SpeechItem]) -> Iterator[np.ndarray]:
         """Plain samples_S (float32, espeak.RATE) of items that share one `spoken_voice`, in order."""
         speak, texts = [], [spelled(item.text) for item in items]

@@ -5,7 +5,8 @@ sounds and tones (docs/pronunciation.md), whose voice reads numbered pinyin.
 
     python -m moejax.speech.timed sentences.txt FOLDER --voices en-us,en-us+f3
 
-writes a .wav, its .txt and the .ctm of its words for each line of the file, the voices in turn.
+writes a .wav, its .txt, the .ctm of its words and the .phn of its phones (IPA; samples at 16 kHz) for each line of the
+file, the voices in turn.
 """
 
 from __future__ import annotations
@@ -91,7 +92,9 @@ def _word(text: str, at: int, length: int) -> str:
 
 
 def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spoken: int) -> list[Spoken]:
-    """Of each text a recording (16 kHz), itself, and its words (CTM), by number; `spoken` as `timed` takes it."""
+    """Of each text a recording (16 kHz), itself, its words (CTM) and phones (as TIMIT's, in IPA without stress), by
+    number; `spoken` as `timed` takes it.
+    """
     folder, found = Path(folder), []
     folder.mkdir(parents=True, exist_ok=True)
     with TimedVoicebox() as voicebox:
@@ -104,6 +107,9 @@ def write(texts: Sequence[str], folder: Path | str, voices: Sequence[str], **spo
             write_text(folder / f"{name}.txt", text + "\n")
             lines = [f"{name} 1 {start:.3f} {end - start:.3f} {word}\n" for word, start, end in one.words]
             write_text(folder / f"{name}.ctm", "".join(lines))
+            at = [(round(start * SAMPLE_RATE), round(end * SAMPLE_RATE), phone) for phone, start, end in one.phones]
+            lines = [f"{start} {end} {phone.translate(espeak.STRESS)}\n" for start, end, phone in at]
+            write_text(folder / f"{name}.phn", "".join(lines))
             found.append(one)
     return found
 

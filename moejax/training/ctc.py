@@ -1,7 +1,7 @@
 """A CTC head on the frozen encoder: what `moejax align` finds the borders of words and letters with.
 
-It learns from texts alone; nobody has to say when a word begins. Its units are letters, or the initials and finals of
-Mandarin. The encoder's states are kept (`cohorts.hearing`), so a step is two small layers and the sum over paths.
+It learns from texts alone; nobody has to say when a word begins. Its units are letters, phones, or the initials and
+finals of Mandarin. The encoder's states are kept (`cohorts.hearing`): a step is two small layers and a sum over paths.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from moejax.ops.ctc import needed
 from moejax.runtime.sharding import process_shard, shard_batch
 from moejax.tasks import asr
 from moejax.tasks import ctc as task
-from moejax.text.units import SPELLINGS, Inventory
+from moejax.text.units import SPELLINGS, Inventory, spelling_of
 from moejax.train.params_file import save_params, whole_array
 from moejax.training import dev, fitting
 from moejax.work import fields
@@ -36,8 +36,10 @@ SECTIONS = {
         "hidden": Field(256, "Width of the head's hidden layers.", limits=SIZE),
         "units": Field(
             "letters",
-            "What the head writes.\nletters of the texts, or pinyin: initials and finals of texts in hanzi or pinyin.",
-            choices=tuple(SPELLINGS),
+            "What the head writes.\n"
+            "letters of the texts; phones: IPA, as espeak-ng reads data.language; pinyin: initials and finals of texts"
+            " in hanzi or pinyin.",
+            choices=SPELLINGS,
             later=True,
         ),
     },
@@ -53,7 +55,7 @@ def run(cfg, work) -> dict:
     context = Context(cfg, work)
     texts = context.corpus.manifest.column("text")
     rows = context.corpus.rows("train")
-    inventory = Inventory.of((str(texts[row]) for row in rows), cfg.ctc.units)
+    inventory = Inventory.of((str(texts[row]) for row in rows), spelling_of(cfg.ctc.units, cfg.data.language))
     states = hearing.shown(context)
     if states is None:
         raise BadValue("ctc learns from kept encoder states: raise runtime.encoder_cache_bytes")

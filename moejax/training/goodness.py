@@ -5,7 +5,7 @@ that makes a score of 0 to 100 of it: dev speech, asked for its own units and fo
 test says how well a swapped sound is found. Of Mandarin a classifier of tones is learnt from training speech, by the
 head's own alignment.
 
-    W/goodness/calibration.json    knots of the curve of each kind: letter and word, or initial, final and tone
+    W/goodness/calibration.json    knots of the curve of each kind: letter or phone, word; or initial, final, tone
     W/goodness/tones.safetensors   the classifier of tones, of pinyin
     W/goodness/table.md            how well swapped sounds and tones are told from right ones, with intervals
 """
@@ -45,7 +45,7 @@ SECTIONS = {
         "hidden": Field(32, "Width of the hidden layer of the classifier of tones.", limits=SIZE),
     }
 }
-KINDS = LETTER, WORD, INITIAL, FINAL, TONE = "letter", "word", "initial", "final", "tone"
+KINDS = LETTER, PHONE, WORD, INITIAL, FINAL, TONE = "letter", "phone", "word", "initial", "final", "tone"
 
 
 @dataclasses.dataclass
@@ -109,7 +109,7 @@ class _Ear:
         params, meta = load_params(context.work.path("ctc", "params.safetensors"))
         config = context.base.config
         self.forced = Forced(params, meta, config.d_model, STRIDE * config.hop / SAMPLE_RATE)
-        self.pinyin = self.forced.inventory.spelling == "pinyin"
+        self.pinyin = self.forced.inventory.kind == "pinyin"
         self._context, self._step = context, STRIDE * config.hop
         if not hearing.hears_all(context):
             raise BadValue("goodness listens to dev and test, whose encoder states a base from scratch does not keep")
@@ -168,8 +168,8 @@ def _listened(context: Context, ear: _Ear, rows, classifier: ToneClassifier | No
 
 def kind_of(inventory: units.Inventory, label: int) -> str:
     """Of what kind a unit is."""
-    if inventory.spelling != "pinyin":
-        return LETTER
+    if inventory.kind != "pinyin":
+        return PHONE if inventory.kind == "phones" else LETTER
     return INITIAL if inventory.units[label] in pinyin.TABLE else FINAL
 
 
@@ -193,8 +193,10 @@ def _word_of(ear, logp_TC, words, word_of, right_L, vocabulary, found, speaker, 
     place = int(rng.choice(inside))
     bare = "".join(units.letters(words[place]))
     near = [w for w in vocabulary if abs(len(w) - len(bare)) <= 1 and "".join(units.letters(w)) != bare]
+    encode = ear.forced.inventory.encode
+    near = [w for w in near if encode([w])[0] != encode([words[place]])[0]]  # two and too
     if near:
-        labels, owner = ear.forced.inventory.encode([*words[:place], str(rng.choice(near)), *words[place + 1 :]])
+        labels, owner = encode([*words[:place], str(rng.choice(near)), *words[place + 1 :]])
         wrong_L, _ = goodness(logp_TC, labels)
         if (mine := np.array(owner) == place).any():
             found.add(WORD, speaker, [], [float(wrong_L[mine].mean())])

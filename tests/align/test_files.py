@@ -69,7 +69,7 @@ def test_ctm_wrd_and_what_is_neither(tmp_path):
     (tmp_path / "a.wrd").write_text("1600 8000 she\n")
     assert files.reference(tmp_path / "a.wrd") == [("she", 0.1, 0.5)]
     (tmp_path / "b.wrd").write_text("not a table\n")
-    with pytest.raises(BadValue, match=r"b.wrd is no TextGrid, CTM or .wrd"):
+    with pytest.raises(BadValue, match=r"b.wrd is no TextGrid, CTM, .wrd or .phn"):
         files.reference(tmp_path / "b.wrd")
 
 
@@ -78,3 +78,19 @@ def test_json_has_words_and_letters():
     assert [word["text"] for word in found["words"]] == ['say "hi"', "-", "now"]
     assert found["words"][0]["letters"][1] == {"text": "y", "start": 0.3, "end": 0.5, "probability": 0.9}
     assert "letters" not in found["words"][1]
+
+
+def test_phones_are_a_tier_of_their_own(tmp_path):
+    file = tmp_path / "a.TextGrid"
+    file.write_text(files.textgrid(WORDS, 1.5, "a", "phones"), encoding="utf-8")
+    assert files.reference(file, "phones") == [(t, round(s, 4), round(e, 4)) for t, s, e in files.inside(WORDS)]
+    with pytest.raises(BadValue, match=r"has no tier 'letters'; it has words, phones"):
+        files.reference(file, "letters")
+    assert "phones" in json.loads(files.as_json(WORDS, 1.5, "a", "phones"))["words"][0]
+
+
+def test_a_stop_of_timit_begins_with_its_closure(tmp_path):
+    rows = "0 1600 h#\n1600 3200 dcl\n3200 4800 jh\n4800 6400 ah\n6400 8000 tcl\n8000 9600 s\n9600 11200 kcl\n"
+    (tmp_path / "a.phn").write_text(rows)
+    found = files.reference(tmp_path / "a.phn", "phones")
+    assert found == [("d\u0292", 0.1, 0.3), ("\u028c", 0.3, 0.4), ("t", 0.4, 0.5), ("s", 0.5, 0.6), ("k", 0.6, 0.7)]

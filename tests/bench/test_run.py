@@ -23,7 +23,7 @@ NANO = ["--size", "nano", "--batch", "2", "--seconds", "1", "--tokens", "4"]
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["melon"], "unknown bench 'melon'; known: mel, encode, train, decode, transcribe"),
+        (["melon"], "unknown bench 'melon'; known: mel, encode, train, decode, diarize, transcribe"),
         (["--calls", "2"], "--calls must be at least 3"),
         (["--batch", "0"], "--batch must be positive, got 0"),
         (["--batch", "3", "--devices", "2"], "does not divide by --devices 2"),
@@ -143,7 +143,7 @@ def test_the_command_line_knows_it(capsys):
     assert guarded(["bench", "melon"]) == 1
     assert (
         capsys.readouterr().err
-        == "moejax bench: unknown bench 'melon'; known: mel, encode, train, decode, transcribe\n"
+        == "moejax bench: unknown bench 'melon'; known: mel, encode, train, decode, diarize, transcribe\n"
     )
     assert guarded(["bench", "--help"]) == 0
     assert "--peers" in capsys.readouterr().out

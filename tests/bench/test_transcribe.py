@@ -27,7 +27,7 @@ def parse(argv):
         (["transcribe", "--data", "a", "--files", "b.wav"], "either --data FOLDER or --files"),
         (["transcribe", "mel", "--data", "a"], "transcribe is a table of its own"),
         (["transcribe", "--data", "a", "--size", "tiny"], "bench transcribe has no --size"),
-        (["mel", "--hour"], r"bench \(mel, encode, train, decode\) has no --hour"),
+        (["mel", "--hour"], r"bench \(mel, encode, train, decode, diarize\) has no --hour"),
         (
             ["transcribe", "--data", "a", "--workloads", "talk,walk"],
             "unknown workload 'walk'; known: short, clips, talk",
