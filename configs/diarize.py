@@ -52,6 +52,8 @@ def get_config(variant=""):
         c.ego = dict(steps=100_000, batch_size=64, learning_rate=1e-4)
         if variant == "notes-linear":
             c.ego.attention, c.ego.decoder = "linear", "linear"
+    if c.talks.get("hears") == "logmel":  # EEND's recipes have one microphone
+        c.talks.colour = c.talks.telephone = 0.0
     if variant == "smoke":
         c.talks.train, c.talks.dev, c.talks.test, c.diarizer.steps, c.diarizer.batch_size = 4, 2, 2, 2, 2
     return c

@@ -14,7 +14,7 @@ from scipy.signal import fftconvolve
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.diarize.rhythm import Rhythm
 from moejax.diarize.turns import Turn, merged
-from moejax.diarize.voices import Speaking, Voices, room
+from moejax.diarize.voices import Speaking, Voices, channel, room
 from moejax.errors import BadValue
 from moejax.speech.background import background
 
@@ -25,12 +25,15 @@ LEAD = 15.0  # seconds of a conversation before what is heard of it: it does not
 @dataclasses.dataclass(frozen=True)
 class Sound:
     """What a talk sounds like. `level`: greatest difference of a speaker's loudness, dB; `reverberant`: share of the
-    speakers in a room; `noises`: signal-to-noise ratios in dB, of which one is drawn, () for none.
+    speakers in a room; `noises`: signal-to-noise ratios in dB, of which one is drawn, () for none; `colour`: greatest
+    gain of the one microphone at an octave, dB; `telephone`: share of the talks that come through one.
     """
 
     level: float = 6.0
     reverberant: float = 0.5
     noises: tuple[float, ...] = (10.0, 15.0, 20.0, 25.0)
+    colour: float = 0.0
+    telephone: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,9 @@ def _heard(rng, voices: Voices, placed, begin: float, end: float, sound: Sound) 
     if sound.noises:
         kind, ratio = ("white", "pink", "brown")[int(rng.integers(3))], float(rng.choice(sound.noises))
         total_S += background(rng, size, kind, LOUDNESS * 10 ** (-ratio / 20))
+    if sound.colour or sound.telephone:
+        response_S = channel(rng, sound.colour, bool(rng.random() < sound.telephone))
+        total_S = fftconvolve(total_S, response_S, mode="same").astype(np.float32)
     peak = np.abs(total_S).max(initial=0.0)
     total_S = total_S / np.float32(peak) if peak > 1.0 else total_S
     turns = merged(turn for turn in turns if turn.end - turn.start > 0)

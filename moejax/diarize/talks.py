@@ -74,6 +74,10 @@ SECTIONS = {
             "Signal-to-noise ratios in decibels, of which each talk draws one; () for no noise.",
             limits=(-20.0, 120.0),
         ),
+        "colour": Field(
+            6.0, "Greatest gain or loss of a talk's microphone at an octave, in decibels.", limits=(0.0, 40.0)
+        ),
+        "telephone": Field(0.25, "Share of the talks that come through a telephone (300 to 3400 Hz).", limits=SHARE),
         "hears": Field(
             "whisper",
             "What a diarizer hears.\n"
@@ -130,7 +134,7 @@ def run(cfg, work) -> dict:
         cards[part] = {**dataclasses.asdict(card), "groups": groups}
     write_json(work.path("talks", "cards.json"), cards)
     counts = {part: cards[part]["talks"] for part in PARTS}
-    return {"talks": counts, "content": digest([folder.name, counts])}
+    return {"talks": counts, "folder": folder.name, "content": digest([folder.name, counts])}
 
 
 def grown(held: Blocks, count: int) -> None:
@@ -146,7 +150,9 @@ def opened(context: Context, part: str) -> Part:
     turns = read_rttm(work.path("talks", f"{part}.rttm"))
     cards = read_json(work.path("talks", "cards.json"))[part]
     every = [turns.get(_name(row), []) for row in range(cards["talks"])]
-    return Part(every, cards["groups"], cfg.talks.seconds, Blocks(_folder(context) / part))
+    # As it was written: a stage that trains may have another seed than the talks
+    folder = (work.finished("talks") or {}).get("summary", {}).get("folder") or _folder(context).name
+    return Part(every, cards["groups"], cfg.talks.seconds, Blocks(work.path("talks", folder) / part))
 
 
 def _name(row: int) -> str:
@@ -202,7 +208,7 @@ def voices_of(context: Context, part: str) -> Voices:
 def maker(context: Context, part: str) -> Callable[[int], simulate.Talk]:
     """`make(i) -> Talk` number i of a part, cut or filled to talks.seconds."""
     c, voices = context.cfg.talks, voices_of(context, part)
-    sound = simulate.Sound(c.level, c.reverberant, tuple(c.noises))
+    sound = simulate.Sound(c.level, c.reverberant, tuple(c.noises), c.colour, c.telephone)
     seed = context.cfg.seed * len(PARTS) + PARTS.index(part)
     if c.kind == "conversation":
         by = rhythm_of(context.cfg)

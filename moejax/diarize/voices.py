@@ -7,6 +7,7 @@ import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import numpy as np
+from scipy.signal import firwin2
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.audio.read import frame_levels
@@ -137,3 +138,18 @@ def room(rng: np.random.Generator) -> np.ndarray:
     tail_S *= np.float32(10 ** (-rng.uniform(0, 12) / 20) / np.sqrt(np.square(tail_S).sum()))
     tail_S[0] = 1.0
     return tail_S
+
+
+def channel(rng: np.random.Generator, colour: float, telephone: bool) -> np.ndarray:
+    """A microphone's linear-phase response [257]: at every octave a gain drawn within `colour` decibels either way; a
+    telephone's passes 300 to 3400 Hz (ITU-T G.712) and next to nothing else.
+    """
+    nyquist = SAMPLE_RATE / 2
+    at_F = np.concatenate([[0.0], nyquist / 2.0 ** np.arange(6, -1, -1)])
+    gain_F = rng.uniform(-colour, colour, len(at_F))
+    fine_F = np.linspace(0, nyquist, 161)
+    fine_gain_F = np.interp(fine_F, at_F, gain_F)
+    if telephone:
+        outside_F = (fine_F < 300) | (fine_F > 3400)
+        fine_gain_F = np.where(outside_F, -50.0, fine_gain_F)
+    return firwin2(257, fine_F / nyquist, 10 ** (fine_gain_F / 20)).astype(np.float32)

@@ -57,7 +57,10 @@ def config(**changes):
     values = {
         "name": "talks",
         "data": dict(source="folder", root="corpus", columns=dict(audio="file"), split="official"),
-        "talks": dict(train=33, dev=4, test=6, seconds=5.0, speakers=(1, 2), hears="logmel", level=1.0, noises=(30.0,)),
+        "talks": dict(
+            **dict(train=33, dev=4, test=6, seconds=5.0, speakers=(1, 2), hears="logmel", level=1.0, noises=(30.0,)),
+            **dict(colour=0.0, telephone=0.0),
+        ),
         "diarizer": dict(
             **dict(steps=80, batch_size=16, learning_rate=5e-3, warmup=10, log_every=20, evals=2, dropout=0.0),
             **dict(most=2, width=32, heads=2, layers=1, ffn=64),
@@ -172,6 +175,8 @@ def test_what_was_heard_is_kept_however_many_talks_come(job):
         again = talks.maker(context, "dev")(3)
         np.testing.assert_allclose(part.heard[3], talks.logmel(again.wave_S)[:50], atol=1e-6)
         assert [turn[:2] for turn in part.turns[3]] == [pytest.approx(turn[:2], abs=1e-3) for turn in again.turns]
+        reseeded = Context(configs.changed(context.cfg, {"seed": context.cfg.seed + 1}), context.work)
+        np.testing.assert_array_equal(talks.opened(reseeded, "dev").heard[3], part.heard[3])  # as a training sees it
         train_part = talks.opened(context, "train").heard
         full, rest = sorted(train_part.folder.glob("*.npy"))
         kept = full.stat().st_mtime_ns

@@ -8,7 +8,7 @@ import pytest
 from moejax.diarize import rhythm, simulate
 from moejax.diarize.rhythm import MEETING
 from moejax.diarize.turns import Turn, write_rttm
-from moejax.diarize.voices import Speaking, Voices, spoken
+from moejax.diarize.voices import Speaking, Voices, channel, spoken
 from moejax.errors import BadValue, NotThere
 
 RATE = 16000
@@ -112,6 +112,24 @@ def test_noise_rooms_and_levels_change_the_sound_alone():
         np.square(talks(1, sound=simulate.Sound(noises=(10.0,), reverberant=0.0))[0].wave_S)[silent_S].mean()
     )
     assert level == pytest.approx(simulate.LOUDNESS * 10**-0.5, rel=0.2)
+
+
+def test_a_telephone_passes_its_band_and_moves_nothing():
+    def decibels(hertz, response_S):
+        return 20 * np.log10(np.abs(np.exp(-2j * np.pi * hertz / RATE * np.arange(len(response_S))) @ response_S))
+
+    wire_S = channel(np.random.default_rng(0), 0.0, True)
+    assert max(decibels(hertz, wire_S) for hertz in (60, 180, 3700, 6000)) < -15
+    assert all(abs(decibels(hertz, wire_S)) < 0.5 for hertz in (500, 1000, 3000))
+    coloured = [channel(np.random.default_rng(seed), 6.0, False) for seed in range(4)]
+    heard = np.array([[decibels(hertz, response_S) for hertz in (500, 1000, 2000, 4000)] for response_S in coloured])
+    assert np.abs(heard).max() < 6.5 and heard.std(0).min() > 1
+    dry, wired = (talks(1, sound=dataclasses.replace(DRY, telephone=share))[0] for share in (0.0, 1.0))
+    assert wired.turns == dry.turns and len(wired.wave_S) == len(dry.wave_S)
+    power_F = [np.abs(np.fft.rfft(talk.wave_S)) for talk in (dry, wired)]
+    # the voices are tones, and the lowest does not come through; the others stay where they are
+    kept = np.fft.irfft(np.where(np.fft.rfftfreq(len(dry.wave_S), 1 / RATE) > 380, np.fft.rfft(dry.wave_S), 0))
+    assert power_F[1].sum() < power_F[0].sum() and np.corrcoef(kept, wired.wave_S[: len(kept)])[0, 1] > 0.95
 
 
 def test_speakers_of_a_talk_share_their_group_and_too_few_are_refused():
