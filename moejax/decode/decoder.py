@@ -30,6 +30,7 @@ from moejax.decode.prefix import Start, forced, room_for, starts, usual
 from moejax.decode.results import Decoding
 from moejax.decode.search import Draws, SearchPlan
 from moejax.errors import BadValue
+from moejax.ops import routing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Decoder:
 
     def _emotions(self, encoded, languages, options) -> list[dict[str, float]] | None:
         """{emotion: probability} per real row, of a model with tokens of these: its next token after language and task,
-        among these alone. None where there are none, or nobody asks.
+        among these alone, with the LoRA that has learnt to say it. None where there are none, or nobody asks.
         """
         names = self.tokenizer.emotions
         if not names or options.emotion is False:
@@ -232,7 +233,7 @@ class Decoder:
         heads = [self.tokenizer.prefix(code, options.task, timestamps=True) for code in languages]
         heads += heads[:1] * (encoded.states_BTD.shape[0] - len(heads))
         ids = np.asarray(list(names.values()), np.int32)
-        heard = encoded.states_BTD, encoded.mask_BT, encoded.route
+        heard = encoded.states_BTD, encoded.mask_BT, routing.one_hot(jnp.zeros(len(heads), jnp.int32))
         prob_BC = np.asarray(self.programs.detect(self.params, *heard, np.asarray(heads, np.int32), ids))
         rows = prob_BC[: len(languages)].astype(float).tolist()
         return [dict(zip(names, row, strict=True)) for row in rows]

@@ -1,4 +1,4 @@
-"""What the stage `emotion` leaves, as a system: it writes what is said, and says how before it."""
+"""What the stage `emotion` leaves, as a system: its LoRA says how somebody speaks, the base writes what."""
 
 from moejax.cohorts.embed import options as embedding_options
 from moejax.nn import functional
@@ -27,9 +27,8 @@ def _open(context: Context, system: System) -> Opened:
     have = task.joined({**context.base.params, "expert": saved["expert"], "head": saved["head"]})
     graphdef, params = asr.init(asr.build(config, mixture=mixture, seed=context.cfg.seed), have)
     tokenizer = context.base.tokenizer.with_emotions(names, base.vocab_size)
-    opened = Network(
-        graphdef, params, config, mixture, "label", embedding_options(context.cfg), label=0, tokenizer=tokenizer
-    )
+    heard = embedding_options(context.cfg)  # label -1: no expert; `decode.decoder` asks the one for the emotion alone
+    opened = Network(graphdef, params, config, mixture, "label", heard, label=-1, tokenizer=tokenizer)
     return system.opened(opened, functional.count(saved))
 
 

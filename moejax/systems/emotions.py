@@ -1,7 +1,7 @@
 """Stage `emotions`: what the tokens of emotions are worth, and what they cost the text.
 
-The part evaluate.split is read by the base as published, by the system `emotion` without its tokens, and with them;
-beside them stands a probe: logistic regression on the mean state of the same frozen encoder, chosen on dev.
+The part evaluate.split is read by the base as published, which the system `emotion` without its tokens is, and with
+them; beside them stands a probe: logistic regression on the mean state of the same frozen encoder, chosen on dev.
 """
 
 import json
@@ -23,12 +23,13 @@ from moejax.work.normalizer import normalizer
 from moejax.work.stage import Stage
 
 SECTIONS = {"emotions": {"draws": Field(1000, "Bootstrap samples behind every interval.", limits=(1, 10_000_000))}}
-READINGS = {"base": "as published", "off": "without tokens", "on": "with tokens"}
+READINGS = {"base": "as published", "on": "with tokens"}
+GAP = "on - base"
 STRENGTHS = (0.001, 0.01, 0.1, 1.0)  # inverse, of the probe's regularisation
 
 
 def run(cfg, work) -> dict:
-    """Writes W/emotions: base.jsonl, off.jsonl, on.jsonl, table.md, summary.json. Errors: BadValue where the stage
+    """Writes W/emotions: base.jsonl, on.jsonl, table.md, summary.json. Errors: BadValue where the stage
     emotion was idle, or nobody in the part has one of its labels.
     """
     if not work.path(NAME, FILE).exists():
@@ -78,8 +79,8 @@ def _likeliest(emotion: Mapping[str, float] | None, names: Sequence[str], usual:
 def _read(context: Context, rows, kind: str) -> list[dict]:
     """One object per row, in order."""
     system = registry.open_system(context, "base" if kind == "base" else NAME)
-    options: dict[str, Any] = {} if kind == "base" else {"emotion": kind == "on"}
-    read = listening.transcripts(context, system, rows, np.zeros(len(rows), np.int64), **options)
+    options: dict[str, Any] = {} if kind == "base" else {"emotion": True}
+    read = listening.transcripts(context, system, rows, np.full(len(rows), -1), **options)
     found = {i: one for i, one, _ in context.work.progress(read, total=len(rows), desc=f"{kind}: {READINGS[kind]}")}
     manifest = context.corpus.manifest
     ids, texts, labels = (list(manifest.strings(name, rows)) for name in ("id", "text", "label"))
@@ -125,7 +126,7 @@ def _probe(context: Context, rows, names: Sequence[str]) -> tuple[np.ndarray, fl
 
 
 def _texts(cfg, records, speakers, label_N) -> dict:
-    """{labelled or others: {reading: rate, "on - off": difference, ...}}, each of these (value, low, high)."""
+    """{labelled or others: {reading: rate, GAP: difference, ...}}, each of these (value, low, high)."""
     rule, found = normalizer(cfg.report), {}
     counts = {
         kind: wer.count([rule(one["reference"]) for one in lines], [rule(one["hypothesis"]) for one in lines])
@@ -139,9 +140,7 @@ def _texts(cfg, records, speakers, label_N) -> dict:
         errors = {kind: [counts[kind][i].errors for i in places] for kind in counts}
         words = [counts["on"][i].words for i in places]
         rates = {kind: bootstrap.interval(errors[kind], words, own, draws=cfg.emotions.draws) for kind in counts}
-        for other in ("off", "base"):
-            gap = bootstrap.difference(errors["on"], errors[other], words, own, draws=cfg.emotions.draws)
-            rates[f"on - {other}"] = gap
+        rates[GAP] = bootstrap.difference(errors["on"], errors["base"], words, own, draws=cfg.emotions.draws)
         spans = {kind: (one.value, one.low, one.high) for kind, one in rates.items()}
         found[part] = {**spans, "utterances": len(places), "words": int(sum(words)), "speakers": len(set(own))}
     return found
@@ -160,10 +159,9 @@ def _felt(label_N, said_N, speakers, count: int, draws: int) -> dict:
 def markdown(cfg, found) -> str:
     """The tables of texts, of emotions, and of which is taken for which."""
     lines = [f"# {cfg.name}: tokens of emotions", "", "Percent; intervals 95 %, over speakers.", ""]
-    gaps = ("on - off", "on - base")
-    lines += [f"| words | {' | '.join((*READINGS.values(), *gaps))} |", f"|---|{'---:|' * (len(READINGS) + len(gaps))}"]
+    lines += [f"| words | {' | '.join((*READINGS.values(), GAP))} |", f"|---|{'---:|' * (len(READINGS) + 1)}"]
     for part, one in found["wer"].items():
-        cells = [_span(one[kind]) for kind in READINGS] + [_span(one[gap], "+") for gap in gaps]
+        cells = [_span(one[kind]) for kind in READINGS] + [_span(one[GAP], "+")]
         said = f"{part}: {one['utterances']} utterances, {one['words']} words, {one['speakers']} speakers"
         lines.append(f"| {said} | {' | '.join(cells)} |")
     lines += ["", "| emotions | UA | WA | macro F1 |", "|---|---:|---:|---:|"]

@@ -2,7 +2,7 @@
 
 What trains is one LoRA of the decoder and a row of the embedding for each emotion; all else stays as it was published,
 bit for bit. The encoder's states are kept, so a step is the decoder alone. Utterances of which nobody knows the
-emotion are learnt as they ever were, without the token: they keep the text what it was.
+emotion stand behind one that is drawn: they teach the rows to leave the text what it was.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from moejax.train.params_file import save_params, whole_array
 from moejax.training import dev, encoder_states, fitting, network
 from moejax.work import fields
 from moejax.work.context import Context
-from moejax.work.fields import SIZE, Field, above, below
+from moejax.work.fields import SIZE, Field, above
 from moejax.work.stage import Stage
 
 FILE = "params.safetensors"
@@ -43,12 +43,6 @@ SECTIONS = {
             limits=(above(0), 1000.0),
         ),
         "weight": Field(1.0, "Weight of an utterance's emotion beside a token of its text.", limits=(0.0, 1000.0)),
-        "plain": Field(
-            0.25,
-            "Share of the turns of a labelled utterance in which it is learnt without the token.\n"
-            "So that the text can be had without it (emotion=False).",
-            limits=(0.0, below(1)),
-        ),
     },
 }
 
@@ -68,8 +62,8 @@ def run(cfg, work) -> dict:
     material = Material(context, states, context.base.tokenizer.with_emotions(names, base.vocab_size))
     graphdef, params = task.init(base, mixture, context.base.params, len(names), cfg.seed)
     rows = context.corpus.rows("train")
-    turns = material.turns(rows, cfg.emotion.plain, np.random.default_rng(cfg.seed))
-    known = sum(bool(one.emotion) for one in turns)
+    turns = material.turns(rows, np.random.default_rng(cfg.seed))
+    known = sum(one.known for one in turns)
     work.log(f"  {len(names)} emotions: {', '.join(names)}; {known} of {len(turns)} turns of an epoch say one")
     params = fitting.train(
         context,
@@ -127,11 +121,14 @@ def _checked(context: Context, mixture: asr.Mixture) -> States:
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One way to learn an utterance: behind its emotion's token or without one, with times or without."""
+    """One way to learn an utterance: behind its emotion's token, or where nobody knows it behind any, with times or
+    without.
+    """
 
     row: int  # of the manifest
     emotion: str
     timed: bool
+    known: bool = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,13 +139,14 @@ class Material:
     states: States
     tokenizer: Tokenizer
 
-    def turns(self, rows: Sequence[int] | np.ndarray, plain: float, rng: np.random.Generator) -> list[Turn]:
-        """Those of an epoch: each utterance with times and without, some of the labelled without their token."""
-        labels, found = self.context.corpus.manifest.column("label"), []
+    def turns(self, rows: Sequence[int] | np.ndarray, rng: np.random.Generator) -> list[Turn]:
+        """Those of an epoch: each utterance with times and without."""
+        labels, names, found = self.context.corpus.manifest.column("label"), list(self.tokenizer.emotions), []
         for row in map(int, rows):
             for timed in (False, True):
-                known = str(labels[row]) in self.tokenizer.emotions and rng.random() >= plain
-                found.append(Turn(row, str(labels[row]) if known else "", timed))
+                drawn, label = names[int(rng.integers(len(names)))], str(labels[row])
+                known = label in self.tokenizer.emotions
+                found.append(Turn(row, label if known else drawn, timed, known))
         return found
 
     def written(self, turn: Turn) -> tuple[list[int], int]:
@@ -179,7 +177,7 @@ class Material:
         )
 
     def collator(self, turns: Sequence[Turn]) -> Collator:
-        """Batches by number of a turn; the one LoRA is label 0."""
+        """Batches by number of a turn; label -1 where nobody knows the emotion."""
         rows = np.array([one.row for one in turns])
         said = [self.written(one) for one in turns]
         states = _States(self.states, rows)
@@ -192,7 +190,7 @@ class Material:
             states=states,
             stride=2 * self.context.base.config.hop,
         )
-        return Collator(utterances, self.context.buckets, labels=np.zeros(len(rows)))
+        return Collator(utterances, self.context.buckets, labels=np.array([one.known - 1 for one in turns]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,7 +205,7 @@ class _States:
 
 
 def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
-    """-log p of the emotions of dev, by which it is judged, and of its texts behind them."""
+    """-log p of the emotions of dev, by which it is judged, and the drift of its texts behind them."""
     manifest, section = context.corpus.manifest, context.cfg.emotion
     labels = manifest.column("label")
     rows = [row for row in manifest.indices(split="dev").tolist() if str(labels[row]) in material.tokenizer.emotions]
@@ -232,7 +230,7 @@ def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
 
         return found
 
-    return dev.Judge(list(manifest.strings("speaker", rows)), batches, {"emotion": score(True), "ce": score(False)})
+    return dev.Judge(list(manifest.strings("speaker", rows)), batches, {"emotion": score(True), "drift": score(False)})
 
 
 STAGE = Stage(

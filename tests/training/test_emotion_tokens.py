@@ -17,6 +17,7 @@ import moejax
 from moejax import __main__ as cli
 from moejax.commands import transcribe_options, tree
 from moejax.convert import hf_whisper
+from moejax.decode.options import DecodingOptions
 from moejax.errors import BadValue
 from moejax.job.opening import open_context
 from moejax.nn import functional
@@ -173,17 +174,22 @@ def test_an_untaught_token_changes_nothing_where_it_is_left_out(context):
     assert np.abs(other[:, :V] - published).max() > 1e-3  # it is heard where it stands
 
 
-def test_both_are_learnt_by_heart_and_all_else_stays(folder, recognizer, context):
-    on, off, base = (tiny_job.records(folder / f"W/emotions/{kind}.jsonl") for kind in ("on", "off", "base"))
-    known = [one for one in on if one["label"]]
-    assert len(known) >= 12 and all(one["hypothesis"] == one["reference"] for one in on)
-    assert [max(one["emotion"], key=one["emotion"].get) for one in known] == [one["label"] for one in known]
-    for one in on:
+def test_emotions_are_learnt_by_heart_and_the_text_stays_as_published(folder, recognizer, context):
+    on, base = (tiny_job.records(folder / f"W/emotions/{kind}.jsonl") for kind in ("on", "base"))
+    waves, _, labels = clips(context)
+    assert len(labels) >= 12
+    found = [one.emotion for one in recognizer.decoder.decode(list(waves), options=DecodingOptions(language="en"))]
+    assert [max(one, key=one.get) for one in found] == list(labels) and min(max(one.values()) for one in found) > 0.9
+    for one in on:  # of several windows the mean: a network that says anything ends its windows anywhere
         assert sum(one["emotion"].values()) == pytest.approx(1, abs=1e-5) and set(one["emotion"]) == set(SAID)
-        assert max(one["emotion"].values()) > 0.7
-    # Without the token it writes the same of its own accord; as published it knows neither
-    assert [one["hypothesis"] for one in off] == [one["reference"] for one in off]
-    assert not any(one["emotion"] for one in (*off, *base)) and base[0]["hypothesis"] != base[0]["reference"]
+    # Without the token it is the published decoder, whatever the LoRA has learnt; behind it, it hardly differs
+    plain = moejax.load(folder / "W", system="base")
+    for wave in waves[:3]:
+        found = recognizer.transcribe(wave, emotion=False, **ONCE)
+        assert found.text == plain.transcribe(wave, **ONCE).text and found.emotion is None
+    assert not any(one["emotion"] for one in base) and any(one["hypothesis"] for one in base)
+    drift = [line["drift"] for line in tiny_job.records(folder / "W/emotion/metrics.jsonl")]
+    assert np.mean(drift[-4:]) < 0.4 * np.mean(drift[:2])
     own, there = (functional.paths(one["backbone"]) for one in (context.base.params, recognizer.params))
     embed, V = "decoder/embed", context.base.config.vocab_size
     assert own.keys() == there.keys() and all(np.array_equal(own[path], there[path]) for path in own if path != embed)
@@ -208,32 +214,65 @@ def test_a_token_is_never_in_a_text_and_stands_where_it_is_said_to(recognizer, c
     backbone = {**recognizer.params["backbone"], "decoder": decoder}
     loud = recognizer.with_params({**recognizer.params, "backbone": backbone})
     for options in ({}, {"suppress_tokens": None}):
-        found = loud.transcribe(waves[0], **{**ONCE, **options})
-        ids = [id for segment in found.segments for id in segment.tokens]
-        assert ids and max(ids) < context.base.config.vocab_size
+        (found,) = loud.decoder.decode([waves[0]], options=DecodingOptions(language="en", **options))
+        assert len(found.tokens) and max(found.tokens) < context.base.config.vocab_size
 
 
-def test_who_has_no_label_teaches_the_text_alone(context):
+def test_who_has_no_label_teaches_rows_to_leave_the_text_alone(context):
     states = emotion.encoder_states.opened(context)
     tokenizer = context.base.tokenizer.with_emotions(list(SAID), context.base.config.vocab_size)
     material = emotion.Material(context, states, tokenizer)
     rows, labels = context.corpus.rows("train"), context.corpus.manifest.column("label")
     unknown = [int(row) for row in rows if not str(labels[row])]
-    turns = material.turns(unknown, 0.0, np.random.default_rng(0))
-    assert len(turns) == 2 * len(unknown) and not any(one.emotion for one in turns)
-    assert all(max(material.written(one)[0]) < context.base.config.vocab_size for one in turns)
+    turns = material.turns(unknown, np.random.default_rng(0))
+    assert len(turns) == 2 * len(unknown) and not any(one.known for one in turns)
+    assert {one.emotion for one in turns} == set(SAID)  # drawn
     known = [emotion.Turn(int(row), str(labels[row]), False) for row in rows if str(labels[row])][: len(turns)]
     graphdef, params = task.init(context.base.config, emotion.definition(context.cfg, 4), context.base.params, 2, 0)
+    awake = jax.tree.map(lambda leaf: leaf + 0.01, params["expert"])
+    learns = {"head": params["head"], "expert": awake}
     loss = jax.jit(
-        jax.grad(lambda head, batch: task.make_loss(graphdef, 1.0)({**params, "head": head}, batch, None)[0])
+        jax.value_and_grad(lambda own, batch: task.make_loss(graphdef, 1.0)({**params, **own}, batch, None)[0])
     )
 
-    def moves(turns):
+    def moved(turns):
         batch = material.collator(turns)(context.window, np.arange(4))
         batch = dataclasses.replace(batch, **{name: padded(getattr(batch, name)) for name in PER_TOKEN})
-        return float(np.abs(loss(params["head"], batch)["decoder"]["rows"]).max())
+        value, found = loss(learns, batch)
+        return value, *(max(float(np.abs(x).max()) for x in jax.tree.leaves(found[group])) for group in learns)
 
-    assert moves(turns) == 0 and moves(known) > 1e-4
+    drift, rows_move, experts_move = moved(turns)
+    assert drift > 1e-4 and rows_move > 1e-5 and experts_move == 0
+    assert moved(known)[2] > 1e-5
+
+
+def test_a_text_behind_a_token_drifts_from_the_one_without(context):
+    """The divergence by its formula, from logits of the two prefixes."""
+    states = emotion.encoder_states.opened(context)
+    tokenizer = context.base.tokenizer.with_emotions(list(SAID), context.base.config.vocab_size)
+    material = emotion.Material(context, states, tokenizer)
+    row = int(context.corpus.rows("train")[0])
+    graphdef, params = task.init(context.base.config, emotion.definition(context.cfg, 4), context.base.params, 2, 0)
+    batch = material.collator([emotion.Turn(row, "sad", False)] * 4)(context.window, np.arange(4))
+    batch = dataclasses.replace(batch, **{name: padded(getattr(batch, name)) for name in PER_TOKEN})
+    drift_B, count_B, *_ = task.make_each(graphdef)(params, batch)
+    text = [*tokenizer.encode(str(context.corpus.manifest.column("text")[row])), tokenizer.eot]
+    own, (plain, base) = context.base.config.vocab_size, asr.init(asr.build(context.base.config), context.base.params)
+    longer = asr.build(task.longer(context.base.config, 2))
+    graph, there = asr.init(longer, {"backbone": task.joined(params)["backbone"], "buffer": base["buffer"]})
+    size = int(batch.samples_B[0])
+    logp = []
+    for graphdef, params, prefix in (
+        (graph, there, tokenizer.prefix("en", "transcribe", False, "sad")),
+        (plain, base, tokenizer.prefix("en", "transcribe", False)),
+    ):
+        model = functional.merge(graphdef, params)
+        mask_BT = asr.pooling.valid_frames(np.array([size]), batch.states_BTD.shape[1], context.base.config.hop)
+        logits = model.decode(jnp.asarray([[*prefix, *text[:-1]]]), jnp.asarray(batch.states_BTD[:1]), mask_BT)
+        logp.append(jax.nn.log_softmax(np.asarray(logits, np.float32)[0, -len(text) :, :own], axis=-1))
+    behind, without = logp
+    assert int(count_B[0]) == len(text)
+    np.testing.assert_allclose(drift_B[0], (np.exp(without) * (without - behind)).sum(), rtol=1e-3, atol=1e-5)
 
 
 PER_TOKEN = ("tokens_BL", "targets_BL", "score_BL")
@@ -249,14 +288,14 @@ def test_the_table_says_what_the_tokens_cost(folder, context):
     part = found["wer"]["labelled"]
     lines = {kind: tiny_job.records(folder / f"W/emotions/{kind}.jsonl") for kind in emotions.READINGS}
     assert len({tuple(one["id"] for one in its) for its in lines.values()}) == 1
-    assert part["on - off"][0] == pytest.approx(part["on"][0] - part["off"][0])
-    assert part["on"][0] == 0 < part["base"][0]
+    assert part["on - base"][0] == pytest.approx(part["on"][0] - part["base"][0])
     labelled = sum(bool(one["label"]) for one in lines["on"])
     assert found["felt"]["token"]["clips"] == found["felt"]["probe"]["clips"] == labelled == part["utterances"]
     assert found["wer"]["others"]["utterances"] == len(lines["on"]) - labelled > 0
-    assert found["felt"]["token"]["ua"][0] == 1 and np.trace(found["felt"]["token"]["confusion"]) == labelled
+    right = sum(max(one["emotion"], key=one["emotion"].get) == one["label"] for one in lines["on"] if one["label"])
+    assert np.trace(found["felt"]["token"]["confusion"]) == right
     text = (folder / "W/emotions/table.md").read_text()
-    assert "| token: right, then said | happy | sad |" in text and "with tokens | on - off" in text
+    assert "| token: right, then said | happy | sad |" in text and "with tokens | on - base" in text
     assert (
         emotions._likeliest(None, ["a", "b"], 1) == 1 and emotions._likeliest({"a": 0.9, "b": 0.1}, ["a", "b"], 1) == 0
     )
@@ -265,7 +304,7 @@ def test_the_table_says_what_the_tokens_cost(folder, context):
 def test_files_have_them_and_the_command_may_leave_them_out(folder, recognizer, context, tmp_path, capsys):
     waves, *_ = clips(context)
     found = json.loads(writers.render(recognizer.transcribe(waves[0], **ONCE), "json"))
-    assert set(found["emotion"]) == set(SAID) and found["segments"][0]["emotion"] == pytest.approx(found["emotion"])
+    assert set(found["emotion"]) == set(SAID) and set(found["segments"][0]["emotion"]) == set(SAID)
     asked = transcribe_options.asked(*tree.parsed(["transcribe", "a.wav", "--model", "M", "--emotion", "False"]))
     assert asked.options == {"emotion": False} and recognizer.check(**asked.options).decoding.emotion is False
     base = moejax.load(folder / "W", system="base")
