@@ -3,8 +3,8 @@
     moejax emotions --config configs/emotion_token.py --config.data.root=DATA/spoken --workdir runs/token
     moejax transcribe talk.wav --model runs/token --system emotion --format json
 
-The folder has a metadata.csv of file, text, speaker, label (an emotion, or nothing where nobody knows) and split
-(train, dev, test; no speaker in two of them). Of RAVDESS by its file names:
+The folder has a metadata.csv of file, text, speaker, label (an emotion; nothing where nobody knows: such utterances
+show what the text is worth) and split (train, dev, test; no speaker in two of them). Of RAVDESS by its file names:
 --config.data.source=ravdess --config.data.split=speaker_disjoint. Figures: docs/emotion.md.
 """
 
@@ -20,7 +20,8 @@ def get_config(variant=""):
     c.model = dict(pretrained="tiny.en")
     c.mixture = dict(targets=("decoder/layers/*/*",))
     c.report = dict(normalizer="english")
-    c.emotion = dict(steps=300, rank=8, learning_rate=1e-3, batch_size=16, evals=4)
+    c.emotion = dict(steps=300, rank=8, learning_rate=1e-3, batch_size=16, rows_rate=0.1, weight_decay=0.1)
+    c.emotion.update(evals=8, keep="best")  # ten actors are soon learnt by heart
     if variant == "quick":
         c.emotion.steps = 20
         c.emotion.evals = 0

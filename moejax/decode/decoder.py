@@ -173,7 +173,6 @@ class Decoder:
             context=self.config.max_target_positions,
             rows=encoded.states_BTD.shape[0],
             before=before,
-            emotions=None if emotions is None else [max(found, key=found.__getitem__) for found in emotions],
         )
         rows, own = len(encoded.rows), len(forced(self.tokenizer, options, self.config.max_target_positions))
 

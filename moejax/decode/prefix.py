@@ -35,13 +35,12 @@ def most_before(context: int) -> int:
     return (context // 2 - 2) // FORCED * FORCED
 
 
-def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, before=None, emotions=None) -> Start:
+def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, before=None) -> Start:
     """Prefixes of `rows` rows as the reference's `_get_initial_tokens` makes them, the first `len(languages)` real.
 
     `prompts`: token ids per real row, or None for `options.prompt`. They are cut from the left to context // 2 - 1.
     `options.prefix` is not in it: it is generated, by force (`forced`). `before`: ids of this window's own text per
-    real row, which follow the start; prompts are cut by so many more. `emotions`: the name per real row whose token
-    stands behind language and task.
+    real row, which follow the start; prompts are cut by so many more.
     """
     own = len(forced(tokenizer, options, context))
     room = (options.sample_len or context // 2) + own
@@ -55,8 +54,7 @@ def starts(tokenizer, languages, prompts, options, *, context: int, rows: int, b
     most = context // 2 - 1 - own_length
     said = [list(ids or ())[-most:] for ids in said]
     timed = not options.without_timestamps
-    felt = [""] * len(languages) if emotions is None else emotions
-    starting = [tokenizer.prefix(code, options.task, timed, one) for code, one in zip(languages, felt, strict=True)]
+    starting = [tokenizer.prefix(code, options.task, timed) for code in languages]
     heads = [[*head, *ids] for head, ids in zip(starting, before, strict=True)]
     full = [[tokenizer.sot_prev, *ids, *head] if ids else head for ids, head in zip(said, heads, strict=True)]
     longest = len(starting[0]) + own_length + _prompt_length(max(map(len, said)), most)

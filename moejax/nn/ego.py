@@ -3,6 +3,9 @@
 Encoder and decoder of Performer layers, as the project TS-DIA has them: the decoder reads the frames behind a token of
 the enrolment, with rotary positions, and attends to the encoder. The enrolment is frames in which the target speaks
 alone, of another recording: the same encoder hears them, and their mean is the token; none stands for nobody.
+
+Every frame is told how alike it and the token are, channel by channel, as TS-VAD sets the profile beside every frame
+(Medennikov et al. 2020, arXiv 2005.07272): a token that frames could only attend to was passed over.
 """
 
 from __future__ import annotations
@@ -55,6 +58,7 @@ class EgoNet(nnx.Module):
         self.encoder = nnx.List([PerformerLayer(kind, init=init) for _ in range(s.layers)])
         self.decoder = nnx.List([PerformerLayer(own, cross=True, init=init) for _ in range(s.layers)])
         self.enrolled = linear(s.width, s.width, init)
+        self.alike = linear(s.width, s.width, init)
         self.nobody = Backbone(init.normal(s.width, std=0.02))
         self.classes = linear(s.width, CLASSES, init)
 
@@ -78,8 +82,15 @@ class EgoNet(nnx.Module):
 
     def __call__(self, x: Array, mask_BT: Array, enrol: Array, mask_BR: Array, *, noise: Noise | None = None) -> Array:
         h_BTD, states_BTD = self.encode(x, mask_BT, noise)
-        y_BTD = jnp.concatenate([self.token(enrol, mask_BR, noise)[:, None], h_BTD], axis=1)
+        token_B1D = self.token(enrol, mask_BR, noise)[:, None]
+        h_BTD = h_BTD + self.alike(_unit(states_BTD) * _unit(token_B1D))
+        y_BTD = jnp.concatenate([token_B1D, h_BTD], axis=1)
         seen_BT = jnp.concatenate([jnp.ones_like(mask_BT[:, :1]), mask_BT], axis=1)
         for layer in self.decoder:
             y_BTD = layer(y_BTD, seen_BT, states_BTD, mask_BT, noise)
         return self.classes(y_BTD[:, 1:])
+
+
+def _unit(x_BTD: Array) -> Array:
+    """Of mean square 1."""
+    return x_BTD * jax.lax.rsqrt(jnp.square(x_BTD).mean(-1, keepdims=True) + 1e-6)

@@ -1,16 +1,14 @@
 """Stage `emotion`: a published model learns to say a speaker's emotion before the text (`tasks.emotion`).
 
-What trains is one LoRA of the decoder and a row of the embedding for each emotion; all else stays as it was published,
-bit for bit. The encoder's states are kept, so a step is the decoder alone. Utterances of which nobody knows the
-emotion stand behind one that is drawn: they teach the rows to leave the text what it was.
+What trains is one LoRA of the decoder, which is there for this one token alone, and a row of the embedding for each
+emotion; all else stays as it was published, bit for bit. The encoder's states are kept, so a step is the decoder over a
+prefix of four tokens. Utterances of which nobody knows the emotion teach nothing.
 """
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
-from moejax.audio.constants import TIMESTAMP_STEP, WINDOW_SECONDS
 from moejax.cohorts.hearing import States
 from moejax.data.collate import Collator, Utterances
 from moejax.data.pipeline import FILLER, BatchPlan
@@ -42,7 +40,6 @@ SECTIONS = {
             "The decoder's last states are large numbers: a small change of a row changes its logit much.",
             limits=(above(0), 1000.0),
         ),
-        "weight": Field(1.0, "Weight of an utterance's emotion beside a token of its text.", limits=(0.0, 1000.0)),
     },
 }
 
@@ -61,19 +58,18 @@ def run(cfg, work) -> dict:
     base = context.base.config
     material = Material(context, states, context.base.tokenizer.with_emotions(names, base.vocab_size))
     graphdef, params = task.init(base, mixture, context.base.params, len(names), cfg.seed)
-    rows = context.corpus.rows("train")
-    turns = material.turns(rows, np.random.default_rng(cfg.seed))
-    known = sum(one.known for one in turns)
-    work.log(f"  {len(names)} emotions: {', '.join(names)}; {known} of {len(turns)} turns of an epoch say one")
+    every = context.corpus.rows("train")
+    rows = material.labelled(every)
+    work.log(f"  {len(names)} emotions: {', '.join(names)}; of {len(rows)} of {len(every)} utterances one is known")
     params = fitting.train(
         context,
         fitting.Training(
             "emotion",
-            task.make_loss(graphdef, cfg.emotion.weight),
+            task.make_loss(graphdef),
             ("expert", "head"),
             cfg.emotion,
-            plan=material.plan(turns),
-            fetch=material.collator(turns),
+            plan=material.plan(rows),
+            fetch=material.collator(rows),
             eval_fn=_judge(context, material, graphdef),
             leaf_scale={"rows": cfg.emotion.rows_rate},
         ),
@@ -120,53 +116,25 @@ def _checked(context: Context, mixture: asr.Mixture) -> States:
 
 
 @dataclasses.dataclass(frozen=True)
-class Turn:
-    """One way to learn an utterance: behind its emotion's token, or where nobody knows it behind any, with times or
-    without.
-    """
-
-    row: int  # of the manifest
-    emotion: str
-    timed: bool
-    known: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
 class Material:
-    """Utterances as encoder states and tokens."""
+    """Utterances as encoder states and prefixes that say their emotion."""
 
     context: Context
     states: States
     tokenizer: Tokenizer
 
-    def turns(self, rows: Sequence[int] | np.ndarray, rng: np.random.Generator) -> list[Turn]:
-        """Those of an epoch: each utterance with times and without."""
-        labels, names, found = self.context.corpus.manifest.column("label"), list(self.tokenizer.emotions), []
-        for row in map(int, rows):
-            for timed in (False, True):
-                drawn, label = names[int(rng.integers(len(names)))], str(labels[row])
-                known = label in self.tokenizer.emotions
-                found.append(Turn(row, label if known else drawn, timed, known))
-        return found
+    def labelled(self, rows) -> np.ndarray:
+        """Those of which one of the emotions is known."""
+        labels = self.context.corpus.manifest.column("label")
+        return np.array([row for row in map(int, rows) if str(labels[row]) in self.tokenizer.emotions], int)
 
-    def written(self, turn: Turn) -> tuple[list[int], int]:
-        """(ids of prefix, text and end token, how many of them are given)."""
-        corpus, tokenizer = self.context.corpus, self.tokenizer
-        prefix = tokenizer.prefix(self.context.cfg.data.language, "transcribe", turn.timed, turn.emotion)
-        ids = tokenizer.encode(str(corpus.manifest.column("text")[turn.row]))
-        if turn.timed:
-            seconds = min(float(corpus.manifest.column("seconds")[turn.row]), float(WINDOW_SECONDS))
-            begin = tokenizer.timestamp_begin
-            ids = [begin, *ids, begin + round(seconds / TIMESTAMP_STEP)]
-        found, room = [*prefix, *ids, tokenizer.eot], self.context.base.config.max_target_positions
-        if len(found) - 1 > room:
-            name = corpus.manifest.column("id")[turn.row]
-            raise BadValue(f"utterance {str(name)!r} has {len(found) - 1} tokens; the model takes {room}")
-        return found, len(prefix)
+    def written(self, row: int) -> list[int]:
+        """Ids up to the emotion: the last, which is not given."""
+        label = str(self.context.corpus.manifest.column("label")[row])
+        return self.tokenizer.prefix(self.context.cfg.data.language, "transcribe", True, label)
 
-    def plan(self, turns: Sequence[Turn]) -> BatchPlan:
+    def plan(self, rows: np.ndarray) -> BatchPlan:
         corpus, section = self.context.corpus, self.context.cfg.emotion
-        rows = np.array([one.row for one in turns])
         return BatchPlan(
             lengths=corpus.samples[rows],
             buckets=self.context.buckets,
@@ -176,21 +144,20 @@ class Material:
             names=corpus.manifest.strings("id", rows),
         )
 
-    def collator(self, turns: Sequence[Turn]) -> Collator:
-        """Batches by number of a turn; label -1 where nobody knows the emotion."""
-        rows = np.array([one.row for one in turns])
-        said = [self.written(one) for one in turns]
+    def collator(self, rows: np.ndarray) -> Collator:
+        """Batches by place among these rows."""
+        said = [self.written(int(row)) for row in rows]
         states = _States(self.states, rows)
         utterances = Utterances(
             audio=states,  # never asked: there are states
             samples=self.context.corpus.samples[rows],
-            tokens=[ids for ids, _ in said],
-            prefix=[given for _, given in said],
+            tokens=said,
+            prefix=[len(ids) - 1 for ids in said],
             eot=self.tokenizer.eot,
             states=states,
             stride=2 * self.context.base.config.hop,
         )
-        return Collator(utterances, self.context.buckets, labels=np.array([one.known - 1 for one in turns]))
+        return Collator(utterances, self.context.buckets, labels=np.zeros(len(rows)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,15 +172,14 @@ class _States:
 
 
 def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
-    """-log p of the emotions of dev, by which it is judged, and the drift of its texts behind them."""
+    """-log p of the emotions of dev."""
     manifest, section = context.corpus.manifest, context.cfg.emotion
-    labels = manifest.column("label")
-    rows = [row for row in manifest.indices(split="dev").tolist() if str(labels[row]) in material.tokenizer.emotions]
-    if not section.evals or not rows:
+    rows = material.labelled(manifest.indices(split="dev"))
+    if not section.evals or not len(rows):
         return None
     count = min(section.dev_utterances, len(rows))
-    rows = np.array(rows)[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]
-    collate = material.collator([Turn(int(row), str(labels[row]), False) for row in rows])
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]
+    collate = material.collator(rows)
     size = -(-section.batch_size // context.multiple) * context.multiple
     each, (part, parts) = task.make_each(graphdef), process_shard(context.mesh)
 
@@ -223,14 +189,11 @@ def _judge(context: Context, material: Material, graphdef) -> dev.Judge | None:
             index_B = np.concatenate([numbers, np.full(size - len(numbers), FILLER)])
             yield numbers, shard_batch(collate(context.window, np.split(index_B, parts)[part]), context.mesh)
 
-    def score(first):
-        def found(params, batch, numbers):
-            text_B, tokens_B, felt_B, has_B = (whole_array(one)[: len(numbers)] for one in each(params, batch))
-            return (felt_B, has_B.astype(float)) if first else (text_B, tokens_B)
+    def score(params, batch, numbers):
+        felt_B = whole_array(each(params, batch)[0])[: len(numbers)]
+        return felt_B, np.ones(len(numbers))
 
-        return found
-
-    return dev.Judge(list(manifest.strings("speaker", rows)), batches, {"emotion": score(True), "drift": score(False)})
+    return dev.Judge(list(manifest.strings("speaker", rows)), batches, {"emotion": score})
 
 
 STAGE = Stage(

@@ -54,7 +54,7 @@ def linear(d_in, d_out):
 def notes_size(D=HEARD, F=4 * HEARD, layers=8):
     """By hand: attention without biases but behind it, gated feed-forwards, ScaleNorm of one number."""
     attention, ffn = 3 * D * D + linear(D, D), linear(D, 2 * F) + linear(F, D)
-    return layers * (attention + ffn + 2 + 2 * attention + ffn + 3) + 2 * linear(D, D) + D + linear(D, 5)
+    return layers * (attention + ffn + 2 + 2 * attention + ffn + 3) + 3 * linear(D, D) + D + linear(D, 5)
 
 
 def mini_size(D=256, F=2048, layers=2):

@@ -289,7 +289,9 @@ def test_the_whole_ego_network():
     ]
     seen = tensor(MASK_BS)[..., None]
     token = linear(w, "enrolled", (states[1] * seen).sum(1) / seen.sum(1))
-    y = torch.cat([token[:, None], project[0]], dim=1)
+    unit = lambda some: some / torch.sqrt(some.square().mean(-1, keepdim=True) + 1e-6)  # noqa: E731
+    alike = linear(w, "alike", unit(states[0]) * unit(token)[:, None])
+    y = torch.cat([token[:, None], project[0] + alike], dim=1)
     mask = F.pad(tensor(MASK_BT), (1, 0), value=True)
     own = dataclasses.replace(kind, attention="causal_linear", rotary=True)
     y = performer_layer(under(w, "decoder/0"), own, y, mask, states[0], tensor(MASK_BT))

@@ -182,14 +182,13 @@ def test_emotions_are_learnt_by_heart_and_the_text_stays_as_published(folder, re
     assert [max(one, key=one.get) for one in found] == list(labels) and min(max(one.values()) for one in found) > 0.9
     for one in on:  # of several windows the mean: a network that says anything ends its windows anywhere
         assert sum(one["emotion"].values()) == pytest.approx(1, abs=1e-5) and set(one["emotion"]) == set(SAID)
-    # Without the token it is the published decoder, whatever the LoRA has learnt; behind it, it hardly differs
+    # The text is the published decoder's, whatever the LoRA has learnt and whoever asks
     plain = moejax.load(folder / "W", system="base")
     for wave in waves[:3]:
         found = recognizer.transcribe(wave, emotion=False, **ONCE)
         assert found.text == plain.transcribe(wave, **ONCE).text and found.emotion is None
     assert not any(one["emotion"] for one in base) and any(one["hypothesis"] for one in base)
-    drift = [line["drift"] for line in tiny_job.records(folder / "W/emotion/metrics.jsonl")]
-    assert np.mean(drift[-4:]) < 0.4 * np.mean(drift[:2])
+    assert [one["hypothesis"] for one in on] == [one["hypothesis"] for one in base]
     own, there = (functional.paths(one["backbone"]) for one in (context.base.params, recognizer.params))
     embed, V = "decoder/embed", context.base.config.vocab_size
     assert own.keys() == there.keys() and all(np.array_equal(own[path], there[path]) for path in own if path != embed)
@@ -201,8 +200,7 @@ def test_a_broken_training_went_on_with_the_rows_that_it_had(folder):
     assert meta["emotions"] == ["happy", "sad"] and saved["head"]["decoder"]["rows"].shape[0] == 2
     lines = {one["step"]: one for one in tiny_job.records(folder / "W/emotion/metrics.jsonl")}
     assert list(lines) == list(range(10, 160, 10))
-    # It went on at step 50: fresh rows would know nothing there
-    assert lines[60]["emotion"] < 0.8 * lines[10]["emotion"] and lines[150]["emotion"] < 0.2 * lines[10]["emotion"]
+    assert lines[150]["loss"] < 0.2 and lines[60]["loss"] < 0.3  # it went on at step 50: fresh rows would know nothing
     assert "emotion resumes from step 50 of 150" in (folder / "said.txt").read_text()
 
 
@@ -218,69 +216,20 @@ def test_a_token_is_never_in_a_text_and_stands_where_it_is_said_to(recognizer, c
         assert len(found.tokens) and max(found.tokens) < context.base.config.vocab_size
 
 
-def test_who_has_no_label_teaches_rows_to_leave_the_text_alone(context):
+def test_who_has_no_label_teaches_nothing(context):
     states = emotion.encoder_states.opened(context)
     tokenizer = context.base.tokenizer.with_emotions(list(SAID), context.base.config.vocab_size)
     material = emotion.Material(context, states, tokenizer)
     rows, labels = context.corpus.rows("train"), context.corpus.manifest.column("label")
-    unknown = [int(row) for row in rows if not str(labels[row])]
-    turns = material.turns(unknown, np.random.default_rng(0))
-    assert len(turns) == 2 * len(unknown) and not any(one.known for one in turns)
-    assert {one.emotion for one in turns} == set(SAID)  # drawn
-    known = [emotion.Turn(int(row), str(labels[row]), False) for row in rows if str(labels[row])][: len(turns)]
-    graphdef, params = task.init(context.base.config, emotion.definition(context.cfg, 4), context.base.params, 2, 0)
-    awake = jax.tree.map(lambda leaf: leaf + 0.01, params["expert"])
-    learns = {"head": params["head"], "expert": awake}
-    loss = jax.jit(
-        jax.value_and_grad(lambda own, batch: task.make_loss(graphdef, 1.0)({**params, **own}, batch, None)[0])
-    )
-
-    def moved(turns):
-        batch = material.collator(turns)(context.window, np.arange(4))
-        batch = dataclasses.replace(batch, **{name: padded(getattr(batch, name)) for name in PER_TOKEN})
-        value, found = loss(learns, batch)
-        return value, *(max(float(np.abs(x).max()) for x in jax.tree.leaves(found[group])) for group in learns)
-
-    drift, rows_move, experts_move = moved(turns)
-    assert drift > 1e-4 and rows_move > 1e-5 and experts_move == 0
-    assert moved(known)[2] > 1e-5
-
-
-def test_a_text_behind_a_token_drifts_from_the_one_without(context):
-    """The divergence by its formula, from logits of the two prefixes."""
-    states = emotion.encoder_states.opened(context)
-    tokenizer = context.base.tokenizer.with_emotions(list(SAID), context.base.config.vocab_size)
-    material = emotion.Material(context, states, tokenizer)
-    row = int(context.corpus.rows("train")[0])
-    graphdef, params = task.init(context.base.config, emotion.definition(context.cfg, 4), context.base.params, 2, 0)
-    batch = material.collator([emotion.Turn(row, "sad", False)] * 4)(context.window, np.arange(4))
-    batch = dataclasses.replace(batch, **{name: padded(getattr(batch, name)) for name in PER_TOKEN})
-    drift_B, count_B, *_ = task.make_each(graphdef)(params, batch)
-    text = [*tokenizer.encode(str(context.corpus.manifest.column("text")[row])), tokenizer.eot]
-    own, (plain, base) = context.base.config.vocab_size, asr.init(asr.build(context.base.config), context.base.params)
-    longer = asr.build(task.longer(context.base.config, 2))
-    graph, there = asr.init(longer, {"backbone": task.joined(params)["backbone"], "buffer": base["buffer"]})
-    size = int(batch.samples_B[0])
-    logp = []
-    for graphdef, params, prefix in (
-        (graph, there, tokenizer.prefix("en", "transcribe", False, "sad")),
-        (plain, base, tokenizer.prefix("en", "transcribe", False)),
-    ):
-        model = functional.merge(graphdef, params)
-        mask_BT = asr.pooling.valid_frames(np.array([size]), batch.states_BTD.shape[1], context.base.config.hop)
-        logits = model.decode(jnp.asarray([[*prefix, *text[:-1]]]), jnp.asarray(batch.states_BTD[:1]), mask_BT)
-        logp.append(jax.nn.log_softmax(np.asarray(logits, np.float32)[0, -len(text) :, :own], axis=-1))
-    behind, without = logp
-    assert int(count_B[0]) == len(text)
-    np.testing.assert_allclose(drift_B[0], (np.exp(without) * (without - behind)).sum(), rtol=1e-3, atol=1e-5)
-
-
-PER_TOKEN = ("tokens_BL", "targets_BL", "score_BL")
-
-
-def padded(array_BL, length=24):
-    """Longer, so that several batches are one compilation."""
-    return np.pad(array_BL, ((0, 0), (0, length - array_BL.shape[1])))
+    known = material.labelled(rows)
+    assert 0 < len(known) < len(rows) and all(str(labels[row]) for row in known)
+    batch = material.collator(known)(context.window, np.arange(4))
+    first = context.base.config.vocab_size
+    assert batch.score_BL.sum(1).tolist() == [1] * 4  # the emotion alone, behind start, language and task
+    assert [id - first for id in batch.targets_BL[batch.score_BL]] == [
+        list(SAID).index(str(labels[row])) for row in known[:4]
+    ]
+    assert [list(ids[:3]) for ids in batch.tokens_BL] == [tokenizer.prefix("en", timestamps=True)] * 4
 
 
 def test_the_table_says_what_the_tokens_cost(folder, context):
@@ -288,7 +237,7 @@ def test_the_table_says_what_the_tokens_cost(folder, context):
     part = found["wer"]["labelled"]
     lines = {kind: tiny_job.records(folder / f"W/emotions/{kind}.jsonl") for kind in emotions.READINGS}
     assert len({tuple(one["id"] for one in its) for its in lines.values()}) == 1
-    assert part["on - base"][0] == pytest.approx(part["on"][0] - part["base"][0])
+    assert part["on - base"] == [0, 0, 0] and part["on"] == part["base"]
     labelled = sum(bool(one["label"]) for one in lines["on"])
     assert found["felt"]["token"]["clips"] == found["felt"]["probe"]["clips"] == labelled == part["utterances"]
     assert found["wer"]["others"]["utterances"] == len(lines["on"]) - labelled > 0
