@@ -1,4 +1,4 @@
-r"""A language model that hears, at toy size: the embedded corpus, a published tiny.en, and a LLaMA that is trained here.
+"""A language model that hears, at toy size: the embedded corpus, a published tiny.en, and a LLaMA trained here.
 
     mkdir -p salmonn && ln -s TINY_EN salmonn/whisper          (TINY_EN: a folder of the published weights; base works)
     moejax describe --config configs/salmonn_toy.py --workdir runs/toy

@@ -68,9 +68,7 @@ class LlamaTokenizer:
             ]
         )
         backend.decoder = decoders.Metaspace(prepend_scheme="always")
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=[UNKNOWN, BOS, EOS], show_progress=False
-        )
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN, BOS, EOS], show_progress=False)
         backend.train_from_iterator(texts, trainer)
         return cls(backend)
 
@@ -78,7 +76,10 @@ class LlamaTokenizer:
         """tokenizer.json and tokenizer_config.json into a folder, as `from_folder` and transformers read them."""
         folder = pathlib.Path(folder)
         self._backend.save(str(folder / "tokenizer.json"))
-        names = {name: self._backend.id_to_token(number) for name, number in (("bos_token", self.bos), ("eos_token", self.eot))}
+        names = {
+            name: self._backend.id_to_token(number)
+            for name, number in (("bos_token", self.bos), ("eos_token", self.eot))
+        }
         said = {"tokenizer_class": "PreTrainedTokenizerFast", **names, "unk_token": UNKNOWN}
         (folder / "tokenizer_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 

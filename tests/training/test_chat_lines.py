@@ -20,7 +20,13 @@ def workdir(path, pairs, source="builtin"):
     rows = [
         {
             **{name: "" for name, kind in COLUMNS.items() if name not in UNKNOWN},
-            **{"id": f"u{n}", "audio": f"{n}.wav", "text": text, "translation": german, "translation_source": "grammar"},
+            **{
+                "id": f"u{n}",
+                "audio": f"{n}.wav",
+                "text": text,
+                "translation": german,
+                "translation_source": "grammar",
+            },
             **{"seconds": 1.0, "silence": 0.0, "sample": False, "split": SPLITS[n % 5], "speaker": "ann"},
         }
         for n, (text, german) in enumerate(pairs)

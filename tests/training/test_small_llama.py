@@ -38,9 +38,7 @@ def test_it_learns_what_follows_and_asks_about_lines_that_it_has_not_read(writte
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
     few = {**vars(RECIPE), "steps": 3}
-    one, same, other = (
-        small_llama.learn(texts(), small_llama.Recipe(**{**few, "seed": seed})) for seed in (0, 0, 1)
-    )
+    one, same, other = (small_llama.learn(texts(), small_llama.Recipe(**{**few, "seed": seed})) for seed in (0, 0, 1))
     assert one.trained == same.trained != other.trained
     assert not any(tiny_whisper.changed(one.params, same.params).values())
     assert all(tiny_whisper.changed(one.params, other.params).values()) and one.trained > 0.5 * one.untrained
