@@ -83,12 +83,13 @@ def settings(config: LlamaConfig, tokenizer: LlamaTokenizer) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.theta}
     if config.stretch != 1:
         rope |= {"rope_type": "linear", "factor": config.stretch}
+    own = {"head_dim": config.head_width} if config.head_width else {}
     return {
         **FIXED,
+        **own,
         **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
         "architectures": ["LlamaForCausalLM"],
         "num_key_value_heads": config.key_heads,
-        "head_dim": config.width,
         "rope_parameters": rope,
         "rope_theta": config.theta,
         "rms_norm_eps": config.epsilon,
