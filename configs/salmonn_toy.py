@@ -34,9 +34,8 @@ def get_config(variant=""):
     c.gate = dict(num_experts=4, hidden=0, steps=0, zero_start=True)
     c.mixture = dict(targets=("decoder/layers/*/*",), rank=4, alpha=8.0, shared_rank=0, routing="dense")
     c.experts = dict(steps=0)
-    every = dict(batch_size=16, warmup=8, evals=1)
-    c.joint = dict(steps=20, learning_rate=1e-3, balance=0.0, z=0.0, gate_scale=1.0, **every)
-    c.adapters = dict(learning_rate=1e-3, kinds=("lora_total",), **every)
+    c.joint = dict(steps=0)  # the mixture here is the language model's
+    c.adapters = dict(steps=20, learning_rate=1e-3, batch_size=16, warmup=8, evals=1, kinds=("lora_total",))
     c.salmonn = dict(
         folder="salmonn",
         systems=("salmonn_lora", "salmonn_moe"),
@@ -57,7 +56,7 @@ def get_config(variant=""):
     c.report = dict(normalizer="english")
     if variant == "smoke":
         c.name = "salmonn_toy-smoke"
-        c.joint.steps = 3
+        c.adapters.steps = 3
         c.salmonn.alignment = c.salmonn.instruction = c.salmonn.activation = 3
         c.translate.steps = 3
     return c

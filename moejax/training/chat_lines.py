@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from moejax.data.manifest import Manifest
-from moejax.errors import BadValue
+from moejax.errors import BadValue, Refused
 from moejax.runtime.files import read_json, write_text
 from moejax.speech import grammar
 from moejax.tasks import audio_llm
@@ -92,7 +92,10 @@ def main() -> None:
         "--places", type=int, default=PLACES, help="windows in which a text is heard; 0: as it is (%(default)s)"
     )
     given = ours.parse_args()
-    lines = lines_of(*pairs_of(given.workdir, given.extra), given.places)
+    try:
+        lines = lines_of(*pairs_of(given.workdir, given.extra), given.places)
+    except Refused as error:
+        raise SystemExit(f"{ours.prog}: {error}") from None
     write_text(Path(given.texts), "".join(line.replace("\n", "\\n") + "\n" for line in lines))
     print(len(lines), "lines")
 

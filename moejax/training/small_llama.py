@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax.convert import hf_llama, hf_whisper
-from moejax.errors import BadValue, NotThere
+from moejax.errors import BadValue, NotThere, Refused
 from moejax.nn import functional
 from moejax.nn.llama import Llama, LlamaConfig
 from moejax.nn.variables import Init
@@ -30,7 +30,7 @@ from moejax.train.state import init_state, make_step, place
 from moejax.types import Params
 
 FFN = 8 / 3  # of the width, as LLaMA's
-HELD_OUT = 50  # one line of so many is not learnt but asked about
+HELD_OUT = 50  # one line of so many, at the end, is not learnt but asked about
 
 
 def _option(default: Any, meaning: str) -> Any:
@@ -91,7 +91,8 @@ def read(file: Path | str) -> list[str]:
 def learn(texts: Sequence[str], recipe: Recipe = Recipe(), say: Callable[[str], None] = lambda line: None) -> Learnt:
     """A network that has learnt to go on with these texts; the same texts and recipe give the same numbers.
 
-    Each of `HELD_OUT` texts is for the perplexity alone, unless others are the same. Errors: BadValue for too few.
+    The last fiftieth of the texts is for the perplexity alone, here and wherever it stands. Errors: BadValue for too
+    few texts, for one that is too long or lacks `recipe.after`, and for sizes that do not go together.
     """
     known, asked = _parted(texts)
     tokenizer = LlamaTokenizer.train(known, recipe.vocabulary)
@@ -117,7 +118,8 @@ def learn(texts: Sequence[str], recipe: Recipe = Recipe(), say: Callable[[str], 
     state, frozen = init_state(params, ("backbone",), optimizer, jax.random.key(recipe.seed))
     state, frozen, *on = place(state, frozen, optimizer, mesh)
     step = make_step(loss_fn, optimizer, mesh, *on, schedule=schedule)
-    rng, before, metrics = np.random.default_rng(recipe.seed), _perplexity(graphdef, params, held), {}
+    perplexity, rng, metrics = _judge(graphdef, held), np.random.default_rng(recipe.seed), {}
+    before = perplexity(params)
     for number in range(1, recipe.steps + 1):
         pick = rng.integers(len(known), size=recipe.batch)
         state, metrics = step(state, frozen, sharding.shard_batch((known_NL[pick], mask_NL[pick]), mesh))
@@ -126,16 +128,16 @@ def learn(texts: Sequence[str], recipe: Recipe = Recipe(), say: Callable[[str], 
     if int(state.skipped):
         raise BadValue(f"{int(state.skipped)} of {recipe.steps} steps gave no finite number; lower the learning rate")
     learnt = {**frozen, **state.params}
-    return Learnt(config, learnt, tokenizer, len(known), before, _perplexity(graphdef, learnt, held))
+    return Learnt(config, learnt, tokenizer, len(known), before, perplexity(learnt))
 
 
 def _parted(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """(texts to learn, texts to ask about), none in both."""
-    asked = list(dict.fromkeys(texts[::HELD_OUT]))
-    known = [text for text in texts if text not in set(asked)]
+    asked = dict.fromkeys(texts[-max(1, len(texts) // HELD_OUT) :])
+    known = [text for text in texts if text not in asked]
     if len(known) < 2:
-        raise BadValue(f"{len(texts)} texts; {HELD_OUT} different ones at least")
-    return known, asked
+        raise BadValue(f"{len(texts)} texts, too few of them different; take {HELD_OUT} at least")
+    return known, list(asked)
 
 
 def _rows(tokenizer: LlamaTokenizer, texts: Sequence[str], recipe: Recipe) -> tuple[np.ndarray, np.ndarray]:
@@ -165,18 +167,21 @@ def _entropy(model: Any, tokens_BL, mask_BL):
     return losses.token_cross_entropy(model(tokens_BL)[:, :-1], tokens_BL[:, 1:], mask_BL[:, 1:])
 
 
-def _perplexity(graphdef: functional.GraphDef, params: Params, rows: tuple[np.ndarray, np.ndarray]) -> float:
-    """Of all tokens of these rows, some rows at a time."""
-    run = jax.jit(lambda params, *batch: _entropy(functional.merge(graphdef, params), *batch)[1:])
-    total, count, size = 0.0, 0, min(64, len(rows[0]))
-    for at in range(0, len(rows[0]), size):
-        pick = np.arange(at, at + size)
-        last = pick >= len(rows[0])  # filled up: one shape
-        tokens_BL, mask_BL = (array[np.minimum(pick, len(array) - 1)] for array in rows)
-        sums_B, scored = run(params, jnp.asarray(tokens_BL), jnp.asarray(mask_BL & ~last[:, None]))
-        total, count = total + float(sums_B.sum()), count + int((mask_BL & ~last[:, None])[:, 1:].sum())
-        del scored
-    return float(np.exp(total / max(count, 1)))
+def _judge(graphdef: functional.GraphDef, rows: tuple[np.ndarray, np.ndarray]) -> Callable[[Params], float]:
+    """Perplexity of what is learnt of these rows, some rows at a time."""
+    run = jax.jit(lambda params, *batch: _entropy(functional.merge(graphdef, params), *batch)[1])
+    size = min(64, len(rows[0]))
+    places = [np.arange(at, at + size) for at in range(0, len(rows[0]), size)]
+
+    def perplexity(params: Params) -> float:
+        total = 0.0
+        for pick in places:
+            tokens_BL, mask_BL = (array[np.minimum(pick, len(array) - 1)] for array in rows)  # filled up: one shape
+            mask_BL = mask_BL & (pick < len(rows[0]))[:, None]
+            total += float(run(params, jnp.asarray(tokens_BL), jnp.asarray(mask_BL)).sum())
+        return float(np.exp(total / max(rows[1][:, 1:].sum(), 1)))
+
+    return perplexity
 
 
 def write(texts: Sequence[str], dest: Path | str, recipe: Recipe = Recipe(), say=print) -> Learnt:
@@ -200,8 +205,11 @@ def main() -> None:
             f"--{field.name}", type=type(field.default), default=field.default, help=field.metadata["help"]
         )
     given = vars(ours.parse_args())
-    texts, dest = read(given.pop("texts")), given.pop("dest")
-    found = write(texts, dest, Recipe(**given))
+    try:
+        texts, dest = read(given.pop("texts")), given.pop("dest")
+        found = write(texts, dest, Recipe(**given))
+    except Refused as error:
+        raise SystemExit(f"{ours.prog}: {error}") from None
     print(f"perplexity of lines that were held out: {found.untrained:.1f} untrained, {found.trained:.2f} trained")
 
 

@@ -10,6 +10,7 @@ from moejax.errors import BadValue, NotThere
 from moejax.runtime.files import write_json
 from moejax.speech import grammar
 from moejax.tasks import audio_llm
+from moejax.text.llama_tokenizer import LlamaTokenizer
 from moejax.training import chat_lines
 
 SPLITS = ("train", "train", "train", "dev", "test")
@@ -71,6 +72,18 @@ def test_each_pair_is_asked_for_its_text_and_for_its_translation(folder):
             assert heard == text.split()
     plain = chat_lines.lines_of(pairs[:1], "de", places=0)
     assert f"<Speech> {pairs[0][0]} </Speech>" in plain[0]
+
+
+def test_a_line_is_the_ids_of_a_question_about_a_recording(folder):
+    pairs, target = chat_lines.pairs_of(folder[0], 20)
+    lines = chat_lines.lines_of(pairs, target, places=30)
+    tokenizer = LlamaTokenizer.train(lines, 400)
+    asked = audio_llm.prompt(audio_llm.QUESTIONS["translate_de"])
+    given = audio_llm.prompt_ids(tokenizer, asked, heard=1, vocab_size=tokenizer.vocab_size)
+    at = given.index(tokenizer.vocab_size)
+    ids, first = audio_llm.example(tokenizer, given, pairs[0][1])
+    said = tokenizer.encode(lines[1].split("<Speech> ")[1].split(" </Speech>")[0])
+    assert tokenizer.encode(lines[1]) == [*ids[1:at], *said, *ids[at + 1 : -1]] and first == len(given)
 
 
 def test_words_last_as_long_as_their_letters_do():

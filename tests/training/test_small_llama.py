@@ -10,7 +10,7 @@ from moejax.nn import functional
 from moejax.text.llama_tokenizer import LlamaTokenizer
 from moejax.training import small_llama
 
-RECIPE = small_llama.Recipe(layers=2, width=32, heads=2, vocabulary=90, steps=120, batch=16, learning_rate=1e-2)
+RECIPE = small_llama.Recipe(layers=2, width=32, heads=2, vocabulary=90, steps=100, batch=16, learning_rate=1e-2)
 
 
 def texts(seed=0, count=300):
@@ -30,19 +30,19 @@ def written(tmp_path_factory):
 
 def test_it_learns_what_follows_and_asks_about_lines_that_it_has_not_read(written):
     folder, found = written
-    asked = set(texts()[:: small_llama.HELD_OUT])
+    asked = set(texts()[-len(texts()) // small_llama.HELD_OUT :])
     assert found.lines == sum(text not in asked for text in texts()) < len(texts())
     assert found.untrained > 40 and found.trained < 0.1 * found.untrained
     assert found.untrained < 2 * found.tokenizer.vocab_size  # of nobody who knows anything: about the vocabulary
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_one_others():
-    few = {**vars(RECIPE), "steps": 3}
+    few = {**vars(RECIPE), "layers": 1, "width": 16, "steps": 2}
     one, same, other = (small_llama.learn(texts(), small_llama.Recipe(**{**few, "seed": seed})) for seed in (0, 0, 1))
     assert one.trained == same.trained != other.trained
     assert not any(tiny_whisper.changed(one.params, same.params).values())
     assert all(tiny_whisper.changed(one.params, other.params).values())
-    assert one.trained > 0.15 * one.untrained  # three steps are not enough for what the test above asks
+    assert one.trained > 0.1 * one.untrained  # two steps are not what the test above asks for
 
 
 def test_the_folder_is_read_as_it_was_written(written):
@@ -105,7 +105,7 @@ def test_a_file_has_a_text_on_each_line(tmp_path):
 @pytest.mark.parametrize(
     ("lines", "changes", "words"),
     [
-        (["a b"] * 60, {}, "60 texts; 50 different ones at least"),
+        (["a b"] * 60, {}, "60 texts, too few of them different; take 50 at least"),
         (None, {"vocabulary": 20}, r"a vocabulary of 20 tokens; these texts need \d\d"),
         (None, {"tokens": 8}, r"the line '.*' has \d+ tokens; tokens = 8 are taken"),
         (None, {"after": "ASSISTANT:"}, r"the line '.*' has no 'ASSISTANT:', behind which"),
@@ -121,6 +121,13 @@ def test_what_cannot_be_learnt_is_refused(lines, changes, words):
 def test_recipes_have_limits(name, value):
     with pytest.raises(BadValue, match=f"{name} is {value}"):
         small_llama.Recipe(**{name: value})
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["small_llama", str(tmp_path / "nowhere.txt"), str(tmp_path / "llama")])
+    with pytest.raises(SystemExit, match=r"^python -m moejax\.training\.small_llama: .*nowhere\.txt: there is no such"):
+        small_llama.main()
+    assert not list(tmp_path.iterdir())
 
 
 def test_other_files_are_left_alone_before_any_work(tmp_path):
