@@ -1,7 +1,7 @@
 """A LLaMA small enough to be trained here, on lines of text: the language model of an experiment for which a published
 one is too large (docs/audio_llm.md).
 
-    python -m moejax.training.small_llama TEXTS DEST --layers 3 --width 192 --steps 400
+    python -m moejax.training.small_llama TEXTS DEST --layers 3 --width 192 --steps 600
 
 TEXTS has a text on each line, in any languages; a backslash and an n in it are a line break. DEST becomes a folder of
 Hugging Face (config.json, model.safetensors, tokenizer.json): `llama/` of an audio LLM, or what transformers opens.
@@ -46,7 +46,7 @@ class Recipe:
     heads: int = _option(4, "heads of the attention")
     vocabulary: int = _option(1500, "tokens of the vocabulary, at most")
     tokens: int = _option(256, "tokens of the longest line that is taken")
-    steps: int = _option(400, "steps of the training")
+    steps: int = _option(600, "steps of the training")
     batch: int = _option(16, "lines in a step")
     learning_rate: float = _option(2e-3, "learning rate at its highest")
     seed: int = _option(0, "of the first weights, and of what is drawn for a step")
