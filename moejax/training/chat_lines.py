@@ -11,6 +11,7 @@ where vectors of a connector will stand.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def main() -> None:
     try:
         lines = lines_of(*pairs_of(given.workdir, given.extra), given.places)
     except Refused as error:
-        raise SystemExit(f"{ours.prog}: {error}") from None
+        sys.exit(f"{ours.prog}: {error}")
     write_text(Path(given.texts), "".join(line.replace("\n", "\\n") + "\n" for line in lines))
     print(len(lines), "lines")
 

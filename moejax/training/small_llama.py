@@ -9,6 +9,7 @@ Hugging Face (config.json, model.safetensors, tokenizer.json): `llama/` of an au
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ def main() -> None:
         texts, dest = read(given.pop("texts")), given.pop("dest")
         found = write(texts, dest, Recipe(**given))
     except Refused as error:
-        raise SystemExit(f"{ours.prog}: {error}") from None
+        sys.exit(f"{ours.prog}: {error}")
     print(f"perplexity of lines that were held out: {found.untrained:.1f} untrained, {found.trained:.2f} trained")
 
 
