@@ -1,4 +1,4 @@
-"""LLaMA in Hugging Face's folder layout, read without torch.
+"""LLaMA in Hugging Face's folder layout, read and written without torch.
 
     config.json
     model.safetensors, or model.safetensors.index.json and its shards
@@ -9,16 +9,20 @@ an error. Older files carry the turning speeds of their positions, which config.
 """
 
 import contextlib
+import json
 import pathlib
 import re
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from moejax.convert import hf_whisper, torch_file
 from moejax.errors import BadValue, NotThere
-from moejax.nn.functional import nest
+from moejax.nn.functional import nest, paths
 from moejax.nn.llama import LlamaConfig
+from moejax.runtime.files import replacing_folder
+from moejax.text.llama_tokenizer import LlamaTokenizer
 from moejax.types import Params
 
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -54,6 +58,47 @@ def load(folder: str | pathlib.Path, *, dtype: str = "float32") -> tuple[LlamaCo
         if tied is not None and not np.array_equal(there[_TIED][1]().astype(dtype), flat["backbone/embed"]):
             raise BadValue(f"{folder}: {_TIED} differs from {_EMBED}, but config.json says that they are tied")
     return config, nest(flat)
+
+
+def save(folder: str | pathlib.Path, config: LlamaConfig, params: Params, tokenizer: LlamaTokenizer) -> None:
+    """The folder as `load`, `LlamaTokenizer.from_folder` and transformers read it, whole or not at all; float32.
+
+    An earlier save is replaced. Errors: AlreadyThere for a folder with other files in it (`hf_whisper.replaceable`).
+    """
+    folder = pathlib.Path(folder)
+    hf_whisper.replaceable(folder)
+    flat = paths(params)
+    arrays = {
+        key: np.ascontiguousarray(hf_whisper.turn(path, np.asarray(flat[path], np.float32)))
+        for key, (path, _) in key_map(config).items()
+    }
+    with replacing_folder(folder) as new:
+        (new / "config.json").write_text(json.dumps(settings(config, tokenizer), indent=2) + "\n", encoding="utf-8")
+        tokenizer.save(new)
+        safetensors.numpy.save_file(arrays, new / hf_whisper.WEIGHTS, metadata={"format": "pt"})
+
+
+def settings(config: LlamaConfig, tokenizer: LlamaTokenizer) -> dict[str, Any]:
+    """What config.json says of a network, the positions under the names of newer and of older files."""
+    rope: dict[str, Any] = {"rope_type": "default", "rope_theta": config.theta}
+    if config.stretch != 1:
+        rope |= {"rope_type": "linear", "factor": config.stretch}
+    own = {"head_dim": config.head_width} if config.head_width else {}
+    return {
+        **FIXED,
+        **own,
+        **{theirs: getattr(config, ours) for ours, theirs in FIELDS.items()},
+        "architectures": ["LlamaForCausalLM"],
+        "num_key_value_heads": config.key_heads,
+        "rope_parameters": rope,
+        "rope_theta": config.theta,
+        "rms_norm_eps": config.epsilon,
+        "tie_word_embeddings": config.tied,
+        "max_position_embeddings": config.max_positions,
+        "bos_token_id": tokenizer.bos,
+        "eos_token_id": tokenizer.eot,
+        "dtype": "float32",
+    }
 
 
 def load_config(folder: str | pathlib.Path) -> LlamaConfig:

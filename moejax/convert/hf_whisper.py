@@ -122,7 +122,7 @@ def save(
     tensors = to_hf(config, params)
     if dtype is not None:
         tensors = {key: narrowed(key, tensor, dtype) for key, tensor in tensors.items()}
-    _check_replaceable(folder)
+    replaceable(folder)
     with replacing_folder(folder) as new:
         safetensors.numpy.save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         _write_json(
@@ -282,7 +282,7 @@ def load_hop(folder: pathlib.Path, mels: int, ours: int | None) -> int:
     return theirs
 
 
-def _check_replaceable(folder):
+def replaceable(folder: pathlib.Path) -> None:
     """Only an earlier save may be replaced: someone's other files would go with the folder."""
     if not folder.exists():
         return

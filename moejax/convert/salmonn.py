@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from moejax.convert import beats, hf_llama, hf_whisper, torch_file
+from moejax.convert import beats, hf_llama, torch_file, whisper_folder
 from moejax.convert.hf_whisper import check_keys, numbers, turn
 from moejax.errors import BadValue, NotThere
 from moejax.nn.audio_llm import AudioLLMConfig
@@ -119,7 +119,7 @@ def load(
     """
     if trained is not None:
         connector = connector_of(trained)  # what is quick to refuse comes first
-    whisper_config, heard = hf_whisper.load(whisper)
+    whisper_config, heard = whisper_folder.load(whisper)
     sounds_config, hearing = (None, None) if sounds is None else beats.load(sounds)
     llama_config, said = hf_llama.load(llama, dtype=dtype)
     backbone = {"encoder": heard["backbone"]["encoder"], "decoder": said["backbone"]}

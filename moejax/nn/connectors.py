@@ -6,6 +6,7 @@ group `Head`.
 
     qformer   SALMONN's (Tang et al. 2024, arXiv 2310.13289): a BERT-style Q-Former on windows of a third of a second
     pooled    Qwen2-Audio's (Chu et al. 2024, 2407.10759): means of neighbouring states through one linear layer
+    stacked   SLAM-ASR's (Ma et al. 2024, 2402.08846): neighbouring states side by side through two linear layers
 """
 
 import dataclasses
@@ -27,7 +28,9 @@ BERT = 1e-12  # epsilon of its norms
 
 @dataclasses.dataclass(frozen=True)
 class ConnectorConfig:
-    """`window` and `stride` in seconds of the Q-Former's windows; `pool`: states of the pooled connector's means."""
+    """`window` and `stride` in seconds of the Q-Former's windows; `pool`: states of the pooled connector's means;
+    `stack`: states side by side of the stacked one, and `hidden` the width between its layers (there 5 and 2048).
+    """
 
     kind: str = "qformer"
     width: int = 768
@@ -38,14 +41,16 @@ class ConnectorConfig:
     window: float = 0.333333
     stride: float = 0.333333
     pool: int = 2
+    stack: int = 10
+    hidden: int = 512
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise BadValue(f"unknown kind of connector {self.kind!r}; known: {', '.join(KINDS)}")
         if self.width % self.heads:
             raise BadValue(f"width {self.width} of the connector does not divide by {self.heads} heads")
-        if round(FRAMES * self.window) < 1 or round(FRAMES * self.stride) < 1 or self.pool < 1:
-            raise BadValue("window, stride and pool of a connector must cover at least one state (0.02 s)")
+        if round(FRAMES * self.window) < 1 or round(FRAMES * self.stride) < 1 or min(self.pool, self.stack) < 1:
+            raise BadValue("window, stride, pool and stack of a connector must cover at least one state (0.02 s)")
 
 
 def windows(x_BTD: Array, size: int, stride: int) -> Array:
@@ -152,12 +157,16 @@ class WindowQFormer(nnx.Module):
         return self.project(said_XQD).reshape(B, A * self.queries, -1)
 
 
+def _one_encoder(config: ConnectorConfig, d_sounds: int) -> None:
+    if d_sounds:
+        raise BadValue(f"the {config.kind} connector hears one encoder; take kind qformer for two")
+
+
 class PooledLinear(nnx.Module):
     """Means of neighbouring states through one linear layer."""
 
     def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
-        if d_sounds:
-            raise BadValue("the pooled connector hears one encoder; take kind qformer for two")
+        _one_encoder(config, d_sounds)
         self.pool = config.pool
         self.project = Linear(d_states, d_out, init=init, group=Head)
 
@@ -176,4 +185,30 @@ class PooledLinear(nnx.Module):
         return self.project(windows(states_BTD.astype(jnp.float32), self.pool, self.pool).mean(2))
 
 
-KINDS = {"qformer": WindowQFormer, "pooled": PooledLinear}
+class StackedMlp(nnx.Module):
+    """Neighbouring states side by side through linear, ReLU, linear."""
+
+    def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
+        _one_encoder(config, d_sounds)
+        self.stack = config.stack
+        self.fc1 = Linear(config.stack * d_states, config.hidden, init=init, group=Head)
+        self.fc2 = Linear(config.hidden, d_out, init=init, group=Head)
+
+    def count(self, frames: int) -> int:
+        """Vectors that so many states of the speech encoder become."""
+        return frames // self.stack
+
+    def __call__(
+        self,
+        states_BTD: Array,
+        sounds_BSD: Array | None = None,
+        sounds_mask_BS: Array | None = None,
+        noise: Noise | None = None,
+    ) -> Array:
+        del sounds_BSD, sounds_mask_BS
+        x_BASD = windows(states_BTD.astype(jnp.float32), self.stack, self.stack)
+        h_BAF = jax.nn.relu(self.fc1(x_BASD.reshape(*x_BASD.shape[:2], -1)))
+        return self.fc2(drop(noise, h_BAF))
+
+
+KINDS = {"qformer": WindowQFormer, "pooled": PooledLinear, "stacked": StackedMlp}

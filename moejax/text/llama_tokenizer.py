@@ -2,12 +2,14 @@
 
 import json
 import pathlib
+from collections.abc import Iterable
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from moejax.errors import BadValue, NotThere
 
-BOS, EOS = "<s>", "</s>"
+UNKNOWN, BOS, EOS = "<unk>", "<s>", "</s>"
 
 
 class LlamaTokenizer:
@@ -43,6 +45,43 @@ class LlamaTokenizer:
             return cls(backend, bos=bos, eos=eos)
         except BadValue as error:
             raise BadValue(f"{file}: {error}") from None
+
+    @classmethod
+    def train(cls, texts: Iterable[str], vocab_size: int) -> "LlamaTokenizer":
+        """BPE learnt from texts, of at most `vocab_size` tokens; the same texts give the same ids.
+
+        A word carries the space before it, at the beginning of a text, too, as in the published vocabularies, so that
+        texts that are joined by a space are the same ids as one after the other. Punctuation and line breaks stand
+        alone; a character that the texts do not have is `<unk>`. Errors: BadValue for a vocabulary without room for
+        the characters.
+        """
+        texts = list(texts)
+        least = 3 + len({character for text in texts for character in text if not character.isspace()})
+        if vocab_size < least:
+            raise BadValue(f"a vocabulary of {vocab_size} tokens; these texts need {least} for their characters alone")
+        backend = tokenizers.Tokenizer(models.BPE(unk_token=UNKNOWN, fuse_unk=True))
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Metaspace(prepend_scheme="always"),
+                pre_tokenizers.Split("\n", "isolated"),
+                pre_tokenizers.Punctuation("isolated"),
+            ]
+        )
+        backend.decoder = decoders.Metaspace(prepend_scheme="always")
+        trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[UNKNOWN, BOS, EOS], show_progress=False)
+        backend.train_from_iterator(texts, trainer)
+        return cls(backend)
+
+    def save(self, folder: str | pathlib.Path) -> None:
+        """tokenizer.json and tokenizer_config.json into a folder, as `from_folder` and transformers read them."""
+        folder = pathlib.Path(folder)
+        self._backend.save(str(folder / "tokenizer.json"))
+        names = {
+            name: self._backend.id_to_token(number)
+            for name, number in (("bos_token", self.bos), ("eos_token", self.eot))
+        }
+        said = {"tokenizer_class": "PreTrainedTokenizerFast", **names, "unk_token": UNKNOWN}
+        (folder / "tokenizer_config.json").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, nothing before or after it."""
