@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import importlib.util
+import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import salmonn_folder
@@ -13,10 +15,13 @@ import tiny_whisper
 from ml_collections import ConfigDict
 
 import moejax
+from moejax.__main__ import guarded
+from moejax.cohorts import embed
 from moejax.convert import hf_whisper
 from moejax.errors import BadValue, NotThere
 from moejax.export import systems as export_systems
 from moejax.job import config as configs
+from moejax.job import opening
 from moejax.job.opening import open_context
 from moejax.nn import functional
 from moejax.ops import routing
@@ -26,12 +31,12 @@ from moejax.systems import registry
 from moejax.tasks import asr, audio_llm
 from moejax.text.tokenizer import Tokenizer
 from moejax.train.params_file import load_params
-from moejax.training import salmonn, st
+from moejax.training import audio_states, gate_inputs, salmonn, st
 from moejax.work.context import Context
 
 pytestmark = pytest.mark.job
 CONFIG = Path(__file__).parents[2] / "configs" / "salmonn_7b.py"
-STEPS = {"alignment": 0, "instruction": 3, "activation": 0}
+STEPS = {"alignment": 0, "instruction": 0, "activation": 3}
 ALL = ("salmonn", "salmonn_lora", "salmonn_moe")
 
 
@@ -144,7 +149,7 @@ def test_what_is_frozen_is_the_folders_and_what_learns_moves(context):
         for group in learns:
             assert any(tiny_whisper.changed({group: begins[group]}, {group: opened.network.params[group]}).values())
         assert opened.trainable == sum(opened.network.count(group) for group in learns)
-        assert opened.network.experts.alpha == 32.0
+        assert opened.network.experts.alpha == 16.0  # activation's half, which answers keep
     assert not any(tiny_whisper.changed({"head": parts.params["head"]}, {"head": published["head"]}).values())
 
 
@@ -161,6 +166,53 @@ def test_the_mixture_begins_as_the_checkpoint_whatever_the_gate_says(context):
         update = np.einsum("e,edr,ero->do", weight_E, ours[layer + "A"], ours[layer + "B"])
         np.testing.assert_allclose(update, theirs[layer + "A"][0] @ theirs[layer + "B"][0], atol=1e-5)
     assert np.abs(update).max() > 0.1
+
+
+def test_activation_halves_the_scale_and_kept_states_are_what_a_step_would_hear(folder):
+    with tiny_job.quick():
+        context = open_context(folder / "W")
+        parts, rows, texts = salmonn.parts_of(context), context.corpus.rows("train"), st.translations(context)
+        graphdef, params, mixture, _ = salmonn.built(context, parts, "salmonn_lora")
+        turns = salmonn.turns_of(context, rows, {row: texts[row] for row in rows.tolist()}, longer=True)
+        states = audio_states.opened(context, parts, np.unique(rows))
+        plan, fetch, most = salmonn.material(context, parts, turns, False, states)
+    loss_fn = audio_llm.make_loss(graphdef, asr.Row(route="label", scored=most), mixture=mixture)
+    loss, batch = jax.jit(lambda *given: loss_fn(*given, jax.random.key(0))[0]), fetch(*plan[0])
+    flat = functional.paths(params["expert"])
+    expert = functional.nest({path: leaf / 2 if path.endswith("/B") else leaf for path, leaf in flat.items()})
+    whole, half = loss(params, batch), loss({**params, "expert": expert}, batch)
+    logged = tiny_job.records(folder / "W" / "salmonn" / ALL[1] / "activation" / "metrics.jsonl")[0]["loss"]
+    assert half == pytest.approx(logged, rel=1e-5) and abs(whole - logged) > 1e-2 * logged
+    assert batch.audio_BS.shape[1] == 0 and batch.states_BTD.shape[1:] == (parts.config.frames, 24 + 16)
+    heard = salmonn.material(context, parts, turns, False, None)[1](*plan[0])
+    assert heard.states_BTD is None and loss(params, heard) == pytest.approx(whole, rel=1e-6)
+    others = dataclasses.replace(batch, states_BTD=batch.states_BTD[::-1])
+    assert abs(loss(params, others) - whole) > 1e-3 * whole
+
+
+def test_states_are_heard_once_for_all_systems_and_runs(folder):
+    for work in "WK":  # K was broken off and began again
+        said = (folder / work / "log.txt").read_text()
+        assert len(re.findall(r"states of (\d+) of \1 utterances for salmonn heard", said)) == 1
+
+
+def test_ask_says_what_the_table_says(folder, context, capsys):
+    lines = tiny_job.records(folder / "W" / "evaluate" / "salmonn_moe.jsonl")[:4]
+    where = {name: row for row, name in enumerate(context.corpus.manifest.strings("id"))}
+    rows = np.asarray([where[line["id"]] for line in lines])
+    waves, files = [context.corpus.audio[row] for row in rows], [context.corpus.manifest.paths()[row] for row in rows]
+    known = gate_inputs.embeddings_of(context, rows)
+    np.testing.assert_allclose(embed.of_recordings(context)(waves), known, atol=1e-4)
+    assert np.abs(known[1:] - known[0]).max(1).min() > 0.01
+    asked = opening.open_answerer(folder / "W")
+    weight_BE = routing.dense_weights(asked.routes(waves), 2)
+    np.testing.assert_allclose(weight_BE, [line["route"] for line in lines], atol=1e-4)
+    argv = ["ask", *map(str, files), "--model", str(folder / "W"), "--task", "transcribe"]
+    assert guarded([*argv, "--beams", "1", "--most", "6", "--batch_size", "4"]) == 0
+    said = [f"{file}: {line['hypothesis']}" for file, line in zip(files, lines, strict=True)]
+    assert capsys.readouterr().out.splitlines() == said
+    assert guarded([*argv, "--system", "base"]) == 1
+    assert "base is a recogniser, which answers no questions; salmonn, salmonn_lora" in capsys.readouterr().err
 
 
 def test_rows_of_both_tables(folder, context):
