@@ -60,7 +60,8 @@ class _Windows:
     """Hears rows of the manifest in whole windows (`cohorts.hearing.Ear`)."""
 
     def __init__(self, audio, parts: Parts, rows: Sequence[int]):
-        self.names, self.frames = list(map(int, rows)), len(rows) * parts.config.frames
+        self.names: Sequence[int] = [int(row) for row in rows]
+        self.frames = len(rows) * parts.config.frames
         self._audio, self._config, self._params = audio, parts.config, parts.params
         self._pick, self._run = audio_llm.make_states(parts.config)
 

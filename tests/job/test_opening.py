@@ -4,16 +4,13 @@ import contextlib
 import json
 import shutil
 
-import numpy as np
 import pytest
 import tiny_job
 
 import moejax
-from moejax.cohorts import embed
 from moejax.errors import BadValue
 from moejax.job.opening import open_answerer, open_context
 from moejax.runtime.files import read_json
-from moejax.training import gate_inputs
 from moejax.work.folder import Work
 
 pytestmark = pytest.mark.job
@@ -86,12 +83,3 @@ def test_a_system_that_no_longer_fits_what_is_before_it_is_refused(job, tmp_path
 def test_no_workdir_answers_without_a_language_model(work):
     with pytest.raises(BadValue, match=r"no language model that hears was trained there \(config key"):
         open_answerer(work.root)
-
-
-def test_recordings_of_no_corpus_are_embedded_as_the_stage_does(work):
-    context = open_context(work.root)
-    rows = context.corpus.rows("test")[:3]
-    known = gate_inputs.embeddings_of(context, rows)
-    found = embed.of_recordings(context)([context.corpus.audio[int(row)] for row in rows])
-    np.testing.assert_allclose(found, known, atol=1e-4)
-    assert np.abs(known[1:] - known[0]).max(1).min() > 0.01
