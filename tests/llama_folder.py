@@ -48,10 +48,10 @@ def halves(arrays):
     return [{key: arrays[key] for key in part} for part in (names[::2], names[1::2])]
 
 
-def write_shards(folder, arrays, kind):
+def write_shards(folder, arrays, kind, **changes):
     """Two files and their index, as transformers writes a large model."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(JSON))
+    (folder / "config.json").write_text(json.dumps(JSON | changes))
     stem, where = ("model", {}) if kind == "safetensors" else ("pytorch_model", {})
     for n, half in enumerate(halves(arrays), 1):
         name = f"{stem}-0000{n}-of-00002.{kind}"

@@ -12,10 +12,16 @@ from moejax.nn import functional
 from moejax.nn.variables import Init
 from moejax.nn.whisper import Whisper
 
-CFG = {theirs: getattr(tiny.BEATS, ours) for ours, (theirs, _) in beats.FIELDS.items()}
-CFG |= {"deep_norm": True, "relative_position_embedding": True, "gru_rel_pos": True, "dropout": 0.0}
-CFG |= {"finetuned_model": True, "predictor_class": 3}
 RANK = 2
+
+
+def beats_cfg(config):
+    found = {theirs: getattr(config, ours) for ours, (theirs, _) in beats.FIELDS.items()}
+    found |= {"deep_norm": True, "relative_position_embedding": True, "gru_rel_pos": True, "dropout": 0.0}
+    return found | {"finetuned_model": True, "predictor_class": 3}
+
+
+CFG = beats_cfg(tiny.BEATS)
 
 
 def drawn(places, seed):
@@ -23,19 +29,18 @@ def drawn(places, seed):
     return {key: rng.normal(size=shape).astype(np.float32) for key, (_, shape) in places.items()}
 
 
-def beats_file(path, cfg=CFG, **changes):
-    model = drawn(beats.key_map(tiny.BEATS), 1)
-    model["encoder.layers.1.self_attn.relative_attention_bias.weight"] = model[
-        "encoder.layers.0.self_attn.relative_attention_bias.weight"
-    ]
+def beats_file(path, cfg=CFG, config=tiny.BEATS, **changes):
+    model = drawn(beats.key_map(config), 1)
+    shared = "encoder.layers.{}.self_attn.relative_attention_bias.weight"
+    model |= {shared.format(layer): model[shared.format(0)] for layer in range(config.layers)}
     model |= {"predictor.weight": np.ones((3, 16), np.float32), "predictor.bias": np.ones(3, np.float32)}
     model |= changes
     torch_file.write(path, {"cfg": cfg, "model": {key: x for key, x in model.items() if x is not None}})
     return model
 
 
-def salmonn_file(path, **changes):
-    model = drawn(salmonn.key_map(tiny.AUDIO, RANK), 2)
+def salmonn_file(path, config=tiny.AUDIO, **changes):
+    model = drawn(salmonn.key_map(config, RANK), 2)
     model["speech_Qformer.bert.embeddings.position_ids"] = np.arange(4)[None]
     model["llama_model.base_model.model.model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
     model |= changes
@@ -58,11 +63,12 @@ def words(folder, vocab):
     (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<s>"}, "eos_token": "</s>"}))
 
 
-def write(folder):
+def write(folder, config=tiny.AUDIO):
     """The whole model as `moejax ask` takes it."""
     whisper_folder(folder / "whisper")
-    llama_folder.write_shards(folder / "llama", llama_folder.tensors(), "safetensors")
+    arrays = llama_folder.tensors(config.llama)
+    llama_folder.write_shards(folder / "llama", arrays, "safetensors", num_hidden_layers=config.llama.layers)
     words(folder / "llama", {word: n for n, word in enumerate(["<unk>", "<s>", "</s>", *map("w{}".format, range(37))])})
-    beats_file(folder / "BEATs_iter3.pt")
-    salmonn_file(folder / "salmonn_v1.pth")
+    beats_file(folder / "BEATs_iter3.pt", beats_cfg(config.sounds), config.sounds)
+    salmonn_file(folder / "salmonn_v1.pth", config)
     return folder

@@ -9,7 +9,7 @@ import numpy as np
 
 from moejax.cohorts import gradients, hearing
 from moejax.cohorts.hearing import States
-from moejax.data.pipeline import FILLER, eval_batches, loader
+from moejax.data.pipeline import FILLER, bucket_of, eval_batches, loader
 from moejax.errors import BadValue
 from moejax.nn import functional
 from moejax.ops.pooling import POOLINGS
@@ -165,12 +165,37 @@ def _pooled(context: Context, audio, names: Sequence[int], states, what: str):
         if kept is not None:
             pooled_BU = of_states(np.stack([kept(row) for row in np.maximum(filled, 0)]), *inputs)
         else:
-            mel_BNM = np.zeros((size, context.window // config.hop, config.num_mel_bins), np.float32)
-            for b, row in enumerate(batch):
-                mel_NM = hearing.window_of(context, audio[int(row)]).mel_NM
-                mel_BNM[b, : len(mel_NM)] = mel_NM
-            pooled_BU = embed(context.base.params, *inputs, mel_BNM)
+            pooled_BU = embed(
+                context.base.params, *inputs, _features(context, [audio[int(row)] for row in batch], size)
+            )
         yield batch, np.asarray(pooled_BU)[: len(batch)]
+
+
+def _features(context: Context, waves: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Features [size, N, M] of recordings and zeros behind them, as a window shows them."""
+    config = context.base.config
+    mel_BNM = np.zeros((size, context.window // config.hop, config.num_mel_bins), np.float32)
+    for b, wave_S in enumerate(waves):
+        mel_NM = hearing.window_of(context, wave_S).mel_NM
+        mel_BNM[b, : len(mel_NM)] = mel_NM
+    return mel_BNM
+
+
+def of_recordings(context: Context) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """`waves -> embeddings [N, U]` of recordings that no corpus has, heard as the stage hears its own: what its gates
+    were trained on. No wave is longer than `context.window`.
+    """
+    graphdef, _ = functional.abstract(asr.build(context.base.config))
+    embed = asr.make_embed(graphdef, options(context.cfg))
+
+    def one(wave_S):
+        if context.base.times:
+            heard = _Audio(_Shown(context, [wave_S]))(context.window, [0])
+            return embed(context.base.params, *heard.values(), _features(context, [wave_S], 1))
+        bucket = context.buckets[int(bucket_of([len(wave_S)], context.buckets)[0])]
+        return embed(context.base.params, *_Audio([wave_S])(bucket, [0]).values())
+
+    return lambda waves: np.concatenate([np.asarray(one(wave_S), np.float32) for wave_S in waves])
 
 
 @dataclasses.dataclass(frozen=True)

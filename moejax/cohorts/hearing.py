@@ -88,9 +88,11 @@ def shown(context: Context) -> States | None:
     return kept(context, ear, made, "utterances")
 
 
-def kept(context: Context, ear: Ear, made: dict, what: str) -> States | None:
-    """States of all that this ear can hear; `made` says what that is. Several processes hear a share each."""
-    work, store = context.work, context.heard
+def kept(context: Context, ear: Ear, made: dict, what: str, store: Heard | None = None) -> States | None:
+    """States of all that this ear can hear; `made` says what that is. Several processes hear a share each. `store`:
+    where they are kept, with those of the base unless given.
+    """
+    work, store = context.work, store or context.heard
     size = ear.frames * store.row
     if size > store.limit:
         if store.limit:
@@ -98,7 +100,7 @@ def kept(context: Context, ear: Ear, made: dict, what: str) -> States | None:
         return None
     listed = store.path.with_name(f"{digest({'in': store.path.name, **made})}.keys")
     if not processes.agree(_whole(store, _read(listed, ear))):
-        keys = _together(_hear(context, ear, what), len(ear.names), listed)
+        keys = _together(_hear(context, ear, what, store), len(ear.names), listed)
         write_bytes(listed, b"".join(keys))
     processes.meet()  # nobody reads what is being written
     store.refresh()
@@ -136,9 +138,9 @@ def _whole(store, keys) -> bool:
     return bool(keys) and all(key in store for key in keys)
 
 
-def _hear(context, ear, what) -> list[bytes]:
+def _hear(context, ear, what, store) -> list[bytes]:
     """The keys of this process' share; [] where there is no room for their states."""
-    work, store, begun, keys, new = context.work, context.heard, time.perf_counter(), {}, 0
+    work, begun, keys, new = context.work, time.perf_counter(), {}, 0
     blocks = processes.share([ear.names[at : at + BLOCK] for at in range(0, len(ear.names), BLOCK)])
     with processes.working(together=processes.count() == 1):
         for block in work.progress(blocks, total=len(blocks), desc=f"encoder states of {what}"):

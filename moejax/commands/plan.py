@@ -7,6 +7,7 @@ from moejax.runtime import stopping
 EPILOG = """examples:
   moejax plan --config configs/quickstart.py
   moejax plan --config configs/whisper_large_v2.py --devices 8 --config.mesh.fsdp=8
+  moejax plan --config configs/salmonn_7b.py --devices 4          with its salmonn.systems' language model
   moejax plan --audio_llm 13b --devices 4 --weights int8          SALMONN, which no config is needed for
 """
 
@@ -44,4 +45,8 @@ def run(options, left: list[str]) -> int:
         from moejax.job.plan import plan
 
         print(plan(config, options.devices))
+        if config.salmonn.systems:
+            from moejax.job import audio_plan
+
+            print("\n" + audio_plan.of_config(config, options.devices))
         return 0

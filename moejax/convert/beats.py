@@ -44,12 +44,7 @@ def load(path: str | pathlib.Path) -> tuple[BeatsConfig, Params]:
 
     Errors: NotThere, `torch_file.NotATorchFile`, or a one-line BadValue naming file and key.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise NotThere(f"{path}: there is no such file; BEATs checkpoints are BEATs_iter3_plus_AS2M.pt and the like")
-    found = torch_file.read(path)
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("cfg", "model")):
-        raise BadValue(f"{path}: not a BEATs checkpoint, which holds 'cfg' and 'model'")
+    path, found = pathlib.Path(path), _read(path)
     config, model = _config(path, found["cfg"]), torch_file.arrays(path, found["model"])
     tensors = {key: array for key, array in model.items() if not key.startswith("predictor.")}
     places = key_map(config)
@@ -64,6 +59,20 @@ def load(path: str | pathlib.Path) -> tuple[BeatsConfig, Params]:
         if not np.array_equal(arrays[_DISTANCES.format(n)], arrays[_DISTANCES.format(0)]):
             raise BadValue(f"{path}: {_DISTANCES.format(n)} differs from the first layer's; layers share it")
     return config, nest(flat)
+
+
+def load_config(path: str | pathlib.Path) -> BeatsConfig:
+    """Sizes of the network in a file, whose weights are mapped and not read. Errors: as `load`."""
+    return _config(path, _read(path)["cfg"])
+
+
+def _read(path) -> dict:
+    if not pathlib.Path(path).is_file():
+        raise NotThere(f"{path}: there is no such file; BEATs checkpoints are BEATs_iter3_plus_AS2M.pt and the like")
+    found = torch_file.read(path)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("cfg", "model")):
+        raise BadValue(f"{path}: not a BEATs checkpoint, which holds 'cfg' and 'model'")
+    return found
 
 
 def key_map(config: BeatsConfig) -> dict[str, tuple[str, tuple[int, ...]]]:

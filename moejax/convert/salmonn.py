@@ -33,16 +33,26 @@ def load_trained(path: str | pathlib.Path, config: AudioLLMConfig) -> tuple[int,
     naming file and key.
     """
     path, tensors = pathlib.Path(path), _arrays(path)
-    first = tensors.get(_LORA.format(0, "q", "A"))
-    if first is None:
-        raise BadValue(f"{path}: no {_LORA.format(0, 'q', 'A')}, by which the LoRA's rank is known")
-    places = key_map(config, len(first))
+    rank = _rank(path, tensors)
+    places = key_map(config, rank)
     check_keys(path, {key: tuple(array.shape) for key, array in tensors.items()}, places)
     flat = {
         place: _laid_out(place, numbers(path, key, tensors[key]).astype(np.float32))
         for key, (place, _) in places.items()
     }
-    return len(first), nest(flat)
+    return rank, nest(flat)
+
+
+def rank_of(path: str | pathlib.Path) -> int:
+    """The LoRA's rank in a file."""
+    return _rank(path, _arrays(pathlib.Path(path)))
+
+
+def _rank(path, tensors) -> int:
+    first = tensors.get(_LORA.format(0, "q", "A"))
+    if first is None:
+        raise BadValue(f"{path}: no {_LORA.format(0, 'q', 'A')}, by which the LoRA's rank is known")
+    return len(first)
 
 
 def connector_of(path: str | pathlib.Path) -> ConnectorConfig:

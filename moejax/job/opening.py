@@ -10,7 +10,7 @@ from moejax.errors import BadValue
 from moejax.job import config as configs
 from moejax.job import graph
 from moejax.runtime.files import read_json
-from moejax.systems import offline_translator, registry
+from moejax.systems import answering, offline_translator, registry
 from moejax.tasks import translation
 from moejax.work.context import Context
 from moejax.work.folder import Work
@@ -88,6 +88,22 @@ def open_workdir(path, system: str | None = None, weights: str = "", task: str =
         **({} if published else {"seed": context.cfg.seed}),
         "heads": whisper_folder.alignment_heads(context.base.folder),
     }
+
+
+def open_answerer(path, system: str | None = None, weights: str = "") -> answering.Asked:
+    """A workdir's language model that hears, by default the last that it has of salmonn.KINDS.
+
+    Errors: UnknownName for a system that was not trained there, BadValue for one that answers no questions.
+    """
+    context = open_context(path, weights)
+    there = [known.name for known in registry.known(context.work).values() if known.answers]
+    if not there:
+        raise BadValue(f"{path}: no language model that hears was trained there (config key salmonn.systems)")
+    name = system or there[-1]
+    if not registry.find(context.work, name).answers:
+        raise BadValue(f"{name} is a recogniser, which answers no questions; {', '.join(there)} do")
+    context = as_trained(context, name)
+    return answering.asked(context, registry.open_system(context, name))
 
 
 def _can_time(context) -> bool:

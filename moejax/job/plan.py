@@ -60,16 +60,21 @@ def network(cfg):
 def abstract(cfg, config) -> dict:
     """Shapes of everything: base (in model.dtype), experts, gate."""
     E = max(cfg.gate.num_experts, 1)  # without a mixture: one LoRA of its rank
+    gate = gate_shape(cfg, config)
+    return functional.abstract(asr.build(config, mixture=mixtures.definition(cfg, E), gate=gate))[1]
+
+
+def gate_shape(cfg, config) -> dict:
+    """The gate that a config asks for, over embeddings by a base of these sizes, as `asr.build` takes it."""
     width = config.d_model * len(cfg.embed.layers) * (2 if cfg.embed.pooling == "mean_std" else 1)
     seen = width if cfg.cluster.discriminant == "none" else min(cfg.cluster.discriminant_dims, width)
     seen = {"raw": width, "pca": min(cfg.gate.input_dims, width)}.get(cfg.gate.input, seen)
-    gate = {
+    return {
         "mean": np.zeros(width, np.float32),
         "matrix": np.zeros((width, seen), np.float32),
         "hidden": cfg.gate.hidden,
         "zero_start": cfg.gate.zero_start,
     }
-    return functional.abstract(asr.build(config, mixture=mixtures.definition(cfg, E), gate=gate))[1]
 
 
 def rows_per_device(cfg, mesh) -> dict[str, int]:

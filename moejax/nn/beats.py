@@ -134,7 +134,7 @@ class Beats(nnx.Module):
         N, across = image_BNM.shape[1] // c.patch, BANDS // c.patch
         patch = image_BNM[:, : N * c.patch].reshape(B, N, c.patch, across, c.patch).swapaxes(2, 3)
         x_BTD = self.patch_norm(self.patches(patch.reshape(B, N * across, -1)))
-        mask_BT = self._real(samples_B, B, S)
+        mask_BT = self.real(samples_B, B, S)
         return self.encode(x_BTD if self.project is None else self.project(x_BTD), mask_BT), mask_BT
 
     def encode(self, x_BTD: Array, mask_BT: Array | None = None) -> Array:
@@ -158,9 +158,9 @@ class Beats(nnx.Module):
             x_BTD = layer(x_BTD, bias_HTS, mask_BT)
         return x_BTD
 
-    def _real(self, samples_B, B, S):
-        """Which tokens count. As published: samples are shared out among frames, and frames among tokens, in equal
-        parts, and what is all padding does not count.
+    def real(self, samples_B: Array | None, B: int, S: int) -> Array:
+        """Which tokens [B, T] of waves [B, S] count. As published: samples are shared out among frames, and frames
+        among tokens, in equal parts, and what is all padding does not count.
         """
         count, T = frames(S), self.config.tokens(S)
         if samples_B is None:

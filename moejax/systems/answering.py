@@ -1,11 +1,15 @@
-"""Rows of a language model that hears: every utterance is asked for its text, or for its translation."""
+"""Rows of a language model that hears: every utterance is asked for its text, or for its translation. And the same
+systems asked anything about recordings that no corpus has.
+"""
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.cohorts import embed
 from moejax.nn import functional
 from moejax.ops import routing
 from moejax.systems.system import Opened
@@ -31,6 +35,27 @@ def answers_of(context: Context, system: Opened, rows: np.ndarray) -> Iterator[t
         weight_BE = None if weigh is None else np.asarray(routing.dense_weights(route, network.experts.num_experts))
         for b in range(min(size, len(rows) - at)):
             yield at + b, texts[b], None if weight_BE is None else weight_BE[b]
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """A language model that hears, with the route that it takes for recordings of at most so many samples."""
+
+    answerer: answers.Answerer
+    routes: Callable[[Sequence[np.ndarray]], Route]
+    samples: int
+
+
+def asked(context: Context, system: Opened) -> Asked:
+    """The system for recordings that no corpus has: its gate hears of them what the stage `embed` would."""
+    answerer, weigh = system.network.answerer, _gate(system)
+    assert answerer is not None  # of every system that answers
+    if weigh is None:
+        return Asked(answerer, lambda waves: answers.one_lora(len(waves)), answerer.samples)
+    hear = embed.of_recordings(context)
+    return Asked(
+        answerer, lambda waves: weigh(system.network.params, hear(waves)), min(answerer.samples, context.window)
+    )
 
 
 def _heard(context: Context, rows: np.ndarray) -> np.ndarray:

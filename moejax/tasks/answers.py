@@ -13,14 +13,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moejax.convert import salmonn
+from moejax.convert import beats, hf_llama, hf_whisper, salmonn
 from moejax.decode.rules import Rules
 from moejax.decode.search import SearchPlan
 from moejax.errors import BadValue, NotThere
 from moejax.nn import quantize
 from moejax.nn.audio_llm import AudioLLMConfig
+from moejax.nn.beats import BeatsConfig
 from moejax.nn.connectors import ConnectorConfig
 from moejax.nn.functional import GraphDef
+from moejax.nn.llama import SIZES as LLAMAS
+from moejax.nn.whisper import SIZES as WHISPERS
 from moejax.ops import routing
 from moejax.tasks import asr
 from moejax.tasks.audio_llm import Vocabulary, build, make_answer, make_hear, prompt, prompt_ids, scaled, starts
@@ -48,7 +51,7 @@ class Answerer:
     @property
     def samples(self) -> int:
         """Of a window at 16 kHz."""
-        return 2 * self.config.whisper.max_source_positions * self.config.whisper.hop
+        return self.config.samples
 
     def __call__(
         self,
@@ -141,6 +144,25 @@ def parts(
     config = dataclasses.replace(config, llama=dataclasses.replace(config.llama, dtype=dtype))
     others = "bfloat16" if dtype == "bfloat16" else "float32"
     return Parts(config, quantize.quantize(params, weights, others=others), tokenizer, rank)
+
+
+def sizes(folder: str | pathlib.Path, *, fresh: ConnectorConfig) -> tuple[AudioLLMConfig, int, list[str]]:
+    """(sizes, rank of the LoRA or 0, parts that are not there) of a folder, of which no weights are read.
+
+    What is not there has the size of the published 7B system; BEATs is missing, rather than a choice, where there is no
+    model at all, and its absence a choice where there are both others. Errors: as `parts`.
+    """
+    folder = pathlib.Path(folder)
+    there = {name: (folder / name / "config.json").is_file() for name in ("whisper", "llama")}
+    heard = hf_whisper.load_config(folder / "whisper") if there["whisper"] else WHISPERS["large-v2"]
+    said = hf_llama.load_config(folder / "llama") if there["llama"] else LLAMAS["7b"]
+    sounds, trained = _one(folder, "*.pt", "BEATs"), _one(folder, "*.pth", "SALMONN")
+    hearing = beats.load_config(sounds) if sounds else None
+    connector = salmonn.connector_of(trained) if trained else fresh
+    if sounds is None and not all(there.values()) and connector.kind == "qformer":
+        hearing, there["BEATs"] = BeatsConfig(), False
+    rank = salmonn.rank_of(trained) if trained else 0
+    return AudioLLMConfig(heard, said, hearing, connector), rank, [name for name, found in there.items() if not found]
 
 
 def opened(folder: str | pathlib.Path, *, weights: str = "", dtype: str = "float32") -> Answerer:

@@ -22,7 +22,7 @@ from moejax.decode.prefix import Start
 from moejax.decode.search import Decoded, sample
 from moejax.errors import BadValue
 from moejax.nn import functional
-from moejax.nn.audio_llm import AudioLLM, AudioLLMConfig
+from moejax.nn.audio_llm import AudioLLM, AudioLLMConfig, Ears
 from moejax.nn.functional import GraphDef
 from moejax.nn.layers import Noise
 from moejax.nn.llama_reader import LlamaReader
@@ -32,7 +32,7 @@ from moejax.ops.audio import log_mel
 from moejax.runtime import programs
 from moejax.tasks import asr
 from moejax.tasks.routes import Mixture, Routing
-from moejax.types import Array, Batch, Route
+from moejax.types import Array, Batch, Params, Route
 
 PLACE = "<SpeechHere>"
 TEMPLATE = "USER: {}\nASSISTANT:"
@@ -134,18 +134,20 @@ def make_loss(
 ) -> Callable[..., tuple[Array, dict[str, Array]]]:
     """`loss_fn(params, batch, key, step=None) -> (loss, metrics)`: cross-entropy of answers, and the row's terms.
 
-    Batches have audio of the encoder's whole window, or kept states of it (and audio besides, where there is a second
-    encoder). `row.route`, dropout and balance are those of recognition; noise on the features is not asked for.
+    Batches have audio of the encoder's whole window, or kept states of it (`make_states`). `row.route`, dropout and
+    balance are those of recognition; noise on the features is not asked for.
     """
 
     def loss_fn(params, batch: Batch, key, step=None):
         model = functional.merge(graphdef, params)
         key_noise, key_route = jax.random.split(key)
-        states_BTD = states_of(model, batch.audio_BS) if batch.states_BTD is None else batch.states_BTD
+        states_BTD = batch.states_BTD
+        if states_BTD is None:
+            states_BTD = states_of(model, batch.audio_BS, batch.samples_B)
         route, terms = asr.route_of(model, batch, key_route, row, mixture, prior_E, num_cohorts, step)
         dropout = mixture.expert_dropout if mixture is not None else 0.0
         noise = Noise(key_noise, row.dropout, dropout) if row.dropout or dropout else None
-        heard_BAD = model.hear(states_BTD, batch.audio_BS, batch.samples_B, noise)
+        heard_BAD = model.hear(states_BTD, batch.samples_B, noise)
         at_BK, targets_BK, score_BK = asr.scored(batch, row.scored)
         logits_BKV = model.decoder(batch.tokens_BL, heard_BAD, scaled(route, scale), noise, at_BK)
         targets_BK = jnp.minimum(targets_BK, logits_BKV.shape[-1] - 1)  # what is heard is no target, and never scored
@@ -157,13 +159,27 @@ def make_loss(
     return loss_fn
 
 
-def states_of(model: AudioLLM, audio_BS: Array) -> Array:
-    """States [B, T, D] of the speech encoder, of audio that fills its window."""
-    config = model.config.whisper
-    samples = 2 * config.max_source_positions * config.hop
-    if audio_BS.shape[1] != samples:
-        raise ValueError(f"{audio_BS.shape[1]} samples; an audio LLM hears windows of {samples}")
-    return model.encode(log_mel(audio_BS, n_mels=config.num_mel_bins, hop=config.hop))
+def states_of(model: Ears, audio_BS: Array, samples_B: Array) -> Array:
+    """States [B, T, D + D'] of both encoders beside each other, of audio that fills the window."""
+    config = model.config
+    if audio_BS.shape[1] != config.samples:
+        raise ValueError(f"{audio_BS.shape[1]} samples; an audio LLM hears windows of {config.samples}")
+    states_BTD = model.encode(log_mel(audio_BS, n_mels=config.num_mel_bins, hop=config.hop))
+    return model.beside(states_BTD, audio_BS, samples_B)
+
+
+def make_states(config: AudioLLMConfig) -> tuple[Callable[[Params], Params], Callable[..., Array]]:
+    """(what picks the encoders' parameters out of all, jitted `(these, audio_BS, samples_B) -> states_BTD`)."""
+    graphdef, shapes = functional.abstract(lambda: Ears(config, init=Init(0)))
+
+    @jax.jit
+    def run(params, audio_BS, samples_B):
+        return states_of(functional.merge(graphdef, params), audio_BS, samples_B)
+
+    def pick(params):
+        return {group: {name: params[group][name] for name in tree} for group, tree in shapes.items()}
+
+    return pick, run
 
 
 def make_hear(graphdef: GraphDef) -> Callable[..., Array]:
@@ -172,7 +188,7 @@ def make_hear(graphdef: GraphDef) -> Callable[..., Array]:
     @jax.jit
     def run(params, audio_BS, samples_B):
         model = functional.merge(graphdef, params)
-        return model.hear(states_of(model, audio_BS), audio_BS, samples_B)
+        return model.hear(states_of(model, audio_BS, samples_B), samples_B)
 
     return programs.kept(run, graphdef)
 

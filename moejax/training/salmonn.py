@@ -6,7 +6,8 @@
 
 Encoders and language model stay as they are. The three lessons are SALMONN's (Tang et al. 2024, arXiv 2310.13289) on
 what a corpus of transcripts has: alignment transcribes, instruction transcribes and translates, activation goes through
-the longer half of that with half of the experts' scale. Utterances are heard anew in each step: no state is kept.
+the longer half of that with half of the experts' scale. The encoders' states are kept (`audio_states`), so a step is
+connector and language model alone.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from moejax.cohorts.hearing import States
 from moejax.data.collate import Collator, Utterances
 from moejax.data.pipeline import BatchPlan, bucket_of
 from moejax.errors import BadValue, NotThere
@@ -28,7 +30,7 @@ from moejax.runtime.files import read_json, write_json
 from moejax.tasks import answers, asr, audio_llm
 from moejax.text import languages
 from moejax.train.params_file import save_params
-from moejax.training import fitting, gate_inputs, network, st
+from moejax.training import audio_states, fitting, gate_inputs, network, st
 from moejax.work import fields
 from moejax.work.context import Context, key_of
 from moejax.work.fields import COUNT, SIZE, STEPS, Field, below
@@ -120,17 +122,20 @@ def run(cfg, work) -> dict:
         )
     everything = np.arange(len(context.corpus.manifest))
     bucket_of(context.corpus.samples, (window(parts),), context.corpus.manifest.strings("id", everything))
+    states = None
+    if set(cfg.salmonn.systems) != {"salmonn"}:
+        states = audio_states.opened(context, parts, np.unique(gate_inputs.training_rows(context)))
     for name in cfg.salmonn.systems:
         entry = {"target": cfg.translate.target, "rank": parts.rank or cfg.salmonn.rank, "scale": 1.0}
         if name == "salmonn":
             size = sum(functional.count(parts.params[group]) for group in ("head", "expert"))
             index[name] = {**entry, "trainable": size, "utterances": 0, "taught_by": []}
         else:
-            trained, more = _learn(context, parts, name)
+            trained, more = _learn(context, parts, name, states)
             index[name] = {**entry, **more, "trainable": functional.count({g: trained[g] for g in _learns(name)})}
             save_params(work.path("salmonn", name, FILE), trained, index[name])
         write_json(work.path("salmonn", "index.json"), index)
-    return {"systems": list(index), "content": _content(cfg.salmonn.folder)}
+    return {"systems": list(index), "content": audio_states.content(cfg.salmonn.folder, PATTERNS)}
 
 
 def parts_of(context: Context) -> answers.Parts:
@@ -142,7 +147,7 @@ def parts_of(context: Context) -> answers.Parts:
 
 def window(parts: answers.Parts) -> int:
     """Samples that are heard, always: 30 s of the published model."""
-    return 2 * parts.config.whisper.max_source_positions * parts.config.whisper.hop
+    return parts.config.samples
 
 
 def question(task: str, target: str) -> str:
@@ -185,7 +190,7 @@ def _learns(name: str) -> tuple[str, ...]:
     return ("head", "expert", "gate") if name == "salmonn_moe" else ("head", "expert")
 
 
-def _learn(context: Context, parts: answers.Parts, name: str) -> tuple[dict, dict]:
+def _learn(context: Context, parts: answers.Parts, name: str, states: States | None) -> tuple[dict, dict]:
     """(what was learnt, by groups; what is to be known of it)."""
     own, gated = context.cfg.salmonn, name == "salmonn_moe"
     graphdef, params, mixture, meta = built(context, parts, name)
@@ -198,7 +203,7 @@ def _learn(context: Context, parts: answers.Parts, name: str) -> tuple[dict, dic
     lessons = [(at, lesson) for at, lesson in enumerate(audio_llm.LESSONS) if own[lesson]]
     for at, lesson in lessons:
         turns = turns_of(context, rows, {} if lesson == "alignment" else translated, longer=lesson == "activation")
-        plan, fetch, most = _material(context, parts, turns, gated)
+        plan, fetch, most = material(context, parts, turns, gated, states)
         section = own.copy_and_resolve_references()
         with section.unlocked():
             section.steps = own[lesson]
@@ -249,8 +254,8 @@ def turns_of(context: Context, rows, translated: Mapping[int, tuple[str, str]], 
     return [found[at] for at in sorted(order)]
 
 
-def _material(context: Context, parts: answers.Parts, turns: Sequence[Turn], gated: bool):
-    """(plan, fetch, tokens of the longest answer) of these turns."""
+def material(context: Context, parts: answers.Parts, turns: Sequence[Turn], gated: bool, states: States | None):
+    """(plan, fetch, tokens of the longest answer) of these turns; without `states` batches have audio."""
     corpus, sizes = context.corpus, {"heard": heard(parts), "vocab_size": parts.config.vocab_size}
     given = {
         asked: audio_llm.prompt_ids(parts.tokenizer, audio_llm.prompt(asked), **sizes)
@@ -273,11 +278,13 @@ def _material(context: Context, parts: answers.Parts, turns: Sequence[Turn], gat
         names=names,
     )
     utterances = Utterances(
-        audio=_Audio(corpus.audio, rows),
+        audio=_Rows(corpus.audio, rows),
         samples=corpus.samples[rows],
         tokens=[ids for ids, _ in said],
         prefix=[first for _, first in said],
         eot=parts.tokenizer.eot,
+        states=None if states is None else _Rows(states, rows),
+        stride=window(parts) // parts.config.frames,
     )
     fetch = Collator(
         utterances,
@@ -295,18 +302,15 @@ def heard(parts: answers.Parts) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Audio:
-    """Samples of row number `rows[i]`; pickles for loader processes."""
+class _Rows:
+    """Samples, or states, of row number `rows[i]`; pickles for loader processes."""
 
-    cache: Any
+    cache: Any  # [row] -> samples [S]; or, called with it, states
     rows: np.ndarray
 
     def __call__(self, index) -> np.ndarray:
-        return self.cache[int(self.rows[int(index)])]
-
-
-def _files(folder: str) -> list[Path]:
-    return sorted(file for pattern in PATTERNS for file in Path(folder).glob(pattern) if file.is_file())
+        row = int(self.rows[int(index)])
+        return self.cache(row) if callable(self.cache) else self.cache[row]
 
 
 def _outside(cfg) -> str | None:
@@ -315,17 +319,9 @@ def _outside(cfg) -> str | None:
         return None
     if not Path(cfg.salmonn.folder).is_dir():
         raise NotThere(f"salmonn.folder: no folder {cfg.salmonn.folder!r}")
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in _files(cfg.salmonn.folder)]
+    listed = audio_states.files(cfg.salmonn.folder, PATTERNS)
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in listed]
     return hashlib.blake2b(json.dumps(stats).encode(), digest_size=16).hexdigest()
-
-
-def _content(folder: str) -> str:
-    """A digest of the bytes of the folder's files, wherever they lie (a second for each GB)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in _files(folder):
-        with open(path, "rb") as file:
-            digest.update(str(path.relative_to(folder)).encode() + hashlib.file_digest(file, "blake2b").digest())
-    return digest.hexdigest()
 
 
 STAGE = Stage(

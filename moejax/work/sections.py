@@ -97,7 +97,9 @@ RUNTIME = {
     "encoder_cache_bytes": Field(
         20_000_000_000,
         "Bytes of disk for encoder states; 0: never.\n"
-        "They are kept where training leaves the encoder and what it hears as they are.",
+        "They are kept where training leaves the encoder and what it hears as they are.\n"
+        "Those of salmonn.folder's encoders may take as many once more: of large-v2 and BEATs 6 MB a recording in"
+        " bfloat16, 12 in float32, whatever its length.",
     ),
     "max_skipped": Field(
         20, "Updates left out because loss or gradient is not finite, before training stops; 0: never."

@@ -52,6 +52,10 @@ def test_answers_of_a_folder_and_what_is_too_long(said, model, tmp_path):
         (("--model", "m", "--task", "sing"), "unknown task 'sing'; known: transcribe"),
         (("--model", "m", "--task", "describe", "--weights", "int4"), "unknown format 'int4'"),
         (("--model", "m", "--task", "describe", "--beams", 0), "--beams must be at least 1"),
+        (
+            ("--model", "m", "--task", "describe", "--system", "salmonn_moe"),
+            "--system salmonn_moe is of a workdir, and m",
+        ),
         (("--model", "m", "--task", "describe"), "m/whisper: there is no such folder"),
     ],
 )

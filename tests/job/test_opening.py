@@ -8,7 +8,8 @@ import pytest
 import tiny_job
 
 import moejax
-from moejax.job.opening import open_context
+from moejax.errors import BadValue
+from moejax.job.opening import open_answerer, open_context
 from moejax.runtime.files import read_json
 from moejax.work.folder import Work
 
@@ -77,3 +78,8 @@ def test_a_system_that_no_longer_fits_what_is_before_it_is_refused(job, tmp_path
     (copy / "W" / "base" / "done.json").unlink()
     with pytest.raises(ValueError, match="base needs stage base, which is not finished"):
         moejax.load("W", system="base")
+
+
+def test_no_workdir_answers_without_a_language_model(work):
+    with pytest.raises(BadValue, match=r"no language model that hears was trained there \(config key"):
+        open_answerer(work.root)

@@ -16,7 +16,7 @@ import tiny_model
 
 import moejax
 from moejax.__main__ import guarded
-from moejax.cohorts import hearing
+from moejax.cohorts import embed, hearing
 from moejax.convert import hf_whisper
 from moejax.decode.decoder import content
 from moejax.decode.features import Features
@@ -122,6 +122,15 @@ def test_what_is_trained_on_it_reads_long_audio_with_times(folder, published, sy
     segments = recognizer.transcribe(tiny_model.sound(64.0), **ONCE).segments
     assert segments and all(one.start <= one.end for one in segments)
     assert segments[-1].seek >= 300 and [one.seek for one in segments] == sorted(one.seek for one in segments)
+
+
+def test_recordings_of_no_corpus_are_embedded_as_the_stage_does(folder):
+    context = open_context(folder / "W")
+    rows = context.corpus.rows("test")[:3]
+    known = gate_inputs.embeddings_of(context, rows)
+    found = embed.of_recordings(context)([context.corpus.audio[int(row)] for row in rows])
+    np.testing.assert_allclose(found, known, atol=1e-4)
+    assert np.abs(known[1:] - known[0]).max(1).min() > 0.01
 
 
 def test_windows_with_times_are_a_share_of_the_training(folder):

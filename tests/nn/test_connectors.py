@@ -60,7 +60,8 @@ def test_a_pooled_connector_is_the_mean_through_one_layer():
 
 @jax.jit
 def heard(params, states_BTD, wave_BS, samples_B):
-    return functional.merge(tiny.audio()[0], params).hear(states_BTD, wave_BS, samples_B)
+    model = functional.merge(tiny.audio()[0], params)
+    return model.hear(model.beside(states_BTD, wave_BS, samples_B), samples_B)
 
 
 def test_a_model_hears_both_encoders_in_windows_and_padding_only_as_padding():

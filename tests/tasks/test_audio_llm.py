@@ -121,7 +121,7 @@ ONE = answers.one_lora(20)
 def learnt(tokenizer):
     """(answerer before any training, answerer after, losses)."""
     graphdef, params = asr.init(audio_llm.build(CONFIG, mixture=MIXTURE))
-    encode = jax.jit(lambda params, x: audio_llm.states_of(functional.merge(graphdef, params), x))
+    encode = jax.jit(lambda params, x: audio_llm.states_of(functional.merge(graphdef, params), x, None))
     states = np.asarray(encode(params, np.stack([tone(one) for one in TONES])))
     loss_fn, rng = audio_llm.make_loss(graphdef, ROW, mixture=MIXTURE), np.random.default_rng(1)
     lesson, found = audio_llm.LESSONS["alignment"], []
