@@ -117,8 +117,8 @@ def learn(texts: Sequence[str], recipe: Recipe = Recipe(), say: Callable[[str], 
     )
     mesh = sharding.make_mesh({}, jax.devices()[:1])
     state, frozen = init_state(params, ("backbone",), optimizer, jax.random.key(recipe.seed))
-    state, frozen, *on = place(state, frozen, optimizer, mesh)
-    step = make_step(loss_fn, optimizer, mesh, *on, schedule=schedule)
+    state, frozen, state_on, frozen_on = place(state, frozen, optimizer, mesh)
+    step = make_step(loss_fn, optimizer, mesh, state_on, frozen_on, schedule=schedule)
     perplexity, rng, metrics = _judge(graphdef, held), np.random.default_rng(recipe.seed), {}
     before = perplexity(params)
     for number in range(1, recipe.steps + 1):
