@@ -68,7 +68,7 @@ SECTIONS = {
         "connector": Field(
             "qformer",
             "Connector where the folder has no checkpoint.\n"
-            "qformer: SALMONN's, in its size; pooled: means of two states.",
+            "qformer: SALMONN's, in its size; pooled: means of two states; stacked: ten states side by side (0.2 s).",
             choices=tuple(connectors.KINDS),
         ),
         "rank": Field(8, "Rank of the LoRA, and of each expert, where the folder has no checkpoint.", limits=SIZE),
