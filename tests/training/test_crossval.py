@@ -45,7 +45,7 @@ def write_corpus(root):
 
 
 def config(**changes):
-    train = dict(epochs=12, batch_size=16, learning_rate=5e-3, warmup=2, checkpoint_every=5, log_every=50)
+    train = dict(epochs=12, batch_size=16, learning_rate=5e-3, warmup=2, checkpoint_every=1000, log_every=50)
     # short enough that a fold is one compilation and a second
     values = {
         "name": "sounds",
@@ -120,16 +120,17 @@ def test_both_networks_learn_what_can_be_heard_and_every_clip_is_tested_once(job
 def test_a_broken_run_goes_on_and_gives_the_same_bits(job, tmp_path):
     for folder in ("corpus", "whisper"):
         (tmp_path / folder).symlink_to(job / folder)
+    often = config(models=("cnn",), checkpoint_every=5)
     try:
         with contextlib.chdir(tmp_path), tiny_job.quick():
             for fault in ("clips.block:2=raise", "train.step:33=raise"):  # the second in the second fold, between saves
                 faults.arm(fault)
                 with pytest.raises(OSError, match="No space left"):
-                    moejax.run(config(models=("cnn",)), "W", quiet=True)
+                    moejax.run(often, "W", quiet=True)
             first = tmp_path / "W" / "folds" / "cnn" / "fold1" / "result.json"
             stood = first.stat().st_mtime_ns
             faults.arm("")
-            moejax.run(config(models=("cnn",)), "W", quiet=True)
+            moejax.run(often, "W", quiet=True)
     finally:
         faults.arm("")
     assert first.stat().st_mtime_ns == stood
