@@ -21,6 +21,7 @@ if not os.environ.get("MOEJAX_TEST_PACKAGE"):
     sys.path.insert(0, ABSENT)
     os.environ["PYTHONPATH"] = os.pathsep.join([ABSENT, *filter(None, [os.environ.get("PYTHONPATH")])])
 
+import ctypes  # noqa: E402
 import gc  # noqa: E402
 
 import jax  # noqa: E402
@@ -59,6 +60,9 @@ def _programs_go():
     if maps.exists() and maps.read_bytes().count(b"\n") > MAPPED:
         jax.clear_caches()
         gc.collect()
+    # What compilations took and freed stays in the heaps of their threads until glibc is asked to give it back
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 # The longest files, longest first: a worker takes a whole file, and nobody should wait for the last one.
