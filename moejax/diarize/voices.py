@@ -152,4 +152,4 @@ def channel(rng: np.random.Generator, colour: float, telephone: bool) -> np.ndar
     if telephone:
         outside_F = (fine_F < 300) | (fine_F > 3400)
         fine_gain_F = np.where(outside_F, -50.0, fine_gain_F)
-    return firwin2(257, fine_F / nyquist, 10 ** (fine_gain_F / 20)).astype(np.float32)
+    return np.asarray(firwin2(257, fine_F / nyquist, 10 ** (fine_gain_F / 20)), np.float32)

@@ -124,7 +124,7 @@ def run(cfg, work) -> dict:
     bucket_of(context.corpus.samples, (window(parts),), context.corpus.manifest.strings("id", everything))
     states = None
     if set(cfg.salmonn.systems) != {"salmonn"}:
-        states = audio_states.opened(context, parts, np.unique(gate_inputs.training_rows(context)))
+        states = audio_states.opened(context, parts, np.unique(gate_inputs.training_rows(context)).tolist())
     for name in cfg.salmonn.systems:
         entry = {"target": cfg.translate.target, "rank": parts.rank or cfg.salmonn.rank, "scale": 1.0}
         if name == "salmonn":
@@ -310,7 +310,7 @@ class _Rows:
 
     def __call__(self, index) -> np.ndarray:
         row = int(self.rows[int(index)])
-        return self.cache(row) if callable(self.cache) else self.cache[row]
+        return np.asarray(self.cache(row) if callable(self.cache) else self.cache[row])
 
 
 def _outside(cfg) -> str | None:
