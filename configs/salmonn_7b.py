@@ -35,7 +35,7 @@ def get_config(variant=""):
     )
     c.evaluate = dict(batch_size=8, systems=("base", "lora_total", "moe", "salmonn", "salmonn_lora", "salmonn_moe"))
     c.translate = dict(backends=("offline",), target="de")
-    c.report = dict(normalizer="english")
+    c.report = dict(normalizer="english", main=c.evaluate.systems)
     c.mesh = dict(data=1, fsdp=-1, expert=1, model=1)
     c.runtime = dict(workers=8, audio_cache_bytes=0)
     if variant == "smoke":

@@ -53,7 +53,7 @@ def get_config(variant=""):
     )
     c.evaluate = dict(batch_size=16, systems=("base", "lora_total", "salmonn_lora", "salmonn_moe"))
     c.translate = dict(backends=("offline",), target="de", steps=150, layers=1, extra_pairs=3000)
-    c.report = dict(normalizer="english")
+    c.report = dict(normalizer="english", main=c.evaluate.systems)
     if variant == "smoke":
         c.name = "salmonn_toy-smoke"
         c.adapters.steps = 3

@@ -79,7 +79,7 @@ def _results(found: Findings) -> str:
         text += f'<p class="soft">{html.escape(table.empty_sentence())}</p>'
     if rest := [s for s in table.systems if s not in found.main]:
         mark = f'<p class="soft">{tables.MARK} scored on some of the utterances only.</p>'
-        text += markup.folded(f"{len(rest)} more systems (single adapters)", _systems(found, rest) + mark)
+        text += markup.folded(f"{len(rest)} more systems", _systems(found, rest) + mark)
     if table.differences:
         text += "<h3>Differences, paired</h3>" + _pipe(table.select(found.main).differences_markdown())
         text += '<p class="soft">Negative: better. "better" and "worse" only where the interval leaves out 0.</p>'
