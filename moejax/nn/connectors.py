@@ -162,41 +162,20 @@ def _one_encoder(config: ConnectorConfig, d_sounds: int) -> None:
         raise BadValue(f"the {config.kind} connector hears one encoder; take kind qformer for two")
 
 
-class PooledLinear(nnx.Module):
-    """Means of neighbouring states through one linear layer."""
+class OfNeighbours(nnx.Module):
+    """A connector of the speech encoder alone: every `size` neighbouring states become one vector (`of`)."""
 
-    def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
+    def __init__(self, config: ConnectorConfig, d_sounds: int, size: int):
         _one_encoder(config, d_sounds)
-        self.pool = config.pool
-        self.project = Linear(d_states, d_out, init=init, group=Head)
+        self.size = size
 
     def count(self, frames: int) -> int:
         """Vectors that so many states of the speech encoder become."""
-        return frames // self.pool
+        return frames // self.size
 
-    def __call__(
-        self,
-        states_BTD: Array,
-        sounds_BSD: Array | None = None,
-        sounds_mask_BS: Array | None = None,
-        noise: Noise | None = None,
-    ) -> Array:
-        del sounds_BSD, sounds_mask_BS, noise
-        return self.project(windows(states_BTD.astype(jnp.float32), self.pool, self.pool).mean(2))
-
-
-class StackedMlp(nnx.Module):
-    """Neighbouring states side by side through linear, ReLU, linear."""
-
-    def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
-        _one_encoder(config, d_sounds)
-        self.stack = config.stack
-        self.fc1 = Linear(config.stack * d_states, config.hidden, init=init, group=Head)
-        self.fc2 = Linear(config.hidden, d_out, init=init, group=Head)
-
-    def count(self, frames: int) -> int:
-        """Vectors that so many states of the speech encoder become."""
-        return frames // self.stack
+    def of(self, states_BASD: Array, noise: Noise | None) -> Array:
+        """[B, A, D] of the states of each vector."""
+        raise NotImplementedError
 
     def __call__(
         self,
@@ -206,8 +185,31 @@ class StackedMlp(nnx.Module):
         noise: Noise | None = None,
     ) -> Array:
         del sounds_BSD, sounds_mask_BS
-        x_BASD = windows(states_BTD.astype(jnp.float32), self.stack, self.stack)
-        h_BAF = jax.nn.relu(self.fc1(x_BASD.reshape(*x_BASD.shape[:2], -1)))
+        return self.of(windows(states_BTD.astype(jnp.float32), self.size, self.size), noise)
+
+
+class PooledLinear(OfNeighbours):
+    """Means of neighbouring states through one linear layer."""
+
+    def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
+        super().__init__(config, d_sounds, config.pool)
+        self.project = Linear(d_states, d_out, init=init, group=Head)
+
+    def of(self, states_BASD: Array, noise: Noise | None) -> Array:
+        del noise
+        return self.project(states_BASD.mean(2))
+
+
+class StackedMlp(OfNeighbours):
+    """Neighbouring states side by side through linear, ReLU, linear."""
+
+    def __init__(self, config: ConnectorConfig, d_states: int, d_sounds: int, d_out: int, *, init: Init):
+        super().__init__(config, d_sounds, config.stack)
+        self.fc1 = Linear(config.stack * d_states, config.hidden, init=init, group=Head)
+        self.fc2 = Linear(config.hidden, d_out, init=init, group=Head)
+
+    def of(self, states_BASD: Array, noise: Noise | None) -> Array:
+        h_BAF = jax.nn.relu(self.fc1(states_BASD.reshape(*states_BASD.shape[:2], -1)))
         return self.fc2(drop(noise, h_BAF))
 
 

@@ -5,64 +5,21 @@ from __future__ import annotations
 import atexit
 import functools
 import importlib.util
+import threading
 
 from moejax.errors import NotInstalled
 from moejax.speech import espeak
 from moejax.speech.render import Voicebox
 
 VOICES = {"en": "en-us", "zh": "cmn"}  # of languages that espeak-ng calls otherwise
-# TIMIT's phones (Garofolo et al. 1993) as espeak-ng's American voice names them; closures belong to their bursts
-TIMIT = {
-    **{
-        "iy": "i\u02d0",
-        "ih": "\u026a",
-        "eh": "\u025b",
-        "ae": "a",
-        "aa": "\u0251\u02d0",
-        "ah": "\u028c",
-        "ao": "\u0254\u02d0",
-    },
-    **{
-        "uh": "\u028a",
-        "uw": "u\u02d0",
-        "ux": "u\u02d0",
-        "er": "\u025c\u02d0",
-        "axr": "\u025a",
-        "ax": "\u0259",
-        "ix": "\u026a",
-    },
-    **{
-        "ey": "e\u026a",
-        "ay": "a\u026a",
-        "oy": "\u0254\u026a",
-        "aw": "a\u028a",
-        "ow": "o\u028a",
-        "dx": "\u027e",
-        "q": "\u0294",
-    },
-    **{
-        "dh": "\u00f0",
-        "th": "\u03b8",
-        "sh": "\u0283",
-        "zh": "\u0292",
-        "ch": "t\u0283",
-        "jh": "d\u0292",
-        "hh": "h",
-        "hv": "h",
-    },
-    **{
-        "ng": "\u014b",
-        "eng": "\u014b",
-        "em": "m",
-        "en": "n",
-        "el": "l",
-        "nx": "n",
-        "r": "\u0279",
-        "y": "j",
-        "g": "\u0261",
-    },
-}
+# TIMIT's phones (Garofolo et al. 1993), each with what espeak-ng's American voice calls it behind it
+_TIMIT = """
+    iy iː ih ɪ eh ɛ ae a aa ɑː ah ʌ ao ɔː uh ʊ uw uː ux uː er ɜː axr ɚ ax ə ix ɪ ey eɪ ay aɪ oy ɔɪ aw aʊ ow oʊ
+    dx ɾ q ʔ dh ð th θ sh ʃ zh ʒ ch tʃ jh dʒ hh h hv h ng ŋ eng ŋ em m en n el l nx n r ɹ y j g ɡ
+""".split()
+TIMIT = dict(zip(_TIMIT[::2], _TIMIT[1::2], strict=True))  # closures belong to their bursts
 PAUSES = ("h#", "pau", "epi")
+_ONE = threading.Lock()  # a question and its answer go through one pipe
 
 
 def voice_of(language: str) -> str:
@@ -88,7 +45,8 @@ def _box() -> Voicebox:
 
 @functools.cache
 def _read(word: str, voice: str) -> tuple[str, ...]:
-    (found,) = _box().phones([word], voice)
+    with _ONE:
+        (found,) = _box().phones([word], voice)
     return tuple(bare for name in found if (bare := name.translate(espeak.STRESS)))
 
 

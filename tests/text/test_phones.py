@@ -1,5 +1,7 @@
 """Words as phones: what espeak-ng reads, and TIMIT's names for the same."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from moejax.align import files
@@ -19,6 +21,15 @@ def test_words_that_sound_alike_are_spelled_alike():
     assert [inventory.units[label] for label in inventory.encode(["sheep"])[0]] == ["ʃ", "iː", "p"]
     assert inventory.encode(["-", "’"]) == ([], [])
     assert phones.of_word("chat", "fr") != phones.of_word("chat", "en-us")
+
+
+def test_several_threads_are_told_what_one_is():
+    words = [f"{first}{rest}" for first in "bdfgklmp" for rest in ("ad", "eed", "ome", "ight", "ound")]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda word: phones.of_word(word, "en-us"), words))
+    phones._read.cache_clear()
+    assert together == [phones.of_word(word, "en-us") for word in words]
+    assert len({tuple(one) for one in together}) > 0.9 * len(words)
 
 
 def test_a_language_that_it_cannot_read():
