@@ -17,7 +17,7 @@ _TIMIT = """
     iy iː ih ɪ eh ɛ ae a aa ɑː ah ʌ ao ɔː uh ʊ uw uː ux uː er ɜː axr ɚ ax ə ix ɪ ey eɪ ay aɪ oy ɔɪ aw aʊ ow oʊ
     dx ɾ q ʔ dh ð th θ sh ʃ zh ʒ ch tʃ jh dʒ hh h hv h ng ŋ eng ŋ em m en n el l nx n r ɹ y j g ɡ
 """.split()
-TIMIT = dict(zip(_TIMIT[::2], _TIMIT[1::2], strict=True))  # closures belong to their bursts
+TIMIT: dict[str, str] = dict(zip(_TIMIT[::2], _TIMIT[1::2], strict=True))  # closures belong to their bursts
 PAUSES = ("h#", "pau", "epi")
 _ONE = threading.Lock()  # a question and its answer go through one pipe
 
