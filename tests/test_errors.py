@@ -27,7 +27,7 @@ convert.torch_file._scalar
 data.manifest.Manifest data.pipeline.BatchPlan data.strings.Strings
 decode.decoder.Decoder decode.features.Features decode.greedy._check decode.longform.Reading
 decode.prefix.starts
-nn.audio_llm.Ears nn.connectors.WindowQFormer nn.inject.sizes nn.sounds.Net
+nn.audio_llm.Ears nn.connectors.WindowQFormer nn.inject.sizes
 ops.alignment.dtw ops.alignment.median_filter ops.audio.mel_filters ops.int8.Int8Matrix ops.pooling.pool
 ops.pooling.speech_frames
 runtime.faults._pass runtime.files.write_npz runtime.sharding.mesh_sizes

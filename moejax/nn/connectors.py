@@ -10,6 +10,7 @@ group `Head`.
 """
 
 import dataclasses
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -173,9 +174,9 @@ class OfNeighbours(nnx.Module):
         """Vectors that so many states of the speech encoder become."""
         return frames // self.size
 
+    @abstractmethod
     def of(self, states_BASD: Array, noise: Noise | None) -> Array:
         """[B, A, D] of the states of each vector."""
-        raise NotImplementedError
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ An image is [B, M, N] in decibels (mel bands by frames); each network standardis
 """
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -79,9 +80,9 @@ class Net(nnx.Module):
         """[B, M, N, 1]"""
         return ((image_BMN - self.centre[...][None, :, None]) / self.spread[...][None, :, None])[..., None]
 
+    @abstractmethod
     def features(self, x_BMNC: Array, noise: Noise | None, moments: Moments | None, real_B: Array | None) -> Array:
         """Logits of a standardised image."""
-        raise NotImplementedError
 
     def __call__(
         self,
