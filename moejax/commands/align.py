@@ -52,6 +52,7 @@ def run(options, left: list[str]) -> int:
         return 2
     # here: help does not wait for JAX
     from moejax.align import files
+    from moejax.commands.progress import Progress
     from moejax.runtime.files import write_text
 
     formats = options.to.split(",")
@@ -67,17 +68,18 @@ def run(options, left: list[str]) -> int:
         return _compare(options, recordings)
     failed = bool(missing)
     placer = _opened(options)
-    for source, placed, seconds, error in _placed(placer, recordings):
-        if error:
-            failed = True
-            print(f"{source.name}: {error}")
-            continue
-        for name in formats:
-            suffix, write = files.FORMATS[name]
-            path = Path(options.output) / f"{source.stem}{suffix}"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_text(path, write(placed, seconds, path.stem, placer.units))
-            print(path)
+    with Progress([one.source for one in recordings]) as shown:
+        for source, placed, seconds, error in shown.each(_placed(placer, recordings)):
+            if error:
+                failed = True
+                shown.print(f"{source.name}: {error}\n")
+                continue
+            for name in formats:
+                suffix, write = files.FORMATS[name]
+                path = Path(options.output) / f"{source.stem}{suffix}"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_text(path, write(placed, seconds, path.stem, placer.units))
+                shown.print(f"{path}\n")
     return int(failed)
 
 
@@ -118,6 +120,7 @@ def _placed(placer, recordings):
 
 def _compare(options, recordings):
     from moejax.align import files, placing
+    from moejax.commands.progress import Progress
     from moejax.score import borders
 
     found, even, failed = [], [], False
@@ -128,15 +131,16 @@ def _compare(options, recordings):
     placer = _opened(options)
     if options.tier == "phones" and placer.units != "phones":
         raise BadValue(f"{options.model} has no head of phones: moejax ctc --config configs/align.py:phones ...")
-    for source, placed, seconds, error in _placed(placer, recordings):
-        if error:
-            failed = True
-            print(f"{source.name}: {error}")
-            continue
-        true = files.reference(there[source.path.stem], options.tier)
-        ours = placing.borders(placed) if options.tier == "words" else files.inside(placed)
-        found.append(borders.compare(ours, true))
-        even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
+    with Progress([one.source for one in recordings]) as shown:
+        for source, placed, seconds, error in shown.each(_placed(placer, recordings)):
+            if error:
+                failed = True
+                shown.print(f"{source.name}: {error}\n")
+                continue
+            true = files.reference(there[source.path.stem], options.tier)
+            ours = placing.borders(placed) if options.tier == "words" else files.inside(placed)
+            found.append(borders.compare(ours, true))
+            even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
     for name, several in (("aligned", found), ("evenly", even)):
         row = borders.pooled(several).row()
         shown = ", ".join(

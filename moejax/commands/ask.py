@@ -63,6 +63,7 @@ def run(options, left: list[str]) -> int:
         if getattr(options, name) < 1:
             raise BadValue(f"--{name} must be at least 1, got {getattr(options, name)}")
     # here: help does not wait for JAX
+    from moejax.commands.progress import Progress
     from moejax.tasks import audio_llm
 
     question = options.question if options.task is None else audio_llm.QUESTIONS[options.task]
@@ -71,26 +72,27 @@ def run(options, left: list[str]) -> int:
         print(f"{argument}: {reason}")
     sources, failed = [source for source in sources if source.path], bool(missing)
     asked = _opened(options)
-    for at in range(0, len(sources), options.batch_size):
-        heard = [(source, *_read(source, asked.samples)) for source in sources[at : at + options.batch_size]]
-        for source, _, error in heard:
-            if error:
-                print(f"{source.name}: {error}")
-        failed |= any(error for _, _, error in heard)
-        there = [(source, wave_S) for source, wave_S, error in heard if not error]
-        if not there:
-            continue
-        waves = [wave_S for _, wave_S in there]
-        said = asked.answerer(
-            waves,
-            [question] * len(there),
-            beams=options.beams,
-            most=options.most,
-            route=asked.routes(waves),
-            scale=options.scale,
-        )
-        for (source, _), answer in zip(there, said, strict=True):
-            print(answer if len(sources) == 1 else f"{source.name}: {answer}", flush=True)
+    with Progress(sources) as shown:
+        for at in range(0, len(sources), options.batch_size):
+            heard = [(source, *_read(source, asked.samples)) for source in sources[at : at + options.batch_size]]
+            for source, _, error in heard:
+                if error:
+                    shown.print(f"{source.name}: {error}\n")
+            failed |= any(error for _, _, error in heard)
+            there = [(source, wave_S) for source, wave_S, error in heard if not error]
+            if waves := [wave_S for _, wave_S in there]:
+                said = asked.answerer(
+                    waves,
+                    [question] * len(there),
+                    beams=options.beams,
+                    most=options.most,
+                    route=asked.routes(waves),
+                    scale=options.scale,
+                )
+                for (source, _), answer in zip(there, said, strict=True):
+                    shown.print(f"{answer}\n" if len(sources) == 1 else f"{source.name}: {answer}\n")
+            for number in range(at, at + len(heard)):
+                shown.done(number)
     return int(failed)
 
 

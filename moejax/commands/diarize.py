@@ -77,6 +77,7 @@ def run(options, left: list[str]) -> int:
         inputs.check_apart([source for source, _ in recordings])
     people = voices.known(options.profiles)
     # here: help does not wait for JAX
+    from moejax.commands.progress import Progress
     from moejax.diarize import listening, references
     from moejax.diarize.turns import rttm, write_rttm
 
@@ -85,28 +86,29 @@ def run(options, left: list[str]) -> int:
         print(f"{argument}: {reason}")
     diarizer, failed, rows, said = listening.opened(options.model), bool(missing), [], []
     known = {one.name: diarizer.voice(one.waves) for one in people}
-    for source, recording in recordings:
-        try:
-            audio_S = _read(recording)
-            turns = diarizer(audio_S, options.speakers, options.threshold)
-            turns = diarizer.named(audio_S, turns, known) if known else turns
-        except (ValueError, OSError) as error:
-            failed = True
-            print(f"{source.name}: {error}")
-            continue
-        named = {"_".join(Path(source.stem).name.split()): turns}
-        if options.output:
-            path = Path(options.output) / f"{source.stem}.rttm"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_rttm(path, named)
-            print(path)
-        elif not options.against:
-            print(rttm(named), end="")
-        if options.against:
-            by = {"collar": options.collar, "skip_overlap": options.skip_overlap}
-            rows.append((source.name, there[recording].compared(turns, **by)))
-            if options.words and there[recording].said is not None:
-                said.append((source.name, _who_said_what(options.words, audio_S, turns, there[recording].said)))
+    with Progress([source for source, _ in recordings]) as shown:
+        for source, recording in shown.each(recordings):
+            try:
+                audio_S = _read(recording)
+                turns = diarizer(audio_S, options.speakers, options.threshold)
+                turns = diarizer.named(audio_S, turns, known) if known else turns
+            except (ValueError, OSError) as error:
+                failed = True
+                shown.print(f"{source.name}: {error}\n")
+                continue
+            named = {"_".join(Path(source.stem).name.split()): turns}
+            if options.output:
+                path = Path(options.output) / f"{source.stem}.rttm"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_rttm(path, named)
+                shown.print(f"{path}\n")
+            elif not options.against:
+                shown.print(rttm(named))
+            if options.against:
+                by = {"collar": options.collar, "skip_overlap": options.skip_overlap}
+                rows.append((source.name, there[recording].compared(turns, **by)))
+                if options.words and there[recording].said is not None:
+                    said.append((source.name, _who_said_what(options.words, audio_S, turns, there[recording].said)))
     if rows:
         _print_rows(rows)
     if said:

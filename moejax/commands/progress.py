@@ -1,4 +1,4 @@
-"""The progress bar of `moejax transcribe`: seconds of audio, time left, and how many times faster than speech."""
+"""The progress bar of commands that go through recordings: seconds of audio, time left, times faster than speech."""
 
 import sys
 import time
@@ -60,6 +60,12 @@ class Progress:
         self.finished.add(number)
         self._move(number, self.seconds[number])
         self.bar.set_description_str(f"{len(self.finished)}/{len(self.at)} files", refresh=True)
+
+    def each(self, items):
+        """The items, of every source one, in order; a source is done when the next one is asked for."""
+        for number, item in enumerate(items):
+            yield item
+            self.done(number)
 
     def print(self, text: str):
         """Writes to stdout without tearing the bar; as UTF-8 where its encoding has not all of the text's letters."""

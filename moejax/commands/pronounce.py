@@ -49,6 +49,7 @@ def run(options, left: list[str]) -> int:
         raise BadValue(f"--to: unknown format {unknown[0]!r}; known: {', '.join(FORMATS)}")
     # here: help does not wait for JAX
     from moejax.commands.align import with_texts
+    from moejax.commands.progress import Progress
     from moejax.pronounce import judging
 
     sources, missing = inputs.find(options.files)
@@ -58,15 +59,16 @@ def run(options, left: list[str]) -> int:
     inputs.check_apart([one.source for one in recordings])
     judge = judging.opened(options.model, options.language)
     found, sounds, failed = {}, {}, bool(missing)
-    for one in recordings:
-        try:
-            audio_S = judge.recognizer.read(one.source.path)
-            found[one.source.stem] = judge(audio_S, one.text)
-            sounds[one.source.stem] = audio_S if "html" in formats and len(sounds) < MOST_SOUNDS else audio_S[:0]
-            print(_line(one.source.name, found[one.source.stem]))
-        except BadValue as error:
-            failed = True
-            print(f"{one.source.name}: {error}")
+    with Progress([one.source for one in recordings]) as shown:
+        for one in shown.each(recordings):
+            try:
+                audio_S = judge.recognizer.read(one.source.path)
+                found[one.source.stem] = judge(audio_S, one.text)
+                sounds[one.source.stem] = audio_S if "html" in formats and len(sounds) < MOST_SOUNDS else audio_S[:0]
+                shown.print(_line(one.source.name, found[one.source.stem]) + "\n")
+            except BadValue as error:
+                failed = True
+                shown.print(f"{one.source.name}: {error}\n")
     _write(options, formats, found, sounds)
     return int(failed)
 

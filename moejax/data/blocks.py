@@ -50,12 +50,14 @@ def blocks_of(count: int) -> list[range]:
     return [range(at, min(at + ROWS, count)) for at in range(0, count, ROWS)]
 
 
-def fill(count: int, parts: tuple[Blocks, ...], make: Callable[[range], tuple[np.ndarray, ...]]) -> None:
-    """Writes the blocks of `count` rows that are not in all `parts`; `make(rows)` gives each part's."""
-    for rows in blocks_of(count):
-        if any(part.missing(rows) for part in parts):
-            for part, array in zip(parts, make(rows), strict=True):
-                part.write(rows, array)
+def fill(
+    work, desc: str, count: int, parts: tuple[Blocks, ...], make: Callable[[range], tuple[np.ndarray, ...]]
+) -> None:
+    """Writes the blocks of `count` rows that are not in all `parts`, with progress; `make(rows)` gives each part's."""
+    absent = [rows for rows in blocks_of(count) if any(part.missing(rows) for part in parts)]
+    for rows in work.progress(absent, len(absent), desc):
+        for part, array in zip(parts, make(rows), strict=True):
+            part.write(rows, array)
 
 
 @functools.lru_cache(maxsize=4096)

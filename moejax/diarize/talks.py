@@ -26,7 +26,6 @@ from moejax.diarize.turns import Turn, read_rttm, write_rttm, write_uem
 from moejax.diarize.voices import Voices
 from moejax.errors import BadValue
 from moejax.nn import functional
-from moejax.runtime import watchdog
 from moejax.runtime.files import read_json, write_json
 from moejax.tasks import asr, classification
 from moejax.training import base
@@ -116,16 +115,15 @@ def run(cfg, work) -> dict:
             found = [make(row) for row in rows]
             for row, talk in zip(rows, found, strict=True):
                 turns[row], groups[row] = talk.turns, talk.group
-            watchdog.beat()
             return (hear()(np.stack([talk.wave_S for talk in found])),)
 
         work.log(f"  {part}: {count} talks")
         grown(Blocks(folder / part), count)
-        blocks.fill(count, (Blocks(folder / part),), heard)
-        for row in range(count):  # of blocks that an earlier run has written
-            if turns[row] is None:
-                talk = make(row)
-                turns[row], groups[row] = talk.turns, talk.group
+        blocks.fill(work, f"talks of {part}", count, (Blocks(folder / part),), heard)
+        before = [row for row in range(count) if turns[row] is None]  # of blocks that an earlier run has written
+        for row in work.progress(before, len(before), f"turns of talks of {part}"):
+            talk = make(row)
+            turns[row], groups[row] = talk.turns, talk.group
         names = [_name(row) for row in range(count)]
         write_rttm(work.path("talks", f"{part}.rttm"), dict(zip(names, map(_written, turns), strict=True)))
         write_uem(work.path("talks", f"{part}.uem"), {name: [(0.0, cfg.talks.seconds)] for name in names})

@@ -152,7 +152,10 @@ def _write_waves(context: Context, clips: Clips) -> None:
         wave_S[: len(heard)] = heard
         return wave_S
 
-    blocks.fill(len(clips), (clips.waves,), lambda numbers: (np.stack([wave(number) for number in numbers]),))
+    def waves(numbers: range) -> tuple[np.ndarray]:
+        return (np.stack([wave(number) for number in numbers]),)
+
+    blocks.fill(context.work, "waves", len(clips), (clips.waves,), waves)
 
 
 def _write_states(context: Context, clips: Clips, folder: str) -> None:
@@ -177,7 +180,7 @@ def _write_states(context: Context, clips: Clips, folder: str) -> None:
         states, frames = zip(*found, strict=True)
         return np.concatenate(states), np.concatenate(frames)
 
-    blocks.fill(len(clips), (clips.states, clips.frames), heard)
+    blocks.fill(work, "encoder states", len(clips), (clips.states, clips.frames), heard)
 
 
 def encoder_of(context: Context, clips: Clips, folder: str):

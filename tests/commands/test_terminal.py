@@ -38,6 +38,21 @@ def test_a_terminal_sees_seconds_time_left_and_speed(tmp_path):
     assert quiet.getvalue() == ""
 
 
+def test_a_recording_is_done_when_the_next_one_is_asked_for(tmp_path):
+    sources, _ = inputs.find([str(record(tmp_path / name, 4.0)) for name in ("a.wav", "b.wav", "c.wav")])
+    with progress.Progress(sources, Terminal()) as bar:
+        for number, name in enumerate(bar.each(["a", "b", "c"])):
+            assert bar.finished == set(range(number)), name
+    assert bar.finished == {0, 1, 2} and sum(bar.at) == 12.0
+
+
+def test_every_command_that_goes_through_recordings_says_how_far_it_is():
+    commands = [path for path in (ROOT / "moejax").rglob("*.py") if "inputs.find(" in path.read_text()]
+    assert len(commands) >= 5
+    silent = [path.name for path in commands if "Progress(" not in path.read_text()]
+    assert silent == ["voices.py"]  # a few phrases of one voice
+
+
 @pytest.mark.parametrize(
     "argv", [["--help"], ["transcribe", "--help"], ["config", "--config", str(ROOT / "configs/quickstart.py")]]
 )
