@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from scipy.signal import medfilt
@@ -43,11 +44,18 @@ class Deciding:
             _settle(row, self.shortest_on, True)
         return active_ST
 
-    def turns(self, prob_TS: np.ndarray, rate: float, names: list[str] | None = None) -> list[Turn]:
+    def turns(
+        self,
+        prob_TS: np.ndarray,
+        rate: float,
+        names: list[str] | None = None,
+        again: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> list[Turn]:
         """Turns; speakers are named by the order in which they begin unless `names` are given. Who is never active
-        has none.
+        has none. `again`: activity [S, T] once more (`resegmentation`).
         """
         active_ST = self.active(prob_TS)
+        active_ST = again(active_ST) if again else active_ST
         if names is None:
             begins = [row.argmax() if row.any() else len(row) for row in active_ST]
             place = {row: at for at, row in enumerate(np.argsort(begins, kind="stable"))}

@@ -11,7 +11,7 @@ import numpy as np
 
 from moejax.audio.constants import SAMPLE_RATE
 from moejax.convert import find
-from moejax.diarize import naming, stitching, talks
+from moejax.diarize import naming, resegmentation, stitching, talks
 from moejax.diarize.deciding import Deciding
 from moejax.diarize.talks import RATE
 from moejax.diarize.train import EXISTS, there
@@ -56,7 +56,20 @@ class Diarizer:
         if not len(audio_S):
             return []
         deciding = self.deciding if threshold is None else dataclasses.replace(self.deciding, threshold=threshold)
-        return deciding.turns(self.probabilities(audio_S, speakers), RATE)
+        prob_TS, vectors_TW = self._asked(audio_S, speakers)
+
+        def again(active_ST: np.ndarray) -> np.ndarray:
+            assert self.resegmentation is not None and vectors_TW is not None
+            found_ST = self.resegmentation(active_ST, prob_TS, vectors_TW)
+            lost = found_ST.any(1).sum() < active_ST.any(1).sum()
+            return active_ST if speakers and lost else found_ST  # so many were asked for
+
+        return deciding.turns(prob_TS, RATE, again=None if self.resegmentation is None else again)
+
+    @functools.cached_property
+    def resegmentation(self) -> resegmentation.Resegmentation | None:
+        """None where dev had no gain by it."""
+        return resegmentation.load(self.workdir / FILE[0] / resegmentation.FILE)
 
     @functools.cached_property
     def voices(self) -> naming.Voices:
@@ -104,19 +117,28 @@ class Diarizer:
         return found
 
     def probabilities(self, audio_S: np.ndarray, speakers: int = 0) -> np.ndarray:
-        """[T, speakers], ten frames a second."""
+        """[T, speakers] by the network alone, ten frames a second."""
+        return self._asked(audio_S, speakers)[0]
+
+    def _asked(self, audio_S: np.ndarray, speakers: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """(probabilities [T, speakers], vectors [T, W] that resegmentation compares voices by)."""
         size = round(self.seconds * SAMPLE_RATE)
         hop = round(size * (1 - OVERLAP) / SAMPLE_RATE) * SAMPLE_RATE or size
         last = max(len(audio_S) - size, 0)
         last = -(-last // (SAMPLE_RATE // int(RATE))) * (SAMPLE_RATE // int(RATE))
         starts = [*range(0, last, hop), last]
-        windows = [self._window(audio_S[at : at + size], at, speakers) for at in starts]
-        frames = talks.frames_of(len(audio_S))
-        return stitching.stitched(windows, frames, speakers)
+        frames, space = talks.frames_of(len(audio_S)), self.resegmentation and self.resegmentation.space
+        windows, vectors_TW = [], None if space is None else np.zeros((frames, len(space.spread_W)))
+        for at in starts:
+            heard = np.asarray(self.listen(audio_S[at : at + size]))[: round(self.seconds * RATE)]
+            windows.append(self._window(heard, at, speakers))
+            if space is not None and vectors_TW is not None:
+                first = windows[-1].start
+                vectors_TW[first : first + len(heard)] = space.vectors(heard)[: frames - first]
+        return stitching.stitched(windows, frames, speakers), vectors_TW
 
-    def _window(self, audio_S, at: int, speakers: int) -> stitching.Window:
+    def _window(self, heard: np.ndarray, at: int, speakers: int) -> stitching.Window:
         frames = round(self.seconds * RATE)
-        heard = np.asarray(self.listen(audio_S))[:frames]
         padded = np.zeros((1, frames, *heard.shape[1:]), heard.dtype)
         padded[0, : len(heard)] = heard
         batch = {"states_BTLD" if padded.ndim == 4 else "features_BTF": padded}

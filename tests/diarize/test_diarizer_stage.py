@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 import moejax
 from moejax.__main__ import guarded
-from moejax.diarize import ego, listening, naming, talks, train, turns
+from moejax.diarize import ego, listening, naming, resegmentation, talks, train, turns
 from moejax.enrolment import profiles
 from moejax.errors import BadValue, NotThere
 from moejax.job import config as configs
@@ -222,6 +222,43 @@ def test_a_recording_longer_than_the_talks_is_one_recording(job):
         assert spoken(diarizer(audio_S, threshold=0.999)) < spoken(found) < spoken(diarizer(audio_S, threshold=0.001))
         with pytest.raises(BadValue, match="3 speakers; this diarizer tells 2 apart"):
             diarizer(audio_S, speakers=3)
+
+
+def test_speech_is_divided_once_more_as_in_training(job):
+    audio_S, _ = talk()
+    file = job / "W" / "diarizer" / resegmentation.FILE
+    kept = file.read_bytes() if file.exists() else None
+    with contextlib.chdir(job), tiny_job.quick():
+        context = Context(configs.resolve(config()), Work("W", quiet=True))
+        parts = {part: talks.opened(context, part) for part in talks.PARTS}
+        network = read_json(job / "W" / "diarizer" / "scores.json")["network"]
+        assert set(network) == {"dev", "test"} and (kept is not None) == (
+            network["dev"]["der"] > read_json(job / "W" / "diarizer" / "scores.json")["dev"]["all"]["der"]
+        )
+        one = resegmentation.Resegmentation(resegmentation.fitted(parts["train"], parts["dev"]), 2, 1.0, 2.0)
+        try:
+            one.save(file)
+            diarizer = listening.opened("W")
+            for row in range(3):
+                wave_S = talks.maker(context, "test")(row).wave_S
+                prob_TS, own_TW = diarizer.probabilities(wave_S), one.space.vectors(parts["test"].heard[row])
+                again = diarizer.deciding.turns(
+                    prob_TS, 10.0, again=lambda active, p=prob_TS, v=own_TW: one(active, p, v)
+                )
+                assert diarizer(wave_S) == again
+            vectors_TW = diarizer._asked(audio_S, 0)[1]
+            assert len(vectors_TW) == talks.frames_of(len(audio_S)) and (vectors_TW != 0).any(1).all()
+            # so many were asked for: who would be left with nothing stays
+            asked = {turn.speaker for turn in diarizer.deciding.turns(diarizer.probabilities(audio_S, 2), 10.0)}
+            assert {turn.speaker for turn in diarizer(audio_S, speakers=2)} == asked
+            file.unlink()
+            alone = listening.opened("W")
+            assert alone.resegmentation is None
+            assert alone(audio_S) == alone.deciding.turns(alone.probabilities(audio_S), 10.0)
+        finally:
+            file.unlink(missing_ok=True)
+            if kept is not None:
+                file.write_bytes(kept)
 
 
 def test_known_voices_name_turns_and_a_wrong_one_names_nobody(job, tmp_path, monkeypatch, capsys):
