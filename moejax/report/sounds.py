@@ -117,7 +117,8 @@ def markdown(cfg, rows, found) -> str:
     lines = [f"# {cfg.name}: cross-validation", ""]
     lines += [
         f"{rows[0]['clips']} clips, {len(first[0]['classes'])} classes, {len(first)} folds; each tested by networks"
-        " that neither heard its clips nor were chosen by them. Percent; intervals 95 %, over speakers or recordings.",
+        " that neither heard its clips nor were chosen by them. Percent; intervals 95 %, over speakers or recordings"
+        f" (where there are fewer than {bootstrap.MIN_SPEAKERS}, over their clips).",
         "",
         "| model | parameters | accuracy, mean of folds | std | WA | UA | macro F1 | loss, train | validation | test"
         " | overfitting |",

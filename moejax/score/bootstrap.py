@@ -21,6 +21,7 @@ Counts = Sequence[int] | np.ndarray  # [U], or [S, U]: a row for each training
 MIN_SPEAKERS = 5
 SPEAKERS = "speakers, then their utterances"
 UTTERANCES = "utterances within each speaker"
+OVER = f"over speakers (where there are fewer than {MIN_SPEAKERS}, over their utterances)"  # for tables of many rows
 _CELLS = 4_000_000  # random indices held at once
 
 

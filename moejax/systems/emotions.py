@@ -158,11 +158,12 @@ def _felt(label_N, said_N, speakers, count: int, draws: int) -> dict:
 
 def markdown(cfg, found) -> str:
     """The tables of texts, of emotions, and of which is taken for which."""
-    lines = [f"# {cfg.name}: tokens of emotions", "", "Percent; intervals 95 %, over speakers.", ""]
+    lines = [f"# {cfg.name}: tokens of emotions", "", f"Percent; intervals 95 %, {bootstrap.OVER}.", ""]
     lines += [f"| words | {' | '.join((*READINGS.values(), GAP))} |", f"|---|{'---:|' * (len(READINGS) + 1)}"]
     for part, one in found["wer"].items():
         cells = [_span(one[kind]) for kind in READINGS] + [_span(one[GAP], "+")]
-        said = f"{part}: {one['utterances']} utterances, {one['words']} words, {one['speakers']} speakers"
+        people = f"{one['speakers']} speakers" if one["speakers"] > 1 else "1 speaker"
+        said = f"{part}: {one['utterances']} utterances, {one['words']} words, {people}"
         lines.append(f"| {said} | {' | '.join(cells)} |")
     lines += ["", "| emotions | UA | WA | macro F1 |", "|---|---:|---:|---:|"]
     for who, one in found["felt"].items():

@@ -28,7 +28,7 @@ from sklearn.preprocessing import StandardScaler
 from moejax.data.sources import folder
 from moejax.errors import BadValue
 from moejax.runtime.files import write_text
-from moejax.score import graded
+from moejax.score import bootstrap, graded
 from moejax.score.bootstrap import Interval
 from moejax.text.units import letters
 from moejax.train.params_file import save_params
@@ -257,7 +257,7 @@ def markdown(name: str, rows: list[dict]) -> str:
     """The table of all figures."""
     lines = [f"# {name}: the rater against experts", ""]
     lines += [
-        "Pearson's correlation over utterances, 95 % intervals over speakers; nobody's speech was learnt from.",
+        f"Pearson's correlation over utterances, 95 % intervals {bootstrap.OVER}; nobody's speech was learnt from.",
         "",
     ]
     lines += ["| score | speakers | by | utterances | correlation | mean error |", "|---|---|---|---:|---:|---:|"]
