@@ -4,11 +4,9 @@ import os
 import sys
 from pathlib import Path
 
-# Before jax is imported, or it has no effect. XLA's new emitters of fusions take a fifth to two fifths of the time of
-# compiling networks as small as these.
-for flag in ("--xla_force_host_platform_device_count=8", "--xla_cpu_use_fusion_emitters=false"):
-    if flag not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+DEVICES = "--xla_force_host_platform_device_count=8"
+if DEVICES not in os.environ.get("XLA_FLAGS", ""):  # before jax is imported, or it has no effect
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES}".strip()
 os.environ["JAX_PLATFORMS"] = "cpu"
 # These networks are smaller than their compilation, and the tests compile a thousand programs; processes inherit it.
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
