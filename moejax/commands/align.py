@@ -52,7 +52,6 @@ def run(options, left: list[str]) -> int:
         return 2
     # here: help does not wait for JAX
     from moejax.align import files
-    from moejax.commands.progress import Progress
     from moejax.runtime.files import write_text
 
     formats = options.to.split(",")
@@ -66,21 +65,16 @@ def run(options, left: list[str]) -> int:
     recordings = with_texts([source for source in sources if source.path], options.text)
     if options.against:
         return _compare(options, recordings)
-    failed = bool(missing)
+    failed = list(missing)
     placer = _opened(options)
-    with Progress([one.source for one in recordings]) as shown:
-        for source, placed, seconds, error in shown.each(_placed(placer, recordings)):
-            if error:
-                failed = True
-                shown.print(f"{source.name}: {error}\n")
-                continue
-            for name in formats:
-                suffix, write = files.FORMATS[name]
-                path = Path(options.output) / f"{source.stem}{suffix}"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_text(path, write(placed, seconds, path.stem, placer.units))
-                shown.print(f"{path}\n")
-    return int(failed)
+    for shown, source, placed, seconds in _placed(placer, recordings, failed):
+        for name in formats:
+            suffix, write = files.FORMATS[name]
+            path = Path(options.output) / f"{source.stem}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(path, write(placed, seconds, path.stem, placer.units))
+            shown.print(f"{path}\n")
+    return int(bool(failed))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,24 +100,30 @@ def _opened(options):
     return placing.opened(options.model, options.method, options.language)
 
 
-def _placed(placer, recordings):
-    """(source, words, seconds, what is wrong) of each recording in turn."""
+def _placed(placer, recordings, failed: list):
+    """(progress, source, words, seconds) of each recording in turn; what is wrong with the others is printed, and their
+    names go to `failed`.
+    """
     from moejax.audio.constants import SAMPLE_RATE
+    from moejax.commands.progress import Progress
 
-    for one in recordings:
-        try:
-            audio_S = placer.recognizer.read(one.source.path)
-            yield one.source, placer(audio_S, one.text), len(audio_S) / SAMPLE_RATE, ""
-        except BadValue as error:
-            yield one.source, [], 0.0, str(error)
+    with Progress([one.source for one in recordings]) as shown:
+        for one in shown.each(recordings):
+            try:
+                audio_S = placer.recognizer.read(one.source.path)
+                placed = placer(audio_S, one.text)
+            except BadValue as error:
+                failed.append(one.source.name)
+                shown.print(f"{one.source.name}: {error}\n")
+                continue
+            yield shown, one.source, placed, len(audio_S) / SAMPLE_RATE
 
 
 def _compare(options, recordings):
     from moejax.align import files, placing
-    from moejax.commands.progress import Progress
     from moejax.score import borders
 
-    found, even, failed = [], [], False
+    found, even, failed = [], [], []
     read = files.TIERS[options.tier]
     there = {path.stem: path for path in sorted(Path(options.against).rglob("*")) if path.suffix in read}
     if absent := [one.source.name for one in recordings if one.source.path.stem not in there]:
@@ -131,20 +131,15 @@ def _compare(options, recordings):
     placer = _opened(options)
     if options.tier == "phones" and placer.units != "phones":
         raise BadValue(f"{options.model} has no head of phones: moejax ctc --config configs/align.py:phones ...")
-    with Progress([one.source for one in recordings]) as shown:
-        for source, placed, seconds, error in shown.each(_placed(placer, recordings)):
-            if error:
-                failed = True
-                shown.print(f"{source.name}: {error}\n")
-                continue
-            true = files.reference(there[source.path.stem], options.tier)
-            ours = placing.borders(placed) if options.tier == "words" else files.inside(placed)
-            found.append(borders.compare(ours, true))
-            even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
+    for _, source, placed, seconds in _placed(placer, recordings, failed):
+        true = files.reference(there[source.path.stem], options.tier)
+        ours = placing.borders(placed) if options.tier == "words" else files.inside(placed)
+        found.append(borders.compare(ours, true))
+        even.append(borders.compare(borders.evenly([word for word, _, _ in true], seconds), true))
     for name, several in (("aligned", found), ("evenly", even)):
         row = borders.pooled(several).row()
         shown = ", ".join(
             f"{key} {value:.2f}" if "within" in key else f"{key} {value:.0f}" for key, value in row.items()
         )
         print(f"{name:<9}{shown}")
-    return int(failed)
+    return int(bool(failed))

@@ -61,7 +61,7 @@ def test_speech_stays_where_the_network_heard_it_and_a_microphone_is_nobody():
     mend = Resegmentation(PLAIN)
     after_ST = mend(before_ST, prob_TS, vectors_TW)
     np.testing.assert_array_equal(after_ST.sum(0), before_ST.sum(0))
-    np.testing.assert_array_equal(mend(before_ST, prob_TS, vectors_TW + 100.0), after_ST)
+    np.testing.assert_array_equal(mend(before_ST, prob_TS, vectors_TW + 1e4), after_ST)
     loud_TW = np.where(before_ST.any(0)[:, None], vectors_TW, 1e3)  # what is heard in pauses is nobody, either
     np.testing.assert_array_equal(mend(before_ST, prob_TS, loud_TW), after_ST)
 
