@@ -224,6 +224,14 @@ def test_a_recording_longer_than_the_talks_is_one_recording(job):
             diarizer(audio_S, speakers=3)
 
 
+class Nobody(resegmentation.Resegmentation):
+    """Leaves nobody anything."""
+
+    def __call__(self, active_ST, prob_TS, vectors_TW):
+        assert active_ST.shape[1] == len(prob_TS) == len(vectors_TW)
+        return np.zeros_like(active_ST)
+
+
 def test_speech_is_divided_once_more_as_in_training(job):
     audio_S, _ = talk()
     file = job / "W" / "diarizer" / resegmentation.FILE
@@ -248,6 +256,9 @@ def test_speech_is_divided_once_more_as_in_training(job):
                 assert diarizer(wave_S) == again
             vectors_TW = diarizer._asked(audio_S, 0)[1]
             assert len(vectors_TW) == talks.frames_of(len(audio_S)) and (vectors_TW != 0).any(1).all()
+            diarizer.resegmentation = Nobody(one.space)  # its answer is what is said
+            assert diarizer(audio_S) == [] and diarizer.probabilities(audio_S).max() > 0.5
+            diarizer.resegmentation = one
             # so many were asked for: who would be left with nothing stays
             asked = {turn.speaker for turn in diarizer.deciding.turns(diarizer.probabilities(audio_S, 2), 10.0)}
             assert {turn.speaker for turn in diarizer(audio_S, speakers=2)} == asked
